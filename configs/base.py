@@ -1,0 +1,71 @@
+"""The embedded default: a small Mask²DiT on procedural storyboards.
+
+Run: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Every field with its default."""
+    config = ConfigDict()
+    config.seed = 0  # of the parameters, the stories and every random draw
+
+    config.data = ConfigDict()
+    config.data.scenes = 3  # scenes in a story
+    config.data.frames = 3  # frames in a scene
+    config.data.size = 16  # height and width in pixels
+    config.data.text_length = 8  # tokens per prompt, end token included; shorter ones are padded
+
+    config.text_encoder = ConfigDict()  # T5 v1.1; names as in transformers' T5Config
+    config.text_encoder.d_model = 64  # width of the text embeddings
+    config.text_encoder.d_kv = 32  # width of a head
+    config.text_encoder.d_ff = 128  # width of the gated feed-forward
+    config.text_encoder.num_layers = 1
+    config.text_encoder.num_heads = 2
+    config.text_encoder.trained = True  # False: the random initialisation stays as it is
+
+    config.model = ConfigDict()  # the diffusion transformer
+    config.model.patch_size = 8  # pixels on each side of a patch
+    config.model.layers = 4  # transformer blocks
+    config.model.heads = 4  # attention heads
+    config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
+    config.model.time_dim = 128  # width of the time embedding
+    config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
+    config.model.attention = "grouped"  # implementation: dense (the definition) or grouped
+    config.model.scan = False  # blocks in a scan: compiles once for all, on a CPU half as fast
+    config.model.remat = False  # recompute the blocks' activations in the backward pass
+
+    config.diffusion = ConfigDict()  # CogVideoX's noise schedule
+    config.diffusion.timesteps = 1000
+    config.diffusion.beta_start = 0.00085
+    config.diffusion.beta_end = 0.012
+    config.diffusion.snr_shift = 8.0  # divides the signal-to-noise ratio at every timestep
+
+    config.train = ConfigDict()
+    config.train.steps = 1500  # optimizer steps
+    config.train.batch_size = 32  # stories per optimizer step, over all devices
+    config.train.accumulate = 1  # parts in which a batch is computed, to save memory
+    config.train.optimizer = "adamw"  # adamw, or muon for the blocks' matrices and adamw elsewhere
+    config.train.learning_rate = 1e-3  # after the warm-up; falls to a twentieth as a cosine
+    config.train.warmup_steps = 100  # linear from zero
+    config.train.weight_decay = 0.0  # decoupled, on matrices
+    config.train.clip_norm = 1.0  # global gradient norm
+    config.train.ema_decay = 0.999  # of the averaged weights, which sampling uses
+    config.train.given_probability = 0.3  # share of stories that train scene extension
+    config.train.given_scenes = "any"  # which are given: any true subset, or all_but_last
+    config.train.caption_dropout = 0.1  # share of stories without prompts, for guidance
+    config.train.log_every = 50  # steps between metrics lines
+    config.train.checkpoint_every = 500  # steps between checkpoints; the last step has one always
+    config.train.keep_checkpoints = 2  # the latest so many
+    config.train.eval_every = 500  # steps between quick evaluations and previews; 0: none
+    config.train.eval_stories = 32  # held-out stories of a quick evaluation
+
+    config.sample = ConfigDict()  # defaults of sampling, which a storyboard can override
+    config.sample.steps = 20  # DDIM steps
+    config.sample.guidance_scale = 2.0  # 1: none
+    config.sample.fps = 4.0  # frames per second of the videos
+
+    config.mesh = ConfigDict()  # devices along each axis; -1: all the rest
+    config.mesh.data = -1  # stories of a batch
+    return config

@@ -1,0 +1,1 @@
+"""Mask²DiT in JAX: text to multi-scene video with a masked diffusion transformer."""

@@ -1,0 +1,38 @@
+"""Classifier-free guidance (arXiv 2207.12598) and the draw of what is left out in training."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+
+def guide(
+    uncond: Float[Array, "*shape"], cond: Float[Array, "*shape"], guidance_scale: Float[Array, ""]
+) -> Float[Array, "*shape"]:
+    """Away from the unconditional prediction; a scale of 1 is the conditional prediction."""
+    return uncond + guidance_scale * (cond - uncond)
+
+
+def draw_given(
+    key: Key[Array, ""], batch: int, scenes: int, probability: float, which: str
+) -> Bool[Array, "{batch} {scenes}"]:
+    """For each batch element, whether scenes are given (`probability`) and which.
+
+    `which`: "all_but_last" (the reference) or "any" (a uniformly drawn non-empty true subset).
+    With one scene nothing can be given. Raises ValueError for another `which`.
+    """
+    if which not in GIVEN_CHOICES:
+        raise ValueError(f"unknown choice of given scenes {which!r}; there are {GIVEN_CHOICES}")
+    if scenes == 1:
+        return jnp.zeros((batch, 1), bool)
+    whether_key, which_key = jax.random.split(key)
+    whether = jax.random.bernoulli(whether_key, probability, (batch, 1))
+    if which == "all_but_last":
+        subset = jnp.broadcast_to(jnp.arange(scenes) < scenes - 1, (batch, scenes))
+    else:
+        number = jax.random.randint(which_key, (batch, 1), 1, scenes)
+        ranks = jax.random.uniform(jax.random.fold_in(which_key, 1), (batch, scenes))
+        subset = jnp.argsort(jnp.argsort(ranks, axis=1), axis=1) < number
+    return whether & subset
+
+
+GIVEN_CHOICES = ("all_but_last", "any")

@@ -1,0 +1,75 @@
+"""CogVideoX's noise schedule and the v-parametrisation (arXiv 2202.00512, 2305.08891)."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Scaled-linear betas, divided SNR, terminal SNR of zero.
+
+    `snr_shift` divides the signal-to-noise ratio at every timestep: the more redundant the data
+    (many pixels that say the same), the larger it must be for the noise to hide anything.
+    """
+
+    timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    snr_shift: float = 1.0
+
+    def alphas_cumprod(self) -> Float[np.ndarray, " steps"]:
+        """Share of signal in the variance at each timestep, float64; the last is exactly 0."""
+        betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.timesteps) ** 2
+        alphas = np.cumprod(1 - betas)
+        alphas = alphas / (self.snr_shift + (1 - self.snr_shift) * alphas)
+        return _rescale_zero_terminal_snr(alphas)
+
+    def add_noise(
+        self,
+        latents: Float[Array, "B S *rest"],
+        noise: Float[Array, "B S *rest"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S *rest"]:
+        """Latents at the given timesteps of the forward process."""
+        signal, sigma = self.signal_and_noise(timesteps, latents.ndim)
+        return signal * latents + sigma * noise
+
+    def v_target(
+        self,
+        latents: Float[Array, "B S *rest"],
+        noise: Float[Array, "B S *rest"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S *rest"]:
+        """v = sqrt(alpha) noise - sqrt(1 - alpha) latents (arXiv 2202.00512, appendix D)."""
+        signal, sigma = self.signal_and_noise(timesteps, latents.ndim)
+        return signal * noise - sigma * latents
+
+    def signal_and_noise(
+        self, timesteps: Int[Array, "B S"], ndim: int
+    ) -> tuple[Float[Array, "B S ..."], Float[Array, "B S ..."]]:
+        """sqrt(alpha) and sqrt(1 - alpha), with trailing axes to broadcast over `ndim` axes."""
+        alphas = self.alphas_cumprod()
+        shape = (*timesteps.shape, *(1,) * (ndim - timesteps.ndim))
+        signal = jnp.asarray(np.sqrt(alphas), jnp.float32)[timesteps]
+        sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps]
+        return signal.reshape(shape), sigma.reshape(shape)
+
+    def trailing_timesteps(self, steps: int) -> Int[np.ndarray, " {steps}"]:
+        """The timesteps of a sampling run, from the last one (pure noise) downwards.
+
+        Raises ValueError unless 1 <= steps <= the schedule's length.
+        """
+        if not 1 <= steps <= self.timesteps:
+            raise ValueError(f"sampling steps must be in 1..{self.timesteps}, got {steps}")
+        spaced = self.timesteps - np.arange(steps) * self.timesteps / steps
+        return np.round(spaced).astype(np.int64) - 1
+
+
+def _rescale_zero_terminal_snr(alphas: np.ndarray) -> np.ndarray:
+    """Shifts and scales sqrt(alpha) so that the first stays and the last is 0 (arXiv 2305.08891)."""
+    root = np.sqrt(alphas)
+    first, last = root[0], root[-1]
+    return ((root - last) * first / (first - last)) ** 2

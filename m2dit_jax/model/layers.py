@@ -1,0 +1,98 @@
+"""The parts of a CogVideoX block: modulation, attention projections, feed-forward, embeddings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from m2dit_jax.model.attention import attention
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.rope import apply_rope
+
+Rope = tuple[Float[Array, "V K"], Float[Array, "V K"]]
+
+
+def modulate(
+    x: Float[Array, "B L D"], shift: Float[Array, "B L D"], scale: Float[Array, "B L D"]
+) -> Float[Array, "B L D"]:
+    """Adaptive layer norm's affine part (DiT, section 3.2)."""
+    return x * (1 + scale) + shift
+
+
+def sinusoidal_embedding(timesteps: Int[Array, "B S"], dim: int) -> Float[Array, "B S {dim}"]:
+    """Timestep features, cosines first (diffusers' `flip_sin_to_cos`), period up to 10,000."""
+    frequencies = np.exp(-np.log(10_000.0) * np.arange(dim // 2) / (dim // 2)).astype(np.float32)
+    angles = timesteps[..., None].astype(jnp.float32) * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimeEmbedding(nnx.Module):
+    """Timestep -> sinusoid -> Linear -> SiLU -> Linear."""
+
+    def __init__(self, width: int, time_dim: int, *, rngs: nnx.Rngs):
+        self.width = width
+        self.linear_1 = nnx.Linear(width, time_dim, rngs=rngs)
+        self.linear_2 = nnx.Linear(time_dim, time_dim, rngs=rngs)
+
+    def __call__(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(sinusoidal_embedding(timesteps, self.width))))
+
+
+class ExpertModulation(nnx.Module):
+    """adaLN-zero with separate experts: shift, scale and gate for video, then the same for text.
+
+    Starts at zero, so that every block starts as the identity.
+    """
+
+    def __init__(self, time_dim: int, width: int, *, rngs: nnx.Rngs):
+        zeros = nnx.initializers.zeros_init()
+        self.linear = nnx.Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self, time_embed: Float[Array, "B S E"], layout: Layout
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"], Float[Array, "B L D"]]:
+        video_and_text = jnp.split(self.linear(jax.nn.silu(time_embed)), 6, axis=-1)
+        video, text = video_and_text[:3], video_and_text[3:]
+        shift, scale, gate = (layout.spread(t, v) for t, v in zip(text, video, strict=True))
+        return shift, scale, gate
+
+
+class JointAttention(nnx.Module):
+    """Self-attention of text and video together, with q/k LayerNorm per head and rotary video."""
+
+    def __init__(
+        self, width: int, heads: int, mask: str, implementation: str, *, rngs: nnx.Rngs
+    ):
+        self.heads = heads
+        self.mask = mask
+        self.implementation = implementation
+        self.to_q = nnx.Linear(width, width, rngs=rngs)
+        self.to_k = nnx.Linear(width, width, rngs=rngs)
+        self.to_v = nnx.Linear(width, width, rngs=rngs)
+        self.to_out = nnx.Linear(width, width, rngs=rngs)
+        self.norm_q = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
+        self.norm_k = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
+
+    def __call__(
+        self, tokens: Float[Array, "B L D"], layout: Layout, rope: Rope
+    ) -> Float[Array, "B L D"]:
+        query, key, value = (
+            linear(tokens).reshape(*tokens.shape[:2], self.heads, -1)
+            for linear in (self.to_q, self.to_k, self.to_v)
+        )
+        query = apply_rope(self.norm_q(query), *rope)
+        key = apply_rope(self.norm_k(key), *rope)
+        out = attention(query, key, value, layout, self.mask, self.implementation)
+        return self.to_out(out.reshape(tokens.shape))
+
+
+class FeedForward(nnx.Module):
+    """Linear to four times the width, GELU (tanh approximation), Linear back."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.linear_1 = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.linear_2 = nnx.Linear(4 * width, width, rngs=rngs)
+
+    def __call__(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        return self.linear_2(jax.nn.gelu(self.linear_1(tokens), approximate=True))

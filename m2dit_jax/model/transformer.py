@@ -1,0 +1,175 @@
+"""M2DiT: the multi-scene diffusion transformer."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from m2dit_jax.model.attention import check_implementation
+from m2dit_jax.model.layers import (
+    ExpertModulation,
+    FeedForward,
+    JointAttention,
+    Rope,
+    TimeEmbedding,
+    modulate,
+)
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import check_mask
+from m2dit_jax.model.rope import axis_dims, rope_table
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape and variants of the transformer; names as in CogVideoX where it has them."""
+
+    channels: int
+    patch_size: int
+    layers: int
+    heads: int
+    head_dim: int
+    text_dim: int
+    time_dim: int
+    mask: str = "symmetric"
+    attention: str = "grouped"
+    scan: bool = True
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        axis_dims(self.head_dim)
+        check_mask(self.mask)
+        check_implementation(self.attention)
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.heads * self.head_dim
+
+
+class Block(nnx.Module):
+    """One expert-adaLN transformer block of CogVideoX (arXiv 2408.06072, section 2.2)."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.modulation1 = ExpertModulation(config.time_dim, width, rngs=rngs)
+        self.norm1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.attention = JointAttention(
+            width, config.heads, config.mask, config.attention, rngs=rngs
+        )
+        self.modulation2 = ExpertModulation(config.time_dim, width, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.mlp = FeedForward(width, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        layout: Layout,
+        rope: Rope,
+    ) -> Float[Array, "B L D"]:
+        shift, scale, gate = self.modulation1(time_embed, layout)
+        tokens = tokens + gate * self.attention(
+            modulate(self.norm1(tokens), shift, scale), layout, rope
+        )
+        shift, scale, gate = self.modulation2(time_embed, layout)
+        return tokens + gate * self.mlp(modulate(self.norm2(tokens), shift, scale))
+
+
+class M2DiT(nnx.Module):
+    """Predicts v for all scenes of a storyboard jointly.
+
+    The parameters of the blocks are stacked along a leading layer axis, whether the blocks are
+    run by `scan` (quick to compile) or unrolled.
+    """
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width, patch_values = config.width, config.channels * config.patch_size**2
+        zeros = nnx.initializers.zeros_init()
+        self.patch_embed = nnx.Linear(patch_values, width, rngs=rngs)
+        self.text_proj = nnx.Linear(config.text_dim, width, rngs=rngs)
+        self.time_embedding = TimeEmbedding(width, config.time_dim, rngs=rngs)
+
+        @nnx.split_rngs(splits=config.layers)
+        @nnx.vmap
+        def make_blocks(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs=rngs)
+
+        self.blocks = make_blocks(rngs)
+        self.norm_final = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.norm_out = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.modulation_out = nnx.Linear(config.time_dim, 2 * width, kernel_init=zeros, rngs=rngs)
+        self.proj_out = nnx.Linear(width, patch_values, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B S T E"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S F H W C"]:
+        """v of every scene; `timesteps` is 0 for scenes that are given.
+
+        Raises ValueError if the latents' rows or columns are no multiple of the patch size.
+        """
+        patch = self.config.patch_size
+        _, scenes, frames, height, width, _ = latents.shape
+        if height % patch or width % patch:
+            raise ValueError(f"latents of {height}x{width} do not divide into patches of {patch}")
+        rows, columns = height // patch, width // patch
+        layout = Layout(scenes, text_embeds.shape[2], frames * rows * columns)
+
+        tokens = layout.join(
+            self.text_proj(text_embeds), self.patch_embed(patchify(latents, patch))
+        )
+        time_embed = self.time_embedding(timesteps)
+        rope = self._joint_rope(layout, scenes * frames, rows, columns)
+        tokens = self._run_blocks(tokens, time_embed, layout, rope)
+
+        _, video = layout.split(self.norm_final(tokens))
+        shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
+        video = modulate(self.norm_out(video), shift[:, :, None], scale[:, :, None])
+        return unpatchify(self.proj_out(video), frames, rows, columns, patch)
+
+    def _joint_rope(self, layout: Layout, frames: int, rows: int, columns: int) -> Rope:
+        """The table over the joint sequence: text tokens are not turned (cos 1, sin 0)."""
+        cos, sin = rope_table(frames, rows, columns, self.config.head_dim)
+        still = (layout.text_tokens, self.config.head_dim)
+        return (
+            jnp.concatenate([jnp.ones(still), cos]),
+            jnp.concatenate([jnp.zeros(still), sin]),
+        )
+
+    def _run_blocks(self, tokens, time_embed, layout, rope):
+        block_def, stacked = nnx.split(self.blocks)
+
+        def run_block(tokens, params):
+            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope), None
+
+        if self.config.remat:
+            run_block = jax.checkpoint(run_block)
+        if self.config.scan:
+            return jax.lax.scan(run_block, tokens, stacked)[0]
+        for layer in range(self.config.layers):
+            tokens, _ = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], stacked))
+        return tokens
+
+
+def patchify(latents: Float[Array, "B S F H W C"], patch: int) -> Float[Array, "B S V P"]:
+    """Square patches as tokens, in the order frame, row, column; values in the order c, p, p."""
+    batch, scenes, frames, height, width, channels = latents.shape
+    rows, columns = height // patch, width // patch
+    x = latents.reshape(batch, scenes, frames, rows, patch, columns, patch, channels)
+    x = x.transpose(0, 1, 2, 3, 5, 7, 4, 6)
+    return x.reshape(batch, scenes, frames * rows * columns, channels * patch * patch)
+
+
+def unpatchify(
+    tokens: Float[Array, "B S V P"], frames: int, rows: int, columns: int, patch: int
+) -> Float[Array, "B S F H W C"]:
+    """The inverse of `patchify`."""
+    batch, scenes = tokens.shape[:2]
+    x = tokens.reshape(batch, scenes, frames, rows, columns, -1, patch, patch)
+    x = x.transpose(0, 1, 2, 3, 6, 4, 7, 5)
+    return x.reshape(batch, scenes, frames, rows * patch, columns * patch, -1)
