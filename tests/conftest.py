@@ -1,0 +1,60 @@
+"""Set up before any test module is imported: shape checks, compilation cache, skips in CI."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Through the environment, so that processes started by tests share the cache. Everything is
+# cached: the programs are small, and compiling them is most of what the tests do.
+_CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+# Every function of the package checks its annotated array shapes; must precede its first import.
+install_import_hook("m2dit_jax", "beartype.beartype")
+
+from m2dit_jax.devices import prefer_available_platform  # noqa: E402
+
+prefer_available_platform()
+
+_ALLOWED_SKIPS = ("needs ../shared", "optional extra:")
+
+
+def pytest_configure(config):
+    # jax's own size limit takes a lock and walks the folder at each write: instead start afresh
+    # now and then. Only the process that starts the workers may do so.
+    if not hasattr(config, "workerinput") and _CACHE.is_dir():
+        size = sum(entry.stat().st_size for entry in _CACHE.iterdir())
+        if size > 2**30:
+            shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+def _fail_unexpected_skip(report):
+    """In CI a missing dependency must not pass for success, so that a skip needs a known reason."""
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    longrepr = report.longrepr
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(_ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    _fail_unexpected_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    # importorskip at the top of a module
+    report = yield
+    _fail_unexpected_skip(report)
+    return report

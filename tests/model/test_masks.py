@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import scene_mask
+
+TWO_SCENES = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
+
+
+def test_text_sees_only_its_own_scene_and_video_sees_all_video():
+    np.testing.assert_array_equal(
+        scene_mask(TWO_SCENES),
+        np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]], bool),
+    )
+
+
+def test_independent_scenes_do_not_see_each_other():
+    np.testing.assert_array_equal(
+        scene_mask(TWO_SCENES, "independent"),
+        np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], bool),
+    )
+
+
+def test_full_sees_everything():
+    assert np.all(scene_mask(TWO_SCENES, "full"))
+
+
+def test_unequal_text_and_video_counts():
+    mask = np.asarray(scene_mask(Layout(scenes=2, text=2, video=1)))  # t0 t0 t1 t1 v0 v1
+    np.testing.assert_array_equal(
+        mask,
+        np.array(
+            [
+                [1, 1, 0, 0, 1, 0],
+                [1, 1, 0, 0, 1, 0],
+                [0, 0, 1, 1, 0, 1],
+                [0, 0, 1, 1, 0, 1],
+                [1, 1, 0, 0, 1, 1],
+                [0, 0, 1, 1, 1, 1],
+            ],
+            bool,
+        ),
+    )
+
+
+def test_unknown_mask_is_named():
+    with pytest.raises(ValueError, match="'diagonal'.*symmetric, full, independent"):
+        scene_mask(TWO_SCENES, "diagonal")

@@ -1,0 +1,39 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m2dit_jax.model.rope import apply_rope, axis_dims, rope_table
+
+
+def test_head_dim_is_shared_one_quarter_three_eighths_three_eighths():
+    assert axis_dims(64) == (16, 24, 24)
+    with pytest.raises(ValueError, match="multiple of 16, got 24"):
+        axis_dims(24)
+
+
+def test_table_by_hand():
+    cos, sin = rope_table(frames=2, height=1, width=2, head_dim=16)
+    # Tokens (frame, column): (0,0) (0,1) (1,0) (1,1). Time has frequencies 1 and 1/100.
+    np.testing.assert_allclose(sin[:, 0], [0, 0, np.sin(1), np.sin(1)], atol=1e-6)
+    np.testing.assert_allclose(sin[:, 2], [0, 0, np.sin(0.01), np.sin(0.01)], atol=1e-6)
+    np.testing.assert_array_equal(sin[:, 4:10], 0)  # one row only
+    np.testing.assert_allclose(sin[:, 10], [0, np.sin(1), 0, np.sin(1)], atol=1e-6)
+    np.testing.assert_array_equal(cos[:, 0::2], cos[:, 1::2])
+
+
+def test_rotation_of_interleaved_pairs():
+    x = jnp.array([1.0, 0.0, 0.0, 1.0])[None, None, None]
+    angle = np.pi / 2
+    cos, sin = np.full((1, 4), np.cos(angle)), np.full((1, 4), np.sin(angle))
+    np.testing.assert_allclose(
+        apply_rope(x, jnp.asarray(cos), jnp.asarray(sin))[0, 0, 0], [0, 1, -1, 0], atol=1e-6
+    )
+
+
+def test_products_depend_on_distance_only():
+    cos, sin = rope_table(frames=6, height=1, width=1, head_dim=16)
+    x = jnp.broadcast_to(jnp.sin(jnp.arange(16.0)), (1, 6, 1, 16))
+    turned = apply_rope(x, jnp.asarray(cos), jnp.asarray(sin))[0, :, 0]
+    products = np.asarray(turned @ turned.T)
+    np.testing.assert_allclose(np.diag(products, 2), products[0, 2], rtol=1e-5)
+    assert abs(products[0, 2] - products[0, 3]) > 1e-3

@@ -1,0 +1,115 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2dit_jax.model.transformer import M2DiT, TransformerConfig, patchify, unpatchify
+
+FIELDS = dict(
+    channels=3, patch_size=2, layers=2, heads=2, head_dim=16, text_dim=6, time_dim=8, scan=False
+)
+
+
+def make_model(**changes) -> M2DiT:
+    """A model whose zero-initialised weights are not zero, so that every part matters."""
+    model = M2DiT(TransformerConfig(**(FIELDS | changes)), rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    leaves = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
+
+
+def make_inputs(scenes: int = 3, text: int = 5) -> tuple[jax.Array, jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(2), 2)
+    latents = jax.random.normal(keys[0], (2, scenes, 3, 4, 6, 3))
+    text_embeds = jax.random.normal(keys[1], (2, scenes, text, 6))
+    return latents, text_embeds, jnp.full((2, scenes), 500)
+
+
+def loss_and_grads(model: M2DiT) -> tuple[jax.Array, nnx.State]:
+    graphdef, params = nnx.split(model)
+    inputs = make_inputs()
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return jnp.mean(nnx.merge(graphdef, params)(*inputs) ** 2)
+
+    return loss(params)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}]
+)
+def test_scan_and_remat_equal_the_unrolled_blocks(changes):
+    plain = loss_and_grads(make_model())
+    other = loss_and_grads(make_model(**changes))
+    chex.assert_trees_all_close(jax.tree.leaves(other), jax.tree.leaves(plain), atol=1e-5)
+
+
+def test_a_fresh_model_predicts_zero():
+    model = M2DiT(TransformerConfig(**FIELDS), rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(model(*make_inputs()), 0)
+
+
+def test_any_number_of_scenes_and_text_length():
+    model = make_model()
+    for scenes, text in [(1, 1), (2, 7), (5, 3)]:
+        latents, *rest = make_inputs(scenes, text)
+        assert model(latents, *rest).shape == latents.shape
+
+
+def changed_scenes(model: M2DiT, inputs, changed_inputs) -> list[bool]:
+    before, after = model(*inputs), model(*changed_inputs)
+    return [bool(jnp.any(jnp.abs(after[0, s] - before[0, s]) > 1e-6)) for s in range(3)]
+
+
+def test_in_one_block_a_prompt_reaches_its_own_scene_only():
+    latents, text, timesteps = make_inputs()
+    other_text = text.at[:, 1].add(1.0)
+    inputs, changed = (latents, text, timesteps), (latents, other_text, timesteps)
+    reached = {
+        mask: changed_scenes(make_model(layers=1, mask=mask), inputs, changed)
+        for mask in ("symmetric", "full", "independent")
+    }
+    assert reached["symmetric"] == [False, True, False]
+    assert reached["independent"] == [False, True, False]
+    assert reached["full"] == [True, True, True]
+
+
+def test_video_reaches_every_scene_unless_they_are_independent():
+    latents, text, timesteps = make_inputs()
+    inputs, changed = (latents, text, timesteps), (latents.at[:, 1].add(1.0), text, timesteps)
+    assert changed_scenes(make_model(), inputs, changed) == [True, True, True]
+    independent = make_model(mask="independent")
+    assert changed_scenes(independent, inputs, changed) == [False, True, False]
+
+
+def test_timesteps_modulate_each_scene_by_its_own():
+    latents, text, timesteps = make_inputs()
+    inputs, changed = (latents, text, timesteps), (latents, text, timesteps.at[:, 0].set(0))
+    independent = make_model(mask="independent")
+    assert changed_scenes(independent, inputs, changed) == [True, False, False]
+
+
+def test_patches_hold_channel_then_row_then_column():
+    latents = jnp.arange(2 * 4 * 4.0).reshape(1, 1, 1, 4, 4, 2)
+    patches = patchify(latents, 2)
+    assert patches.shape == (1, 1, 4, 8)
+    # The second patch is rows 0-1, columns 2-3: channel 0 first.
+    np.testing.assert_array_equal(patches[0, 0, 1], [4, 6, 12, 14, 5, 7, 13, 15])
+    np.testing.assert_array_equal(unpatchify(patches, 1, 2, 2, 2), latents)
+
+
+def test_latents_that_do_not_divide_are_refused():
+    latents, text, timesteps = make_inputs()
+    with pytest.raises(ValueError, match="4x5 do not divide into patches of 2"):
+        make_model()(latents[:, :, :, :, :5], text, timesteps)
+
+
+def test_unknown_mask_is_refused_before_any_parameter_is_made():
+    with pytest.raises(ValueError, match="unknown attention mask 'half'"):
+        TransformerConfig(**FIELDS, mask="half")
