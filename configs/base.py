@@ -26,13 +26,15 @@ def get_config() -> ConfigDict:
     config.text_encoder.trained = True  # False: the random initialisation stays as it is
 
     config.model = ConfigDict()  # the diffusion transformer
-    config.model.patch_size = 8  # pixels on each side of a patch
-    config.model.layers = 4  # transformer blocks
-    config.model.heads = 4  # attention heads
+    config.model.patch_size = 4  # pixels on each side of a patch
+    config.model.patch_size_t = 3  # frames in a patch
+    config.model.layers = 3  # transformer blocks
+    config.model.heads = 3  # attention heads
     config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
-    config.model.time_dim = 128  # width of the time embedding
+    config.model.time_dim = 64  # width of the time embedding
     config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
     config.model.attention = "grouped"  # implementation: dense (the definition) or grouped
+    config.model.added_positions = True  # sin-cos of a patch's place, besides its rotary position
     config.model.scan = False  # blocks in a scan: compiles once for all, on a CPU half as fast
     config.model.remat = False  # recompute the blocks' activations in the backward pass
 
@@ -40,14 +42,14 @@ def get_config() -> ConfigDict:
     config.diffusion.timesteps = 1000
     config.diffusion.beta_start = 0.00085
     config.diffusion.beta_end = 0.012
-    config.diffusion.snr_shift = 8.0  # divides the signal-to-noise ratio at every timestep
+    config.diffusion.snr_shift = 24.0  # divides the signal-to-noise ratio at every timestep
 
     config.train = ConfigDict()
     config.train.steps = 1500  # optimizer steps
-    config.train.batch_size = 32  # stories per optimizer step, over all devices
+    config.train.batch_size = 16  # stories per optimizer step, over all devices
     config.train.accumulate = 1  # parts in which a batch is computed, to save memory
-    config.train.optimizer = "adamw"  # adamw, or muon for the blocks' matrices and adamw elsewhere
-    config.train.learning_rate = 1e-3  # after the warm-up; falls to a twentieth as a cosine
+    config.train.optimizer = "muon"  # adamw, or muon for the blocks' matrices and adamw elsewhere
+    config.train.learning_rate = 5e-3  # after the warm-up; falls to a twentieth as a cosine
     config.train.warmup_steps = 100  # linear from zero
     config.train.weight_decay = 0.0  # decoupled, on matrices
     config.train.clip_norm = 1.0  # global gradient norm

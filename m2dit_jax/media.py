@@ -71,7 +71,7 @@ def write_mp4(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
     Raises ValueError when there is no frame or fps is not positive.
     """
     frames, rate = _enlarged(frames), _frame_rate(fps)
-    with _whole_file(Path(path)) as part, av.open(str(part), "w", format="mp4") as container:
+    with whole_file(Path(path)) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -95,7 +95,7 @@ def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
     rate = min(_frame_rate(fps), Fraction(50))
     times = [round(100 * number / rate) for number in range(len(images) + 1)]
     durations = [10 * (end - start) for start, end in pairwise(times)]
-    with _whole_file(Path(path)) as part:
+    with whole_file(Path(path)) as part:
         images[0].save(
             part,
             format="GIF",
@@ -216,7 +216,7 @@ def _cover(
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """A name to write to that becomes `path` when all is written, so no half file is ever seen."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

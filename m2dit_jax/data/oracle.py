@@ -21,8 +21,8 @@ COLOUR_TOLERANCE = 48.0
 LEAST_CONTRAST = 64.0
 # Share of pixels that must agree with a colour before it counts as seen.
 AGREEMENT = 0.75
-# An actor covers 12 to 18 % of the canvas.
-LEAST_AREA, MOST_AREA = 0.08, 0.25
+# An actor covers 19 to 28 % of the canvas.
+LEAST_AREA, MOST_AREA = 0.12, 0.38
 # Soft intersection over union of the seen silhouette and a template. At 16 px the right template
 # keeps above 0.8 up to a blur of 0.7 px (sigma), where the shapes begin to look alike; a wrong one
 # reaches 0.85, hence the lead over the second best.
@@ -40,8 +40,8 @@ class Readings:
     direction: Int[np.ndarray, " N"]
 
 
-def read_scenes(videos: UInt8[np.ndarray, "N F H W 3"]) -> Readings:
-    """Reads scenes as `shapes.render_scene` draws them, each attribute on its own.
+def read_scenes(videos: np.ndarray) -> Readings:
+    """Reads scenes [N F H W 3] as `shapes.render_scene` draws them, each attribute on its own.
 
     Raises ValueError unless there is a scene and all are square, of 2 frames or more, and uint8.
     """

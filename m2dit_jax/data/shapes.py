@@ -34,9 +34,9 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 # Lengths as fractions of the canvas. Half an actor, half its path and the jitter add up to half
 # the canvas, so that an actor may touch the edge but never leaves the picture.
-REACH = 1 / 4
-PATH = 3 / 8
-JITTER = 1 / 16
+REACH = 5 / 16
+PATH = 5 / 16
+JITTER = 1 / 32
 
 _SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
 _COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}

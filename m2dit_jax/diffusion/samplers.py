@@ -7,9 +7,7 @@ from jaxtyping import Array, Float
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 
-def ddim_coefficients(
-    schedule: NoiseSchedule, steps: int
-) -> Float[np.ndarray, "{steps} 2"]:
+def ddim_coefficients(schedule: NoiseSchedule, steps: int) -> Float[np.ndarray, "{steps} 2"]:
     """For each sampling step the weights (of the noisy latents, of v) that give the next latents.
 
     DDIM with eta 0 (arXiv 2010.02502, eq. 12) is linear in both: with x0 = a x - s v and

@@ -65,7 +65,9 @@ def check_implementation(name: str) -> None:
 
 
 def _per_scene(
-    query: Float[Array, "B S Q N K"], key: Float[Array, "B S M N K"], value: Float[Array, "B S M N K"]
+    query: Float[Array, "B S Q N K"],
+    key: Float[Array, "B S M N K"],
+    value: Float[Array, "B S M N K"],
 ) -> Float[Array, "B S Q N K"]:
     """Mask-free attention within each scene: the scene axis is folded into the batch."""
     fold = [x.reshape(-1, *x.shape[2:]) for x in (query, key, value)]

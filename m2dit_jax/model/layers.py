@@ -14,8 +14,10 @@ Rope = tuple[Float[Array, "V K"], Float[Array, "V K"]]
 
 
 def modulate(
-    x: Float[Array, "B L D"], shift: Float[Array, "B L D"], scale: Float[Array, "B L D"]
-) -> Float[Array, "B L D"]:
+    x: Float[Array, "*batch D"],
+    shift: Float[Array, "*#batch D"],
+    scale: Float[Array, "*#batch D"],
+) -> Float[Array, "*batch D"]:
     """Adaptive layer norm's affine part (DiT, section 3.2)."""
     return x * (1 + scale) + shift
 
@@ -36,7 +38,9 @@ class TimeEmbedding(nnx.Module):
         self.linear_2 = nnx.Linear(time_dim, time_dim, rngs=rngs)
 
     def __call__(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S E"]:
-        return self.linear_2(jax.nn.silu(self.linear_1(sinusoidal_embedding(timesteps, self.width))))
+        return self.linear_2(
+            jax.nn.silu(self.linear_1(sinusoidal_embedding(timesteps, self.width)))
+        )
 
 
 class ExpertModulation(nnx.Module):
@@ -61,9 +65,7 @@ class ExpertModulation(nnx.Module):
 class JointAttention(nnx.Module):
     """Self-attention of text and video together, with q/k LayerNorm per head and rotary video."""
 
-    def __init__(
-        self, width: int, heads: int, mask: str, implementation: str, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, width: int, heads: int, mask: str, implementation: str, *, rngs: nnx.Rngs):
         self.heads = heads
         self.mask = mask
         self.implementation = implementation

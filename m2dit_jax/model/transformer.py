@@ -1,5 +1,6 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -19,11 +20,18 @@ from m2dit_jax.model.layers import (
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask
 from m2dit_jax.model.rope import axis_dims, rope_table
+from m2dit_jax.model.sincos import sincos_table
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Shape and variants of the transformer; names as in CogVideoX where it has them."""
+    """Shape and variants of the transformer; names as in CogVideoX where it has them.
+
+    Video tokens have rotary positions, in which time runs on through the scenes. `added_positions`
+    also adds sines and cosines of a patch's place within its scene, so that it knows its frame and
+    quarter before it has looked at anything: with rope alone a small model stays for thousands of
+    steps at pictures that are right on average but the same in every frame.
+    """
 
     channels: int
     patch_size: int
@@ -34,6 +42,8 @@ class TransformerConfig:
     time_dim: int
     mask: str = "symmetric"
     attention: str = "grouped"
+    patch_size_t: int = 1
+    added_positions: bool = False
     scan: bool = True
     remat: bool = False
 
@@ -86,7 +96,8 @@ class M2DiT(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
-        width, patch_values = config.width, config.channels * config.patch_size**2
+        width = config.width
+        patch_values = config.channels * config.patch_size_t * config.patch_size**2
         zeros = nnx.initializers.zeros_init()
         self.patch_embed = nnx.Linear(patch_values, width, rngs=rngs)
         self.text_proj = nnx.Linear(config.text_dim, width, rngs=rngs)
@@ -111,30 +122,34 @@ class M2DiT(nnx.Module):
     ) -> Float[Array, "B S F H W C"]:
         """v of every scene; `timesteps` is 0 for scenes that are given.
 
-        Raises ValueError if the latents' rows or columns are no multiple of the patch size.
+        Raises ValueError if the latents' frames, rows or columns do not divide into patches.
         """
-        patch = self.config.patch_size
+        patch, patch_t = self.config.patch_size, self.config.patch_size_t
         _, scenes, frames, height, width, _ = latents.shape
-        if height % patch or width % patch:
-            raise ValueError(f"latents of {height}x{width} do not divide into patches of {patch}")
-        rows, columns = height // patch, width // patch
-        layout = Layout(scenes, text_embeds.shape[2], frames * rows * columns)
+        if frames % patch_t or height % patch or width % patch:
+            raise ValueError(
+                f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
+                f"patches of {patch_t}x{patch}x{patch}"
+            )
+        grid = (frames // patch_t, height // patch, width // patch)
+        layout = Layout(scenes, text_embeds.shape[2], math.prod(grid))
 
-        tokens = layout.join(
-            self.text_proj(text_embeds), self.patch_embed(patchify(latents, patch))
-        )
+        video = self.patch_embed(patchify(latents, patch, patch_t))
+        if self.config.added_positions:
+            video += jnp.asarray(sincos_table(*grid, self.config.width))
+        tokens = layout.join(self.text_proj(text_embeds), video)
         time_embed = self.time_embedding(timesteps)
-        rope = self._joint_rope(layout, scenes * frames, rows, columns)
+        rope = self._joint_rope(layout, (scenes * grid[0], *grid[1:]))
         tokens = self._run_blocks(tokens, time_embed, layout, rope)
 
         _, video = layout.split(self.norm_final(tokens))
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         video = modulate(self.norm_out(video), shift[:, :, None], scale[:, :, None])
-        return unpatchify(self.proj_out(video), frames, rows, columns, patch)
+        return unpatchify(self.proj_out(video), grid, patch, patch_t)
 
-    def _joint_rope(self, layout: Layout, frames: int, rows: int, columns: int) -> Rope:
+    def _joint_rope(self, layout: Layout, grid: tuple[int, int, int]) -> Rope:
         """The table over the joint sequence: text tokens are not turned (cos 1, sin 0)."""
-        cos, sin = rope_table(frames, rows, columns, self.config.head_dim)
+        cos, sin = rope_table(*grid, self.config.head_dim)
         still = (layout.text_tokens, self.config.head_dim)
         return (
             jnp.concatenate([jnp.ones(still), cos]),
@@ -156,20 +171,28 @@ class M2DiT(nnx.Module):
         return tokens
 
 
-def patchify(latents: Float[Array, "B S F H W C"], patch: int) -> Float[Array, "B S V P"]:
-    """Square patches as tokens, in the order frame, row, column; values in the order c, p, p."""
+def patchify(
+    latents: Float[Array, "B S F H W C"], patch: int, patch_t: int = 1
+) -> Float[Array, "B S V P"]:
+    """Patches of `patch_t` frames as tokens, in the order frame, row, column.
+
+    The values of a patch are in the order channel, frame, row, column (CogVideoX 1.5's).
+    """
     batch, scenes, frames, height, width, channels = latents.shape
-    rows, columns = height // patch, width // patch
-    x = latents.reshape(batch, scenes, frames, rows, patch, columns, patch, channels)
-    x = x.transpose(0, 1, 2, 3, 5, 7, 4, 6)
-    return x.reshape(batch, scenes, frames * rows * columns, channels * patch * patch)
+    grid = (frames // patch_t, height // patch, width // patch)
+    x = latents.reshape(
+        batch, scenes, grid[0], patch_t, grid[1], patch, grid[2], patch, channels
+    )
+    x = x.transpose(0, 1, 2, 4, 6, 8, 3, 5, 7)
+    return x.reshape(batch, scenes, grid[0] * grid[1] * grid[2], channels * patch_t * patch**2)
 
 
 def unpatchify(
-    tokens: Float[Array, "B S V P"], frames: int, rows: int, columns: int, patch: int
+    tokens: Float[Array, "B S V P"], grid: tuple[int, int, int], patch: int, patch_t: int = 1
 ) -> Float[Array, "B S F H W C"]:
-    """The inverse of `patchify`."""
+    """The inverse of `patchify`; `grid` counts patches in time, height and width."""
     batch, scenes = tokens.shape[:2]
-    x = tokens.reshape(batch, scenes, frames, rows, columns, -1, patch, patch)
-    x = x.transpose(0, 1, 2, 3, 6, 4, 7, 5)
-    return x.reshape(batch, scenes, frames, rows * patch, columns * patch, -1)
+    time, rows, columns = grid
+    x = tokens.reshape(batch, scenes, time, rows, columns, -1, patch_t, patch, patch)
+    x = x.transpose(0, 1, 2, 6, 3, 7, 4, 8, 5)
+    return x.reshape(batch, scenes, time * patch_t, rows * patch, columns * patch, -1)

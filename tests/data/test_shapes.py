@@ -9,6 +9,7 @@ from m2dit_jax.data.shapes import (
     BACKGROUNDS,
     COLOURS,
     DIRECTIONS,
+    JITTER,
     SHAPES,
     Scene,
     ShapesSource,
@@ -72,10 +73,10 @@ def test_stories_cover_everything_a_scene_may_be():
 
 def test_shapes_have_the_areas_they_should():
     areas = {s: float(draw_coverage(s, np.array([32.0, 32.0]), 64).sum()) for s in SHAPES}
-    assert areas["circle"] == pytest.approx(np.pi * 15.04**2, rel=0.01)
-    assert areas["square"] == pytest.approx(26.56**2, rel=0.01)
-    assert areas["triangle"] == pytest.approx(32 * 32 / 2, rel=0.01)
-    assert areas["cross"] == pytest.approx(2 * 32 * 12.8 - 12.8**2, rel=0.01)
+    assert areas["circle"] == pytest.approx(np.pi * 18.8**2, rel=0.01)
+    assert areas["square"] == pytest.approx(33.2**2, rel=0.01)
+    assert areas["triangle"] == pytest.approx(40 * 40 / 2, rel=0.01)
+    assert areas["cross"] == pytest.approx(2 * 40 * 16 - 16**2, rel=0.01)
 
 
 def test_unknown_shapes_are_refused():
@@ -86,10 +87,10 @@ def test_unknown_shapes_are_refused():
 @pytest.mark.parametrize(
     ("direction", "first", "last"),
     [
-        ("left", (11, 8), (5, 8)),
-        ("right", (5, 8), (11, 8)),
-        ("up", (8, 11), (8, 5)),
-        ("down", (8, 5), (8, 11)),
+        ("left", (10.5, 8), (5.5, 8)),
+        ("right", (5.5, 8), (10.5, 8)),
+        ("up", (8, 10.5), (8, 5.5)),
+        ("down", (8, 5.5), (8, 10.5)),
     ],
 )
 def test_actors_cross_the_middle(direction, first, last):
@@ -107,7 +108,7 @@ def test_actors_cross_the_middle(direction, first, last):
 def test_jitter_shifts_the_whole_path():
     scene = Scene("square", "cyan", "olive", "up")
     still = render_scene(scene, frames=3, size=16)
-    moved = render_scene(scene, frames=3, size=16, jitter=(1, -1))
+    moved = render_scene(scene, frames=3, size=16, jitter=(1.0, -1.0))
     np.testing.assert_array_equal(moved[:, :-1, 1:], still[:, 1:, :-1])
 
 
@@ -122,7 +123,7 @@ def test_colours_are_those_of_the_tables():
 def test_actors_stay_on_the_canvas_at_the_greatest_jitter(shape, size):
     areas = []
     for direction, (dx, dy) in DIRECTIONS.items():
-        jitter = (dx * size / 16, dy * size / 16)
+        jitter = (dx * JITTER * size, dy * JITTER * size)
         video = render_scene(Scene(shape, "red", "black", direction), 2, size, jitter)
         areas.append(video[..., 0].sum((1, 2)) / 255)
     np.testing.assert_allclose(areas, np.mean(areas), rtol=0.05)

@@ -49,9 +49,7 @@ def test_a_token_reads_exactly_what_the_mask_allows(implementation):
     value = jnp.broadcast_to(jnp.eye(4, 8)[None, :, None], query.shape)
     out = attention(query, key, value, layout, "symmetric", implementation)
     reads = np.asarray(out[0, :, 0, :4] > 0, int)
-    np.testing.assert_array_equal(
-        reads, [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]]
-    )
+    np.testing.assert_array_equal(reads, [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]])
 
 
 def test_unknown_implementation_is_named():

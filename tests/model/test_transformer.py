@@ -55,6 +55,14 @@ def test_a_fresh_model_predicts_zero():
     np.testing.assert_array_equal(model(*make_inputs()), 0)
 
 
+def test_patches_in_time_and_added_positions():
+    latents, *rest = make_inputs()
+    model = make_model(patch_size_t=3, added_positions=True)
+    assert model(latents, *rest).shape == latents.shape
+    plain = make_model(patch_size_t=3)
+    assert jnp.max(jnp.abs(plain(latents, *rest) - model(latents, *rest))) > 1e-3
+
+
 def test_any_number_of_scenes_and_text_length():
     model = make_model()
     for scenes, text in [(1, 1), (2, 7), (5, 3)]:
@@ -101,12 +109,21 @@ def test_patches_hold_channel_then_row_then_column():
     assert patches.shape == (1, 1, 4, 8)
     # The second patch is rows 0-1, columns 2-3: channel 0 first.
     np.testing.assert_array_equal(patches[0, 0, 1], [4, 6, 12, 14, 5, 7, 13, 15])
-    np.testing.assert_array_equal(unpatchify(patches, 1, 2, 2, 2), latents)
+    np.testing.assert_array_equal(unpatchify(patches, (1, 2, 2), 2), latents)
+
+
+def test_patches_in_time_hold_channel_then_frame_then_row_then_column():
+    latents = jnp.arange(4 * 2 * 2.0 * 2).reshape(1, 1, 4, 2, 2, 2)
+    patches = patchify(latents, 2, 2)
+    assert patches.shape == (1, 1, 2, 16)
+    # The second patch is frames 2-3: all of channel 0 (even numbers) comes first.
+    np.testing.assert_array_equal(patches[0, 0, 1], [*range(16, 32, 2), *range(17, 32, 2)])
+    np.testing.assert_array_equal(unpatchify(patches, (2, 1, 1), 2, 2), latents)
 
 
 def test_latents_that_do_not_divide_are_refused():
     latents, text, timesteps = make_inputs()
-    with pytest.raises(ValueError, match="4x5 do not divide into patches of 2"):
+    with pytest.raises(ValueError, match="3x4x5 .* do not divide into patches of 1x2x2"):
         make_model()(latents[:, :, :, :, :5], text, timesteps)
 
 

@@ -1,0 +1,231 @@
+"""Scores a checkpoint on held-out stories, or trains and scores three attention masks.
+
+python -m m2dit_jax.evaluate --checkpoint=runs/base --json=FILE
+python -m m2dit_jax.evaluate --compare --config=configs/base.py --config.train.steps=500 --seeds=0,1
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl.flags import Error as FlagsError
+from absl.flags import FlagValues
+from ml_collections import ConfigDict, config_flags
+
+from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
+from m2dit_jax.evaluation.report import Report, write_json
+from m2dit_jax.media import stories_sheet, whole_file
+from m2dit_jax.recipe import build_recipe
+from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.training.checkpoints import load_for_sampling
+
+SHEET_STORIES = 4  # for each of generation and extension
+DEFAULT_CONFIG = str(Path(__file__).parent.parent / "configs" / "base.py")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2, after a message, if the user's input is wrong."""
+    parser = _parser()
+    flags, others = parser.parse_known_args(argv)
+    _check_flags(parser, flags, others)
+    prefer_available_platform()
+    if flags.compare:
+        return _compare(flags, others)
+    return _evaluate(flags)
+
+
+def _evaluate(flags: argparse.Namespace) -> int:
+    try:
+        for path in filter(None, (flags.json, flags.sheet)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        config, params, step = load_for_sampling(flags.checkpoint)
+        recipe = build_recipe(config)
+        sampler = StorySampler(recipe, flags.steps or config.sample.steps)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    started = time.perf_counter()
+    scores, shown = {}, {}
+    for task in ("generation", "extension"):
+        progress = _Progress(task, flags.stories)
+        scores[task] = evaluate_stories(
+            recipe,
+            params,
+            num_stories=flags.stories,
+            extension=task == "extension",
+            seed=flags.seed,
+            guidance_scale=flags.guidance_scale,
+            sampler=sampler,
+            progress=progress,
+        )
+        shown[task] = progress.first_batch
+    report = Report(**scores, seconds=time.perf_counter() - started, checkpoint_step=step)
+    print(report.to_text())
+    if flags.json:
+        write_json(flags.json, report.to_json())
+        print(flags.json)
+    if flags.sheet:
+        _write_sheet(flags.sheet, shown)
+        print(flags.sheet)
+    return 0
+
+
+class _Progress:
+    """Prints how far sampling is, to stderr, and keeps the first batch."""
+
+    def __init__(self, task: str, num_stories: int):
+        self.task = task
+        self.num_stories = num_stories
+        self.done = 0
+        self.started = time.perf_counter()
+        self.first_batch: StoryBatch | None = None
+
+    def __call__(self, batch: StoryBatch) -> None:
+        self.first_batch = self.first_batch or batch
+        self.done += len(batch.stories)
+        rate = self.done / (time.perf_counter() - self.started)
+        print(
+            f"{self.task}: {self.done} of {self.num_stories} stories, {rate:.1f} per second, "
+            f"{(self.num_stories - self.done) / rate:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _write_sheet(path: Path, shown: dict[str, StoryBatch]) -> None:
+    rows, titles = [], []
+    for task, batch in shown.items():
+        for i, story in enumerate(batch.stories[:SHEET_STORIES]):
+            captions = [scene.caption for scene in story]
+            rows.append((batch.video[i], captions, batch.given[i].tolist()))
+            titles.append(f"{task}, story {i}")
+    with whole_file(path) as part:
+        stories_sheet(rows, titles).save(part, format="PNG")
+
+
+def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
+    evaluate_flags = [f"--stories={flags.stories}", f"--seed={flags.seed}"]
+    for name in ("steps", "guidance_scale"):
+        if getattr(flags, name) is not None:
+            evaluate_flags.append(f"--{name}={getattr(flags, name)}")
+    try:
+        config = _load_config(flags.config, overrides)
+        for arm in ARMS:
+            config.model.mask = arm
+            build_recipe(config)
+        flags.workdir.mkdir(parents=True, exist_ok=True)
+        result = compare(
+            Plan(
+                config_file=flags.config,
+                overrides=overrides,
+                train_steps=config.train.steps,
+                seeds=flags.seeds,
+                evaluate_flags=evaluate_flags,
+                workdir=flags.workdir,
+                jobs=flags.jobs,
+            )
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except RunFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"\n{result.to_markdown()}")
+    print(f"{flags.workdir / 'compare.md'}, {flags.workdir / 'compare.json'}")
+    return 0
+
+
+def _load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
+    """Raises ValueError if there is no such config or an override does not fit it."""
+    argv = ["evaluate", f"--config={config_file}", *overrides]
+    values = FlagValues()
+    try:
+        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        values(argv)
+    except (FlagsError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{config_file}: {error}") from error
+    # A file that is missing becomes an object that fails when it is used.
+    if not isinstance(holder.value, ConfigDict):
+        raise ValueError(f"{config_file}: cannot be read, needs a file with get_config()")
+    return holder.value
+
+
+def _check_flags(
+    parser: argparse.ArgumentParser, flags: argparse.Namespace, others: Sequence[str]
+) -> None:
+    """Ends with status 2 and a message if the flags do not go together."""
+    unknown = [flag for flag in others if not (flags.compare and flag.startswith("--config."))]
+    if unknown:
+        parser.error(f"unknown flags (with --compare write --config.x=y): {' '.join(unknown)}")
+    fixed = [
+        flag for flag in others if flag.split("=")[0] in ("--config.model.mask", "--config.seed")
+    ]
+    if fixed:
+        parser.error(f"--compare sets the mask and the seed itself: {' '.join(fixed)}")
+    if flags.compare == (flags.checkpoint is not None):
+        parser.error("needs either --checkpoint=DIR or --compare")
+    if flags.compare and (flags.json or flags.sheet):
+        parser.error("--compare writes to --workdir and takes no --json or --sheet")
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return integer
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
+    return value
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [_integer(0)(part) for part in text.split(",")]
+    if len(set(seeds)) != len(seeds):
+        raise argparse.ArgumentTypeError(f"must be different, got {text}")
+    return seeds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m m2dit_jax.evaluate",
+        description="Scores a checkpoint on held-out stories; with --compare trains and scores "
+        f"three attention masks ({', '.join(ARMS)}).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", type=Path, help="workdir of a training run")
+    parser.add_argument("--json", type=Path, help="file for the scores")
+    parser.add_argument("--sheet", type=Path, help="PNG file for some of the stories")
+    parser.add_argument("--stories", type=_integer(1), default=256, help="default 256")
+    parser.add_argument(
+        "--seed", type=_integer(0), default=0, help="of stories and noise, default 0"
+    )
+    parser.add_argument("--steps", type=_integer(1), help="DDIM steps; default: the checkpoint's")
+    parser.add_argument("--guidance_scale", type=_scale, help="default: the checkpoint's")
+    parser.add_argument("--compare", action="store_true", help="train and score three masks")
+    parser.add_argument(
+        "--config", default=DEFAULT_CONFIG, help="of the compared runs; also --config.x.y=z"
+    )
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
+    parser.add_argument("--jobs", type=_integer(1), default=1, help="runs at a time, default 1")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""How well generated stories agree with their prompts, measured on held-out procedural stories."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
+from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
+from m2dit_jax.recipe import Params, Recipe
+from m2dit_jax.story_sampler import StorySampler
+
+METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
+
+_Z = 1.959964  # the normal distribution's two-sided 95 % point
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share of `n` cases with its 95 % interval (Wilson's); all None where there is no case."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @classmethod
+    def of(cls, successes: int, n: int) -> "Score":
+        """Raises ValueError unless 0 <= successes <= n."""
+        if not 0 <= successes <= n:
+            raise ValueError(f"needs 0 <= successes <= n, got {successes} of {n}")
+        if n == 0:
+            return cls(None, None, None, 0)
+        share = successes / n
+        centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+        reach = _Z * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2) / (1 + _Z**2 / n)
+        # The interval ends at 0 or 1 where the value does, but for rounding.
+        low = 0.0 if successes == 0 else centre - reach
+        high = 1.0 if successes == n else centre + reach
+        return cls(share, low, high, n)
+
+    @classmethod
+    def pooled(cls, scores: Sequence["Score"]) -> "Score":
+        """The score of all cases of several scores taken together."""
+        return cls.of(sum(score.successes for score in scores), sum(score.n for score in scores))
+
+    @property
+    def successes(self) -> int:
+        """The number of cases that `value` is a share of."""
+        return 0 if self.value is None else round(self.value * self.n)
+
+
+@dataclass(frozen=True)
+class StoryBatch:
+    """Sampled held-out stories: what was asked for, what came out, and which scenes were given."""
+
+    stories: tuple[tuple[Scene, ...], ...]
+    video: UInt8[np.ndarray, "N S F H W 3"]
+    given: Bool[np.ndarray, "N S"]
+
+
+def evaluate_stories(
+    recipe: Recipe,
+    params: Params,
+    *,
+    num_stories: int,
+    extension: bool,
+    seed: int,
+    batch_size: int = 64,
+    guidance_scale: float | None = None,
+    sampler: StorySampler | None = None,
+    progress: Callable[[StoryBatch], None] | None = None,
+) -> dict[str, Score]:
+    """Samples held-out stories and scores them; the result's keys are METRICS.
+
+    `extension` gives all scenes but the last; otherwise none is given. The sampler (to share what
+    it has compiled) and the guidance scale default to those of the recipe's config. `progress` is
+    called with each batch when it is done.
+    """
+    readings, stories, given = [], [], []
+    for batch in sample_held_out(
+        recipe,
+        params,
+        num_stories=num_stories,
+        extension=extension,
+        seed=seed,
+        batch_size=batch_size,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+    ):
+        readings.append(read_scenes(batch.video.reshape(-1, *batch.video.shape[2:])))
+        stories += batch.stories
+        given.append(batch.given)
+        if progress is not None:
+            progress(batch)
+    joined = Readings(
+        *(
+            np.concatenate([getattr(part, name) for part in readings])
+            for name in ("shape", "colour", "background", "direction")
+        )
+    )
+    return score_stories(joined, stories, np.concatenate(given))
+
+
+def sample_held_out(
+    recipe: Recipe,
+    params: Params,
+    *,
+    num_stories: int,
+    extension: bool,
+    seed: int,
+    batch_size: int = 64,
+    guidance_scale: float | None = None,
+    sampler: StorySampler | None = None,
+) -> Iterator[StoryBatch]:
+    """Yields `num_stories` held-out stories in batches; story i depends on (seed, i) alone.
+
+    Arguments as in `evaluate_stories`. Raises ValueError if there is no story to sample.
+    """
+    if num_stories < 1 or batch_size < 1:
+        raise ValueError(f"needs at least 1 story, got {num_stories=} {batch_size=}")
+    config = recipe.config
+    sampler = sampler or StorySampler(recipe, config.sample.steps)
+    scale = float(config.sample.guidance_scale if guidance_scale is None else guidance_scale)
+    data = config.data
+    source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
+    # Every batch has the same size, or the last one would compile anew; equal parts leave the
+    # least to pad.
+    size = math.ceil(num_stories / math.ceil(num_stories / batch_size))
+    for start in range(0, num_stories, size):
+        wanted = min(size, num_stories - start)
+        indices = [start + min(i, wanted - 1) for i in range(size)]
+        items = [source[index] for index in indices]
+        given = np.broadcast_to(
+            extension & (np.arange(data.scenes) < data.scenes - 1), (size, data.scenes)
+        )
+        made = sampler.sample(
+            params,
+            jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices)),
+            np.stack([item["video"] for item in items]),
+            given,
+            [item["captions"] for item in items],
+            scale,
+        )
+        yield StoryBatch(
+            tuple(item["scenes"] for item in items[:wanted]), made[:wanted], given[:wanted]
+        )
+
+
+def score_stories(
+    readings: Readings, stories: Sequence[tuple[Scene, ...]], given: Bool[np.ndarray, "N S"]
+) -> dict[str, Score]:
+    """Scores what the oracle read, scene after scene of story after story.
+
+    Cases are the scenes that are not given, but for `same_actor`, and unknown is wrong:
+
+    - background, colour, shape, direction: the scene shows its own. The actor of a scene whose
+      caption says "it" is the story's.
+    - it: shape and colour are both right; cases are only the scenes whose caption says "it".
+    - same_actor: cases are stories; in all scenes, given ones included, shape and colour are
+      recognised and the same, be it the right ones or not.
+    - leakage (the lower the better): the background is wrong and that of another scene of the
+      story, or the direction is wrong and that of another scene. Cases are only the scenes for
+      which another scene differs in background or direction, since in others nothing could leak.
+
+    Raises ValueError if the numbers of scenes do not agree.
+    """
+    if readings.shape.size != given.size or len(stories) != len(given):
+        raise ValueError(
+            f"needs a reading for each scene, got {readings.shape.size} readings, "
+            f"{len(stories)} stories and given {given.shape}"
+        )
+    read = {
+        name: getattr(readings, name).reshape(given.shape)
+        for name in ("background", "colour", "shape", "direction")
+    }
+    wanted = {
+        "background": _positions([[s.background for s in story] for story in stories], BACKGROUNDS),
+        "colour": _positions([[s.colour for s in story] for story in stories], COLOURS),
+        "shape": _positions([[s.shape for s in story] for story in stories], SHAPES),
+        "direction": _positions([[s.direction for s in story] for story in stories], DIRECTIONS),
+    }
+    right = {name: read[name] == wanted[name] for name in read}
+    generated = ~given
+    scores = {name: _share(right[name], generated) for name in right}
+
+    says_it = np.array([[scene.says_it for scene in story] for story in stories])
+    scores["it"] = _share(right["shape"] & right["colour"], generated & says_it)
+
+    same_shape = (read["shape"] == read["shape"][:, :1]) & (read["shape"] != UNKNOWN)
+    same_colour = (read["colour"] == read["colour"][:, :1]) & (read["colour"] != UNKNOWN)
+    same = (same_shape & same_colour).all(1)
+    scores["same_actor"] = _share(same, np.ones_like(same))
+
+    leaked, could_leak = np.zeros_like(given), np.zeros_like(given)
+    for name in ("background", "direction"):
+        own = wanted[name][:, :, None]
+        others = wanted[name][:, None, :]
+        # An UNKNOWN reading is no scene's value, and a scene does not differ from itself.
+        leaked |= ((others != own) & (others == read[name][:, :, None])).any(2)
+        could_leak |= (others != own).any(2)
+    scores["leakage"] = _share(leaked, generated & could_leak)
+    return scores
+
+
+def _positions(
+    names: Sequence[Sequence[str]], table: Sequence[str] | dict[str, tuple]
+) -> Int[np.ndarray, "N S"]:
+    order = list(table)
+    return np.array([[order.index(name) for name in story] for story in names])
+
+
+def _share(success: Bool[np.ndarray, "*cases"], cases: Bool[np.ndarray, "*cases"]) -> Score:
+    return Score.of(int((success & cases).sum()), int(cases.sum()))

@@ -1,0 +1,164 @@
+"""Trains and scores several arms that differ in the attention mask alone, with the same budget.
+
+Each run (an arm with a seed) is trained and evaluated by the commands a user would type, in
+processes of their own: they can be stopped, and the same comparison started again goes on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from m2dit_jax.evaluation.report import Comparison, Report, read_report, write_json, write_text
+
+ARMS = ("symmetric", "full", "independent")
+
+
+class RunFailed(ValueError):
+    """A training or evaluation that ended with an error, which it has printed itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared. `overrides` are flags like --config.train.steps=5 for the training.
+
+    `train_steps` is the number of steps that they make of the config; `evaluate_flags` are flags
+    of `m2dit_jax.evaluate`; `jobs` runs go on at the same time.
+    """
+
+    config_file: str
+    overrides: Sequence[str]
+    train_steps: int
+    seeds: Sequence[int]
+    evaluate_flags: Sequence[str]
+    workdir: Path
+    jobs: int = 1
+
+
+def compare(plan: Plan) -> Comparison:
+    """Makes all runs that are not there yet; writes compare.md and compare.json to the workdir.
+
+    Raises RunFailed as soon as a run does, and KeyboardInterrupt when interrupted or terminated;
+    the other runs are then told to save and end.
+    """
+    # Seed by seed, so that what an interrupted comparison has done can be compared.
+    runs = [(arm, seed) for seed in plan.seeds for arm in ARMS]
+    children = _Children()
+    shares: SimpleQueue[set[int]] = SimpleQueue()
+    for share in core_shares(plan.jobs):
+        shares.put(share)
+    on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ThreadPoolExecutor(plan.jobs, initializer=lambda: _pin(shares.get())) as pool:
+            reports = {pool.submit(_make_run, plan, children, *run): run for run in runs}
+            try:
+                for future in as_completed(reports):
+                    future.result()
+            except BaseException:
+                children.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+    by_run = {run: future.result() for future, run in reports.items()}
+    result = Comparison({arm: {seed: by_run[arm, seed] for seed in plan.seeds} for arm in ARMS})
+    write_text(plan.workdir / "compare.md", result.to_markdown())
+    write_json(plan.workdir / "compare.json", result.to_json())
+    return result
+
+
+def core_shares(jobs: int) -> list[set[int]]:
+    """The cores that this process may use, dealt out; with more jobs than cores some are shared.
+
+    Two runs that each use all cores would wait for each other in every operation.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [set() for _ in range(jobs)]
+    cores = sorted(os.sched_getaffinity(0))
+    if jobs >= len(cores):
+        return [{cores[job % len(cores)]} for job in range(jobs)]
+    return [
+        set(cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs]) for job in range(jobs)
+    ]
+
+
+def _pin(cores: set[int]) -> None:
+    """Keeps this thread, and the processes that it starts, on these cores."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def _make_run(plan: Plan, children: "_Children", arm: str, seed: int) -> Report:
+    folder = plan.workdir / f"{arm}-seed{seed}"
+    # The settings are in the name: a report made with others is not taken for this one.
+    settings = "".join(flag.replace("--", "-").replace("=", "_") for flag in plan.evaluate_flags)
+    path = folder / f"evaluation{settings}.json"
+    label = f"{arm}, seed {seed}"
+    arm_flags = [f"--config.model.mask={arm}", f"--config.seed={seed}"]
+    # A run that is trained to its end returns at once; one of another config is refused.
+    children.run(
+        label,
+        "m2dit_jax.train",
+        f"--config={plan.config_file}",
+        *plan.overrides,
+        *arm_flags,
+        f"--workdir={folder}",
+    )
+    if path.exists() and read_report(path).checkpoint_step == plan.train_steps:
+        print(f"[{label}] {path} is there already", flush=True)
+    else:
+        flags = [f"--checkpoint={folder}", f"--json={path}", *plan.evaluate_flags]
+        children.run(label, "m2dit_jax.evaluate", *flags)
+    return read_report(path)
+
+
+class _Children:
+    """Processes of `python -m`, whose lines are printed with a label in front."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(self, label: str, module: str, *flags: str) -> None:
+        """Runs to the end. Raises RunFailed unless the status is 0."""
+        with self._lock:
+            if self._stopped:
+                raise RunFailed(f"{label}: not started, since the comparison was stopped")
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()},
+                # Ctrl-C is for this process alone, which then tells each child once.
+                process_group=0,
+            )
+            self._running.add(process)
+        with process:
+            for line in process.stdout or ():
+                print(f"[{label}] {line}", end="", flush=True)
+        with self._lock:
+            self._running.discard(process)
+        if process.returncode:
+            raise RunFailed(f"{label}: {module} ended with status {process.returncode}")
+
+    def stop(self) -> None:
+        """Terminates what runs, which lets a training save, and starts no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+def _python_path() -> str:
+    """With the folder of this package, from wherever the command was started."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,0 +1,145 @@
+"""The results of an evaluation: as JSON, as text and, for several arms, as a Markdown table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m2dit_jax.evaluation.accuracy import METRICS, Score
+from m2dit_jax.media import whole_file
+
+Scores = Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All scores of one checkpoint; `seconds` is how long sampling and scoring took."""
+
+    generation: Scores
+    extension: Scores
+    seconds: float
+    checkpoint_step: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate --json` writes it; what has no case has null for value, low and high."""
+        return {
+            "generation": scores_to_json(self.generation),
+            "extension": scores_to_json(self.extension),
+            "seconds": self.seconds,
+            "checkpoint_step": self.checkpoint_step,
+        }
+
+    @classmethod
+    def from_json(cls, mapping: Any) -> "Report":
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        try:
+            generation, extension = (
+                {metric: Score(**mapping[task][metric]) for metric in METRICS}
+                for task in ("generation", "extension")
+            )
+            return cls(
+                generation, extension, float(mapping["seconds"]), int(mapping["checkpoint_step"])
+            )
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"not the report of an evaluation ({error!r})") from error
+
+    def to_text(self) -> str:
+        """A table for the terminal; shares in per cent with their 95 % intervals."""
+        lines = [f"{'':<12}{'generation':<34}extension"]
+        lines += [
+            f"{metric:<12}{_cell(self.generation[metric]):<34}{_cell(self.extension[metric])}"
+            for metric in METRICS
+        ]
+        lines.append(f"checkpoint of step {self.checkpoint_step}, {self.seconds:.0f} s")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The reports of several arms, each by its seeds, which are the same for all arms."""
+
+    arms: Mapping[str, Mapping[int, Report]]
+
+    def pooled(self, arm: str, task: str) -> dict[str, Score]:
+        """The scores of all the arm's seeds taken together; `task` is a field of Report."""
+        reports = [getattr(report, task) for report in self.arms[arm].values()]
+        return {metric: Score.pooled([r[metric] for r in reports]) for metric in METRICS}
+
+    def to_json(self) -> dict[str, Any]:
+        """For each arm the pooled scores, and under `seeds` each seed's own report."""
+        return {
+            arm: {
+                "generation": scores_to_json(self.pooled(arm, "generation")),
+                "extension": scores_to_json(self.pooled(arm, "extension")),
+                "seeds": {str(seed): report.to_json() for seed, report in seeds.items()},
+            }
+            for arm, seeds in self.arms.items()
+        }
+
+    def to_markdown(self) -> str:
+        """A table of pooled scores for each task, with the seeds' own values after them."""
+        arms = list(self.arms)
+        seeds = list(self.arms[arms[0]])
+        lines = [
+            "Per cent of the cases, with 95 % intervals (Wilson) over the cases of all seeds; "
+            f"after the semicolon the values of seed {_listed(seeds)}. "
+            "Of leakage less is better, of all else more."
+        ]
+        for task in ("generation", "extension"):
+            lines += [
+                "",
+                f"| {task} | {' | '.join(arms)} | cases |",
+                "|---" * (len(arms) + 2) + "|",
+            ]
+            pooled = {arm: self.pooled(arm, task) for arm in arms}
+            for metric in METRICS:
+                cells = [
+                    f"{_interval(pooled[arm][metric])}; "
+                    + ", ".join(_per_cent(getattr(r, task)[metric].value) for r in reports.values())
+                    for arm, reports in self.arms.items()
+                ]
+                lines.append(f"| {metric} | {' | '.join(cells)} | {pooled[arms[0]][metric].n} |")
+        return "\n".join(lines) + "\n"
+
+
+def scores_to_json(scores: Scores) -> dict[str, Any]:
+    """Each score as a mapping of value, low, high and n."""
+    return {metric: asdict(scores[metric]) for metric in METRICS}
+
+
+def read_report(path: Path | str) -> Report:
+    """Reads what `evaluate --json` wrote. Raises ValueError, naming the file, for anything else."""
+    try:
+        return Report.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Writes the whole file or none; NaN, which JSON does not know, is a ValueError."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes the whole file or none."""
+    with whole_file(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _interval(score: Score) -> str:
+    if score.n == 0:
+        return "-"
+    return f"{_per_cent(score.value)} ({_per_cent(score.low)} to {_per_cent(score.high)})"
+
+
+def _cell(score: Score) -> str:
+    return f"{_interval(score)}, n = {score.n}"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,75 @@
+"""Prompts and given scenes in, pixels out: what `sample`, `evaluate` and previews share."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from m2dit_jax.diffusion.generate import generate
+from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
+from m2dit_jax.recipe import Params, Recipe
+
+
+class StorySampler:
+    """Samples batches of stories with a recipe's model; the whole loop is one compiled function."""
+
+    def __init__(self, recipe: Recipe, steps: int):
+        """`steps` DDIM steps; ValueError unless 1 <= steps <= config.diffusion.timesteps."""
+        recipe.schedule.trailing_timesteps(steps)
+        self.recipe = recipe
+        self._sample = jax.jit(partial(_sample, recipe, steps))
+
+    def sample(
+        self,
+        params: Params,
+        keys: Key[Array, " B"],
+        video: UInt8[np.ndarray, "B S F H W 3"],
+        given: Bool[np.ndarray, "B S"],
+        prompts: Sequence[Sequence[str]],
+        guidance_scale: float,
+        negative_prompt: str = "",
+    ) -> UInt8[np.ndarray, "B S F H W 3"]:
+        """The stories with all scenes that are not `given` replaced by generated ones.
+
+        One key per story, so that a story does not depend on which others are in its batch.
+        Raises ValueError for a prompt that is too long or has unknown words.
+        """
+        flat = [prompt for story in prompts for prompt in story]
+        token_ids = self.recipe.tokenize(flat).reshape(*given.shape, -1)
+        negative_ids = np.broadcast_to(self.recipe.tokenize([negative_prompt]), token_ids.shape)
+        scale = jnp.float32(guidance_scale)
+        made = self._sample(params, keys, video, given, token_ids, negative_ids, scale)
+        # Given scenes come back as they went in, not as the codec's round trip of them.
+        return np.where(given[:, :, None, None, None, None], video, made)
+
+
+def _sample(
+    recipe: Recipe,
+    steps: int,
+    params: Params,
+    keys: Key[Array, " B"],
+    video: UInt8[Array, "B S F H W 3"],
+    given: Bool[Array, "B S"],
+    token_ids: Int[Array, "B S T"],
+    negative_ids: Int[Array, "B S T"],
+    guidance_scale: Float[Array, ""],
+) -> UInt8[Array, "B S F H W 3"]:
+    model = nnx.merge(recipe.graphdef, params)
+    clean = encode_pixels(video)
+    noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+    latents = generate(
+        model,
+        recipe.schedule,
+        noise,
+        clean,
+        given,
+        model.encode_text(token_ids),
+        model.encode_text(negative_ids),
+        guidance_scale,
+        steps,
+    )
+    return decode_pixels(latents)

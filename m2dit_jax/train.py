@@ -1,0 +1,153 @@
+"""Trains a model: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
+
+Run again, the same command goes on from the latest checkpoint.
+"""
+
+import difflib
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import get_config_filename
+
+from m2dit_jax.devices import prefer_available_platform
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2, after a message, if the user's input is wrong.
+
+    1: the loss is not finite. 143 and 130: stopped by SIGTERM or SIGINT.
+    """
+    try:
+        arguments = read_flags(sys.argv[1:] if argv is None else argv)
+        if arguments is None:
+            return 0
+        prefer_available_platform()
+        # Only now: the imports take seconds, and a mistyped flag is answered at once.
+        from m2dit_jax.training import loop
+
+        run = loop.prepare(*arguments)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    if run is None:
+        return 0
+    try:
+        stopped_by = loop.train_and_evaluate(run)
+    except loop.CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except loop.NonFiniteLoss as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 128 + stopped_by if stopped_by else 0
+
+
+def read_flags(argv: Sequence[str]) -> tuple[ConfigDict, Path] | None:
+    """Config and workdir, None if help was asked for.
+
+    Raises ValueError for what does not fit, with the nearest name that there is.
+    """
+    # Twice: names of fields can only be checked, with a readable message, in a loaded config.
+    plain = _define_flags([])
+    _parse(plain, argv, known_only=True)
+    if plain["help"].value:
+        print(__doc__, plain.get_help(), sep="\n")
+        return None
+    if plain["config"].value is None:
+        raise ValueError("needs --config=FILE, such as --config=configs/base.py")
+    file = get_config_filename(plain["config"])
+    if not Path(file).is_file():
+        raise ValueError(f"--config={file}: no such file; there is, for example, configs/base.py")
+    if not isinstance(plain["config"].value, ConfigDict):
+        raise ValueError(f"--config={file}: its get_config() must return a ConfigDict")
+    _check_fields(plain["config"].value, argv)
+
+    values = _define_flags(argv)
+    others = _parse(values, argv)
+    if others:
+        raise ValueError(f"unknown arguments: {' '.join(others)}")
+    return cast(ConfigDict, values["config"].value), Path(
+        values["workdir"].value or f"runs/{Path(file).stem}"
+    )
+
+
+def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
+    """The flags, and one more for each field of the config that `argv` changes."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config",
+        help_string="file; its fields are changed by --config.train.steps=500 and the like",
+        flag_values=values,
+        sys_argv=list(argv),
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "folder for checkpoints and results; default: runs/NAME, as the config file's name",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("help", False, "show this", flag_values=values)
+    return values
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str], known_only: bool = False) -> list[str]:
+    """Returns what is no flag. Raises ValueError, also for whatever the config file raises."""
+    try:
+        return values(["train", *argv], known_only=known_only)[1:]
+    except flags.Error as error:
+        # For a config file called with `:argument` absl puts a traceback into the message.
+        first, *_, last = [line for line in str(error).splitlines() if line] * 2
+        message = first if first == last else f"{first} {last}"
+        changed = re.match(r"flag --(config\.[\w.]+)=", message)
+        if changed:
+            field = values[changed[1]]
+            message += f" (needs the type {field.parser.flag_type()}, as in {field.default})"
+        raise ValueError(message) from error
+    except Exception as error:
+        trace, place = error.__traceback__, ""
+        while trace is not None:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        raise ValueError(
+            f"--config: {type(error).__name__}: {error} ({place}); needs a Python file with a "
+            "function get_config(), such as configs/base.py"
+        ) from error
+
+
+def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Raises ValueError for flags that change a field which the config does not have."""
+    fields = _field_names(config)
+    problems = []
+    for name in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
+        if name not in fields:
+            nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0)[0]
+            problems.append(
+                f"--config.{name}: the config has no such field; the nearest is --config.{nearest}"
+            )
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _field_names(config: ConfigDict, prefix: str = "") -> list[str]:
+    names = []
+    for name, value in config.items():
+        names += (
+            _field_names(value, f"{prefix}{name}.")
+            if isinstance(value, ConfigDict)
+            else [prefix + name]
+        )
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

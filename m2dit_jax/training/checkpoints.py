@@ -1,0 +1,157 @@
+"""Checkpoints: `<workdir>/checkpoints/<step>`, each with state, config and position in the data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Sharding, SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from m2dit_jax.training.state import TrainState
+
+Params = Any
+FOLDER = "checkpoints"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing or damaged."""
+
+
+def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
+    """Saves in the background, under a temporary name until all is written; keeps the latest."""
+    return ocp.CheckpointManager(
+        (workdir / FOLDER).absolute(),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        ),
+    )
+
+
+def latest_step(workdir: Path) -> int | None:
+    """The step of the latest checkpoint, None if there is none."""
+    folder = workdir / FOLDER
+    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    config: ConfigDict,
+    loader: grain.DatasetIterator,
+) -> None:
+    """Returns when the state is copied, so that its buffers may be donated; writing goes on."""
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            config=ocp.args.JsonSave(config.to_dict()),
+            data=grain.checkpoint.CheckpointSave(loader),
+        ),
+    )
+
+
+def restore_latest(
+    manager: ocp.CheckpointManager, like: TrainState, loader: grain.DatasetIterator
+) -> TrainState | None:
+    """The state of the latest checkpoint, None if there is none; sets the loader's position.
+
+    `like` has the shapes, dtypes and shardings. Raises CheckpointError if it is damaged.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return None
+    try:
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(like),
+                data=grain.checkpoint.CheckpointRestore(loader),
+            ),
+        )
+    except Exception as error:  # orbax raises just that for files cut short
+        raise _damaged(Path(manager.directory) / str(step), error) from error
+    return restored["state"]
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The config of the latest checkpoint. Raises CheckpointError if there is none."""
+    step_folder = _latest_folder(workdir)
+    try:
+        # Orbax's file, read without orbax: its handler would take a second to set up.
+        config = ConfigDict(json.loads((step_folder / "config" / "metadata").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(step_folder, error) from error
+    return config.lock()
+
+
+def load_for_sampling(workdir: Path) -> tuple[ConfigDict, Params, int]:
+    """Config, averaged weights and step of the latest checkpoint; the rest is not read.
+
+    The weights are on the first device. Raises CheckpointError if there is none.
+    """
+    step_folder = _latest_folder(workdir)
+    config = load_config(workdir)
+    handler: Any = ocp.PyTreeCheckpointHandler()
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        saved = handler.metadata(step_folder / "state").tree["ema"]
+        ema = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved)
+        restored = ocp.PyTreeCheckpointer().restore(
+            step_folder / "state",
+            args=ocp.args.PyTreeRestore(
+                item={"ema": ema},
+                restore_args=ocp.checkpoint_utils.construct_restore_args({"ema": ema}),
+                partial_restore=True,
+            ),
+        )
+    except Exception as error:  # as above
+        raise _damaged(step_folder, error) from error
+    return config, _with_int_keys(restored["ema"]), int(step_folder.name)
+
+
+def with_sharding(shapes: TrainState, sharding: Sharding) -> TrainState:
+    """The same shapes, every array placed by `sharding`."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def _latest_folder(workdir: Path) -> Path:
+    """Raises CheckpointError, saying what would be right, if there is no checkpoint."""
+    workdir = Path(workdir).absolute()
+    right = "needs the --workdir of a training run, the folder that holds checkpoints/"
+    if not workdir.is_dir():
+        raise CheckpointError(f"{workdir}: no such folder; {right}")
+    step = latest_step(workdir)
+    if step is not None:
+        return workdir / FOLDER / str(step)
+    if workdir.name == FOLDER or workdir.parent.name == FOLDER:
+        outer = workdir.parent if workdir.name == FOLDER else workdir.parent.parent
+        raise CheckpointError(f"{workdir}: {right}; try {outer}")
+    if (workdir / FOLDER).is_dir():
+        raise CheckpointError(
+            f"{workdir}: holds no checkpoint yet; the training there has not come to its first "
+            "save (config.train.checkpoint_every)"
+        )
+    raise CheckpointError(f"{workdir}: holds no checkpoint; {right}")
+
+
+def _with_int_keys(params: Params) -> Params:
+    """Blocks in a list are numbered by int keys, which the files can only hold as text."""
+    if not isinstance(params, dict):
+        return params
+    return {
+        int(key) if key.isdecimal() else key: _with_int_keys(value) for key, value in params.items()
+    }
+
+
+def _damaged(step_folder: Path, error: Exception) -> CheckpointError:
+    cause = error.__cause__ or error  # orbax wraps what tensorstore says
+    first_line = (str(cause) or repr(cause)).splitlines()[0][:300]
+    return CheckpointError(
+        f"{step_folder}: the checkpoint is damaged ({first_line}); delete this folder to use the "
+        "one before it, if there is one"
+    )

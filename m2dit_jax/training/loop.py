@@ -1,0 +1,323 @@
+"""Training from the first step or the latest checkpoint to the last step, with evaluations."""
+
+import fcntl
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+
+from m2dit_jax.data.loader import make_loader
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from m2dit_jax.recipe import Recipe, build_recipe
+from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.training import checkpoints
+from m2dit_jax.training.checkpoints import CheckpointError
+from m2dit_jax.training.interrupt import StopOnSignal
+from m2dit_jax.training.metrics import MetricsWriter, Progress, duration
+from m2dit_jax.training.optimizer import learning_rate_schedule
+from m2dit_jax.training.preview import write_first_batch, write_preview
+from m2dit_jax.training.state import RunningMetrics, TrainState
+from m2dit_jax.training.step import Batch, make_train_step
+
+TRAINING_STORIES = 10_000_000  # then they come round again
+
+say = partial(print, flush=True)
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or gradient was infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, checked and compiled; nothing of it is written yet."""
+
+    recipe: Recipe
+    workdir: Path
+    mesh: Mesh
+    loader: grain.DatasetIterator
+    sampler: StorySampler
+    seed_key: Key[Array, ""]
+    first_state: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Key[Array, ""], Batch], TrainState]
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.recipe.config
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Run | None:
+    """The run to go on with, None if it is finished.
+
+    Raises ValueError for a config that cannot be or that is not the workdir's.
+    """
+    recipe = build_recipe(config)
+    mesh = make_mesh(config.mesh)
+    _check_batch(config, mesh)
+    _check_same_config(config, workdir)
+    if checkpoints.latest_step(workdir) == config.train.steps:
+        say(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
+        say(_next_commands(workdir))
+        return None
+    data = config.data
+    source = ShapesSource(config.seed, data.scenes, data.frames, data.size, False, TRAINING_STORIES)
+    recipe.tokenize(source[0]["captions"])  # the first scene's names the actor, so none is longer
+    loader = make_loader(source, recipe.tokenize, config.train.batch_size)
+    sampler = StorySampler(recipe, config.sample.steps)
+
+    optimizer = recipe.optimizer()
+    everywhere, cut = replicated(mesh), batch_sharding(mesh)
+    keys = tuple(jax.random.split(jax.random.key(config.seed)))
+    init_key, seed_key = jax.device_put(keys, everywhere)
+    first_state = jax.jit(
+        lambda: TrainState.create(recipe.init_params(init_key), optimizer),
+        out_shardings=everywhere,
+    )
+    step = make_train_step(
+        recipe.graphdef,
+        optimizer,
+        recipe.schedule,
+        recipe.tokenize([""])[0],
+        recipe.step_config(),
+    )
+    # Ahead of the first step, as tracing also finds what is wrong with a config: unknown names.
+    train_step = (
+        jax.jit(
+            step,
+            in_shardings=(everywhere, everywhere, cut),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        )
+        .lower(jax.eval_shape(first_state), seed_key, _batch_shapes(config))
+        .compile()
+    )
+    return Run(recipe, workdir, mesh, loader, sampler, seed_key, first_state, train_step)
+
+
+def train_and_evaluate(run: Run) -> signal.Signals | None:
+    """Trains on to the last step; returns the signal if one stopped it before.
+
+    Raises CheckpointError if the workdir is in use or its latest checkpoint damaged, and
+    NonFiniteLoss.
+    """
+    train = run.config.train
+    with (
+        _only_process_in(run.workdir),
+        closing(checkpoints.open_manager(run.workdir, train.keep_checkpoints)) as manager,
+    ):
+        state = _first_or_restored_state(run, manager)
+        first_step = step = int(state.step)
+        _say_start(run, state)
+        started = time.perf_counter()
+        with closing(MetricsWriter(run.workdir, step)) as metrics, StopOnSignal() as stop:
+            progress = Progress(step, train.steps)
+            stopping = False
+            while step < train.steps and not stopping:
+                batch = next(run.loader)
+                state = run.train_step(state, run.seed_key, _on_devices(batch, run.mesh))
+                step += 1
+                if step == 1:
+                    write_first_batch(run.workdir / "first_batch.png", batch, run.recipe)
+
+                stopping = stop.received is not None
+                last = step == train.steps
+                log = last or step % train.log_every == 0
+                evaluate = train.eval_every > 0 and (last or step % train.eval_every == 0)
+                save = last or stopping or step % train.checkpoint_every == 0
+                if log or evaluate or save:
+                    _check_finite(state, run.workdir, manager)
+                if log:
+                    state = _log(run, state, metrics, progress)
+                if evaluate:
+                    _evaluate(run, state, metrics, progress)
+                if save:
+                    metrics.flush()
+                    checkpoints.save(manager, state, run.config, run.loader)
+        manager.wait_until_finished()
+    place = run.workdir / checkpoints.FOLDER / str(step)
+    if step < train.steps:
+        say(f"Stopped. Step {step} is saved in {place}; the same command goes on from there.")
+        return stop.received
+    steps, seconds = step - first_step, time.perf_counter() - started
+    say(f"Done: {steps} steps in {duration(seconds)}. Step {step} is saved in {place}")
+    say(_next_commands(run.workdir))
+    return None
+
+
+# --- before the first step
+
+
+def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
+    part = config.train.batch_size // config.train.accumulate
+    if part % mesh.shape["data"]:
+        raise ValueError(
+            f"config.train.batch_size / config.train.accumulate must be a multiple of the "
+            f"{mesh.shape['data']} devices along config.mesh.data, got {part}"
+        )
+
+
+def _check_same_config(config: ConfigDict, workdir: Path) -> None:
+    """Raises ValueError, with the fields that differ, if the workdir's run has another config."""
+    if checkpoints.latest_step(workdir) is None:
+        return
+    there, here = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    absent = "no such field"
+    differing = [
+        f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"
+        for field in sorted(there.keys() | here.keys())
+        if there.get(field, absent) != here.get(field, absent)
+    ]
+    if differing:
+        raise ValueError(
+            "\n".join([f"{workdir} holds a run with another config:", *differing])
+            + "\nUse another --workdir, or the same config to go on. (More steps are another config"
+            " too: the learning rate of every step depends on their number.)"
+        )
+
+
+def _flat(fields: dict, prefix: str = "") -> dict:
+    """One level, with names such as train.steps."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _batch_shapes(config: ConfigDict) -> Batch:
+    data, stories = config.data, config.train.batch_size
+    video = (stories, data.scenes, data.frames, data.size, data.size, 3)
+    token_ids = (stories, data.scenes, data.text_length)
+    return jax.eval_shape(
+        lambda: Batch(jnp.zeros(video, jnp.uint8), jnp.zeros(token_ids, jnp.int32))
+    )
+
+
+@contextmanager
+def _only_process_in(workdir: Path) -> Iterator[None]:
+    """Makes the workdir and keeps other processes from training in it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(f"{workdir}: another process is training there") from error
+        yield
+
+
+def _first_or_restored_state(run: Run, manager: ocp.CheckpointManager) -> TrainState:
+    shapes = jax.eval_shape(run.first_state)
+    like = checkpoints.with_sharding(shapes, replicated(run.mesh))
+    restored = checkpoints.restore_latest(manager, like, run.loader)
+    return run.first_state() if restored is None else restored
+
+
+def _say_start(run: Run, state: TrainState) -> None:
+    config = run.config
+    devices = run.mesh.devices.flatten()
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    stories = config.train.batch_size
+    say(f"workdir     {run.workdir}")
+    say(f"devices     {len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}")
+    say(f"parameters  {parameters:,}")
+    say(f"steps       {int(state.step)} of {config.train.steps} done, {stories} stories each")
+
+
+# --- at some steps
+
+
+def _on_devices(batch: Batch, mesh: Mesh) -> Batch:
+    cut = batch_sharding(mesh)
+    return Batch(*(jax.make_array_from_process_local_data(cut, x) for x in batch))
+
+
+def _check_finite(state: TrainState, workdir: Path, manager: ocp.CheckpointManager) -> None:
+    bad = int(state.metrics.first_bad_step)
+    if bad < 0:
+        return
+    manager.wait_until_finished()  # the last save may still be under way
+    good = checkpoints.latest_step(workdir)
+    raise NonFiniteLoss(
+        f"The loss or gradient of step {bad} is not finite. "
+        + (
+            "There is no checkpoint yet."
+            if good is None
+            else f"The last good checkpoint is {workdir / checkpoints.FOLDER / str(good)}."
+        )
+        + " The same command would come to the same; try a lower config.train.learning_rate."
+    )
+
+
+def _log(run: Run, state: TrainState, metrics: MetricsWriter, progress: Progress) -> TrainState:
+    """Writes the means since the last line and returns the state with new sums."""
+    sums = jax.device_get(state.metrics)
+    step = int(state.step)
+    loss = float(sums.loss / sums.steps)
+    rate = learning_rate_schedule(run.config.train)(step - 1)
+    line, steps_per_second = progress.line(step, loss)
+    metrics.write(
+        step,
+        {
+            "loss": loss,
+            "grad_norm": float(sums.grad_norm / sums.steps),
+            "learning_rate": float(np.asarray(rate)),
+        },
+        {"steps_per_second": steps_per_second},
+    )
+    say(line)
+    return state._replace(metrics=jax.device_put(RunningMetrics.zero(), replicated(run.mesh)))
+
+
+def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Progress) -> None:
+    """Scores and shows held-out stories sampled with the averaged weights."""
+    started = time.perf_counter()
+    # Every device has all of them; one is enough for so few stories.
+    params = jax.tree.map(lambda x: x.addressable_data(0), state.ema)
+    step, values = int(state.step), {}
+    for task in ("generation", "extension"):
+        batches: list[StoryBatch] = []
+        scores = evaluate_stories(
+            run.recipe,
+            params,
+            num_stories=run.config.train.eval_stories,
+            extension=task == "extension",
+            seed=run.config.seed,
+            sampler=run.sampler,
+            progress=batches.append,
+        )
+        values |= {f"{task}/{name}": score.value for name, score in scores.items()}
+        if task == "generation":
+            folder = run.workdir / "previews"
+            sheet = write_preview(folder, step, batches[0], run.config.sample.fps)
+            metrics.write_image(step, "preview", np.asarray(sheet))
+        shares = "  ".join(
+            f"{name} {score.value:.0%}" for name, score in scores.items() if score.value is not None
+        )
+        say(f"step {step} {task:10}  {shares}")
+    metrics.write(step, values)
+    progress.skip(time.perf_counter() - started)
+
+
+def _next_commands(workdir: Path) -> str:
+    return (
+        "Next:\n"
+        f"  python -m m2dit_jax.sample --checkpoint={workdir} "
+        f"--storyboard=configs/storyboards/lone_actor.yaml --output={workdir}/sample\n"
+        f"  python -m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json"
+    )

@@ -1,0 +1,71 @@
+"""AdamW, or Muon for the matrices of the transformer blocks, with warm-up, decay and clipping."""
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers, muon
+
+Params = Any
+FINAL_SHARE = 0.05  # of the learning rate, at the last step
+
+OPTIMIZERS = ("adamw", "muon")
+
+
+def learning_rate_schedule(train: ConfigDict) -> optax.Schedule:
+    """From the number of finished steps to the learning rate of the next."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        decay_steps=train.steps,
+        end_value=FINAL_SHARE * train.learning_rate,
+    )
+
+
+def make_optimizer(train: ConfigDict, train_text_encoder: bool) -> optax.GradientTransformation:
+    """The optimizer for a StoryModel's parameters, from `config.train`.
+
+    A text encoder that is not trained gets no updates. Raises ValueError for an unknown optimizer.
+    """
+    if train.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {train.optimizer!r}; there are {OPTIMIZERS}")
+    if train.optimizer == "muon":
+        # consistent_rms gives Muon's updates the size of Adam's, so one learning rate fits both
+        # (arXiv 2502.16982, section 2.2). Its own learning rate of -1 leaves the direction, uphill
+        # as Adam's; its own weight decay would leave out the matrices that are Adam's.
+        direction = muon(-1.0, muon_weight_dimension_numbers=_muon_dimensions, consistent_rms=0.2)
+    else:
+        direction = optax.scale_by_adam(b2=0.99)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        direction,
+        optax.add_decayed_weights(train.weight_decay, _matrices),
+        optax.scale_by_learning_rate(learning_rate_schedule(train)),
+    )
+    if train_text_encoder:
+        return optimizer
+    return optax.multi_transform(
+        {"trained": optimizer, "frozen": optax.set_to_zero()},
+        # A label for a whole part stands for everything in it.
+        lambda params: {part: "frozen" if part == "text_encoder" else "trained" for part in params},
+    )
+
+
+def _matrices(params: Params) -> Params:
+    """True for weights, False for biases, norms and embeddings."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _muon_dimensions(params: Params) -> Params:
+    """The blocks' matrices, stacked as [layer, in, out]; modulation, from 0, is left to Adam."""
+
+    def dimensions(path, _):
+        keys = [entry.key for entry in path]
+        is_block_matrix = keys[:2] == ["transformer", "blocks"] and keys[-1] == "kernel"
+        if is_block_matrix and not keys[2].startswith("modulation"):
+            return MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+        return None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)

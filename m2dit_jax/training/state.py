@@ -1,0 +1,79 @@
+"""The training state: everything that a checkpoint must hold to go on exactly."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Params = Any
+
+
+class RunningMetrics(NamedTuple):
+    """Sums since the last metrics line; in the state, so that a resumed run prints the same."""
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    steps: Int[Array, ""]
+    first_bad_step: Int[Array, ""]
+    """The first step whose loss or gradient was not finite; -1: there was none."""
+
+    @classmethod
+    def zero(cls) -> "RunningMetrics":
+        """Nothing summed up yet."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.int32(0), jnp.int32(-1))
+
+    def add(
+        self, step: Int[Array, ""], loss: Float[Array, ""], grad_norm: Float[Array, ""]
+    ) -> "RunningMetrics":
+        """The sums with one more step."""
+        bad = ~jnp.isfinite(loss + grad_norm) & (self.first_bad_step < 0)
+        return RunningMetrics(
+            self.loss + loss,
+            self.grad_norm + grad_norm,
+            self.steps + 1,
+            jnp.where(bad, step, self.first_bad_step),
+        )
+
+
+class TrainState(NamedTuple):
+    """Step counter, parameters, their moving average, optimizer state, sums for the metrics."""
+
+    step: Int[Array, ""]
+    params: Params
+    ema: Params
+    opt_state: optax.OptState
+    metrics: RunningMetrics
+
+    @classmethod
+    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
+        """The state before the first step."""
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer.init(params),
+            metrics=RunningMetrics.zero(),
+        )
+
+    def updated(
+        self,
+        optimizer: optax.GradientTransformation,
+        gradients: Params,
+        loss: Float[Array, ""],
+        ema_decay: float,
+    ) -> "TrainState":
+        """The state after one optimizer step."""
+        updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
+        params = optax.apply_updates(self.params, updates)
+        # A young average forgets faster, or it would be made of the initialisation.
+        decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
+        return TrainState(
+            step=self.step + 1,
+            params=params,
+            # Written so that weights which do not change average to exactly themselves.
+            ema=jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params),
+            opt_state=opt_state,
+            metrics=self.metrics.add(self.step + 1, loss, optax.tree.norm(gradients)),
+        )

@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+
+
+@pytest.mark.parametrize("snr_shift", [1.0, 3.0, 8.0])
+def test_terminal_snr_is_zero_and_the_first_step_keeps_its_noise(snr_shift):
+    schedule = NoiseSchedule(snr_shift=snr_shift)
+    alphas = schedule.alphas_cumprod()
+    unscaled = 1 - 0.00085
+    assert alphas[-1] == 0
+    assert alphas[0] == pytest.approx(
+        unscaled / (snr_shift + (1 - snr_shift) * unscaled), abs=1e-12
+    )
+    assert np.all(np.diff(alphas) < 0)
+
+
+def test_snr_shift_divides_the_signal_to_noise_ratio():
+    # Without the rescaling both ends would be exact; at the first step it changes nothing.
+    plain, shifted = (NoiseSchedule(snr_shift=s).alphas_cumprod()[0] for s in (1.0, 4.0))
+    assert (plain / (1 - plain)) / (shifted / (1 - shifted)) == pytest.approx(4.0)
+
+
+def test_noise_and_v_recover_the_latents():
+    schedule = NoiseSchedule()
+    keys = jax.random.split(jax.random.key(0), 2)
+    latents, noise = (jax.random.normal(k, (2, 3, 2, 4, 4, 3)) for k in keys)
+    timesteps = jnp.array([[0, 300, 999], [999, 10, 700]])
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    v = schedule.v_target(latents, noise, timesteps)
+    a, s = schedule.signal_and_noise(timesteps, latents.ndim)
+    np.testing.assert_allclose(a * noisy - s * v, latents, atol=2e-6)
+    np.testing.assert_allclose(s * noisy + a * v, noise, atol=2e-6)
+    np.testing.assert_array_equal(noisy[0, 2], noise[0, 2])  # timestep 999 is pure noise
+
+
+def test_timesteps_are_trailing():
+    np.testing.assert_array_equal(NoiseSchedule().trailing_timesteps(4), [999, 749, 499, 249])
+    np.testing.assert_array_equal(NoiseSchedule().trailing_timesteps(3), [999, 666, 332])
+    assert len(NoiseSchedule().trailing_timesteps(30)) == 30
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_impossible_step_counts_are_refused(steps):
+    with pytest.raises(ValueError, match=f"1..1000, got {steps}"):
+        NoiseSchedule().trailing_timesteps(steps)

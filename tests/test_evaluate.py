@@ -1,0 +1,195 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from m2dit_jax import evaluate, train
+from m2dit_jax.evaluation import compare
+from m2dit_jax.evaluation.accuracy import METRICS, Score
+from m2dit_jax.evaluation.report import Report, write_json
+from m2dit_jax.training.checkpoints import load_config
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"),
+    *("--config.model.time_dim=16", "--config.train.batch_size=2", "--config.train.eval_every=0"),
+    *("--config.train.steps=1", "--config.train.warmup_steps=0", "--config.sample.steps=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    assert train.main([f"--config={evaluate.DEFAULT_CONFIG}", *TINY, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
+    file, sheet = tmp_path / "new" / "scores.json", tmp_path / "sheet.png"
+    flags = [f"--checkpoint={checkpoint}", "--stories=3", f"--json={file}", f"--sheet={sheet}"]
+    assert evaluate.main(flags) == 0
+    content = json.loads(file.read_text())
+    assert set(content) == {"generation", "extension", "seconds", "checkpoint_step"}
+    assert content["checkpoint_step"] == 1
+    assert content["seconds"] > 0
+    assert set(content["generation"]) == set(content["extension"]) == set(METRICS)
+    assert content["generation"]["background"]["n"] == 9
+    assert content["extension"]["background"]["n"] == 3
+    assert content["extension"]["same_actor"]["n"] == 3
+    with Image.open(sheet) as image:
+        assert image.height > 6 * 3 * 112  # six stories of three scenes
+    captured = capsys.readouterr()
+    assert "generation" in captured.out and str(file) in captured.out
+    assert "extension: 3 of 3 stories" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "either --checkpoint=DIR or --compare"),
+        (["--compare", "--checkpoint=runs/base"], "either --checkpoint=DIR or --compare"),
+        (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
+        (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
+        (["--checkpoint=runs/base", "--guidance_scale=-1"], "must be 0 or more, got -1"),
+        (["--checkpoint=runs/base", "--config.train.steps=1"], "unknown flags"),
+        (["--compare", "--seeds=1,1"], "must be different, got 1,1"),
+        (["--compare", "--config.seed=3"], "sets the mask and the seed itself: --config.seed=3"),
+        (["--compare", "--json=scores.json"], "takes no --json"),
+        (["--compare", "--storys=3"], "unknown flags"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(flags)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint=nothing"], "nothing"),
+        (["--compare", "--config=nothing.py"], "nothing.py"),
+        (["--compare", "--config.train.speed=3"], "speed"),
+        (["--compare", "--config.train.steps=soon"], "steps"),
+        (["--compare", "--config.train.steps=0"], "config.train.steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):
+    assert evaluate.main([*flags, f"--workdir={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_steps_end_with_a_message(checkpoint, capsys):
+    assert evaluate.main([f"--checkpoint={checkpoint}", "--steps=5000"]) == 2
+    assert "5000" in capsys.readouterr().err
+
+
+def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "ARMS", ("independent",))  # each takes seconds to start
+    flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
+    assert evaluate.main(flags) == 0
+    content = json.loads((tmp_path / "compare.json").read_text())
+    assert list(content) == ["independent"]
+    assert content["independent"]["generation"]["background"]["n"] == 6
+    assert content["independent"]["seeds"]["0"]["checkpoint_step"] == 1
+    assert load_config(tmp_path / "independent-seed0").model.mask == "independent"
+    table = (tmp_path / "compare.md").read_text()
+    assert "| extension | independent | cases |" in table
+    assert table in capsys.readouterr().out
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The processes that a comparison would start; an evaluation leaves a report."""
+    calls = []
+
+    def run(_, label, module, *flags):
+        calls.append((label, module.removeprefix("m2dit_jax."), flags))
+        if module == "m2dit_jax.evaluate":
+            parsed = evaluate._parser().parse_args(flags)
+            parsed.json.parent.mkdir(parents=True, exist_ok=True)
+            scores = {metric: Score.of(parsed.stories, parsed.stories) for metric in METRICS}
+            write_json(parsed.json, Report(scores, scores, 1.0, checkpoint_step=1).to_json())
+
+    monkeypatch.setattr(compare._Children, "run", run)
+    return calls
+
+
+def test_a_comparison_makes_every_arm_with_every_seed_and_pools_the_seeds(calls, tmp_path):
+    flags = ["--compare", *TINY, "--seeds=4,5", "--stories=7", "--steps=3", "--jobs=2"]
+    assert evaluate.main([*flags, f"--workdir={tmp_path}"]) == 0
+    trained = [(label, flags) for label, module, flags in calls if module == "train"]
+    assert len(trained) == len(calls) / 2 == 6
+    for arm in ("symmetric", "full", "independent"):
+        for seed in (4, 5):
+            ((_, train_flags),) = (t for t in trained if t[0] == f"{arm}, seed {seed}")
+            assert f"--config.model.mask={arm}" in train_flags
+            assert f"--config.seed={seed}" in train_flags
+            assert set(TINY) < set(train_flags)
+    content = json.loads((tmp_path / "compare.json").read_text())
+    assert list(content) == ["symmetric", "full", "independent"]
+    assert content["full"]["generation"]["shape"]["n"] == 14
+    assert list(content["full"]["seeds"]) == ["4", "5"]
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(calls, tmp_path):
+    flags = ["--compare", *TINY, "--seeds=0", f"--workdir={tmp_path}"]
+    assert evaluate.main(flags) == 0
+    table = (tmp_path / "compare.md").read_text()
+    shutil.rmtree(tmp_path / "full-seed0")
+    calls.clear()
+    assert evaluate.main(flags) == 0
+    assert [label for label, module, _ in calls if module == "evaluate"] == ["full, seed 0"]
+    assert (tmp_path / "compare.md").read_text() == table
+
+    # Reports made with other settings, or of an older checkpoint, do not count.
+    for more in (["--stories=9"], ["--config.train.steps=2"]):
+        calls.clear()
+        shutil.rmtree(tmp_path / "full-seed0")
+        evaluate.main([*flags, *more])
+        assert sum(module == "evaluate" for _, module, _ in calls) == 3, more
+
+
+def test_a_failing_run_ends_the_comparison(tmp_path, capsys):
+    (tmp_path / "symmetric-seed0").write_text("a file where the run's folder should be")
+    flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
+    assert evaluate.main(flags) == 1
+    captured = capsys.readouterr()
+    assert "symmetric, seed 0: m2dit_jax.train ended with status" in captured.err
+    assert "[full" not in captured.out
+    assert not (tmp_path / "compare.md").exists()
+
+
+def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "m2dit_jax.evaluate", "--compare", *TINY),
+            *("--config.train.steps=1000000", f"--workdir={tmp_path}"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("[symmetric, seed 0] ")
+    process.send_signal(signal.SIGTERM)  # for SIGINT the handler is the same
+    # The training holds the other end of the pipe until it has ended.
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in err
+
+
+def test_cores_are_dealt_out(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 7}, raising=False)
+    assert compare.core_shares(1) == [{0, 1, 4, 5, 7}]
+    assert compare.core_shares(2) == [{0, 1}, {4, 5, 7}]
+    assert compare.core_shares(6) == [{0}, {1}, {4}, {5}, {7}, {0}]

@@ -1,0 +1,219 @@
+import json
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import m2dit_jax
+from m2dit_jax import sample, train
+from m2dit_jax.data.shapes import Scene, render_scene
+from m2dit_jax.media import frames_digest, read_clip, write_mp4
+from m2dit_jax.recipe import build_recipe
+from m2dit_jax.sampling import check_output, plan_story, sample_story
+from m2dit_jax.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
+from m2dit_jax.training.checkpoints import load_for_sampling
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"),
+    *("--config.model.time_dim=16", "--config.train.batch_size=2", "--config.train.eval_every=0"),
+    *("--config.train.steps=1", "--config.train.warmup_steps=0", "--config.sample.steps=2"),
+]
+PROMPTS = ["a red square moves up on navy", "it moves left on black", "it moves down on white"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    assert train.main([f"--config={ROOT}/configs/base.py", *TINY, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A given clip: larger than the model's frames, and with one more of them."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_mp4(path, render_scene(Scene("cross", "blue", "gray", "left"), 4, 32), 4)
+    return path
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path, capsys):
+    """Runs the command on a storyboard; returns status, story.json (None on error) and stderr."""
+
+    def run(scenes, *flags, output=tmp_path / "out", **fields):
+        if not isinstance(scenes, Path):
+            path = tmp_path / "story.yaml"
+            path.write_text(yaml.safe_dump({"scenes": scenes, **fields}))
+            scenes = path
+        status = sample.main(
+            [f"--checkpoint={checkpoint}", f"--storyboard={scenes}", f"--output={output}", *flags]
+        )
+        story = json.loads((output / "story.json").read_text()) if status == 0 else None
+        return status, story, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    def load(_):
+        raise AssertionError("the weights were loaded")
+
+    monkeypatch.setattr(sample, "load_for_sampling", load)
+
+
+def as_scenes(prompts):
+    return [{"prompt": prompt} for prompt in prompts]
+
+
+def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_path):
+    status, story, _ = run(as_scenes(PROMPTS), seed=3)
+    assert status == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("story.mp4", "story.gif", "scene_1.mp4", "scene_2.mp4", "scene_3.mp4"),
+        *("contact_sheet.png", "story.json", "storyboard.json"),
+    }
+    assert story["storyboard"] == {
+        "scenes": as_scenes(PROMPTS),
+        "seed": 3,
+        "steps": 2,
+        "guidance_scale": 2.0,
+        "negative_prompt": "",
+        "fps": 4.0,
+    }
+    assert json.loads((tmp_path / "out" / "storyboard.json").read_text()) == story["storyboard"]
+    assert [scene["video"] for scene in story["scenes"]] == [f"scene_{i}.mp4" for i in (1, 2, 3)]
+    assert [scene["given"] for scene in story["scenes"]] == [False] * 3
+    assert story["checkpoint"] == {"path": str(checkpoint), "step": 1}
+    assert story["config"]["model"]["head_dim"] == 16
+    assert set(story["versions"]) == {"m2dit_jax", "jax", "flax"}
+    scene = read_clip(tmp_path / "out" / "scene_2.mp4", 3, 16, 16).astype(int)
+    whole = read_clip(tmp_path / "out" / "story.mp4", 9, 16, 16).astype(int)
+    assert np.abs(scene - whole[3:6]).mean() < 8  # the same frames, but for compression
+
+
+def test_frames_depend_on_the_seed_alone_and_storyboard_json_makes_them_again(run, tmp_path):
+    first = run(as_scenes(PROMPTS), seed=3)[1]
+    again = run(tmp_path / "out" / "storyboard.json", output=tmp_path / "again")[1]
+    assert again == first
+    other = run(as_scenes(PROMPTS), "--seed=4", seed=3)[1]
+    assert other["storyboard"]["seed"] == 4
+    assert other["frames_sha256"] != first["frames_sha256"]
+
+
+def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip):
+    # Four scenes, where the model was trained with three.
+    config, params, _ = load_for_sampling(checkpoint)
+    recipe = build_recipe(config)
+    prompts = [*PROMPTS, "it moves up on olive"]
+    expected = read_clip(clip, 3, 16, 16)
+    sampler = None
+    for given in [(0,), (1,), (3,), (0, 2)]:
+        scenes = [StoryScene(p, clip if i in given else None) for i, p in enumerate(prompts)]
+        plan = plan_story(Storyboard(tuple(scenes)), recipe, "story")
+        sampler = sampler or plan.sampler  # compiles once
+        video = sample_story(replace(plan, sampler=sampler), params)
+        for i in range(4):
+            assert (video[i] == expected).all() == (i in given), (i, given)
+
+
+def test_a_given_scene_is_marked_and_its_clip_found_again(run, clip, tmp_path):
+    scenes = [{"prompt": PROMPTS[0], "video": str(clip)}, {"prompt": PROMPTS[1]}]
+    story = run(scenes)[1]
+    assert [scene["given"] for scene in story["scenes"]] == [True, False]
+    assert story["scenes"][0]["frames_sha256"] == frames_digest(read_clip(clip, 3, 16, 16))
+    again = run(tmp_path / "out" / "storyboard.json", output=tmp_path / "again")[1]
+    assert again == story
+
+
+def test_unknown_words_fail_before_weights_are_loaded(run, no_weights, tmp_path):
+    prompts = [PROMPTS[0], "a purple square moves up", "it moves sideways"]
+    status, _, err = run(as_scenes(prompts), negative_prompt="blurry")
+    assert status == 2
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert "story.yaml: scenes[1].prompt: " in lines[0] and "purple" in lines[0]
+    assert "story.yaml: scenes[2].prompt: " in lines[1] and "sideways" in lines[1]
+    assert "negative_prompt: " in lines[2] and "blurry" in lines[2]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "fields", "message"),
+    [
+        ([], {"fps": 0}, "story.yaml:1: fps: found 0"),
+        (["--seed=-1"], {}, "flags: seed: found -1"),
+        (["--guidance_scale=nan"], {}, "flags: guidance_scale: found nan"),
+        (["--steps=2000"], {}, "2000"),
+    ],
+)
+def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):
+    status, _, err = run(as_scenes(PROMPTS), *flags, **fields)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_clip_with_too_few_frames_is_named(run, no_weights, tmp_path):
+    write_mp4(tmp_path / "short.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
+    scenes = [{"prompt": PROMPTS[0], "video": "short.mp4"}, {"prompt": PROMPTS[1]}]
+    status, _, err = run(scenes)
+    assert status == 2
+    assert "short.mp4: has 2 frames, needs at least 3" in err
+
+
+def test_without_a_checkpoint_there_is_one_clear_message(tmp_path, capsys):
+    status = sample.main(
+        [
+            f"--checkpoint={tmp_path / 'nothing'}",
+            f"--storyboard={ROOT / 'configs/storyboards/lone_actor.yaml'}",
+            f"--output={tmp_path / 'out'}",
+        ]
+    )
+    assert status == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_a_given_clip_is_never_overwritten(clip, tmp_path):
+    own = tmp_path / "scene_2.mp4"
+    own.write_bytes(clip.read_bytes())
+    storyboard = Storyboard((StoryScene(PROMPTS[0], own), StoryScene(PROMPTS[1])))
+    with pytest.raises(StoryboardError, match="scene_2.mp4 is a given clip"):
+        check_output(storyboard, tmp_path)
+    check_output(storyboard, tmp_path / "elsewhere")
+
+
+def test_a_shorter_story_leaves_no_scenes_of_the_longer_one(run, tmp_path):
+    run(as_scenes(PROMPTS))
+    run(as_scenes(PROMPTS[:2]))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == [
+        *("scene_1.mp4", "scene_2.mp4", "story.mp4")
+    ]
+
+
+def test_the_example_runs_as_a_command(checkpoint, tmp_path):
+    storyboard = ROOT / "configs" / "storyboards" / "lone_actor.yaml"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "m2dit_jax.sample", f"--checkpoint={checkpoint}"),
+            *(f"--storyboard={storyboard}", f"--output={tmp_path}/out", "--steps=2"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    story = json.loads((tmp_path / "out" / "story.json").read_text())
+    assert story["frames_sha256"] in done.stdout
+    assert len(read_storyboard(storyboard).scenes) == len(story["scenes"]) == 3
+
+
+def test_the_version_is_the_projects():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert m2dit_jax.__version__ == project["version"]
