@@ -45,11 +45,11 @@ def get_config() -> ConfigDict:
     config.diffusion.snr_shift = 24.0  # divides the signal-to-noise ratio at every timestep
 
     config.train = ConfigDict()
-    config.train.steps = 1500  # optimizer steps
+    config.train.steps = 2000  # optimizer steps
     config.train.batch_size = 16  # stories per optimizer step, over all devices
     config.train.accumulate = 1  # parts in which a batch is computed, to save memory
     config.train.optimizer = "muon"  # adamw, or muon for the blocks' matrices and adamw elsewhere
-    config.train.learning_rate = 5e-3  # after the warm-up; falls to a twentieth as a cosine
+    config.train.learning_rate = 6e-3  # after the warm-up; falls to a twentieth as a cosine
     config.train.warmup_steps = 100  # linear from zero
     config.train.weight_decay = 0.0  # decoupled, on matrices
     config.train.clip_norm = 1.0  # global gradient norm
