@@ -17,8 +17,8 @@ from m2dit_jax.encoders.text_encoder import TextEncoderConfig
 from m2dit_jax.encoders.tokenizer import build_word_tokenizer, tokenize_prompts
 from m2dit_jax.model.attention import IMPLEMENTATIONS
 from m2dit_jax.model.masks import MASKS
-from m2dit_jax.model.story_model import StoryModel
 from m2dit_jax.model.transformer import TransformerConfig
+from m2dit_jax.story_model import StoryModel
 from m2dit_jax.training.optimizer import OPTIMIZERS, make_optimizer
 from m2dit_jax.training.step import StepConfig
 

@@ -1,11 +1,13 @@
-"""Set up before any test module is imported: shape checks, compilation cache, skips in CI."""
+"""Set up before any test: shape checks, compilation cache, skips in CI; a tiny config."""
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from ml_collections import ConfigDict
 
 # Through the environment, so that processes started by tests share the cache. Everything is
 # cached: the programs are small, and compiling them is most of what the tests do.
@@ -17,6 +19,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Every function of the package checks its annotated array shapes; must precede its first import.
 install_import_hook("m2dit_jax", "beartype.beartype")
 
+from configs.base import get_config  # noqa: E402
 from m2dit_jax.devices import prefer_available_platform  # noqa: E402
 
 prefer_available_platform()
@@ -58,3 +61,52 @@ def pytest_make_collect_report(collector):
     report = yield
     _fail_unexpected_skip(report)
     return report
+
+
+# Trains in a blink: what is tested is the training, not what comes out of it.
+TINY = {
+    "data.size": 8,
+    "data.frames": 2,
+    "data.scenes": 2,
+    "text_encoder.d_model": 16,
+    "text_encoder.d_kv": 8,
+    "text_encoder.d_ff": 16,
+    "model.patch_size": 4,
+    "model.patch_size_t": 2,
+    "model.layers": 1,
+    "model.heads": 1,
+    "model.head_dim": 16,
+    "model.time_dim": 16,
+    "train.steps": 12,
+    "train.warmup_steps": 2,
+    "train.optimizer": "adamw",
+    "train.learning_rate": 1e-3,
+    "train.batch_size": 4,
+    "train.log_every": 4,
+    "train.checkpoint_every": 5,
+    "train.eval_every": 0,
+    "train.eval_stories": 4,
+    "sample.steps": 2,
+}
+
+
+def _tiny_config() -> ConfigDict:
+    config = get_config()
+    config.update_from_flattened_dict(TINY)
+    return config
+
+
+@pytest.fixture(scope="session")
+def make_tiny_config() -> Callable[[], ConfigDict]:
+    return _tiny_config
+
+
+@pytest.fixture
+def tiny_config() -> ConfigDict:
+    return _tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> list[str]:
+    """The same config as flags of the train command."""
+    return ["--config=configs/base.py", *(f"--config.{name}={TINY[name]}" for name in TINY)]

@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import grain
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, UInt8
 
 from m2dit_jax.data.shapes import ShapesSource, Story
-from m2dit_jax.training.step import Batch
 
 Tokenize = Callable[[Sequence[str]], Int[np.ndarray, "N T"]]
+
+
+class Batch(NamedTuple):
+    """Pixels and prompts of B stories."""
+
+    video: UInt8[Array | np.ndarray, "B S F H W 3"]
+    token_ids: Int[Array | np.ndarray, "B S T"]
 
 
 def make_loader(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> grain.DatasetIterator:
@@ -30,6 +37,6 @@ def make_loader(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> gr
         return Batch(story["video"], np.stack([tokenize_one(c) for c in story["captions"]]))
 
     dataset = grain.MapDataset.source(source)[jax.process_index() :: processes].map(to_arrays)
-    # One thread: the training step wants the cores.
-    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch_size)
+    # One thread and a few batches ahead: the training step wants the cores.
+    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(dataset.batch(batch_size // processes).repeat().to_iter_dataset(read))

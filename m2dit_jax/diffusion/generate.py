@@ -44,7 +44,8 @@ def generate(
             both_embeds,
             jnp.concatenate([scene_timesteps, scene_timesteps]),
         )
-        v_pred = guide(*jnp.split(v_both, 2), guidance_scale)
+        uncond, cond = jnp.split(v_both, 2)
+        v_pred = guide(uncond, cond, guidance_scale)
         return jnp.where(keep, clean, ddim_step(latents, v_pred, weights)), None
 
     start = jnp.where(keep, clean, noise)

@@ -69,7 +69,7 @@ class NoiseSchedule:
 
 
 def _rescale_zero_terminal_snr(alphas: np.ndarray) -> np.ndarray:
-    """Shifts and scales sqrt(alpha) so that the first stays and the last is 0 (arXiv 2305.08891)."""
+    """Shifts and scales sqrt(alpha): the first stays, the last is 0 (arXiv 2305.08891)."""
     root = np.sqrt(alphas)
     first, last = root[0], root[-1]
     return ((root - last) * first / (first - last)) ** 2

@@ -1,12 +1,15 @@
 """The `pixels` codec: latents are the pixels themselves, so that no VAE is needed."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 
-def encode_pixels(video: UInt8[Array, "*batch H W 3"]) -> Float[Array, "*batch H W 3"]:
+def encode_pixels(
+    video: UInt8[Array | np.ndarray, "*batch H W 3"],
+) -> Float[Array, "*batch H W 3"]:
     """0..255 to -1..1."""
-    return video.astype(jnp.float32) / 127.5 - 1.0
+    return jnp.asarray(video, jnp.float32) / 127.5 - 1.0
 
 
 def decode_pixels(latents: Float[Array, "*batch H W 3"]) -> UInt8[Array, "*batch H W 3"]:

@@ -25,7 +25,7 @@ class TextEncoderConfig:
 
 
 class T5Attention(nnx.Module):
-    """Self-attention without biases and without the 1/sqrt(d) scaling (T5's initialisation has it)."""
+    """Self-attention without biases; the 1/sqrt(d) scaling is in the initialisation instead."""
 
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
         self.heads, inner = config.num_heads, config.num_heads * config.d_kv

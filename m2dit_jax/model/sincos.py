@@ -10,7 +10,8 @@ def sincos_table(frames: int, height: int, width: int, dim: int) -> Float[np.nda
     """Features of a grid of patches, token order frame, row, column (column fastest).
 
     The features are shared between time (1/4), width (3/8) and height (3/8), in this order, each
-    with its sines before its cosines (CogVideoX-2B). Raises ValueError unless dim is a multiple of 16.
+    with its sines before its cosines (CogVideoX-2B). Raises ValueError unless dim is a multiple
+    of 16.
     """
     if dim % 16:
         raise ValueError(f"sincos positions need a width that is a multiple of 16, got {dim}")

@@ -180,9 +180,7 @@ def patchify(
     """
     batch, scenes, frames, height, width, channels = latents.shape
     grid = (frames // patch_t, height // patch, width // patch)
-    x = latents.reshape(
-        batch, scenes, grid[0], patch_t, grid[1], patch, grid[2], patch, channels
-    )
+    x = latents.reshape(batch, scenes, grid[0], patch_t, grid[1], patch, grid[2], patch, channels)
     x = x.transpose(0, 1, 2, 4, 6, 8, 3, 5, 7)
     return x.reshape(batch, scenes, grid[0] * grid[1] * grid[2], channels * patch_t * patch**2)
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.data.loader import make_loader
+from m2dit_jax.data.loader import Batch, make_loader
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
@@ -31,7 +31,7 @@ from m2dit_jax.training.metrics import MetricsWriter, Progress, duration
 from m2dit_jax.training.optimizer import learning_rate_schedule
 from m2dit_jax.training.preview import write_first_batch, write_preview
 from m2dit_jax.training.state import RunningMetrics, TrainState
-from m2dit_jax.training.step import Batch, make_train_step
+from m2dit_jax.training.step import make_train_step
 
 TRAINING_STORIES = 10_000_000  # then they come round again
 
@@ -111,8 +111,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
 def train_and_evaluate(run: Run) -> signal.Signals | None:
     """Trains on to the last step; returns the signal if one stopped it before.
 
-    Raises CheckpointError if the workdir is in use or its latest checkpoint damaged, and
-    NonFiniteLoss.
+    Raises CheckpointError if the workdir is in use or cannot be written to, or its latest
+    checkpoint is damaged, and NonFiniteLoss.
     """
     train = run.config.train
     with (
@@ -212,8 +212,12 @@ def _batch_shapes(config: ConfigDict) -> Batch:
 @contextmanager
 def _only_process_in(workdir: Path) -> Iterator[None]:
     """Makes the workdir and keeps other processes from training in it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as lock:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"{workdir}: {error.strerror}; needs a folder to write to") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

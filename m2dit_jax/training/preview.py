@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from m2dit_jax.data.loader import Batch
 from m2dit_jax.evaluation.accuracy import StoryBatch
 from m2dit_jax.media import stories_sheet, whole_file, write_gif
 from m2dit_jax.recipe import Recipe
-from m2dit_jax.training.step import Batch
 
 PREVIEW_STORIES = 4
 FIRST_BATCH_STORIES = 8  # more make a picture that nobody scrolls through

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
+from m2dit_jax.data.loader import Batch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
 from m2dit_jax.diffusion.schedule import NoiseSchedule
@@ -18,13 +19,6 @@ from m2dit_jax.encoders.pixels import encode_pixels
 from m2dit_jax.training.state import TrainState
 
 Params = Any
-
-
-class Batch(NamedTuple):
-    """What the loader delivers: pixels and prompts of B stories."""
-
-    video: UInt8[Array, "B S F H W 3"]
-    token_ids: Int[Array, "B S T"]
 
 
 class NoisyBatch(NamedTuple):

@@ -1,5 +1,7 @@
 from typing import Any
+
 from ml_collections import config_flags as config_flags
+
 class ConfigDict:
     def __init__(self, initial_dictionary: Any = ...) -> None: ...
     def __getattr__(self, name: str) -> Any: ...

@@ -1,0 +1,108 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.base import get_config
+from m2dit_jax.train import main, read_flags
+
+REPOSITORY = Path(__file__).parent.parent
+BASE = f"--config={REPOSITORY / 'configs' / 'base.py'}"
+
+
+def test_reads_config_overrides_and_workdir():
+    arguments = read_flags([BASE, "--config.train.steps=7", "--workdir=here"])
+    assert arguments is not None
+    config, workdir = arguments
+    assert config.train.steps == 7
+    assert config.train.checkpoint_every == get_config().train.checkpoint_every
+    assert workdir == Path("here")
+    assert config.is_locked
+
+
+def test_the_workdir_is_named_after_the_config():
+    arguments = read_flags([BASE])
+    assert arguments is not None and arguments[1] == Path("runs/base")
+
+
+def test_help_shows_the_flags(capsys):
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    assert "--workdir" in output and "--config" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([BASE, "--config.train.stepz=3"], "no such field; the nearest is --config.train.steps"),
+        ([BASE, "--config.trian.steps=3"], "no such field; the nearest is --config.train.steps"),
+        ([BASE, "--config.batchsize=3"], "no such field; the nearest is --config.train.batch_size"),
+        ([BASE, "--noconfig.text_encoder.train"], "nearest is --config.text_encoder.trained"),
+        (
+            [BASE, "--config.train.steps=3.5"],
+            "--config.train.steps=3.5: .*needs the type int, as in",
+        ),
+        (
+            [BASE, "--config.train.steps=many"],
+            "--config.train.steps=many: .*needs the type int, as in",
+        ),
+        (
+            [BASE, "--config.text_encoder.trained=maybe"],
+            "--config.text_encoder.trained=maybe: .*needs the type bool",
+        ),
+        (
+            [BASE, "--config.train=3"],
+            "--config.train: the config has no such field; the nearest is",
+        ),
+        ([BASE, "--config.train.steps"], "Missing value for flag --config.train.steps"),
+        ([BASE, "--wrokdir=x"], "wrokdir.*workdir"),
+        ([BASE, "more"], "unknown arguments: more"),
+        ([], "needs --config=FILE"),
+        (["--config.train.steps=3"], "needs --config=FILE"),
+        (["--config=nowhere.py"], "--config=nowhere.py: no such file"),
+        (["--config=configs"], "--config=configs: no such file"),
+        ([f"{BASE}:tiny"], "takes 0 positional arguments but 1 was given"),
+    ],
+)
+def test_flags_that_do_not_fit_get_a_message(flags, message, capsys):
+    assert main(flags) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert re.search(message, errors)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("steps = 3", "has no attribute 'get_config'"),
+        ("def get_config(", "SyntaxError"),
+        ("def get_config():\n    return 1 / 0", r"ZeroDivisionError: .*config.py:2"),
+        ("def get_config():\n    return 3", r"must return a ConfigDict"),
+    ],
+)
+def test_a_file_that_is_no_config_gets_a_message(code, message, tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(code)
+    # In a process of its own: config_flags loads every config under the same module name.
+    command = [sys.executable, "-m", "m2dit_jax.train", f"--config={path}"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert re.search(message, result.stderr)
+    assert "needs a Python file with a function get_config()" in result.stderr or "must" in message
+    assert "Traceback" not in result.stderr
+
+
+def test_a_config_that_cannot_be_gets_a_message(tmp_path, capsys):
+    workdir = tmp_path / "workdir"
+    assert main([BASE, f"--workdir={workdir}", "--config.train.batch_size=-1"]) == 2
+    assert capsys.readouterr().err == "config.train.batch_size must be at least 1, got -1\n"
+    assert not workdir.exists()
+
+
+def test_a_damaged_checkpoint_gets_a_message(tmp_path, capsys):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    assert main([BASE, f"--workdir={tmp_path}"]) == 2
+    assert f"{tmp_path}/checkpoints/3: the checkpoint is damaged" in capsys.readouterr().err

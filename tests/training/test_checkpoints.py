@@ -1,0 +1,129 @@
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from m2dit_jax.data.loader import make_loader
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.recipe import build_recipe
+from m2dit_jax.training import checkpoints
+from m2dit_jax.training.checkpoints import CheckpointError, load_config, load_for_sampling
+from m2dit_jax.training.state import TrainState
+
+
+@pytest.fixture
+def recipe(tiny_config):
+    return build_recipe(tiny_config)
+
+
+@pytest.fixture
+def state(recipe):
+    state = TrainState.create(jax.jit(recipe.init_params)(jax.random.key(0)), recipe.optimizer())
+    # Weights and their average must be told apart.
+    return state._replace(ema=jax.tree.map(lambda x: x + 1, state.params))
+
+
+@pytest.fixture
+def loader(recipe):
+    return make_loader(ShapesSource(0, 2, 2, 8, False, 1000), recipe.tokenize, 4)
+
+
+@pytest.fixture
+def workdir(tmp_path, state, loader, tiny_config):
+    """With checkpoints of steps 2, 4 and 6, of which two are kept."""
+    manager = checkpoints.open_manager(tmp_path, keep=2)
+    for step in (2, 4, 6):
+        next(loader)
+        checkpoints.save(manager, state._replace(step=np.int32(step)), tiny_config, loader)
+    manager.close()
+    return tmp_path
+
+
+def test_keeps_the_latest(workdir):
+    assert sorted(folder.name for folder in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+    assert checkpoints.latest_step(workdir) == 6
+
+
+def test_restores_state_and_position_in_the_data(workdir, state, loader, recipe):
+    expected = next(loader)
+    sharding = SingleDeviceSharding(jax.devices()[0])
+    like = checkpoints.with_sharding(jax.eval_shape(lambda: state), sharding)
+    fresh_loader = make_loader(ShapesSource(0, 2, 2, 8, False, 1000), recipe.tokenize, 4)
+    manager = checkpoints.open_manager(workdir, keep=2)
+    restored = checkpoints.restore_latest(manager, like, fresh_loader)
+    manager.close()
+    assert restored is not None and restored.step == 6
+    jax.tree.map(np.testing.assert_array_equal, restored._replace(step=state.step), state)
+    jax.tree.map(np.testing.assert_array_equal, next(fresh_loader), expected)
+
+
+def test_nothing_to_restore(tmp_path, state, loader):
+    manager = checkpoints.open_manager(tmp_path, keep=2)
+    assert checkpoints.restore_latest(manager, state, loader) is None
+
+
+def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, tiny_config):
+    config, params, step = load_for_sampling(workdir)
+    assert step == 6
+    assert config.to_dict() == tiny_config.to_dict()
+    jax.tree.map(np.testing.assert_array_equal, params, state.ema)
+
+
+def test_sampling_does_not_read_the_optimizer_state(workdir, monkeypatch):
+    asked = []
+    restore = checkpoints.ocp.PyTreeCheckpointer.restore
+
+    def spy(self, folder, args):
+        asked.append(list(args.item))
+        return restore(self, folder, args=args)
+
+    monkeypatch.setattr(checkpoints.ocp.PyTreeCheckpointer, "restore", spy)
+    load_for_sampling(workdir)
+    assert asked == [["ema"]]
+
+
+@pytest.mark.parametrize("load", [load_config, load_for_sampling])
+def test_says_what_is_missing(load, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere: no such folder; needs the --workdir of"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}: holds no checkpoint; needs"):
+        load(tmp_path)
+    (tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no checkpoint yet"):
+        load(tmp_path)
+
+
+def test_points_from_the_inner_folders_to_the_right_one(workdir):
+    for inner in (workdir / "checkpoints", workdir / "checkpoints" / "6"):
+        with pytest.raises(CheckpointError, match=rf"{inner}: .* try {workdir}$"):
+            load_for_sampling(inner)
+
+
+# What orbax leaves behind when reading fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", ["cut short", "arrays missing", "state missing", "empty"])
+def test_says_which_checkpoint_is_damaged(damage, workdir, state, loader):
+    folder = workdir / "checkpoints" / "6"
+    if damage == "cut short":
+        for arrays in (folder / "state").rglob("d/*"):
+            arrays.write_bytes(arrays.read_bytes()[:100])
+    elif damage == "arrays missing":
+        for arrays in (folder / "state").rglob("d/*"):
+            arrays.unlink()
+    elif damage == "state missing":
+        shutil.rmtree(folder / "state")
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    message = rf"{folder}: the checkpoint is damaged \(.+\); delete this folder"
+    with pytest.raises(CheckpointError, match=message):
+        load_for_sampling(workdir)
+    manager = checkpoints.open_manager(workdir, keep=2)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.restore_latest(manager, state, loader)
+    manager.close()
+
+    shutil.rmtree(folder)
+    assert load_for_sampling(workdir)[2] == 4

@@ -1,0 +1,180 @@
+import json
+import os
+import re
+import signal
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from m2dit_jax.training import checkpoints, loop
+from m2dit_jax.training.checkpoints import CheckpointError
+from m2dit_jax.training.loop import NonFiniteLoss, prepare, train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def compiled(make_tiny_config, tmp_path_factory):
+    config = make_tiny_config()
+    config.train.eval_every = 8
+    run = prepare(config, tmp_path_factory.mktemp("unused"))
+    assert run is not None
+    return run, run.loader.get_state()
+
+
+@pytest.fixture
+def train(compiled):
+    """Trains in a workdir; with stop_at=(step, signal) sends itself the signal before the step."""
+    run, start_of_data = compiled
+
+    def train(workdir, stop_at=None, train_step=run.train_step):
+        def step(state, key, batch):
+            if stop_at is not None and state.step + 1 == stop_at[0]:
+                os.kill(os.getpid(), stop_at[1])
+            return train_step(state, key, batch)
+
+        run.loader.set_state(start_of_data)
+        return train_and_evaluate(replace(run, workdir=workdir, train_step=step))
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def trained(compiled, tmp_path_factory):
+    """A workdir with a run from the first to the last step."""
+    run, start_of_data = compiled
+    workdir = tmp_path_factory.mktemp("trained")
+    run.loader.set_state(start_of_data)
+    assert train_and_evaluate(replace(run, workdir=workdir)) is None
+    return workdir
+
+
+def _lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_writes_metrics_checkpoints_and_pictures(trained):
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["10", "12"]
+    lines = [line for line in _lines(trained) if "loss" in line]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert all(0 < line["loss"] < 2 and line["grad_norm"] > 0 for line in lines)
+    assert lines[-1]["learning_rate"] < lines[0]["learning_rate"]
+    Image.open(trained / "first_batch.png").verify()
+
+
+def test_evaluates_and_shows_held_out_stories(trained):
+    evaluations = [line for line in _lines(trained) if "generation/background" in line]
+    assert [line["step"] for line in evaluations] == [8, 12]
+    assert {name.split("/")[0] for name in evaluations[0]} == {"step", "generation", "extension"}
+    previews = sorted(path.name for path in (trained / "previews").iterdir())
+    assert previews == ["step_000008.gif", "step_000008.png", "step_000012.gif", "step_000012.png"]
+    with Image.open(trained / "previews" / "step_000012.gif") as gif:
+        assert len(list(ImageSequence.Iterator(gif))) == 2 * 2  # scenes x frames
+
+
+def test_says_what_it_does(train, tmp_path, capsys):
+    train(tmp_path)
+    output = capsys.readouterr().out
+    assert "0 of 12 done" in output
+    assert re.search(r"step  8/12  loss 0\.\d{4}  [\d.]+ steps/s  \d+s left", output)
+    assert f"Step 12 is saved in {tmp_path}/checkpoints/12" in output
+    assert f"python -m m2dit_jax.sample --checkpoint={tmp_path}" in output
+
+
+def test_the_means_of_a_line_count_the_steps_before_an_interruption(train, trained, tmp_path):
+    assert train(tmp_path, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
+    assert checkpoints.latest_step(tmp_path) == 6
+    assert train(tmp_path) is None
+    assert _lines(tmp_path) == _lines(trained)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, train, tmp_path, capfd):
+    before = signal.getsignal(number)
+    assert train(tmp_path, stop_at=(2, number)) == number
+    assert signal.getsignal(number) is before
+    output, errors = capfd.readouterr()
+    assert f"{number.name}: saving after this step; once more aborts at once" in errors
+    assert f"Step 2 is saved in {tmp_path}/checkpoints/2; the same command goes on" in output
+
+
+def test_a_signal_in_the_last_step_is_too_late(train, tmp_path):
+    assert train(tmp_path, stop_at=(12, signal.SIGTERM)) is None
+
+
+def test_a_finished_run_is_not_trained_again(trained, compiled, capsys):
+    before = (trained / "metrics.jsonl").stat().st_mtime_ns
+    assert prepare(compiled[0].config, trained) is None
+    assert "nothing to do, all 12 steps are done" in capsys.readouterr().out
+    assert (trained / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_config_is_refused_and_the_difference_shown(trained, compiled):
+    config = compiled[0].config.copy_and_resolve_references()
+    config.train.steps = 15
+    config.model.mask = "full"
+    with pytest.raises(ValueError, match="holds a run with another config") as error:
+        prepare(config, trained)
+    message = str(error.value)
+    assert "config.train.steps: there 12, here 15" in message
+    assert "config.model.mask: there 'symmetric', here 'full'" in message
+    assert message.count("there ") == 2
+
+
+@pytest.mark.parametrize(("bad", "found"), [(6, "log"), (9, "save")])
+def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tmp_path):
+    def step(state, key, batch):
+        if state.step + 1 == bad:
+            state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+        return compiled[0].train_step(state, key, batch)
+
+    with pytest.raises(NonFiniteLoss, match=f"step {bad} is not finite") as error:
+        train(tmp_path, train_step=step)
+    assert f"The last good checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
+    assert [line["step"] for line in _lines(tmp_path)][:2] == {"log": [4], "save": [4, 8]}[found]
+    _, params, saved_step = checkpoints.load_for_sampling(tmp_path)
+    assert saved_step == 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_only_one_process_may_train_in_a_workdir(train, tmp_path):
+    with (
+        loop._only_process_in(tmp_path),
+        pytest.raises(CheckpointError, match="another process is training there"),
+    ):
+        train(tmp_path)
+
+
+def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: File exists; needs a folder to write to"):
+        train(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.batch_size": 0}, "config.train.batch_size must be at least 1, got 0"),
+        ({"train.warmup_steps": 12}, "warmup_steps must be less than config.train.steps 12"),
+        (
+            {"train.optimizer": "sgd"},
+            "config.train.optimizer must be one of adamw, muon, got 'sgd'",
+        ),
+        ({"train.given_scenes": "none"}, "train.given_scenes must be one of all_but_last, any"),
+        ({"model.mask": "round"}, "config.model.mask must be one of symmetric, full, independent"),
+        ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of dense"),
+        ({"data.text_length": 7}, "takes 8 tokens"),
+        ({"sample.steps": 2000}, "2000"),
+        ({"seed": -1}, "config.seed must be at least 0, got -1"),
+        ({"mesh.data": 3}, "needs 3 devices, but there are 1"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_before_anything_is_written(
+    changes, message, tiny_config, tmp_path
+):
+    tiny_config.update_from_flattened_dict(changes)
+    workdir = tmp_path / "workdir"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prepare(tiny_config, workdir)
+    assert not workdir.exists()

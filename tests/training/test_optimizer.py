@@ -1,0 +1,98 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from m2dit_jax.recipe import build_recipe
+from m2dit_jax.training.optimizer import learning_rate_schedule, make_optimizer
+
+
+@pytest.fixture
+def params(tiny_config):
+    return jax.jit(build_recipe(tiny_config).init_params)(jax.random.key(0))
+
+
+def _update(optimizer, params, gradients) -> Any:
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+def _ones(params):
+    return jax.tree.map(jnp.ones_like, params)
+
+
+def _at_full_rate(train):
+    """Without warm-up, so that the first step moves."""
+    train.warmup_steps = 0
+    return train
+
+
+def test_learning_rate_rises_linearly_and_falls_to_a_twentieth(tiny_config):
+    train = tiny_config.train
+    train.learning_rate, train.warmup_steps, train.steps = 1.0, 10, 110
+    rate = learning_rate_schedule(train)
+    np.testing.assert_allclose(np.array([rate(0), rate(5), rate(10)]), [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(np.array([rate(60), rate(110)]), [0.525, 0.05], atol=1e-6)
+
+
+def test_unknown_optimizer_is_refused(tiny_config):
+    tiny_config.train.optimizer = "sgd"
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):
+        make_optimizer(tiny_config.train, True)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_frozen_text_encoder_stays_as_it_is(name, tiny_config, params):
+    train = _at_full_rate(tiny_config.train)
+    train.optimizer, train.weight_decay = name, 0.1
+    after = _update(make_optimizer(train, False), params, _ones(params))
+    jax.tree.map(np.testing.assert_array_equal, after["text_encoder"], params["text_encoder"])
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).any()), after["transformer"], params["transformer"]
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+def test_gradients_are_clipped_to_the_global_norm(tiny_config, params):
+    train = _at_full_rate(tiny_config.train)
+    optimizer = make_optimizer(train, True)
+    # AdamW's first moments are a tenth of the gradient that it gets to see.
+    _, state = optimizer.update(
+        jax.tree.map(lambda x: 100 * jnp.ones_like(x), params), optimizer.init(params), params
+    )
+    (moments,) = optax.tree.get_all_with_path(state, "mu")
+    np.testing.assert_allclose(optax.tree.norm(moments[1]), 0.1 * train.clip_norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_is_for_matrices_only(name, tiny_config, params):
+    train = _at_full_rate(tiny_config.train)
+    train.optimizer, train.learning_rate, train.weight_decay = name, 0.1, 0.5
+    params = jax.tree.map(jnp.ones_like, params)
+    after = _update(make_optimizer(train, True), params, jax.tree.map(jnp.zeros_like, params))
+    for path, value in jax.tree_util.tree_leaves_with_path(after):
+        expected = 1 - 0.1 * 0.5 if path[-1].key == "kernel" else 1
+        np.testing.assert_allclose(value, expected, rtol=1e-6, err_msg=str(path))
+
+
+def test_muon_makes_the_updates_of_block_matrices_orthogonal(tiny_config, params):
+    train = _at_full_rate(tiny_config.train)
+    train.optimizer, train.learning_rate = "muon", 1.0
+    gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
+    after = _update(make_optimizer(train, True), params, gradients)
+    change = jax.tree.map(lambda a, b: np.asarray(a - b), after, params)["transformer"]
+    query = change["blocks"]["attention"]["to_q"]["kernel"][0]
+    singular = np.linalg.svd(query, compute_uv=False)
+    # Newton-Schulz brings them near to one value, 0.2 * sqrt(width) by consistent_rms.
+    assert singular.max() / singular.min() < 3
+    assert 0.1 < np.sqrt((query**2).mean()) < 0.3
+    # Everything else moves as Adam does, in the first step by the same everywhere.
+    elsewhere = [change[name]["kernel"] for name in ("patch_embed", "proj_out", "modulation_out")]
+    elsewhere += [
+        change["blocks"][name]["linear"]["kernel"] for name in ("modulation1", "modulation2")
+    ]
+    sizes = np.concatenate([np.abs(kernel).ravel() for kernel in elsewhere])
+    np.testing.assert_allclose(sizes, sizes[0], rtol=1e-2)

@@ -1,0 +1,122 @@
+"""The promise of checkpoints, kept by real processes that are really killed."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+STEPS = 48
+FLAGS = (
+    f"--config.train.steps={STEPS}",
+    "--config.train.checkpoint_every=6",
+    "--config.train.eval_every=24",
+)
+HALF_CHECKPOINTS = "checkpoints/*.orbax-checkpoint-tmp"
+
+
+@pytest.fixture(scope="module")
+def start(tiny_flags):
+    def start(workdir):
+        command = [sys.executable, "-m", "m2dit_jax.train", f"--workdir={workdir}"]
+        return subprocess.Popen(
+            [*command, *tiny_flags, *FLAGS],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def reference(start, tmp_path_factory):
+    """A run that nobody interrupts."""
+    workdir = tmp_path_factory.mktemp("reference")
+    process = start(workdir)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return workdir
+
+
+def test_a_run_that_was_killed_and_stopped_ends_as_if_it_had_not_been(start, reference, tmp_path):
+    _kill_while_saving(start, tmp_path)
+
+    process = start(tmp_path)
+    _wait_for_step(8, process)
+    time.sleep(random.uniform(0, 0.05))
+    _kill(process)
+
+    process = start(tmp_path)
+    _wait_for_step(28, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output
+    step = max(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir())
+    assert f"Step {step} is saved in {tmp_path}/checkpoints/{step}" in output
+    assert "the same command goes on" in output
+    assert 28 < step < STEPS
+
+    process = start(tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert f"{step} of {STEPS} done" in output
+    assert not any(tmp_path.glob(HALF_CHECKPOINTS)), "left behind"
+    _assert_same_run(tmp_path, reference)
+
+
+def _kill_while_saving(start, workdir):
+    for _ in range(3):
+        process = start(workdir)
+        _wait_until(lambda: any(workdir.glob(HALF_CHECKPOINTS)), process)
+        _kill(process)
+        if any(workdir.glob(HALF_CHECKPOINTS)):
+            assert not (workdir / "checkpoints" / str(STEPS)).exists()
+            return
+    pytest.fail("the save was always faster")
+
+
+def _wait_for_step(step, process):
+    """Until this process, not the one before it, has printed that step."""
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith(f"step {step:2}/"):
+            return
+    pytest.fail(f"ended too early: {''.join(printed)}")
+
+
+def _wait_until(condition, process):
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"ended too early: {process.stdout.read()}")
+        time.sleep(0.001)
+
+
+def _kill(process):
+    process.kill()
+    process.communicate()
+
+
+def _assert_same_run(workdir, reference):
+    """The same state, bit for bit, the same metrics and the same previews."""
+    assert (workdir / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
+    one, other = (_saved_state(folder) for folder in (workdir, reference))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    for path in (reference / "previews").iterdir():
+        assert (workdir / "previews" / path.name).read_bytes() == path.read_bytes()
+
+
+def _saved_state(workdir):
+    folder = workdir / "checkpoints" / str(STEPS) / "state"
+    tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return ocp.PyTreeCheckpointer().restore(folder, restore_args=as_numpy)

@@ -1,0 +1,177 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.recipe import build_recipe
+from m2dit_jax.training.state import RunningMetrics, TrainState
+from m2dit_jax.training.step import (
+    Batch,
+    draw_noisy_batch,
+    loss_and_gradients,
+    make_train_step,
+)
+
+STORIES = 4
+
+
+@pytest.fixture
+def recipe(tiny_config):
+    tiny_config.train.batch_size = STORIES
+    return build_recipe(tiny_config)
+
+
+@pytest.fixture
+def params(recipe):
+    """Not quite the initialisation, in which much is zero and so has no gradient."""
+    params = jax.jit(recipe.init_params)(jax.random.key(0))
+    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), params)
+
+
+@pytest.fixture
+def empty_prompt(recipe):
+    return jnp.asarray(recipe.tokenize([""])[0])
+
+
+@pytest.fixture
+def batch(recipe):
+    data = recipe.config.data
+    source = ShapesSource(0, data.scenes, data.frames, data.size, False, STORIES)
+    captions = [recipe.tokenize(source[i]["captions"]) for i in range(STORIES)]
+    return Batch(
+        jnp.asarray(np.stack([source[i]["video"] for i in range(STORIES)])),
+        jnp.asarray(np.stack(captions)),
+    )
+
+
+def _loss_and_gradients(recipe, params, noisy, parts=1):
+    return jax.jit(loss_and_gradients, static_argnums=(0, 3))(recipe.graphdef, params, noisy, parts)
+
+
+def _draw(recipe, batch, empty_prompt, seed=0, **changes):
+    config = replace(recipe.step_config(), **changes)
+    return draw_noisy_batch(jax.random.key(seed), batch, empty_prompt, recipe.schedule, config)
+
+
+def test_given_scenes_are_clean_at_timestep_0_and_have_no_weight(recipe, batch, empty_prompt):
+    noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, given_scenes="all_but_last")
+    clean = batch.video.astype(jnp.float32) / 127.5 - 1
+    np.testing.assert_array_equal(noisy.timesteps[:, 0], 0)
+    np.testing.assert_array_equal(noisy.weights[:, 0], 0)
+    np.testing.assert_allclose(noisy.noisy_latents[:, 0], clean[:, 0], atol=1e-6)
+    assert (noisy.weights[:, 1] > 0).all()
+    assert not np.allclose(noisy.noisy_latents[:, 1], clean[:, 1], atol=0.1)
+
+
+def test_what_is_predicted_for_given_scenes_counts_for_nothing(recipe, batch, empty_prompt, params):
+    noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, given_scenes="all_but_last")
+    elsewhere = noisy._replace(v_target=noisy.v_target.at[:, 0].add(7.0))
+    expected = _loss_and_gradients(recipe, params, noisy)
+    actual = _loss_and_gradients(recipe, params, elsewhere)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_the_scenes_of_a_story_share_their_timestep(recipe, batch, empty_prompt):
+    noisy = _draw(recipe, batch, empty_prompt, given_probability=0.0)
+    np.testing.assert_array_equal(noisy.timesteps, np.broadcast_to(noisy.timesteps[:, :1], (4, 2)))
+    assert len(np.unique(noisy.timesteps)) > 1
+
+
+def test_captions_are_dropped_for_whole_stories(recipe, batch, empty_prompt):
+    for share, dropped in ((0.0, False), (1.0, True)):
+        noisy = _draw(recipe, batch, empty_prompt, caption_dropout=share)
+        expected = np.broadcast_to(empty_prompt, batch.token_ids.shape)
+        np.testing.assert_array_equal(noisy.token_ids, expected if dropped else batch.token_ids)
+    drawn = set()
+    for seed in range(10):
+        noisy = _draw(recipe, batch, empty_prompt, seed, caption_dropout=0.5)
+        is_empty = (noisy.token_ids == empty_prompt).all(-1)
+        np.testing.assert_array_equal(is_empty[:, 0], is_empty[:, 1])
+        drawn |= set(is_empty[:, 0].tolist())
+    assert drawn == {False, True}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_equals_the_undivided_batch(parts, recipe, batch, empty_prompt, params):
+    # Unequal weights, as given scenes have them, would show a mean of means.
+    noisy = _draw(recipe, batch, empty_prompt, seed=3, given_probability=0.5)
+    assert len(np.unique(noisy.weights)) > 1
+    expected = _loss_and_gradients(recipe, params, noisy)
+    actual = _loss_and_gradients(recipe, params, noisy, parts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), actual, expected
+    )
+
+
+def test_a_batch_that_does_not_divide_is_refused(recipe, batch, empty_prompt, params):
+    noisy = _draw(recipe, batch, empty_prompt)
+    with pytest.raises(ValueError, match="batch of 4 stories cannot be accumulated in 3 parts"):
+        _loss_and_gradients(recipe, params, noisy, 3)
+
+
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def training(request, make_tiny_config):
+    """Recipe, first state and compiled step; with Muon, the text encoder is frozen."""
+    config = make_tiny_config()
+    config.train.optimizer = request.param
+    config.train.learning_rate, config.train.steps = 1e-2, 100
+    config.text_encoder.trained = request.param == "adamw"
+    recipe = build_recipe(config)
+    state = jax.jit(
+        lambda: TrainState.create(recipe.init_params(jax.random.key(0)), recipe.optimizer())
+    )()
+    step = make_train_step(
+        recipe.graphdef,
+        recipe.optimizer(),
+        recipe.schedule,
+        recipe.tokenize([""])[0],
+        recipe.step_config(),
+    )
+    return recipe, state, jax.jit(step)
+
+
+def test_training_on_one_batch_reduces_its_loss(training, batch, empty_prompt):
+    recipe, start, step = training
+    noisy = _draw(recipe, batch, empty_prompt, seed=5, given_probability=0.0)
+    before, _ = _loss_and_gradients(recipe, start.params, noisy)
+    state = start
+    for _ in range(40):
+        state = step(state, jax.random.key(2), batch)
+    after, _ = _loss_and_gradients(recipe, state.params, noisy)
+    assert after < 0.8 * before
+    assert state.step == state.metrics.steps == 40
+    assert step._cache_size() == 1, "compiled again"
+
+
+def test_only_a_frozen_text_encoder_stays_bitwise_the_same(training, batch):
+    recipe, start, step = training
+    state = start
+    for _ in range(4):
+        state = step(state, jax.random.key(0), batch)
+    for after in (state.params, state.ema):
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), after, start.params)
+        is_trained = recipe.config.text_encoder.trained
+        assert all(jax.tree.leaves(same["text_encoder"])) != is_trained
+        assert not same["transformer"]["patch_embed"]["kernel"]
+
+
+def test_every_step_draws_anew_and_the_same_step_the_same(training, batch):
+    _, state, step = training
+
+    def loss(number, seed):
+        numbered = state._replace(step=jnp.int32(number))
+        return float(step(numbered, jax.random.key(seed), batch).metrics.loss)
+
+    assert loss(0, 0) == loss(0, 0)
+    assert len({loss(0, 0), loss(1, 0), loss(0, 1)}) == 3
+
+
+def test_the_first_step_that_is_not_finite_is_remembered():
+    metrics = RunningMetrics.zero()
+    for step, loss in enumerate((1.0, np.inf, 2.0, np.nan), start=1):
+        metrics = metrics.add(jnp.int32(step), jnp.float32(loss), jnp.float32(1.0))
+    assert metrics.first_bad_step == 2
