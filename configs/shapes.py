@@ -11,6 +11,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """configs/base.py with more and larger steps."""
     config = base.get_config()
-    config.train.steps = 5000
+    config.train.steps = 4000
     config.train.batch_size = 32
+    config.train.eval_every = 1000
     return config
