@@ -49,11 +49,13 @@ python -m m2dit_jax.train --config="$config" --workdir="$workdir" \
   ${train_flags[@]+"${train_flags[@]}"}
 python -m m2dit_jax.sample --checkpoint="$workdir" \
   --storyboard=configs/storyboards/lone_actor.yaml --output="$workdir/sample"
-python -m m2dit_jax.evaluate --checkpoint="$workdir" --json="$workdir/report.json"
+python -m m2dit_jax.evaluate --checkpoint="$workdir" --json="$workdir/report.json" \
+  --sheet="$workdir/evaluation.png"
 
 cat <<DONE
 
 Video:          $workdir/sample/story.mp4
 Contact sheet:  $workdir/sample/contact_sheet.png
 Report:         $workdir/report.json
+Graded stories: $workdir/evaluation.png
 DONE

@@ -83,9 +83,11 @@ def test_local_runs_the_three_commands(repo, flags, config, workdir, rest):
         f"-m m2dit_jax.train --config={config} --workdir={workdir}{rest}",
         f"-m m2dit_jax.sample --checkpoint={workdir} --storyboard={board}"
         f" --output={workdir}/sample",
-        f"-m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json",
+        f"-m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json"
+        f" --sheet={workdir}/evaluation.png",
     ]
-    for result in ("sample/story.mp4", "sample/contact_sheet.png", "report.json"):
+    results = ("sample/story.mp4", "sample/contact_sheet.png", "report.json", "evaluation.png")
+    for result in results:
         assert f" {workdir}/{result}\n" in done.stdout
 
 
