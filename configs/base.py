@@ -70,4 +70,4 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()  # devices along each axis; -1: all the rest
     config.mesh.data = -1  # stories of a batch
-    return config
+    return config.lock()

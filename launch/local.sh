@@ -10,7 +10,7 @@ Trains, samples the storyboard configs/storyboards/lone_actor.yaml and evaluates
 Makes an environment in .venv on first use.
 
   --config=FILE   default configs/base.py
-  --workdir=DIR   checkpoints and results; default runs/base
+  --workdir=DIR   checkpoints and results; default runs/NAME_OF_THE_CONFIG
   TRAIN FLAGS     go to m2dit_jax.train, e.g. --config.seed=1
 
 Relative paths start at the repository root. JAX_PLATFORMS=cpu forces a CPU run.
@@ -18,7 +18,7 @@ USAGE
 }
 
 config=configs/base.py
-workdir=runs/base
+workdir=""
 train_flags=()
 while (($#)); do
   case $1 in
@@ -40,6 +40,8 @@ while (($#)); do
   esac
   shift
 done
+
+if [[ -z $workdir ]]; then workdir=runs/$(basename "${config%%.py*}"); fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh requirements.txt

@@ -19,7 +19,7 @@ check format ruff format --check .
 check lint ruff check .
 # The environment may lie elsewhere than where pyproject.toml says (M2DIT_VENV).
 check types pyright --pythonpath "$(command -v python)"
-check tests python -m pytest -n 2 "$@"
+check tests python -m pytest -n 2 --dist loadfile "$@"
 
 echo
 if ((${#failed[@]})); then

@@ -78,6 +78,13 @@ def check_config(config: ConfigDict) -> None:
         "data.scenes": 1,
         "data.frames": 2,
         "data.text_length": 2,
+        "data.size": 8,
+        "text_encoder.d_model": 1,
+        "text_encoder.d_kv": 1,
+        "text_encoder.d_ff": 1,
+        "text_encoder.num_layers": 1,
+        "text_encoder.num_heads": 1,
+        "diffusion.timesteps": 2,
         "train.steps": 1,
         "train.batch_size": 1,
         "train.accumulate": 1,
@@ -89,14 +96,23 @@ def check_config(config: ConfigDict) -> None:
         "train.eval_stories": 1,
         "train.learning_rate": 0,
         "train.weight_decay": 0,
-        "train.clip_norm": 0,
         "sample.steps": 1,
         "sample.guidance_scale": 0,
         "model.layers": 1,
+        "model.heads": 1,
+        "model.head_dim": 16,
+        "model.time_dim": 1,
         "model.patch_size": 1,
         "model.patch_size_t": 1,
     }
     shares = ("train.given_probability", "train.caption_dropout", "train.ema_decay")
+    above_zero = (
+        "diffusion.beta_start",
+        "diffusion.beta_end",
+        "diffusion.snr_shift",
+        "sample.fps",
+        "train.clip_norm",
+    )
     choices = {
         "model.mask": MASKS,
         "model.attention": IMPLEMENTATIONS,
@@ -106,11 +122,16 @@ def check_config(config: ConfigDict) -> None:
     problems = [
         f"config.{field} must be at least {low}, got {_field(config, field)}"
         for field, low in at_least.items()
-        if _field(config, field) < low
+        if not _field(config, field) >= low  # so that NaN fails
     ] + [
         f"config.{field} must be between 0 and 1, got {_field(config, field)}"
         for field in shares
         if not 0 <= _field(config, field) <= 1
+    ]
+    problems += [
+        f"config.{field} must be above 0, got {_field(config, field)}"
+        for field in above_zero
+        if not _field(config, field) > 0
     ]
     problems += [
         f"config.{field} must be one of {', '.join(names)}, got {_field(config, field)!r}"
@@ -139,6 +160,8 @@ def check_config(config: ConfigDict) -> None:
 
 def _field(config: ConfigDict, path: str) -> Any:
     for name in path.split("."):
+        if name not in config:
+            raise ValueError(f"config.{path} is missing; configs/base.py has every field")
         config = config[name]
     return config
 

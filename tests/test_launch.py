@@ -71,7 +71,7 @@ def test_syntax(script):
         ([], "configs/base.py", "runs/base", ""),
         (["--workdir=a b", "--config.seed=1"], "configs/base.py", "a b", " --config.seed=1"),
         (["--x", "--workdir", "w", "--config", "c.py:tiny"], "c.py:tiny", "w", " --x"),
-        (["--config=c.py"], "c.py", "runs/base", ""),
+        (["--config=a/c.py"], "a/c.py", "runs/c", ""),
     ],
 )
 def test_local_runs_the_three_commands(repo, flags, config, workdir, rest):

@@ -44,3 +44,23 @@ def test_all_impossible_fields_are_named_together(tiny_config):
 def test_words_that_the_model_does_not_know(tiny_config):
     with pytest.raises(ValueError, match="unknown words: dragon"):
         build_recipe(tiny_config).tokenize(["a dragon moves left on gray"])
+
+
+def test_a_missing_field_is_named(tiny_config):
+    with tiny_config.unlocked():
+        del tiny_config.train.ema_decay
+    with pytest.raises(ValueError, match="config.train.ema_decay is missing"):
+        build_recipe(tiny_config)
+
+
+def test_configs_are_locked():
+    with pytest.raises(AttributeError, match="steps"):
+        shapes.get_config().train.stepz = 3
+
+
+def test_not_a_number_is_refused(tiny_config):
+    tiny_config.train.learning_rate = float("nan")
+    tiny_config.sample.fps = 0.0
+    with pytest.raises(ValueError, match="learning_rate must be at least 0, got nan") as error:
+        build_recipe(tiny_config)
+    assert "config.sample.fps must be above 0, got 0.0" in str(error.value)

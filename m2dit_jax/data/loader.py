@@ -24,6 +24,7 @@ class Batch(NamedTuple):
 def make_loader(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> grain.DatasetIterator:
     """Endless batches of stories, in the order of the source; each process gets its own share.
 
+    What is left at the end of the source and is no whole batch is left out.
     `get_state` and `set_state` of the iterator save and restore its position exactly.
     Raises ValueError if the batch does not divide over the processes.
     """
@@ -39,4 +40,6 @@ def make_loader(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> gr
     dataset = grain.MapDataset.source(source)[jax.process_index() :: processes].map(to_arrays)
     # One thread and a few batches ahead: the training step wants the cores.
     read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(dataset.batch(batch_size // processes).repeat().to_iter_dataset(read))
+    return iter(
+        dataset.batch(batch_size // processes, drop_remainder=True).repeat().to_iter_dataset(read)
+    )

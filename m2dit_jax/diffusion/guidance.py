@@ -1,4 +1,4 @@
-"""Classifier-free guidance (arXiv 2207.12598) and the draw of what is left out in training."""
+"""Classifier-free guidance (arXiv 2207.12598) and the draw of given scenes in training."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ def draw_given(
 ) -> Bool[Array, "{batch} {scenes}"]:
     """For each batch element, whether scenes are given (`probability`) and which.
 
-    `which`: "all_but_last" (the reference) or "any" (a uniformly drawn non-empty true subset).
+    `which`: "all_but_last" (the reference) or "any" (a uniformly drawn
+    number of them, at least one and not all, then a uniformly drawn subset).
     With one scene nothing can be given. Raises ValueError for another `which`.
     """
     if which not in GIVEN_CHOICES:

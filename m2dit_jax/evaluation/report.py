@@ -82,7 +82,8 @@ class Comparison:
         arms = list(self.arms)
         seeds = list(self.arms[arms[0]])
         lines = [
-            "Per cent of the cases, with 95 % intervals (Wilson) over the cases of all seeds; "
+            "Per cent of the cases, with 95 % intervals (Wilson, as if all cases of all seeds were "
+            "independent, which scenes of one story and seeds on the same stories are not quite); "
             f"after the semicolon the values of seed {_listed(seeds)}. "
             "Of leakage less is better, of all else more."
         ]

@@ -31,5 +31,7 @@ class StopOnSignal:
         self.received = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
         # Not print, which fails if the signal came in the middle of another print.
-        text = f"\n{self.received.name}: saving after this step; once more aborts at once\n"
+        text = (
+            f"\n{self.received.name}: saving after the steps under way; once more aborts at once\n"
+        )
         os.write(2, text.encode())

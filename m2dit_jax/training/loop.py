@@ -65,6 +65,10 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
 
     Raises ValueError for a config that cannot be or that is not the workdir's.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"training runs in one process so far, but there are {jax.process_count()}"
+        )
     recipe = build_recipe(config)
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
@@ -119,6 +123,8 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         _only_process_in(run.workdir),
         closing(checkpoints.open_manager(run.workdir, train.keep_checkpoints)) as manager,
     ):
+        # Again, as another run may have come and gone since `prepare`.
+        _check_same_config(run.config, run.workdir)
         state = _first_or_restored_state(run, manager)
         first_step = step = int(state.step)
         _say_start(run, state)
@@ -147,7 +153,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                 if save:
                     metrics.flush()
                     checkpoints.save(manager, state, run.config, run.loader)
-        manager.wait_until_finished()
+            manager.wait_until_finished()
     place = run.workdir / checkpoints.FOLDER / str(step)
     if step < train.steps:
         say(f"Stopped. Step {step} is saved in {place}; the same command goes on from there.")
