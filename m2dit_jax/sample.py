@@ -9,7 +9,7 @@ from pathlib import Path
 from m2dit_jax import sampling
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.recipe import build_recipe
-from m2dit_jax.storyboard import read_storyboard
+from m2dit_jax.storyboard import override, read_storyboard
 from m2dit_jax.training.checkpoints import load_config, load_for_sampling
 
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         # From the cheapest check to the dearest; the weights come last.
-        storyboard = sampling.override(
+        storyboard = override(
             read_storyboard(flags.storyboard),
             seed=flags.seed,
             steps=flags.steps,
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sampling.check_output(storyboard, flags.output)
         recipe = build_recipe(load_config(flags.checkpoint))
-        plan = sampling.plan_story(storyboard, recipe, flags.storyboard)
+        plan = sampling.plan_story(storyboard, recipe)
         flags.output.mkdir(parents=True, exist_ok=True)
         config, params, step = load_for_sampling(flags.checkpoint)
     except (ValueError, OSError) as error:

@@ -4,6 +4,7 @@ Everything up to `plan_story` only checks and prepares, and needs no weights, so
 wrong with the user's input comes out within seconds.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 import m2dit_jax
 from m2dit_jax.evaluation.report import write_json
 from m2dit_jax.media import (
+    VideoError,
     contact_sheet,
     frames_digest,
     read_clip,
@@ -27,12 +29,10 @@ from m2dit_jax.media import (
 )
 from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.story_sampler import StorySampler
-from m2dit_jax.storyboard import (
-    Storyboard,
-    StoryboardError,
-    storyboard_from_mapping,
-    storyboard_to_mapping,
-)
+from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
+
+# The videos that write_story writes or, as scenes of an older and longer story, removes.
+_OWN_VIDEO = re.compile(r"story\.(mp4|gif)|scene_[0-9]+\.mp4")
 
 
 @dataclass(frozen=True)
@@ -67,52 +67,53 @@ class Provenance:
     config: ConfigDict
 
 
-def override(storyboard: Storyboard, **fields: Any) -> Storyboard:
-    """The storyboard with those of the fields that are not None.
-
-    Raises StoryboardError for values that a file could not have either.
-    """
-    changed = {name: value for name, value in fields.items() if value is not None}
-    return storyboard_from_mapping(storyboard_to_mapping(storyboard) | changed, source="flags")
-
-
 def check_output(storyboard: Storyboard, folder: Path) -> None:
-    """Raises StoryboardError if a given clip would be overwritten by the story's own files."""
-    written = {(folder / name).resolve() for name in _video_names(len(storyboard.scenes))}
+    """Raises StoryboardError if a given clip could be overwritten or removed by a story's files."""
     problems = [
-        f"{scene.video} is a given clip, but --output={folder} would overwrite it: "
-        "needs another folder"
-        for scene in storyboard.scenes
-        if scene.video is not None and scene.video.resolve() in written
+        f"{storyboard.place(f'scenes[{i}].video')}: {scene.video} is a given clip, but its name in "
+        f"--output={folder} is one of a story's own files: needs another folder"
+        for i, scene in enumerate(storyboard.scenes)
+        if scene.video is not None and _is_own_video(scene.video, folder)
     ]
     if problems:
         raise StoryboardError("\n".join(problems))
 
 
-def plan_story(storyboard: Storyboard, recipe: Recipe, source: str) -> StoryPlan:
-    """Checks the storyboard against the model and reads its clips; `source` names it in errors.
+def plan_story(storyboard: Storyboard, recipe: Recipe) -> StoryPlan:
+    """Checks the storyboard against the model and reads its clips.
 
-    Raises StoryboardError for prompts that the model's tokenizer cannot take, VideoError for a clip
-    that is too short or damaged, and ValueError for more steps than the model's schedule has.
+    Raises StoryboardError with every problem: prompts that the model's tokenizer cannot take, clips
+    that are too short or damaged, more steps than the model's schedule has.
     """
-    _check_prompts(storyboard, recipe, source)
     defaults, data = recipe.config.sample, recipe.config.data
-    steps = defaults.steps if storyboard.steps is None else storyboard.steps
+    problems = _prompt_problems(storyboard, recipe)
+
+    clips = [np.zeros((data.frames, data.size, data.size, 3), np.uint8)] * len(storyboard.scenes)
+    for i, scene in enumerate(storyboard.scenes):
+        if scene.video is not None:
+            try:
+                clips[i] = read_clip(scene.video, data.frames, data.size, data.size)
+            except VideoError as error:
+                problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
+
+    if storyboard.steps is None:
+        steps, place = defaults.steps, "config.sample.steps"
+    else:
+        steps, place = storyboard.steps, storyboard.place("steps")
+    try:
+        recipe.schedule.trailing_timesteps(steps)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+
+    if problems:
+        raise StoryboardError("\n".join(problems))
     scale = storyboard.guidance_scale
-    black = np.zeros((data.frames, data.size, data.size, 3), np.uint8)
     return StoryPlan(
         storyboard,
         steps=steps,
         guidance_scale=float(defaults.guidance_scale if scale is None else scale),
         fps=float(defaults.fps if storyboard.fps is None else storyboard.fps),
-        clips=np.stack(
-            [
-                black
-                if scene.video is None
-                else read_clip(scene.video, data.frames, data.size, data.size)
-                for scene in storyboard.scenes
-            ]
-        ),
+        clips=np.stack(clips),
         sampler=StorySampler(recipe, steps),
     )
 
@@ -173,8 +174,16 @@ def write_story(
     return digest
 
 
-def _check_prompts(storyboard: Storyboard, recipe: Recipe, source: str) -> None:
-    """Raises StoryboardError with a line for each prompt that the tokenizer cannot take."""
+def _is_own_video(video: Path, folder: Path) -> bool:
+    # A link counts both as the link, which would be replaced, and as the file that it leads to.
+    return any(
+        path.parent == folder.resolve() and _OWN_VIDEO.fullmatch(path.name)
+        for path in (video.parent.resolve() / video.name, video.resolve())
+    )
+
+
+def _prompt_problems(storyboard: Storyboard, recipe: Recipe) -> list[str]:
+    """A line for each prompt that the tokenizer cannot take."""
     prompts = {f"scenes[{i}].prompt": s.prompt for i, s in enumerate(storyboard.scenes)}
     prompts["negative_prompt"] = storyboard.negative_prompt
     problems = []
@@ -182,9 +191,8 @@ def _check_prompts(storyboard: Storyboard, recipe: Recipe, source: str) -> None:
         try:
             recipe.tokenize([prompt])
         except ValueError as error:
-            problems.append(f"{source}: {field}: {error}")
-    if problems:
-        raise StoryboardError("\n".join(problems))
+            problems.append(f"{storyboard.place(field)}: {error}")
+    return problems
 
 
 def _video_names(num_scenes: int) -> list[str]:

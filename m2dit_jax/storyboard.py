@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class StoryScene:
 class Storyboard:
     """A story to generate. None stands for the model's own default, filled in later.
 
-    `guidance_scale` 1 is no guidance; `fps` is in frames per second.
+    `guidance_scale` 1 is no guidance; `fps` is in frames per second. `places` says where the values
+    were written, for errors that only the model brings to light: "story.yaml:3: steps", "--steps".
     """
 
     scenes: tuple[StoryScene, ...]
@@ -56,6 +57,11 @@ class Storyboard:
     guidance_scale: float | None = None
     negative_prompt: str = ""
     fps: float | None = None
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def place(self, name: str) -> str:
+        """Where the value of a field such as `scenes[0].prompt` was written, with its name."""
+        return self.places.get(name, name)
 
     @property
     def given(self) -> tuple[bool, ...]:
@@ -80,6 +86,22 @@ def storyboard_from_mapping(
     Raises StoryboardError, without line numbers.
     """
     return _check(_from_value(mapping), Path(folder), source)
+
+
+def override(storyboard: Storyboard, **flags: Any) -> Storyboard:
+    """The storyboard with the values of those command line flags that are not None.
+
+    Raises StoryboardError, naming the flags, for values that a file could not have either.
+    """
+    items = {name: _Item(value, None) for name, value in flags.items() if value is not None}
+    checker = _FlagChecker("flags", Path())
+    values = checker.settings(items)
+    checker.raise_problems()
+    return replace(
+        storyboard,
+        **{name: values[name] for name in items},
+        places={**storyboard.places, **{name: checker.place(None, name) for name in items}},
+    )
 
 
 def storyboard_to_mapping(storyboard: Storyboard) -> dict[str, Any]:
@@ -239,9 +261,7 @@ def _plain_value(text: str) -> Any:
 def _check(tree: _Item, folder: Path, source: str) -> Storyboard:
     checker = _Checker(source, folder)
     storyboard = checker.storyboard(tree)
-    if checker.problems:
-        in_file_order = sorted(checker.problems, key=lambda problem: problem[0])
-        raise StoryboardError("\n".join(message for _, message in in_file_order))
+    checker.raise_problems()
     return storyboard
 
 
@@ -252,6 +272,7 @@ class _Checker:
         self.source = source
         self.folder = folder
         self.problems: list[tuple[int, str]] = []  # line and message
+        self.places: dict[str, str] = {}  # of all fields that are there
 
     def storyboard(self, tree: _Item) -> Storyboard:
         fields = self.mapping(tree, "", STORYBOARD_KEYS)
@@ -259,12 +280,19 @@ class _Checker:
             return Storyboard(())
         return Storyboard(
             scenes=self.scenes(fields.get("scenes"), tree.line),
-            seed=self.integer(fields.get("seed"), "seed", 0, MAX_SEED) or 0,
-            steps=self.integer(fields.get("steps"), "steps", 1),
-            guidance_scale=self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
-            negative_prompt=self.text(fields.get("negative_prompt"), "negative_prompt") or "",
-            fps=self.number(fields.get("fps"), "fps", MIN_FPS, MAX_FPS),
+            **self.settings(fields),
+            places=self.places,
         )
+
+    def settings(self, fields: Mapping[str, _Item]) -> dict[str, Any]:
+        """All but the scenes; the default for what is not among the fields."""
+        return {
+            "seed": self.integer(fields.get("seed"), "seed", 0, MAX_SEED) or 0,
+            "steps": self.integer(fields.get("steps"), "steps", 1),
+            "guidance_scale": self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
+            "negative_prompt": self.text(fields.get("negative_prompt"), "negative_prompt") or "",
+            "fps": self.number(fields.get("fps"), "fps", MIN_FPS, MAX_FPS),
+        }
 
     def scenes(self, item: _Item | None, parent_line: int | None) -> tuple[StoryScene, ...]:
         needed = "a list of scenes, each with a prompt"
@@ -330,6 +358,8 @@ class _Checker:
             else:
                 fields[name] = value
                 first_line[name] = key.line
+                full_name = _joined(field, name)
+                self.places[full_name] = self.place(value.line, full_name)
         return fields
 
     def text(self, item: _Item | None, field: str) -> str | None:
@@ -379,9 +409,23 @@ class _Checker:
         self.problem(item.line, field, f"found {_shown(item.value)}, needs {needed}")
 
     def problem(self, line: int | None, field: str, message: str) -> None:
+        self.problems.append((line or 0, f"{self.place(line, field)}: {message}"))
+
+    def place(self, line: int | None, field: str) -> str:
         place = self.source if line is None else f"{self.source}:{line}"
-        subject = f"{field}: " if field else ""
-        self.problems.append((line or 0, f"{place}: {subject}{message}"))
+        return f"{place}: {field}" if field else place
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            in_file_order = sorted(self.problems, key=lambda problem: problem[0])
+            raise StoryboardError("\n".join(message for _, message in in_file_order))
+
+
+class _FlagChecker(_Checker):
+    """For values from the command line, where a field's flag is the whole place."""
+
+    def place(self, line: int | None, field: str) -> str:
+        return f"--{field}"
 
 
 def _joined(field: str, name: str) -> str:

@@ -116,7 +116,7 @@ def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip):
     sampler = None
     for given in [(0,), (1,), (3,), (0, 2)]:
         scenes = [StoryScene(p, clip if i in given else None) for i, p in enumerate(prompts)]
-        plan = plan_story(Storyboard(tuple(scenes)), recipe, "story")
+        plan = plan_story(Storyboard(tuple(scenes)), recipe)
         sampler = sampler or plan.sampler  # compiles once
         video = sample_story(replace(plan, sampler=sampler), params)
         for i in range(4):
@@ -132,25 +132,49 @@ def test_a_given_scene_is_marked_and_its_clip_found_again(run, clip, tmp_path):
     assert again == story
 
 
-def test_unknown_words_fail_before_weights_are_loaded(run, no_weights, tmp_path):
-    prompts = [PROMPTS[0], "a purple square moves up", "it moves sideways"]
-    status, _, err = run(as_scenes(prompts), negative_prompt="blurry")
+def test_all_that_the_model_cannot_take_is_named_with_its_line(run, no_weights, tmp_path):
+    write_mp4(tmp_path / "short.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
+    path = tmp_path / "story.yaml"
+    path.write_text(f"""steps: 2000
+scenes:
+  - prompt: {PROMPTS[0]}
+    video: short.mp4
+  - prompt: a purple square moves up
+  - prompt: >
+      {"up " * 100}
+negative_prompt: blurry
+""")
+    status, _, err = run(path)
     assert status == 2
-    lines = err.splitlines()
-    assert len(lines) == 3
-    assert "story.yaml: scenes[1].prompt: " in lines[0] and "purple" in lines[0]
-    assert "story.yaml: scenes[2].prompt: " in lines[1] and "sideways" in lines[1]
-    assert "negative_prompt: " in lines[2] and "blurry" in lines[2]
+    starts = [
+        f"{path}:5: scenes[1].prompt: prompt 'a purple square moves up' has unknown words: purple",
+        f"{path}:6: scenes[2].prompt: prompt 'up up ",
+        f"{path}:8: negative_prompt: prompt 'blurry' has unknown words: blurry",
+        f"{path}:4: scenes[0].video: {tmp_path}/short.mp4: has 2 frames, needs at least 3",
+        f"{path}:1: steps: sampling steps must be in 1..1000, got 2000",
+    ]
+    for line, start in zip(err.splitlines(), starts, strict=True):
+        assert line.startswith(start)
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
+    path = tmp_path / "story.yaml"
+    path.write_text("steps: 2\nscenes:\n  - prompt: it moves sideways\n")
+    status, _, err = run(path, "--steps=3000", "--seed=1")
+    assert status == 2
+    first, second = err.splitlines()
+    assert first.startswith(f"{path}:3: scenes[0].prompt: prompt 'it moves sideways' has unknown")
+    assert second == "--steps: sampling steps must be in 1..1000, got 3000"
 
 
 @pytest.mark.parametrize(
     ("flags", "fields", "message"),
     [
         ([], {"fps": 0}, "story.yaml:1: fps: found 0"),
-        (["--seed=-1"], {}, "flags: seed: found -1"),
-        (["--guidance_scale=nan"], {}, "flags: guidance_scale: found nan"),
-        (["--steps=2000"], {}, "2000"),
+        (["--seed=-1"], {}, "--seed: found -1"),
+        (["--guidance_scale=nan"], {}, "--guidance_scale: found nan"),
+        (["--steps=2000"], {}, "--steps: sampling steps must be in 1..1000, got 2000"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):
@@ -158,14 +182,6 @@ def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, field
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
-
-
-def test_a_clip_with_too_few_frames_is_named(run, no_weights, tmp_path):
-    write_mp4(tmp_path / "short.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
-    scenes = [{"prompt": PROMPTS[0], "video": "short.mp4"}, {"prompt": PROMPTS[1]}]
-    status, _, err = run(scenes)
-    assert status == 2
-    assert "short.mp4: has 2 frames, needs at least 3" in err
 
 
 def test_without_a_checkpoint_there_is_one_clear_message(tmp_path, capsys):
@@ -180,13 +196,33 @@ def test_without_a_checkpoint_there_is_one_clear_message(tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
-def test_a_given_clip_is_never_overwritten(clip, tmp_path):
-    own = tmp_path / "scene_2.mp4"
+@pytest.mark.parametrize("name", ["story.mp4", "story.gif", "scene_2.mp4", "scene_3.mp4"])
+def test_a_given_clip_is_never_overwritten_or_removed(run, no_weights, clip, tmp_path, name):
+    own = tmp_path / "out" / name
+    own.parent.mkdir()
     own.write_bytes(clip.read_bytes())
-    storyboard = Storyboard((StoryScene(PROMPTS[0], own), StoryScene(PROMPTS[1])))
-    with pytest.raises(StoryboardError, match="scene_2.mp4 is a given clip"):
-        check_output(storyboard, tmp_path)
-    check_output(storyboard, tmp_path / "elsewhere")
+    status, _, err = run([{"prompt": PROMPTS[0], "video": f"out/{name}"}, {"prompt": PROMPTS[1]}])
+    assert status == 2
+    assert err.startswith(f"{tmp_path}/story.yaml:3: scenes[0].video: {own} is a given clip")
+    assert own.read_bytes() == clip.read_bytes()
+
+
+def test_which_given_clips_are_in_the_way(clip, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "scene_9.mp4").symlink_to(clip)
+    (tmp_path / "fox.mp4").symlink_to(out / "scene_4.mp4")
+
+    def check(video, folder=out):
+        check_output(Storyboard((StoryScene(PROMPTS[0], video), StoryScene(PROMPTS[1]))), folder)
+
+    for video in (out / "scene_9.mp4", tmp_path / "fox.mp4", out / ".." / "out" / "story.gif"):
+        with pytest.raises(StoryboardError, match="is a given clip"):
+            check(video)
+    check(out / "scene_3.mp4", tmp_path / "elsewhere")
+    check(out / "my_scene_3.mp4")
+    check(out / "scene_3.mp4.mov")
+    check(out / "clips" / "scene_3.mp4")
 
 
 def test_a_shorter_story_leaves_no_scenes_of_the_longer_one(run, tmp_path):

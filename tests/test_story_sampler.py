@@ -6,6 +6,7 @@ from m2dit_jax.recipe import build_recipe
 from m2dit_jax.story_sampler import StorySampler
 
 PROMPTS = [["a red cross moves left on gray", "it moves up on navy"]] * 2
+OTHER_PROMPTS = [["a blue circle moves right on white", "it moves down on olive"]] * 2
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,13 @@ def params(sampler):
     return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
 
 
-def run(sampler, params, given=(False, False), prompts=PROMPTS, seeds=(0, 1), scale=1.0):
+def run(
+    sampler, params, given=(False, False), prompts=PROMPTS, seeds=(0, 1), scale=1.0, negative=""
+):
     keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
     video = np.arange(2 * 2 * 2 * 8 * 8 * 3).reshape(2, 2, 2, 8, 8, 3).astype(np.uint8)
     given = np.broadcast_to(np.array(given), (2, 2))
-    return video, sampler.sample(params, keys, video, given, prompts, scale)
+    return video, sampler.sample(params, keys, video, given, prompts, scale, negative)
 
 
 @pytest.mark.parametrize("given", [(True, False), (False, True)])
@@ -48,6 +51,23 @@ def test_prompts_and_guidance_matter(sampler, params):
     _, plain = run(sampler, params)
     _, guided = run(sampler, params, scale=5.0)
     assert (plain != guided).any()
+    _, other = run(sampler, params, prompts=OTHER_PROMPTS)  # the same keys
+    assert all((plain[i] != other[i]).any() for i in range(2))
+
+
+def test_at_scale_1_the_negative_prompt_changes_nothing(sampler, params):
+    _, plain = run(sampler, params)
+    _, other = run(sampler, params, negative="a blue circle")
+    # u + 1 * (c - u) is c but for rounding
+    np.testing.assert_allclose(plain.astype(int), other.astype(int), atol=1)
+
+
+def test_at_scale_0_only_the_negative_prompt_changes_anything(sampler, params):
+    _, plain = run(sampler, params, scale=0.0)
+    _, other_prompts = run(sampler, params, scale=0.0, prompts=OTHER_PROMPTS)
+    np.testing.assert_array_equal(plain, other_prompts)
+    _, other_negative = run(sampler, params, scale=0.0, negative="a blue circle")
+    assert np.abs(plain.astype(int) - other_negative).max() > 1
 
 
 def test_unknown_words_and_step_counts_are_refused(sampler, params):

@@ -12,6 +12,7 @@ from m2dit_jax.storyboard import (
     Storyboard,
     StoryboardError,
     StoryScene,
+    override,
     read_storyboard,
     storyboard_from_mapping,
     storyboard_to_mapping,
@@ -211,6 +212,42 @@ def test_mapping_round_trip(read, tmp_path):
     assert storyboard_from_mapping(mapping) == storyboard
     assert read(json.dumps(mapping)) == storyboard
     assert read(json.dumps(mapping, indent="\t", ensure_ascii=False)) == storyboard
+
+
+def test_values_know_their_places(read, tmp_path):
+    storyboard = read("""seed: 7
+scenes:
+  - video: fox.mp4
+    prompt: >
+      a fox
+  - {prompt: b}
+negative_prompt: c
+steps: 3
+""")
+    file = f"{tmp_path}/story.yaml"
+    assert storyboard.place("scenes[0].video") == f"{file}:3: scenes[0].video"
+    assert storyboard.place("scenes[0].prompt") == f"{file}:4: scenes[0].prompt"
+    assert storyboard.place("scenes[1].prompt") == f"{file}:6: scenes[1].prompt"
+    assert storyboard.place("negative_prompt") == f"{file}:7: negative_prompt"
+    assert storyboard.place("steps") == f"{file}:8: steps"
+    assert Storyboard((StoryScene("a"),)).place("steps") == "steps"
+
+
+def test_flags_replace_values_and_keep_the_other_places(read, tmp_path):
+    storyboard = read(ONE_SCENE + "    video: fox.mp4\n  - prompt: b\nseed: 7\nsteps: 3")
+    (tmp_path / "fox.mp4").unlink()  # the clips are not looked at again
+    changed = override(storyboard, seed=0, steps=None, guidance_scale=6)
+    assert changed == Storyboard(storyboard.scenes, seed=0, steps=3, guidance_scale=6.0)
+    assert changed.place("seed") == "--seed"
+    assert changed.place("guidance_scale") == "--guidance_scale"
+    assert changed.place("steps") == f"{tmp_path}/story.yaml:6: steps"
+    assert storyboard.place("seed") == f"{tmp_path}/story.yaml:5: seed"
+    with pytest.raises(StoryboardError) as error:
+        override(storyboard, seed=-1, steps=0)
+    assert str(error.value).splitlines() == [
+        "--seed: found -1, needs a whole number, from 0 to 4294967295",
+        "--steps: found 0, needs a whole number, 1 or more",
+    ]
 
 
 def test_mapping_errors_have_no_line():
