@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -180,10 +181,13 @@ def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path):
         text=True,
     )
     assert process.stdout is not None
+    deadline = threading.Timer(300, process.kill)
+    deadline.start()
     assert process.stdout.readline().startswith("[symmetric, seed 0] ")
     process.send_signal(signal.SIGTERM)  # for SIGINT the handler is the same
     # The training holds the other end of the pipe until it has ended.
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
+    deadline.cancel()
     assert process.returncode == 130
     assert "the same command goes on from here" in err
 

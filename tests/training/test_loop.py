@@ -95,7 +95,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, train, tmp_path, capfd):
     assert train(tmp_path, stop_at=(2, number)) == number
     assert signal.getsignal(number) is before
     output, errors = capfd.readouterr()
-    assert f"{number.name}: saving after this step; once more aborts at once" in errors
+    assert f"{number.name}: saving after the steps under way; once more aborts at once" in errors
     assert f"Step 2 is saved in {tmp_path}/checkpoints/2; the same command goes on" in output
 
 
