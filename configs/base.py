@@ -28,7 +28,9 @@ def get_config() -> ConfigDict:
     config.text_encoder.d_ff = 128  # width of the gated feed-forward
     config.text_encoder.num_layers = 1
     config.text_encoder.num_heads = 2
-    config.text_encoder.trained = True  # False: the random initialisation stays as it is
+    # False: the random initialisation stays as it is; then shape is 97.7 and "it" 94.2 per cent,
+    # against 99.6 and 97.9 trained jointly (generation, one seed, the same 2000 steps).
+    config.text_encoder.trained = True
 
     config.model = ConfigDict()  # the diffusion transformer
     config.model.patch_size = 4  # pixels on each side of a patch

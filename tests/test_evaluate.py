@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from m2dit_jax.evaluation.report import Report, write_json
 from m2dit_jax.training.checkpoints import load_config
 
 ROOT = Path(__file__).parent.parent
+DEADLINE = 300  # seconds; a test may fail, but not hang
 TINY = [
     *("--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"),
     *("--config.model.time_dim=16", "--config.train.batch_size=2", "--config.train.eval_every=0"),
@@ -169,25 +171,45 @@ def test_a_failing_run_ends_the_comparison(tmp_path, capsys):
     assert not (tmp_path / "compare.md").exists()
 
 
-def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path):
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "m2dit_jax.evaluate", "--compare", *TINY),
-            *("--config.train.steps=1000000", f"--workdir={tmp_path}"),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    deadline = threading.Timer(300, process.kill)
-    deadline.start()
+@pytest.fixture
+def start():
+    """Starts an evaluation in a process that does not outlive the test."""
+    with ExitStack() as cleanup:
+
+        def start(*flags):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "m2dit_jax.evaluate", *flags],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            cleanup.enter_context(process)
+            cleanup.callback(_end, process)
+            # Ends the wait for a line, which knows no timeout.
+            timer = threading.Timer(DEADLINE, _end, [process])
+            cleanup.callback(timer.cancel)
+            timer.start()
+            return process
+
+        yield start
+
+
+def _end(process):
+    process.terminate()  # first, as a comparison then ends its own processes
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def test_an_interrupted_comparison_leaves_no_process_behind(start, tmp_path):
+    steps = "--config.train.steps=1000000"
+    process = start("--compare", *TINY, steps, f"--workdir={tmp_path}")
     assert process.stdout.readline().startswith("[symmetric, seed 0] ")
     process.send_signal(signal.SIGTERM)  # for SIGINT the handler is the same
     # The training holds the other end of the pipe until it has ended.
-    _, err = process.communicate(timeout=300)
-    deadline.cancel()
+    _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert "the same command goes on from here" in err
 

@@ -2,10 +2,15 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageSequence
 
@@ -13,20 +18,35 @@ from m2dit_jax.training import checkpoints, loop
 from m2dit_jax.training.checkpoints import CheckpointError
 from m2dit_jax.training.loop import NonFiniteLoss, prepare, train_and_evaluate
 
+REPOSITORY = Path(__file__).parent.parent.parent
+
 
 @pytest.fixture(scope="module")
-def compiled(make_tiny_config, tmp_path_factory):
-    config = make_tiny_config()
-    config.train.eval_every = 8
-    run = prepare(config, tmp_path_factory.mktemp("unused"))
-    assert run is not None
-    return run, run.loader.get_state()
+def compile_with(make_tiny_config, tmp_path_factory):
+    @cache
+    def compile_with(optimizer):
+        config = make_tiny_config()
+        config.train.eval_every = 8
+        config.train.optimizer = optimizer
+        run = prepare(config, tmp_path_factory.mktemp("unused"))
+        assert run is not None
+        return run, run.loader.get_state()
+
+    return compile_with
+
+
+@pytest.fixture(scope="module")
+def compiled(compile_with):
+    return compile_with("adamw")
 
 
 @pytest.fixture
 def train(compiled):
+    return _trainer(*compiled)
+
+
+def _trainer(run, start_of_data):
     """Trains in a workdir; with stop_at=(step, signal) sends itself the signal before the step."""
-    run, start_of_data = compiled
 
     def train(workdir, stop_at=None, train_step=run.train_step):
         def step(state, key, batch):
@@ -82,11 +102,62 @@ def test_says_what_it_does(train, tmp_path, capsys):
     assert f"python -m m2dit_jax.sample --checkpoint={tmp_path}" in output
 
 
-def test_the_means_of_a_line_count_the_steps_before_an_interruption(train, trained, tmp_path):
-    assert train(tmp_path, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
-    assert checkpoints.latest_step(tmp_path) == 6
-    assert train(tmp_path) is None
-    assert _lines(tmp_path) == _lines(trained)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(optimizer, compile_with, tmp_path):
+    train = _trainer(*compile_with(optimizer))
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(whole) is None
+    # Between two metrics lines: the means count the steps before the interruption too.
+    assert train(stopped, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
+    assert checkpoints.latest_step(stopped) == 6
+    assert train(stopped) is None
+    assert _lines(stopped) == _lines(whole)
+    one, other = _saved_state(stopped), _saved_state(whole)
+    assert {"params", "ema", "opt_state"} < one.keys()
+    jax.tree.map(_assert_same_bits, one, other)
+
+
+def _saved_state(workdir):
+    folder = workdir / "checkpoints" / "12" / "state"
+    tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return ocp.PyTreeCheckpointer().restore(folder, restore_args=as_numpy)
+
+
+def _assert_same_bits(one, other):
+    np.testing.assert_array_equal(one, other, strict=True)
+    assert one.tobytes() == other.tobytes(), "the sign of a zero differs"
+
+
+def test_two_devices_train_as_one_does(tiny_flags, tmp_path):
+    command = """
+import sys, jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv.pop(1)))
+from m2dit_jax import train
+sys.exit(train.main())
+"""
+    steps = [f"--config.train.{name}=2" for name in ("steps", "eval_every", "eval_stories")]
+    losses = []
+    for devices in (1, 2):
+        workdir = tmp_path / str(devices)
+        run = subprocess.run(
+            [
+                *(sys.executable, "-c", command, str(devices)),
+                *(*tiny_flags, *steps, "--config.train.warmup_steps=1", f"--workdir={workdir}"),
+            ],
+            cwd=REPOSITORY,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert run.returncode == 0, run.stderr
+        assert f"mesh {{'data': {devices}}}" in run.stdout
+        trained, evaluated = _lines(workdir)
+        assert trained["step"] == evaluated["step"] == 2
+        assert "generation/background" in evaluated
+        losses.append(trained["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
