@@ -2,7 +2,7 @@
 
 Run: python -m m2dit_jax.train --config=configs/shapes.py --workdir=runs/shapes
 Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 41 minutes beside other work on the same
-cores; 3.3 steps/s when alone, that is 20 minutes.
+cores; 3.3 steps/s when alone would make 20.
 Scores on 256 held-out stories (python -m m2dit_jax.evaluate), per cent, generation and extension:
 background 100 and 100, colour 99.9 and 100, shape 100 and 100, direction 100 and 100, "it" 100 and
 100, same actor 99.6 and 100, leakage 0 and 0.

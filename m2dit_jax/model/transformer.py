@@ -29,8 +29,7 @@ class TransformerConfig:
 
     Video tokens have rotary positions, in which time runs on through the scenes. `added_positions`
     also adds sines and cosines of a patch's place within its scene, so that it knows its frame and
-    quarter before it has looked at anything: with rope alone a small model stays for thousands of
-    steps at pictures that are right on average but the same in every frame.
+    quarter before it has looked at anything. (What it brings was not measured by itself.)
     """
 
     channels: int
