@@ -30,6 +30,61 @@ PIXEL_CHANNELS = 3
 FIRST_WORD_ID = 3  # after pad, end and unknown
 
 
+# What `check_config` asks of the fields of a config.
+AT_LEAST = {
+    "seed": 0,
+    "data.scenes": 1,
+    "data.frames": 2,
+    "data.text_length": 2,
+    "data.size": 8,
+    "text_encoder.d_model": 1,
+    "text_encoder.d_kv": 1,
+    "text_encoder.d_ff": 1,
+    "text_encoder.num_layers": 1,
+    "text_encoder.num_heads": 1,
+    "diffusion.timesteps": 2,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.accumulate": 1,
+    "train.warmup_steps": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep_checkpoints": 1,
+    "train.eval_every": 0,
+    "train.eval_stories": 1,
+    "train.learning_rate": 0,
+    "train.weight_decay": 0,
+    "sample.steps": 1,
+    "sample.guidance_scale": 0,
+    "model.layers": 1,
+    "model.heads": 1,
+    "model.head_dim": 16,
+    "model.time_dim": 1,
+    "model.patch_size": 1,
+    "model.patch_size_t": 1,
+}
+SHARES = ("train.given_probability", "train.caption_dropout", "train.ema_decay")
+ABOVE_ZERO = (
+    "diffusion.beta_start",
+    "diffusion.beta_end",
+    "diffusion.snr_shift",
+    "sample.fps",
+    "train.clip_norm",
+)
+CHOICES = {
+    "model.mask": MASKS,
+    "model.attention": IMPLEMENTATIONS,
+    "train.given_scenes": GIVEN_CHOICES,
+    "train.optimizer": OPTIMIZERS,
+}
+# Field: the field that it must be a multiple of.
+MULTIPLES = {
+    "data.size": "model.patch_size",
+    "data.frames": "model.patch_size_t",
+    "train.batch_size": "train.accumulate",
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What training, sampling and evaluation share, made from a config."""
@@ -73,80 +128,29 @@ def build_recipe(config: ConfigDict) -> Recipe:
 
 def check_config(config: ConfigDict) -> None:
     """Raises ValueError for a value that cannot be, naming every such field."""
-    at_least = {
-        "seed": 0,
-        "data.scenes": 1,
-        "data.frames": 2,
-        "data.text_length": 2,
-        "data.size": 8,
-        "text_encoder.d_model": 1,
-        "text_encoder.d_kv": 1,
-        "text_encoder.d_ff": 1,
-        "text_encoder.num_layers": 1,
-        "text_encoder.num_heads": 1,
-        "diffusion.timesteps": 2,
-        "train.steps": 1,
-        "train.batch_size": 1,
-        "train.accumulate": 1,
-        "train.warmup_steps": 0,
-        "train.log_every": 1,
-        "train.checkpoint_every": 1,
-        "train.keep_checkpoints": 1,
-        "train.eval_every": 0,
-        "train.eval_stories": 1,
-        "train.learning_rate": 0,
-        "train.weight_decay": 0,
-        "sample.steps": 1,
-        "sample.guidance_scale": 0,
-        "model.layers": 1,
-        "model.heads": 1,
-        "model.head_dim": 16,
-        "model.time_dim": 1,
-        "model.patch_size": 1,
-        "model.patch_size_t": 1,
-    }
-    shares = ("train.given_probability", "train.caption_dropout", "train.ema_decay")
-    above_zero = (
-        "diffusion.beta_start",
-        "diffusion.beta_end",
-        "diffusion.snr_shift",
-        "sample.fps",
-        "train.clip_norm",
-    )
-    choices = {
-        "model.mask": MASKS,
-        "model.attention": IMPLEMENTATIONS,
-        "train.given_scenes": GIVEN_CHOICES,
-        "train.optimizer": OPTIMIZERS,
-    }
     problems = [
         f"config.{field} must be at least {low}, got {_field(config, field)}"
-        for field, low in at_least.items()
+        for field, low in AT_LEAST.items()
         if not _field(config, field) >= low  # so that NaN fails
     ] + [
         f"config.{field} must be between 0 and 1, got {_field(config, field)}"
-        for field in shares
+        for field in SHARES
         if not 0 <= _field(config, field) <= 1
     ]
     problems += [
         f"config.{field} must be above 0, got {_field(config, field)}"
-        for field in above_zero
+        for field in ABOVE_ZERO
         if not _field(config, field) > 0
     ]
     problems += [
         f"config.{field} must be one of {', '.join(names)}, got {_field(config, field)!r}"
-        for field, names in choices.items()
+        for field, names in CHOICES.items()
         if _field(config, field) not in names
     ]
-    multiples = {
-        "data.size": "model.patch_size",
-        "data.frames": "model.patch_size_t",
-        "train.batch_size": "train.accumulate",
-    }
     problems += [
         f"config.{field} must be a multiple of config.{unit} {_field(config, unit)}, "
         f"got {_field(config, field)}"
-        for field, unit in multiples.items()
+        for field, unit in MULTIPLES.items()
         if _field(config, unit) >= 1 and _field(config, field) % _field(config, unit)
     ]
     if config.train.warmup_steps >= config.train.steps:
