@@ -1,0 +1,60 @@
+"""How one kind of PyTorch weight becomes one of ours, and back: a line of a table of key patterns."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Change(NamedTuple):
+    """A change of layout and its inverse; both only move numbers, so that there and back is exact.
+
+    `to_torch` also gets the shape that PyTorch has.
+    """
+
+    to_jax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+CHANGES = {
+    "same": Change(lambda x: x, lambda x, shape: x),
+    # (out, in) -> (in, out)
+    "linear": Change(lambda x: x.T, lambda x, shape: x.T),
+    # A convolution whose windows do not overlap, as a linear layer over flat (c, p, p) patches.
+    "patch": Change(lambda x: x.reshape(x.shape[0], -1).T, lambda x, shape: x.T.reshape(shape)),
+    # (out, in, *window) -> (*window, in, out)
+    "conv": Change(
+        lambda x: np.moveaxis(x, (1, 0), (-2, -1)),
+        lambda x, shape: np.moveaxis(x, (-2, -1), (1, 0)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`torch` and `jax` are names with the same `{place}`s in them, dots between their parts.
+
+    A place stands for one or more digits. One that only `torch` has is a layer axis: the tensors
+    of all its numbers are stacked, in order, along axis 0 of ours.
+    """
+
+    torch: str
+    jax: str
+    change: str = "same"
+
+    @property
+    def layer_axis(self) -> bool:
+        """Whether the PyTorch tensors of this rule are stacked."""
+        return bool(self._places(self.torch) - self._places(self.jax))
+
+    def match(self, torch_name: str) -> dict[str, str] | None:
+        """The numbers at the places of a PyTorch name; None if the rule is not about it."""
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[0-9]+)", re.escape(self.torch))
+        found = re.fullmatch(pattern, torch_name)
+        return None if found is None else found.groupdict()
+
+    @staticmethod
+    def _places(name: str) -> set[str]:
+        return set(re.findall(r"\{(\w+)\}", name))
