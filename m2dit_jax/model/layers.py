@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.model.attention import attention
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.rope import apply_rope
 
-Rope = tuple[Float[Array, "V K"], Float[Array, "V K"]]
+Rope = tuple[Float[Array, "L K"], Float[Array, "L K"]]
 
 
 def modulate(
@@ -38,9 +39,8 @@ class TimeEmbedding(nnx.Module):
         self.linear_2 = nnx.Linear(time_dim, time_dim, rngs=rngs)
 
     def __call__(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S E"]:
-        return self.linear_2(
-            jax.nn.silu(self.linear_1(sinusoidal_embedding(timesteps, self.width)))
-        )
+        features = sinusoidal_embedding(timesteps, self.width).astype(self.linear_1.kernel.dtype)
+        return self.linear_2(jax.nn.silu(self.linear_1(checkpoint_name(features, "time_proj"))))
 
 
 class ExpertModulation(nnx.Module):
@@ -56,14 +56,15 @@ class ExpertModulation(nnx.Module):
     def __call__(
         self, time_embed: Float[Array, "B S E"], layout: Layout
     ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"], Float[Array, "B L D"]]:
-        video_and_text = jnp.split(self.linear(jax.nn.silu(time_embed)), 6, axis=-1)
+        modulation = checkpoint_name(self.linear(jax.nn.silu(time_embed)), "modulation")
+        video_and_text = jnp.split(modulation, 6, axis=-1)
         video, text = video_and_text[:3], video_and_text[3:]
         shift, scale, gate = (layout.spread(t, v) for t, v in zip(text, video, strict=True))
         return shift, scale, gate
 
 
 class JointAttention(nnx.Module):
-    """Self-attention of text and video together, with q/k LayerNorm per head and rotary video."""
+    """Self-attention of text and video together, with q/k LayerNorm per head, rotated by `rope`."""
 
     def __init__(self, width: int, heads: int, mask: str, implementation: str, *, rngs: nnx.Rngs):
         self.heads = heads
@@ -77,14 +78,15 @@ class JointAttention(nnx.Module):
         self.norm_k = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
 
     def __call__(
-        self, tokens: Float[Array, "B L D"], layout: Layout, rope: Rope
+        self, tokens: Float[Array, "B L D"], layout: Layout, rope: Rope | None
     ) -> Float[Array, "B L D"]:
         query, key, value = (
             linear(tokens).reshape(*tokens.shape[:2], self.heads, -1)
             for linear in (self.to_q, self.to_k, self.to_v)
         )
-        query = apply_rope(self.norm_q(query), *rope)
-        key = apply_rope(self.norm_k(key), *rope)
+        query, key = self.norm_q(query), self.norm_k(key)
+        if rope is not None:
+            query, key = apply_rope(query, *rope), apply_rope(key, *rope)
         out = attention(query, key, value, layout, self.mask, self.implementation)
         return self.to_out(out.reshape(tokens.shape))
 

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from m2dit_jax.model.grid import Grid, fit_into, spread_over_grid
+
 THETA = 10_000.0
 
 
@@ -18,26 +20,38 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
 
 
 def rope_table(
-    frames: int, height: int, width: int, head_dim: int
-) -> tuple[Float[np.ndarray, "V K"], Float[np.ndarray, "V K"]]:
+    grid: Grid, head_dim: int, base: tuple[int, int] | None = None
+) -> tuple[Float[Array, "V {head_dim}"], Float[Array, "V {head_dim}"]]:
     """Cosines and sines for a grid of patches, token order frame, row, column (column fastest).
 
-    `frames` counts the latent frames of all scenes together: time runs on through the scenes
+    The grid's time counts the patches of all scenes together: time runs on through the scenes
     (reference behaviour). Each frequency stands twice in a row, for interleaved pairs.
+
+    Positions are 0, 1, 2, ... ("slice" grid of CogVideoX 1.5). With `base`, the height and width
+    in patches of the training videos, those of rows and columns are those of the place that the
+    grid has when fitted into the base, and so can be fractions ("linspace" grid of CogVideoX).
     """
-    grid = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+    time, height, width = grid
+    rows, columns = np.arange(height), np.arange(width)
+    if base is not None:
+        (top, left), (bottom, right) = fit_into(height, width, *base)
+        rows = np.linspace(top, bottom, height, endpoint=False)
+        columns = np.linspace(left, right, width, endpoint=False)
     angles = []
-    for positions, dim in zip(grid, axis_dims(head_dim), strict=True):
+    for axis, positions in enumerate((np.arange(time), rows, columns)):
+        dim = axis_dims(head_dim)[axis]
         frequencies = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
-        angles.append(positions.reshape(-1, 1) * frequencies)
-    angle = np.repeat(np.concatenate(angles, axis=1), 2, axis=1)
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+        angles.append((axis, np.repeat(positions[:, None] * frequencies, 2, axis=1)))
+    return (
+        spread_over_grid(grid, [(axis, np.cos(angle)) for axis, angle in angles]),
+        spread_over_grid(grid, [(axis, np.sin(angle)) for axis, angle in angles]),
+    )
 
 
 def apply_rope(
     x: Float[Array, "B L N K"], cos: Float[Array, "L K"], sin: Float[Array, "L K"]
 ) -> Float[Array, "B L N K"]:
-    """Rotates the interleaved pairs (0, 1), (2, 3), ... of each head."""
+    """Rotates the interleaved pairs (0, 1), (2, 3), ... of each head; computed in float32."""
     pairs = x.reshape(*x.shape[:-1], -1, 2)
     turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)
-    return x * cos[:, None] + turned * sin[:, None]
+    return (x * cos[:, None] + turned * sin[:, None]).astype(x.dtype)

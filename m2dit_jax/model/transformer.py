@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.model.attention import check_implementation
+from m2dit_jax.model.grid import Grid
 from m2dit_jax.model.layers import (
     ExpertModulation,
     FeedForward,
@@ -20,16 +22,24 @@ from m2dit_jax.model.layers import (
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask
 from m2dit_jax.model.rope import axis_dims, rope_table
-from m2dit_jax.model.sincos import sincos_table
+from m2dit_jax.model.sincos import sincos_table, stretched_sincos_table
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
     """Shape and variants of the transformer; names as in CogVideoX where it has them.
 
-    Video tokens have rotary positions, in which time runs on through the scenes. `added_positions`
-    also adds sines and cosines of a patch's place within its scene, so that it knows its frame and
-    quarter before it has looked at anything. (What it brings was not measured by itself.)
+    `rotary` positions turn the video tokens' queries and keys; time runs on through the scenes.
+    `added_positions` adds sines and cosines of a patch's place within its scene, so that it knows
+    its frame and quarter before it has looked at anything. (What it brings beside rotary positions
+    was not measured by itself.)
+
+    `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
+    is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
+    rotary without, 2B has added positions with a base, divided by the two scales.
+
+    The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
+    norms are in float32.
     """
 
     channels: int
@@ -42,12 +52,18 @@ class TransformerConfig:
     mask: str = "symmetric"
     attention: str = "grouped"
     patch_size_t: int = 1
+    rotary: bool = True
     added_positions: bool = False
+    base_grid: Grid | None = None
+    spatial_scale: float = 1.0
+    temporal_scale: float = 1.0
+    norm_eps: float = 1e-5
     scan: bool = True
     remat: bool = False
 
     def __post_init__(self) -> None:
-        axis_dims(self.head_dim)
+        if self.rotary:
+            axis_dims(self.head_dim)
         check_mask(self.mask)
         check_implementation(self.attention)
 
@@ -63,12 +79,12 @@ class Block(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         width = config.width
         self.modulation1 = ExpertModulation(config.time_dim, width, rngs=rngs)
-        self.norm1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.norm1 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
         self.attention = JointAttention(
             width, config.heads, config.mask, config.attention, rngs=rngs
         )
         self.modulation2 = ExpertModulation(config.time_dim, width, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
         self.mlp = FeedForward(width, rngs=rngs)
 
     def __call__(
@@ -76,14 +92,14 @@ class Block(nnx.Module):
         tokens: Float[Array, "B L D"],
         time_embed: Float[Array, "B S E"],
         layout: Layout,
-        rope: Rope,
+        rope: Rope | None,
     ) -> Float[Array, "B L D"]:
         shift, scale, gate = self.modulation1(time_embed, layout)
-        tokens = tokens + gate * self.attention(
-            modulate(self.norm1(tokens), shift, scale), layout, rope
-        )
+        attended = self.attention(modulate(self.norm1(tokens), shift, scale), layout, rope)
+        tokens = tokens + gate * checkpoint_name(attended, "attention")
         shift, scale, gate = self.modulation2(time_embed, layout)
-        return tokens + gate * self.mlp(modulate(self.norm2(tokens), shift, scale))
+        fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
+        return checkpoint_name(tokens + gate * checkpoint_name(fed_forward, "mlp"), "block")
 
 
 class M2DiT(nnx.Module):
@@ -108,8 +124,8 @@ class M2DiT(nnx.Module):
             return Block(config, rngs=rngs)
 
         self.blocks = make_blocks(rngs)
-        self.norm_final = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.norm_out = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.norm_final = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.norm_out = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
         self.modulation_out = nnx.Linear(config.time_dim, 2 * width, kernel_init=zeros, rngs=rngs)
         self.proj_out = nnx.Linear(width, patch_values, kernel_init=zeros, rngs=rngs)
 
@@ -132,23 +148,35 @@ class M2DiT(nnx.Module):
             )
         grid = (frames // patch_t, height // patch, width // patch)
         layout = Layout(scenes, text_embeds.shape[2], math.prod(grid))
+        dtype = self.proj_out.kernel.dtype
 
-        video = self.patch_embed(patchify(latents, patch, patch_t))
+        video = self.patch_embed(patchify(latents.astype(dtype), patch, patch_t))
         if self.config.added_positions:
-            video += jnp.asarray(sincos_table(*grid, self.config.width))
-        tokens = layout.join(self.text_proj(text_embeds), video)
-        time_embed = self.time_embedding(timesteps)
-        rope = self._joint_rope(layout, (scenes * grid[0], *grid[1:]))
+            video += self._added_positions(scenes, grid).astype(dtype)
+        tokens = layout.join(self.text_proj(text_embeds.astype(dtype)), video)
+        tokens = checkpoint_name(tokens, "patch_embed")
+        time_embed = checkpoint_name(self.time_embedding(timesteps), "time_embedding")
+        rope = self._joint_rope(layout, grid) if self.config.rotary else None
         tokens = self._run_blocks(tokens, time_embed, layout, rope)
 
-        _, video = layout.split(self.norm_final(tokens))
+        _, video = layout.split(checkpoint_name(self.norm_final(tokens), "norm_final"))
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         video = modulate(self.norm_out(video), shift[:, :, None], scale[:, :, None])
-        return unpatchify(self.proj_out(video), grid, patch, patch_t)
+        video = checkpoint_name(self.proj_out(checkpoint_name(video, "norm_out")), "proj_out")
+        return unpatchify(video, grid, patch, patch_t).astype(latents.dtype)
 
-    def _joint_rope(self, layout: Layout, grid: tuple[int, int, int]) -> Rope:
+    def _added_positions(self, scenes: int, grid: Grid) -> Float[Array, "#S V D"]:
+        config = self.config
+        scales = config.spatial_scale, config.temporal_scale
+        if config.base_grid is None:
+            return sincos_table(grid, config.width, *scales)[None]
+        return stretched_sincos_table(config.base_grid, scenes, grid, config.width, *scales)
+
+    def _joint_rope(self, layout: Layout, grid: Grid) -> Rope:
         """The table over the joint sequence: text tokens are not turned (cos 1, sin 0)."""
-        cos, sin = rope_table(*grid, self.config.head_dim)
+        base = None if self.config.base_grid is None else self.config.base_grid[1:]
+        all_scenes = (layout.scenes * grid[0], *grid[1:])
+        cos, sin = rope_table(all_scenes, self.config.head_dim, base)
         still = (layout.text_tokens, self.config.head_dim)
         return (
             jnp.concatenate([jnp.ones(still), cos]),

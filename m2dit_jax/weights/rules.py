@@ -1,4 +1,4 @@
-"""How one kind of PyTorch weight becomes one of ours, and back: a line of a table of key patterns."""
+"""How one kind of PyTorch weight becomes one of ours, and back: a line of a key table."""
 
 import re
 from collections.abc import Callable

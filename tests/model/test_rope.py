@@ -12,7 +12,7 @@ def test_head_dim_is_shared_one_quarter_three_eighths_three_eighths():
 
 
 def test_table_by_hand():
-    cos, sin = rope_table(frames=2, height=1, width=2, head_dim=16)
+    cos, sin = rope_table((2, 1, 2), head_dim=16)
     # Tokens (frame, column): (0,0) (0,1) (1,0) (1,1). Time has frequencies 1 and 1/100.
     np.testing.assert_allclose(sin[:, 0], [0, 0, np.sin(1), np.sin(1)], atol=1e-6)
     np.testing.assert_allclose(sin[:, 2], [0, 0, np.sin(0.01), np.sin(0.01)], atol=1e-6)
@@ -31,7 +31,7 @@ def test_rotation_of_interleaved_pairs():
 
 
 def test_products_depend_on_distance_only():
-    cos, sin = rope_table(frames=6, height=1, width=1, head_dim=16)
+    cos, sin = rope_table((6, 1, 1), head_dim=16)
     x = jnp.broadcast_to(jnp.sin(jnp.arange(16.0)), (1, 6, 1, 16))
     turned = apply_rope(x, jnp.asarray(cos), jnp.asarray(sin))[0, :, 0]
     products = np.asarray(turned @ turned.T)
