@@ -101,7 +101,7 @@ def plan_story(storyboard: Storyboard, recipe: Recipe) -> StoryPlan:
     else:
         steps, place = storyboard.steps, storyboard.place("steps")
     try:
-        recipe.schedule.trailing_timesteps(steps)
+        recipe.schedule.check_steps(steps)
     except ValueError as error:
         problems.append(f"{place}: {error}")
 

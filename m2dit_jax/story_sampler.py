@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Int, Key, UInt8
 
-from m2dit_jax.diffusion.generate import generate
+from m2dit_jax.diffusion.generate import Story, generate
+from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.recipe import Params, Recipe
 
@@ -18,10 +19,11 @@ class StorySampler:
     """Samples batches of stories with a recipe's model; the whole loop is one compiled function."""
 
     def __init__(self, recipe: Recipe, steps: int):
-        """`steps` DDIM steps; ValueError unless 1 <= steps <= config.diffusion.timesteps."""
-        recipe.schedule.trailing_timesteps(steps)
+        """ValueError unless 1 <= steps <= config.diffusion.timesteps."""
+        recipe.schedule.check_steps(steps)
         self.recipe = recipe
-        self._sample = jax.jit(partial(_sample, recipe, steps))
+        self.steps = steps
+        self._sample = jax.jit(partial(_sample, recipe))
 
     def sample(
         self,
@@ -41,35 +43,26 @@ class StorySampler:
         flat = [prompt for story in prompts for prompt in story]
         token_ids = self.recipe.tokenize(flat).reshape(*given.shape, -1)
         negative_ids = np.broadcast_to(self.recipe.tokenize([negative_prompt]), token_ids.shape)
-        scale = jnp.float32(guidance_scale)
-        made = self._sample(params, keys, video, given, token_ids, negative_ids, scale)
+        steps = sampling_steps(self.recipe.schedule, "ddim", self.steps, guidance_scale)
+        made = self._sample(params, steps, keys, video, given, token_ids, negative_ids)
         # Given scenes come back as they went in, not as the codec's round trip of them.
         return np.where(given[:, :, None, None, None, None], video, made)
 
 
 def _sample(
     recipe: Recipe,
-    steps: int,
     params: Params,
+    steps: SamplingSteps,
     keys: Key[Array, " B"],
     video: UInt8[Array, "B S F H W 3"],
     given: Bool[Array, "B S"],
     token_ids: Int[Array, "B S T"],
     negative_ids: Int[Array, "B S T"],
-    guidance_scale: Float[Array, ""],
 ) -> UInt8[Array, "B S F H W 3"]:
     model = nnx.merge(recipe.graphdef, params)
     clean = encode_pixels(video)
     noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
-    latents = generate(
-        model,
-        recipe.schedule,
-        noise,
-        clean,
-        given,
-        model.encode_text(token_ids),
-        model.encode_text(negative_ids),
-        guidance_scale,
-        steps,
-    )
+    story = Story(clean, given, model.encode_text(token_ids), model.encode_text(negative_ids))
+    # DDIM draws nothing on its way.
+    latents = generate(model, steps, story, noise, lambda _: jnp.zeros_like(noise))
     return decode_pixels(latents)

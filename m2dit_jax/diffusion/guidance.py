@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def guide(
@@ -10,6 +11,25 @@ def guide(
 ) -> Float[Array, "*shape"]:
     """Away from the unconditional prediction; a scale of 1 is the conditional prediction."""
     return uncond + guidance_scale * (cond - uncond)
+
+
+def guidance_weights(
+    guidance_scale: float,
+    timesteps: Int[np.ndarray, " rows"],
+    steps: int,
+    dynamic: bool,
+    as_reference: bool = False,
+) -> Float[np.ndarray, " rows"]:
+    """The scale of each step, float64: constant, or dynamic, growing from 1 over the run.
+
+    Dynamic guidance (CogVideoX) is 1 + scale (1 - cos(pi x^5)) / 2 with x from 0 to 1 over the run.
+    The reference has there (steps - timestep) / steps, far outside 0..1 (`as_reference`): its
+    scale jumps about, and only float64 can say where.
+    """
+    if not dynamic:
+        return np.full(len(timesteps), float(guidance_scale))
+    done = (steps - timesteps) / steps if as_reference else np.arange(len(timesteps)) / steps
+    return 1 + guidance_scale * (1 - np.cos(np.pi * done**5.0)) / 2
 
 
 def draw_given(

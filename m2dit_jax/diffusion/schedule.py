@@ -6,26 +6,44 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+SPACINGS = ("trailing", "leading", "linspace")
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Scaled-linear betas, divided SNR, terminal SNR of zero.
+    """Scaled-linear betas, divided SNR, terminal SNR of zero; and which timesteps sampling takes.
 
     `snr_shift` divides the signal-to-noise ratio at every timestep: the more redundant the data
     (many pixels that say the same), the larger it must be for the noise to hide anything.
+    `spacing`, `steps_offset` and `final_alpha_is_one` (else it is that of timestep 0) are settings
+    of diffusers; all released models have the defaults.
     """
 
     timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     snr_shift: float = 1.0
+    zero_terminal_snr: bool = True
+    spacing: str = "trailing"
+    steps_offset: int = 0
+    final_alpha_is_one: bool = True
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise ValueError(
+                f"unknown spacing of timesteps {self.spacing!r}; there are {', '.join(SPACINGS)}"
+            )
 
     def alphas_cumprod(self) -> Float[np.ndarray, " steps"]:
         """Share of signal in the variance at each timestep, float64; the last is exactly 0."""
         betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.timesteps) ** 2
         alphas = np.cumprod(1 - betas)
         alphas = alphas / (self.snr_shift + (1 - self.snr_shift) * alphas)
-        return _rescale_zero_terminal_snr(alphas)
+        return _rescale_zero_terminal_snr(alphas) if self.zero_terminal_snr else alphas
+
+    def final_alpha(self) -> float:
+        """Share of signal where the last sampling step goes."""
+        return 1.0 if self.final_alpha_is_one else float(self.alphas_cumprod()[0])
 
     def add_noise(
         self,
@@ -57,15 +75,31 @@ class NoiseSchedule:
         sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps]
         return signal.reshape(shape), sigma.reshape(shape)
 
-    def trailing_timesteps(self, steps: int) -> Int[np.ndarray, " {steps}"]:
-        """The timesteps of a sampling run, from the last one (pure noise) downwards.
+    def sampling_timesteps(
+        self, steps: int, as_reference: bool = False
+    ) -> Int[np.ndarray, " steps"]:
+        """The timesteps of a sampling run, from the noisiest downwards.
 
-        Raises ValueError unless 1 <= steps <= the schedule's length.
+        For some numbers of steps (61, 103, ...) diffusers' way of counting, which `as_reference`
+        selects, adds a last timestep of -1. Raises ValueError unless 1 <= steps <= the schedule's
+        length.
         """
+        self.check_steps(steps)
+        if self.spacing == "linspace":
+            return np.round(np.linspace(0, self.timesteps - 1, steps)).astype(np.int64)[::-1]
+        if self.spacing == "leading":
+            leading = np.arange(steps) * (self.timesteps // steps)
+            return leading[::-1].astype(np.int64) + self.steps_offset
+        if as_reference:
+            spaced = np.arange(self.timesteps, 0, -self.timesteps / steps)
+        else:
+            spaced = self.timesteps - np.arange(steps) * self.timesteps / steps
+        return np.round(spaced).astype(np.int64) - 1
+
+    def check_steps(self, steps: int) -> None:
+        """Raises ValueError unless 1 <= steps <= the schedule's length."""
         if not 1 <= steps <= self.timesteps:
             raise ValueError(f"sampling steps must be in 1..{self.timesteps}, got {steps}")
-        spaced = self.timesteps - np.arange(steps) * self.timesteps / steps
-        return np.round(spaced).astype(np.int64) - 1
 
 
 def _rescale_zero_terminal_snr(alphas: np.ndarray) -> np.ndarray:

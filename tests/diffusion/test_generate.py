@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.generate import generate
+from m2dit_jax.diffusion.generate import Story, generate
+from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 SHAPE = (2, 3, 1, 2, 2, 1)  # B S F H W C
@@ -12,14 +13,19 @@ NOISE = jax.random.normal(jax.random.key(0), SHAPE)
 TEXT = jnp.zeros((2, 3, 1, 1))
 
 
-def run(denoiser, given, guidance_scale=1.0, text=TEXT, negative=TEXT):
+def run(denoiser, given, guidance_scale=1.0, text=TEXT, negative=TEXT, sampler="ddim"):
     given = jnp.broadcast_to(jnp.asarray(given), (2, 3))
-    scale = jnp.float32(guidance_scale)
-    return generate(denoiser, NoiseSchedule(), NOISE, CLEAN, given, text, negative, scale, 5)
+    steps = sampling_steps(NoiseSchedule(), sampler, 5, guidance_scale)
+
+    def step_noise(number):
+        return jax.random.normal(jax.random.fold_in(jax.random.key(1), number), SHAPE)
+
+    return generate(denoiser, steps, Story(CLEAN, given, text, negative), NOISE, step_noise)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("given", [(True, False, False), (False, True, False), (True, False, True)])
-def test_given_scenes_stay_wherever_they_stand(given):
+def test_given_scenes_stay_wherever_they_stand(given, sampler):
     seen = []
 
     def denoiser(latents, text_embeds, timesteps):
@@ -28,7 +34,7 @@ def test_given_scenes_stay_wherever_they_stand(given):
         )
         return jnp.ones_like(latents)
 
-    out = run(denoiser, given)
+    out = run(denoiser, given, sampler=sampler)
     jax.effects_barrier()
     np.testing.assert_array_equal(out[:, np.array(given)], CLEAN[:, np.array(given)])
     assert not np.any(np.isclose(out[:, ~np.array(given)], CLEAN[:, ~np.array(given)]))
@@ -39,7 +45,8 @@ def test_given_scenes_stay_wherever_they_stand(given):
         assert np.all(timesteps[:, ~np.array(given)] > 0)
 
 
-def test_a_perfect_denoiser_gives_the_clean_latents():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_perfect_denoiser_gives_the_clean_latents(sampler):
     schedule = NoiseSchedule()
 
     def denoiser(latents, text_embeds, timesteps):
@@ -47,7 +54,7 @@ def test_a_perfect_denoiser_gives_the_clean_latents():
         clean = jnp.concatenate([CLEAN, CLEAN])
         return (a * latents - clean) / s  # from x = a x0 + s n: v = (a x - x0) / s
 
-    np.testing.assert_allclose(run(denoiser, False), CLEAN, atol=1e-5)
+    np.testing.assert_allclose(run(denoiser, False, sampler=sampler), CLEAN, atol=1e-5)
 
 
 def test_guidance_uses_the_negative_text_as_uncond():

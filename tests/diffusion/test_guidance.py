@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.guidance import draw_given, guide
+from m2dit_jax.diffusion.guidance import draw_given, guidance_weights, guide
 
 
 def test_guidance_goes_on_from_uncond_through_cond():
@@ -32,3 +32,10 @@ def test_a_single_scene_is_always_generated():
 def test_unknown_choice_is_named():
     with pytest.raises(ValueError, match="'first'"):
         draw_given(jax.random.key(0), 1, 2, 0.5, "first")
+
+
+def test_dynamic_guidance_grows_from_one():
+    weights = guidance_weights(6.0, np.arange(999, 0, -100), 10, dynamic=True)
+    assert weights[0] == 1 and np.all(np.diff(weights) > 0) and weights[-1] < 7
+    np.testing.assert_allclose(weights[5], 1 + 3 * (1 - np.cos(np.pi / 32)))
+    np.testing.assert_array_equal(guidance_weights(6.0, np.arange(3), 3, dynamic=False), 6.0)

@@ -1,35 +1,85 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from m2dit_jax.diffusion.samplers import ddim_coefficients, ddim_step
+from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 
-def test_true_v_leads_back_to_the_latents():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_true_v_leads_back_to_the_latents(sampler, steps):
     schedule = NoiseSchedule(snr_shift=3.0)
-    keys = jax.random.split(jax.random.key(0), 2)
-    latents, noise = (jax.random.normal(k, (1, 1, 4)) for k in keys)
-    x = noise
-    coefficients = ddim_coefficients(schedule, 7)
-    for timestep, weights in zip(schedule.trailing_timesteps(7), coefficients, strict=True):
-        # On the straight path of this noise the true v is known at every timestep.
-        v = schedule.v_target(latents, noise, jnp.full((1, 1), timestep))
-        x = ddim_step(x, v, jnp.asarray(weights, jnp.float32))
-    np.testing.assert_allclose(x, latents, atol=1e-5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    latents, x, *fresh = (jax.random.normal(k, (1, 1, 4)) for k in keys)
+    last_x0 = jnp.zeros_like(x)
+    table = sampling_steps(schedule, sampler, steps, 1.0)
+    for timestep, weights, x0_weights in zip(
+        table.timesteps, table.weights, table.x0_weights, strict=True
+    ):
+        # x = a latents + s n, so v = a n - s latents = (a x - latents) / s.
+        a, s = schedule.signal_and_noise(jnp.full((1, 1), timestep), 3)
+        v = (a * x - latents) / s
+        x0 = x0_weights[0] * x + x0_weights[1] * v
+        np.testing.assert_allclose(x0, latents, atol=2e-5)
+        x = weights[0] * x + weights[1] * v + weights[2] * last_x0 + weights[3] * fresh[0]
+        last_x0 = x0
+    np.testing.assert_allclose(x, latents, atol=2e-5)
 
 
-def test_one_step_is_the_prediction_of_the_latents():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_step_is_the_prediction_of_the_latents(sampler):
     # From pure noise v = -latents, whatever the noise.
-    np.testing.assert_allclose(ddim_coefficients(NoiseSchedule(), 1), [[0, -1]], atol=1e-12)
+    table = sampling_steps(NoiseSchedule(), sampler, 1, 1.0)
+    np.testing.assert_allclose(table.weights, [[0, -1, 0, 0]], atol=1e-12)
 
 
-def test_coefficients_against_the_textbook_form():
+def test_ddim_against_the_textbook_form():
     schedule = NoiseSchedule()
     alphas = schedule.alphas_cumprod()
     x, v = 0.3, -0.7
-    t, following = schedule.trailing_timesteps(4)[1:3]
+    t, following = schedule.sampling_timesteps(4)[1:3]
     a, s = np.sqrt(alphas[t]), np.sqrt(1 - alphas[t])
     x0, noise = a * x - s * v, a * v + s * x
     expected = np.sqrt(alphas[following]) * x0 + np.sqrt(1 - alphas[following]) * noise
-    np.testing.assert_allclose(ddim_coefficients(schedule, 4)[1] @ [x, v], expected, rtol=1e-12)
+    weights = sampling_steps(schedule, "ddim", 4, 1.0).weights[1]
+    np.testing.assert_allclose(weights @ [x, v, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_latents_keep_their_variance(sampler):
+    # With x0 and noise independent of variance 1, x has variance 1 at every timestep. DPM's second
+    # order corrects with the last x0, so only a step of first order keeps it: here the second.
+    table = sampling_steps(NoiseSchedule(), sampler, 10, 1.0)
+    alphas = NoiseSchedule().alphas_cumprod()
+    t, following = table.timesteps[1:3]
+    keep, v_weight, last, fresh = table.weights[1].astype(np.float64)
+    a, s = np.sqrt(alphas[t]), np.sqrt(1 - alphas[t])
+    of_x0, of_noise = keep * a - v_weight * s + last, keep * s + v_weight * a
+    np.testing.assert_allclose(of_x0**2, alphas[following], rtol=1e-4)
+    np.testing.assert_allclose(of_noise**2 + fresh**2, 1 - alphas[following], rtol=1e-4)
+
+
+def test_reference_has_its_defects_and_the_default_has_not():
+    schedule = NoiseSchedule()
+    assert sampling_steps(schedule, "ddim", 61, 1.0).timesteps[-1] > 0
+    table = sampling_steps(schedule, "ddim", 61, 1.0, as_reference=True)
+    assert len(table.timesteps) == 62 and table.timesteps[-1] == -1
+    np.testing.assert_allclose(table.weights[-1], [0, -1, 0, 0], atol=1e-12)
+    # 7 steps: the reference leaves the last timestep, 142, for 0 and not for the clean latents.
+    assert sampling_steps(schedule, "ddim", 7, 1.0, as_reference=True).weights[-1, 0] > 0.02
+    clean = sampling_steps(schedule, "ddim", 7, 1.0)
+    np.testing.assert_allclose(clean.weights[-1, :2], clean.x0_weights[-1], atol=1e-7)
+    # Where the steps divide the timesteps both are the same.
+    for both in zip(
+        sampling_steps(schedule, "dpm", 50, 6.0),
+        sampling_steps(schedule, "dpm", 50, 6.0, as_reference=True),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(*both)
+
+
+def test_unknown_sampler_is_refused():
+    with pytest.raises(ValueError, match="unknown sampler 'euler'; there are ddim, dpm"):
+        sampling_steps(NoiseSchedule(), "euler", 5, 1.0)

@@ -38,12 +38,12 @@ def test_noise_and_v_recover_the_latents():
 
 
 def test_timesteps_are_trailing():
-    np.testing.assert_array_equal(NoiseSchedule().trailing_timesteps(4), [999, 749, 499, 249])
-    np.testing.assert_array_equal(NoiseSchedule().trailing_timesteps(3), [999, 666, 332])
-    assert len(NoiseSchedule().trailing_timesteps(30)) == 30
+    np.testing.assert_array_equal(NoiseSchedule().sampling_timesteps(4), [999, 749, 499, 249])
+    np.testing.assert_array_equal(NoiseSchedule().sampling_timesteps(3), [999, 666, 332])
+    assert len(NoiseSchedule().sampling_timesteps(30)) == 30
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_impossible_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match=f"1..1000, got {steps}"):
-        NoiseSchedule().trailing_timesteps(steps)
+        NoiseSchedule().sampling_timesteps(steps)
