@@ -56,9 +56,13 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 16  # stories per optimizer step, over all devices
     config.train.accumulate = 1  # parts in which a batch is computed, to save memory
     config.train.optimizer = "muon"  # adamw, or muon for the blocks' matrices and adamw elsewhere
-    config.train.learning_rate = 6e-3  # after the warm-up; falls to a twentieth as a cosine
+    config.train.learning_rate = 6e-3  # after the warm-up; a cosine falls to a twentieth
     config.train.warmup_steps = 100  # linear from zero
-    config.train.weight_decay = 0.0  # decoupled, on matrices
+    config.train.schedule = "cosine"  # of the learning rate after the warm-up: cosine or constant
+    config.train.adam_b2 = 0.99  # decay of Adam's second moment (Muon's Adam part keeps 0.999)
+    config.train.adam_eps = 1e-8
+    config.train.weight_decay = 0.0  # decoupled
+    config.train.decayed = "matrices"  # what decays: matrices, or all (also biases and norms)
     config.train.clip_norm = 1.0  # global gradient norm
     config.train.ema_decay = 0.999  # of the averaged weights, which sampling uses
     config.train.given_probability = 0.3  # share of stories that train scene extension

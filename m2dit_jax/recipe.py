@@ -19,7 +19,7 @@ from m2dit_jax.model.attention import IMPLEMENTATIONS
 from m2dit_jax.model.masks import MASKS
 from m2dit_jax.model.transformer import TransformerConfig
 from m2dit_jax.story_model import StoryModel
-from m2dit_jax.training.optimizer import OPTIMIZERS, make_optimizer
+from m2dit_jax.training.optimizer import DECAYED, OPTIMIZERS, SCHEDULES, make_optimizer
 from m2dit_jax.training.step import StepConfig
 
 if TYPE_CHECKING:
@@ -63,19 +63,27 @@ AT_LEAST = {
     "model.patch_size": 1,
     "model.patch_size_t": 1,
 }
-SHARES = ("train.given_probability", "train.caption_dropout", "train.ema_decay")
+SHARES = (
+    "train.given_probability",
+    "train.caption_dropout",
+    "train.ema_decay",
+    "train.adam_b2",
+)
 ABOVE_ZERO = (
     "diffusion.beta_start",
     "diffusion.beta_end",
     "diffusion.snr_shift",
     "sample.fps",
     "train.clip_norm",
+    "train.adam_eps",
 )
 CHOICES = {
     "model.mask": MASKS,
     "model.attention": IMPLEMENTATIONS,
     "train.given_scenes": GIVEN_CHOICES,
     "train.optimizer": OPTIMIZERS,
+    "train.schedule": SCHEDULES,
+    "train.decayed": DECAYED,
 }
 # Field: the field that it must be a multiple of.
 MULTIPLES = {

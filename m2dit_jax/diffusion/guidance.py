@@ -1,5 +1,7 @@
 """Classifier-free guidance (arXiv 2207.12598) and the draw of given scenes in training."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +26,17 @@ def guidance_weights(
 
     Dynamic guidance (CogVideoX) is 1 + scale (1 - cos(pi x^5)) / 2 with x from 0 to 1 over the run.
     The reference has there (steps - timestep) / steps, far outside 0..1 (`as_reference`): its
-    scale jumps about, and only float64 can say where.
+    scale jumps about, and depends on the last bit of Python's float64 power and cosine.
     """
     if not dynamic:
         return np.full(len(timesteps), float(guidance_scale))
-    done = (steps - timesteps) / steps if as_reference else np.arange(len(timesteps)) / steps
-    return 1 + guidance_scale * (1 - np.cos(np.pi * done**5.0)) / 2
+    counts = steps - timesteps if as_reference else np.arange(len(timesteps))
+    return np.array(
+        [
+            1 + guidance_scale * (1 - math.cos(math.pi * (count / steps) ** 5.0)) / 2
+            for count in counts.tolist()
+        ]
+    )
 
 
 def draw_given(

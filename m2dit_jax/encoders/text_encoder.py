@@ -65,13 +65,18 @@ class T5Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "N T E"], position_bias: Float[Array, "1 H T T"]
     ) -> Float[Array, "N T E"]:
-        x = x + self.attention(self.norm1(x), position_bias)
-        hidden = self.norm2(x)
+        dtype = self.wo.kernel.dtype
+        x = x + self.attention(self.norm1(x).astype(dtype), position_bias)
+        hidden = self.norm2(x).astype(dtype)
         return x + self.wo(jax.nn.gelu(self.wi_0(hidden), approximate=True) * self.wi_1(hidden))
 
 
 class TextEncoder(nnx.Module):
-    """T5 v1.1 encoder; no attention mask, as in CogVideoX: padding is text like any other."""
+    """T5 v1.1 encoder; no attention mask, as in CogVideoX: padding is text like any other.
+
+    The dtype of matrix products is that of the parameters. The sum that runs through the blocks,
+    whose values grow large in T5, its norms and the softmax are in float32, and so is the result.
+    """
 
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -91,7 +96,7 @@ class TextEncoder(nnx.Module):
         self.final_norm = nnx.RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, rngs=rngs)
 
     def __call__(self, token_ids: Int[Array, "N T"]) -> Float[Array, "N T E"]:
-        x = self.embed(token_ids)
+        x = self.embed(token_ids).astype(jnp.float32)
         buckets = relative_position_buckets(
             token_ids.shape[1],
             self.config.relative_attention_num_buckets,

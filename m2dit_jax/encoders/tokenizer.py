@@ -87,6 +87,17 @@ def tokenize_prompts(
     return rows
 
 
+def pad_or_truncate(
+    tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int], length: int
+) -> Int32[np.ndarray, " {length}"]:
+    """Exactly `length` of a text's token ids, EOS included: a text too long keeps its EOS."""
+    row = np.full(length, tokenizer.pad_token_id, np.int32)
+    row[: len(ids)] = ids[:length]
+    if len(ids) > length:
+        row[-1] = tokenizer.eos_token_id
+    return row
+
+
 def _known_words(tokenizer: "PreTrainedTokenizerFast") -> str:
     """The end of an error message: all known words, if they are few."""
     words = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))

@@ -11,10 +11,20 @@ Params = Any
 FINAL_SHARE = 0.05  # of the learning rate, at the last step
 
 OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "constant")
+DECAYED = ("matrices", "all")
 
 
 def learning_rate_schedule(train: ConfigDict) -> optax.Schedule:
-    """From the number of finished steps to the learning rate of the next."""
+    """From the number of finished steps to the learning rate of the next: warm-up from 0, then
+    constant or a cosine. Raises ValueError for an unknown schedule.
+    """
+    if train.schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {train.schedule!r}; there are {SCHEDULES}")
+    if train.schedule == "constant":
+        warm_up = optax.linear_schedule(0.0, train.learning_rate, max(train.warmup_steps, 1))
+        constant = optax.constant_schedule(train.learning_rate)
+        return optax.join_schedules([warm_up, constant], [train.warmup_steps])
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=train.learning_rate,
@@ -31,17 +41,23 @@ def make_optimizer(train: ConfigDict, train_text_encoder: bool) -> optax.Gradien
     """
     if train.optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {train.optimizer!r}; there are {OPTIMIZERS}")
+    if train.decayed not in DECAYED:
+        raise ValueError(
+            f"unknown choice of decayed weights {train.decayed!r}; there are {DECAYED}"
+        )
     if train.optimizer == "muon":
         # consistent_rms gives Muon's updates the size of Adam's, so one learning rate fits both
         # (arXiv 2502.16982, section 2.2). Its own learning rate of -1 leaves the direction, uphill
         # as Adam's; its own weight decay would leave out the matrices that are Adam's.
         direction = muon(-1.0, muon_weight_dimension_numbers=_muon_dimensions, consistent_rms=0.2)
     else:
-        direction = optax.scale_by_adam(b2=0.99)
+        direction = optax.scale_by_adam(b2=train.adam_b2, eps=train.adam_eps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(train.clip_norm),
         direction,
-        optax.add_decayed_weights(train.weight_decay, _matrices),
+        optax.add_decayed_weights(
+            train.weight_decay, _matrices if train.decayed == "matrices" else None
+        ),
         optax.scale_by_learning_rate(learning_rate_schedule(train)),
     )
     if train_text_encoder:

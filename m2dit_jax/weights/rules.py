@@ -49,11 +49,20 @@ class Rule:
         """Whether the PyTorch tensors of this rule are stacked."""
         return bool(self._places(self.torch) - self._places(self.jax))
 
-    def match(self, torch_name: str) -> dict[str, str] | None:
-        """The numbers at the places of a PyTorch name; None if the rule is not about it."""
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[0-9]+)", re.escape(self.torch))
-        found = re.fullmatch(pattern, torch_name)
-        return None if found is None else found.groupdict()
+    def torch_names(self, jax_name: str, layers: int = 1) -> list[str] | None:
+        """The PyTorch tensors, in order, of our array; None if the rule is not about it.
+
+        `layers` counts those that are stacked, if any are.
+        """
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[0-9]+)", re.escape(self.jax))
+        found = re.fullmatch(pattern, jax_name)
+        if found is None:
+            return None
+        axes = self._places(self.torch) - self._places(self.jax)
+        return [
+            self.torch.format(**found.groupdict(), **dict.fromkeys(axes, layer))
+            for layer in range(layers if axes else 1)
+        ]
 
     @staticmethod
     def _places(name: str) -> set[str]:

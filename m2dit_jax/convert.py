@@ -1,0 +1,77 @@
+"""Converts weights, there and back: python -m m2dit_jax.convert --source=DIR --output=DIR"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.weights.conversion import DTYPES, Job, Plan, execute, make_plan
+from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
+from m2dit_jax.weights.progress import Progress
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2, after a message, if the user's input is wrong."""
+    flags = _parser().parse_args(argv)
+    prefer_available_platform()
+    started = time.perf_counter()
+    try:
+        plan = make_plan(flags.source, flags.output, flags.to, flags.dtype)
+        left_out = _left_out(plan)
+        left = plan.unfinished_jobs()
+        execute(plan, Progress(sum(job.nbytes for job in left)).add)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\ninterrupted; the same command goes on from {flags.output}.partial", file=sys.stderr
+        )
+        return 130
+
+    for job in plan.jobs:
+        print(_line(job) + ("" if job in left else " (written by an earlier run)"))
+    print("".join(f"{line}\n" for line in left_out), end="")
+    size = sum(job.nbytes for job in plan.jobs)
+    seconds = time.perf_counter() - started
+    print(f"{plan.output}: {plan.to} form, {_size(size)} of weights, {seconds:.1f} s")
+    return 0
+
+
+def _line(job: Job) -> str:
+    dtypes = sorted({str(leaf.dtype) for leaf in job.leaves.values()})
+    name = job.component.name or job.component.directory.name
+    return (
+        f"{name}: {len(job.parts)} tensors of PyTorch, {len(job.leaves)} arrays here, "
+        f"{_size(job.nbytes)}, {', '.join(dtypes)}"
+    )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"
+
+
+def _left_out(plan: Plan) -> list[str]:
+    return [f"{name}: not in {plan.source}, left out" for name in absent_networks(plan.source)] + [
+        f"{name}: no part of the model, left out" for name in unknown_networks(plan.source)
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m m2dit_jax.convert",
+        description="Converts a model folder, or the folder of one network, between the files of "
+        "diffusers (safetensors) and Orbax. All other files are copied.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--source", type=Path, required=True, help="model folder, in either form")
+    parser.add_argument("--output", type=Path, required=True, help="folder that does not exist yet")
+    parser.add_argument("--to", choices=FORMS, help="default: the form that the source is not in")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: as it is, and bitwise exact")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

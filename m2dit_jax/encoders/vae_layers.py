@@ -1,0 +1,183 @@
+"""The parts of the CogVideoX VAE: causal convolution, norms, residual block, resampling."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+_WINDOW = 3
+_PAST = _WINDOW - 1
+
+# For each causal convolution, in the order in which they run, the last frames that it saw.
+Cache = tuple[Float[Array, "B 2 _ _ _"], ...]
+
+# From a number of channels to a norm over them.
+MakeNorm = Callable[[int], Any]
+
+
+class Carry:
+    """What the causal convolutions of a network hand on from one chunk of frames to the next.
+
+    Lives during one pure function from (chunk, cache) to (result, new cache): the convolutions take
+    their part of the old cache in turn and leave their part of the new one. Without a cache the
+    chunk is the beginning of a video.
+    """
+
+    def __init__(self, cache: Cache | None):
+        self._past = None if cache is None else iter(cache)
+        self._seen: list[Array] = []
+
+    def extend(self, x: Float[Array, "B F H W C"]) -> Float[Array, "B F+2 H W C"]:
+        """`x` after the frames before it; the beginning has its own first frame before it."""
+        past = jnp.repeat(x[:, :1], _PAST, axis=1) if self._past is None else next(self._past)
+        x = jnp.concatenate([past, x], axis=1)
+        self._seen.append(x[:, -_PAST:])
+        return x
+
+    @property
+    def cache(self) -> Cache:
+        """What the next chunk needs."""
+        return tuple(self._seen)
+
+
+class Guide(NamedTuple):
+    """The latents that the decoder's layers look back at.
+
+    `first_apart`: the first frame of the chunk is not doubled in time, but the others are.
+    """
+
+    latents: Float[Array, "B F H W C"]
+    first_apart: bool
+
+
+class CausalConv(nnx.Module):
+    """3x3x3 convolution that sees this frame and the two before it; zeros around the picture."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+        shape = (_WINDOW, _WINDOW, _WINDOW, in_channels, out_channels)
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(out_channels))
+
+    def __call__(self, x: Float[Array, "B F H W C"], carry: Carry) -> Float[Array, "B F H W D"]:
+        batch, frames, *picture = x.shape
+        x = carry.extend(x)
+
+        # A 2-D convolution for each place of the window: on the CPU half the time of a 3-D one.
+        def convolve(place: int) -> Array:
+            return jax.lax.conv_general_dilated(
+                x[:, place : place + frames].reshape(batch * frames, *picture),
+                self.kernel[...][place],
+                window_strides=(1, 1),
+                padding="SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+        out = convolve(0) + convolve(1) + convolve(2) + self.bias[...]
+        return out.reshape(batch, frames, *out.shape[1:])
+
+
+def group_norm(channels: int, groups: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """GroupNorm with statistics, in float32, over the whole picture and all frames of the chunk."""
+    return nnx.GroupNorm(
+        channels, num_groups=groups, epsilon=epsilon, use_fast_variance=False, rngs=rngs
+    )
+
+
+class SpatialNorm(nnx.Module):
+    """GroupNorm, scaled and shifted by the latents at the same place (MoVQ, arXiv 2209.09002)."""
+
+    def __init__(self, channels: int, latent_channels: int, groups: int, *, rngs: nnx.Rngs):
+        self.norm_layer = group_norm(channels, groups, 1e-6, rngs=rngs)
+        self.conv_y = nnx.Linear(latent_channels, channels, rngs=rngs)
+        self.conv_b = nnx.Linear(latent_channels, channels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B F H W C"], guide: Guide) -> Float[Array, "B F H W C"]:
+        latents, first_apart = guide
+        # Per step of the latents' time; a lone first frame stays one frame.
+        time = max(x.shape[1] - first_apart, 1) // max(latents.shape[1] - first_apart, 1)
+        space = x.shape[2] // latents.shape[2]
+        # A pointwise layer can as well come before the enlargement, where it is far less work.
+        scale = enlarge(self.conv_y(latents), time, space, first_apart)
+        shift = enlarge(self.conv_b(latents), time, space, first_apart)
+        return self.norm_layer(x) * scale + shift
+
+
+class ResnetBlock(nnx.Module):
+    """Norm, SiLU and causal convolution, twice, with a residual."""
+
+    def __init__(self, in_channels: int, out_channels: int, make_norm: MakeNorm, *, rngs: nnx.Rngs):
+        self.norm1 = make_norm(in_channels)
+        self.conv1 = CausalConv(in_channels, out_channels, rngs=rngs)
+        self.norm2 = make_norm(out_channels)
+        self.conv2 = CausalConv(out_channels, out_channels, rngs=rngs)
+        narrows = in_channels != out_channels
+        self.conv_shortcut = nnx.Linear(in_channels, out_channels, rngs=rngs) if narrows else None
+
+    def __call__(
+        self, x: Float[Array, "B F H W C"], carry: Carry, *guide: Guide
+    ) -> Float[Array, "B F H W D"]:
+        """The decoder's norms take a `guide`, the encoder's none."""
+        hidden = self.conv1(jax.nn.silu(self.norm1(x, *guide)), carry)
+        hidden = self.conv2(jax.nn.silu(self.norm2(hidden, *guide)), carry)
+        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def resnet_blocks(
+    in_channels: int, out_channels: int, layers: int, make_norm: MakeNorm, *, rngs: nnx.Rngs
+) -> list[ResnetBlock]:
+    """Blocks to run one after the other."""
+    widths = [in_channels] + [out_channels] * layers
+    return [ResnetBlock(widths[i], widths[i + 1], make_norm, rngs=rngs) for i in range(layers)]
+
+
+class Downsample(nnx.Module):
+    """Halves height and width by a convolution; first, with `time`, pairs of frames by their mean.
+
+    An odd number of frames keeps its first one as it is.
+    """
+
+    def __init__(self, channels: int, time: bool, *, rngs: nnx.Rngs):
+        self.time = time
+        # The reference pads with zeros at the right and at the bottom only.
+        padding = ((0, 1), (0, 1))
+        self.conv = nnx.Conv(channels, channels, (3, 3), strides=2, padding=padding, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B F H W C"]) -> Float[Array, "B G h w C"]:
+        if self.time:
+            odd = x.shape[1] % 2
+            pairs = (x[:, odd::2] + x[:, odd + 1 :: 2]) / 2
+            x = jnp.concatenate([x[:, :odd], pairs], axis=1)
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Doubles height and width, and with `time` the frames: nearest neighbour, then convolution."""
+
+    def __init__(self, channels: int, time: bool, *, rngs: nnx.Rngs):
+        self.time = time
+        self.conv = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B F H W C"], first_apart: bool
+    ) -> Float[Array, "B G 2*H 2*W C"]:
+        x = self.conv(enlarge(x, 1, 2))
+        # The convolution knows no time: doubled frames need not be convolved twice.
+        return enlarge(x, 2, 1, first_apart) if self.time else x
+
+
+def enlarge(
+    x: Float[Array, "B F H W C"], time: int, space: int, first_apart: bool = False
+) -> Float[Array, "B G {space}*H {space}*W C"]:
+    """Nearest neighbour by whole factors; `first_apart`: not in time for the first frame."""
+    if first_apart and time > 1:
+        first, rest = enlarge(x[:, :1], 1, space), enlarge(x[:, 1:], time, space)
+        return jnp.concatenate([first, rest], axis=1)
+    batch, frames, height, width, channels = x.shape
+    x = jnp.broadcast_to(
+        x[:, :, None, :, None, :, None, :],
+        (batch, frames, time, height, space, width, space, channels),
+    )
+    return x.reshape(batch, frames * time, height * space, width * space, channels)

@@ -1,0 +1,187 @@
+"""Golden files of the networks: attention, transformer, VAE, text encoder."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from m2dit_jax.encoders.vae import sample_latents
+from m2dit_jax.model.attention import IMPLEMENTATIONS
+from m2dit_jax.model.layers import JointAttention
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import scene_mask
+from m2dit_jax.model.rope import rope_table
+from m2dit_jax.model.sincos import sincos_table
+from m2dit_jax.model.transformer import TransformerConfig
+from m2dit_jax.reference.golden import GoldenFile
+from m2dit_jax.reference.intermediates import named_values
+from m2dit_jax.reference.layout import (
+    channels_first,
+    channels_last,
+    from_scenes,
+    text_to_scenes,
+    to_scenes,
+)
+from m2dit_jax.reference.models import ReferenceModels
+
+ATTENTION_LIMIT = 5e-6
+TABLE_LIMIT = 1e-6
+LARGE_TABLE_LIMIT = 1e-5  # of positions beyond 1,000 patches, where float32 angles are coarse
+TEXT_LIMIT = 5e-5
+TRANSFORMER_LIMIT = 2e-5
+VAE_LIMIT = 3e-5
+
+
+def check_attention(file: GoldenFile, models: ReferenceModels) -> None:
+    """The joint attention of the first block, with every implementation, and its mask."""
+    layout = Layout(
+        scenes=file.number("num_scenes"),
+        text=file.number("text_len_per_scene"),
+        video=file.number("video_tokens_per_scene"),
+    )
+    model = models.pipeline("5b").transformer.model
+    first = jax.tree.map(lambda x: x[0], nnx.state(model.blocks.attention))
+    tokens = np.concatenate([file.input("encoder_hidden_states"), file.input("hidden_states")], 1)
+    rope = tuple(
+        np.concatenate([still((layout.text_tokens, table.shape[1]), np.float32), table])
+        for still, table in ((np.ones, file.input("rope_cos")), (np.zeros, file.input("rope_sin")))
+    )
+    file.expect("mask", scene_mask(layout), 0)
+    expected_text, expected_video = file.input("output_text"), file.input("output_video")
+    for implementation in IMPLEMENTATIONS:
+        attention: JointAttention = nnx.merge(nnx.graphdef(model.blocks.attention), first)
+        attention.implementation = implementation
+        out = attention(jnp.asarray(tokens), layout, jax.tree.map(jnp.asarray, rope))
+        text, video = out[:, : layout.text_tokens], out[:, layout.text_tokens :]
+        case = f"{file.name}:{implementation}"
+        file.add(f"{case} output_text", text, expected_text, ATTENTION_LIMIT)
+        file.add(f"{case} output_video", video, expected_video, ATTENTION_LIMIT)
+        file.add(f"{case} dense_output_f64", out, file.input("dense_output_f64"), ATTENTION_LIMIT)
+
+
+def check_transformer(file: GoldenFile, models: ReferenceModels) -> None:
+    """Forward passes: plain, with a scene that is generated (`output_clip`), intermediates."""
+    transformer = models.transformer_of(file.name.split("/")[-1].removesuffix(".npz"))
+    scenes = file.number("num_scenes")
+    latents = to_scenes(file.input("hidden_states"), scenes)
+    file.expect("latent_frames_per_scene", latents.shape[2], 0)
+    file.expect("max_text_seq_length", transformer.text_length, 0)
+    text_embeds = text_to_scenes(file.input("encoder_hidden_states"), scenes)
+    timestep = jnp.asarray(file.input("timestep"), jnp.int32)
+    same = jnp.broadcast_to(timestep[:, None], (len(timestep), scenes))
+    check_positions(file, transformer.config, latents.shape)
+
+    network = transformer.network
+    forward = jax.jit(lambda *args: nnx.merge(*network)(*args))
+    for array in file.arrays:
+        if found := re.fullmatch(r"output_clip(\d+)", array):
+            others = jnp.asarray(file.input("timestep_conditioning"), jnp.int32)[:, None]
+            generated = jnp.arange(scenes) == int(found[1])
+            out = forward(latents, text_embeds, jnp.where(generated, same, others))
+            file.expect(array, from_scenes(out), TRANSFORMER_LIMIT)
+        elif array == "output_normal":
+            file.expect(array, from_scenes(forward(latents, text_embeds, same)), TRANSFORMER_LIMIT)
+    if "output" in file:
+        values = named_values(transformer.model, latents, text_embeds, same)
+        file.expect("output", from_scenes(values[""][0]), TRANSFORMER_LIMIT)
+        _check_intermediates(file, values, scenes * text_embeds.shape[2])
+    elif "patch_embed_output" in file:
+        values = named_values(transformer.model, latents, text_embeds, same)
+        _check_intermediates(file, values, scenes * text_embeds.shape[2])
+
+
+def check_positions(file: GoldenFile, config: TransformerConfig, shape: tuple[int, ...]) -> None:
+    """Position tables that a file may have, for latents of shape [B S F H W C]."""
+    _, scenes, frames, height, width, _ = shape
+    grid = (
+        scenes * frames // config.patch_size_t,
+        height // config.patch_size,
+        width // config.patch_size,
+    )
+    if "rope_cos" in file:
+        base = None if config.base_grid is None else config.base_grid[1:]
+        cos, sin = rope_table(grid, config.head_dim, base)
+        limit = TABLE_LIMIT if max(grid) < 1_000 else LARGE_TABLE_LIMIT
+        file.expect("rope_cos", cos, limit)
+        file.expect("rope_sin", sin, limit)
+    if "pos_embedding_buffer" in file and config.base_grid is not None:
+        table = np.asarray(
+            sincos_table(
+                config.base_grid, config.width, config.spatial_scale, config.temporal_scale
+            )
+        )
+        text_rows = file.input("pos_embedding_buffer").shape[1] - len(table)
+        text = np.zeros((max(text_rows, 0), config.width))
+        file.expect("pos_embedding_buffer", np.concatenate([text, table])[None], TABLE_LIMIT)
+
+
+def _check_intermediates(
+    file: GoldenFile, values: dict[str, list[jax.Array]], text_tokens: int
+) -> None:
+    """All arrays that the transformer computes on its way; their names are PyTorch's modules'."""
+
+    def one_scene(x: jax.Array) -> jax.Array:  # all scenes have the same timestep
+        return x[:, 0]
+
+    def flat(x: jax.Array) -> jax.Array:  # scenes one after another
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    single = {
+        "time_proj": ("time_proj", one_scene),
+        "time_embedding": ("time_embedding", one_scene),
+        "patch_embed": ("patch_embed", flat),
+        "patch_embed_output": ("patch_embed", flat),
+        "norm_final": ("norm_final", flat),
+        "norm_out": ("norm_out", flat),
+        "proj_out": ("proj_out", flat),
+    }
+    in_block = {
+        "norm1_linear_out": ("modulation", lambda x: one_scene(x)),
+        "attn1_out_video": ("attention", lambda x: x[:, text_tokens:]),
+        "attn1_out_text": ("attention", lambda x: x[:, :text_tokens]),
+        "ff_out": ("mlp", flat),
+        "video": ("block", lambda x: x[:, text_tokens:]),
+        "text": ("block", lambda x: x[:, :text_tokens]),
+    }
+    for array in file.arrays:
+        block = re.fullmatch(r"block(\d+)_(\w+)", array)
+        if array in single:
+            name, view = single[array]
+            file.expect(array, view(values[name][0]), TRANSFORMER_LIMIT)
+        elif block and block[2] in in_block:
+            name, view = in_block[block[2]]
+            # Every block has two modulations, of which the golden files have the first.
+            index = int(block[1]) * (2 if name == "modulation" else 1)
+            file.expect(array, view(values[name][index]), TRANSFORMER_LIMIT)
+
+
+def check_vae_encode(file: GoldenFile, models: ReferenceModels) -> None:
+    """Moments of a video, and a draw with given noise."""
+    vae = models.pipeline_of(file.name.split("/")[-1].removesuffix(".npz")).vae
+    video = channels_last(file.input("video"))
+    file.expect("moments", channels_first(vae.encode_moments(video)), VAE_LIMIT)
+    mean, logvar = vae.encode(video)
+    file.expect("mean", channels_first(mean), VAE_LIMIT)
+    file.expect("logvar", channels_first(logvar), VAE_LIMIT)
+    sample = sample_latents(mean, logvar, channels_last(file.input("eps")))
+    file.expect("sample", channels_first(sample), VAE_LIMIT)
+
+
+def check_vae_decode(file: GoldenFile, models: ReferenceModels) -> None:
+    """Latents decoded with both rules of chunks."""
+    vae = models.pipeline_of(file.name.split("/")[-1].removesuffix(".npz")).vae
+    latents = channels_last(file.input("latents"))
+    for array, rule in (("video", "reference"), ("video_auto_split", "diffusers")):
+        file.expect(array, channels_first(vae.decode(latents, rule)), VAE_LIMIT)
+
+
+def check_text_encoder(file: GoldenFile, models: ReferenceModels) -> None:
+    """Token ids to states."""
+    network = models.pipeline("5b").text_encoder
+    encode = jax.jit(lambda ids: nnx.merge(*network)(ids))
+    for array in file.arrays:
+        if array.endswith("_last_hidden_state"):
+            ids = file.input(array.replace("_last_hidden_state", "_input_ids"))
+            file.expect(array, encode(jnp.asarray(ids, jnp.int32)), TEXT_LIMIT)

@@ -1,0 +1,182 @@
+"""A released model on disk: its configs, checked, and its networks, loaded one at a time."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+from m2dit_jax.encoders.text_encoder import TextEncoder
+from m2dit_jax.encoders.vae import CausalVae
+from m2dit_jax.model.transformer import M2DiT, TransformerConfig
+from m2dit_jax.weights.configs import (
+    noise_schedule,
+    sampler_name,
+    text_encoder_config,
+    transformer_config,
+    vae_config,
+)
+from m2dit_jax.weights.networks import NETWORKS, load_params
+
+if TYPE_CHECKING:
+    from transformers import T5Tokenizer
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class LoadedNetwork(NamedTuple):
+    """A loaded network; `nnx.merge(*network)` is the module."""
+
+    graphdef: nnx.GraphDef
+    params: Any
+
+
+class ReleasedModel:
+    """A folder in the layout of diffusers, as downloaded or as converted to Orbax.
+
+    The constructor reads and checks all configs and touches no weights. Raises ValueError, naming
+    the file, for what is missing or describes a model that does not exist here.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such folder")
+        transformer = read_json(path / "transformer/config.json")
+        scheduler = read_json(path / "scheduler/scheduler_config.json")
+        try:
+            self.transformer_config = transformer_config(transformer)
+            self.text_encoder_config = text_encoder_config(
+                read_json(path / "text_encoder/config.json")
+            )
+            self.vae_config = vae_config(read_json(path / "vae/config.json"))
+            self.schedule = noise_schedule(scheduler)
+            self.sampler = sampler_name(scheduler)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        self.text_length: int = transformer.get("max_text_seq_length", 226)
+        self.frames: int = transformer.get("sample_frames", 49)
+        side = self.vae_config.spatial_compression
+        self.height: int = transformer.get("sample_height", 60) * side
+        self.width: int = transformer.get("sample_width", 90) * side
+        self._check_fit()
+
+    def tokenizer(self) -> "T5Tokenizer":
+        """T5's tokenizer. Raises ValueError if its files are missing or damaged."""
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        from transformers import T5Tokenizer
+
+        folder = self.path / "tokenizer"
+        try:
+            return T5Tokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # transformers raises many kinds
+            raise ValueError(f"{folder}: not a T5 tokenizer ({error})") from error
+
+    def text_encoder(self, dtype: str | None = None) -> LoadedNetwork:
+        """The T5 encoder; `dtype` is one of DTYPES, None leaves the weights as they are."""
+        config = self.text_encoder_config
+        return _load(
+            self.path / "text_encoder",
+            "text_encoder",
+            lambda: TextEncoder(config, rngs=nnx.Rngs(0)),
+            dtype,
+        )
+
+    def transformer(self, dtype: str | None = None, scan: bool = True) -> LoadedNetwork:
+        """The transformer; without `scan` its blocks are unrolled."""
+        return load_transformer(self.path / "transformer", self.transformer_config, dtype, scan)
+
+    def vae(self, dtype: str | None = None) -> LoadedNetwork:
+        """The VAE."""
+        config = self.vae_config
+        return _load(self.path / "vae", "vae", lambda: CausalVae(config, rngs=nnx.Rngs(0)), dtype)
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Latent frames, rows, columns and channels of a scene of that many frames and pixels.
+
+        Raises ValueError, with the nearest sizes that work, if the model cannot make such a scene.
+        """
+        config = self.transformer_config
+        side = self.vae_config.spatial_compression
+        ratio = self.vae_config.temporal_compression_ratio
+        problems = []
+        for name, value in (("height", height), ("width", width)):
+            unit = side * config.patch_size
+            if value < 1 or value % unit:
+                problems.append(f"{name} {value} is not a multiple of {unit}, {_near(value, unit)}")
+        # Latent frames come in patches of patch_size_t, and L of them are ratio (L - 1) + 1 frames.
+        unit = ratio * config.patch_size_t
+        offset = 1 + ratio * (config.patch_size_t - 1)
+        if frames < 1 or (frames - offset) % unit:
+            near = _near(frames - offset, unit, offset)
+            problems.append(f"{frames} frames are not {unit}k + {offset}, {near}")
+        latent_frames = (frames - 1) // ratio + 1
+        if config.added_positions and config.base_grid is not None:
+            most = config.base_grid[0] * config.patch_size_t
+            if latent_frames > most:
+                problems.append(
+                    f"{frames} frames are more than the {ratio * (most - 1) + 1} per scene that "
+                    "the positions of this model reach"
+                )
+        if problems:
+            raise ValueError(f"{self.path}: " + "; ".join(problems))
+        return latent_frames, height // side, width // side, config.channels
+
+    def _check_fit(self) -> None:
+        """Raises ValueError if the networks do not fit each other."""
+        pairs = {
+            "text_embed_dim of transformer and d_model of text_encoder": (
+                self.transformer_config.text_dim,
+                self.text_encoder_config.d_model,
+            ),
+            "in_channels of transformer and latent_channels of vae": (
+                self.transformer_config.channels,
+                self.vae_config.latent_channels,
+            ),
+        }
+        for what, (one, other) in pairs.items():
+            if one != other:
+                raise ValueError(f"{self.path}: {what} differ: {one} and {other}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises ValueError if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "
+            "text_encoder/, tokenizer/ and scheduler/"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: needs a JSON object, found {type(content).__name__}")
+    return content
+
+
+def load_transformer(
+    path: Path, config: TransformerConfig, dtype: str | None = None, scan: bool = True
+) -> LoadedNetwork:
+    """The transformer in a folder of its own; without `scan` its blocks are unrolled."""
+    config = replace(config, scan=scan)
+    return _load(path, "transformer", lambda: M2DiT(config, rngs=nnx.Rngs(0)), dtype)
+
+
+def _load(
+    path: Path, network: str, make: Callable[[], nnx.Module], dtype: str | None
+) -> LoadedNetwork:
+    graphdef, abstract = nnx.split(nnx.eval_shape(make))
+    cast = None if dtype is None else DTYPES[dtype]
+    params = load_params(path, NETWORKS[network], nnx.to_pure_dict(abstract), cast)
+    return LoadedNetwork(graphdef, params)
+
+
+def _near(value: int, unit: int, offset: int = 0) -> str:
+    """The nearest numbers below and above that are unit k + offset."""
+    below = max(value // unit, 1 if offset == 0 else 0) * unit
+    return f"the nearest are {below + offset} and {below + unit + offset}"

@@ -1,0 +1,235 @@
+"""A model folder in its other form: planned and checked as a whole, then written resumably.
+
+Until all is written it lies in `<output>.partial/`, network by network: `unfinished/` is the one
+that is being written, `model/` holds those that are done, `plan.json` tells what they come from.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from m2dit_jax.weights.lazy import Leaf, Tensor
+from m2dit_jax.weights.mapping import Part, tensors_from_leaves
+from m2dit_jax.weights.model_folder import (
+    Component,
+    find_components,
+    form_of,
+    plain_files,
+    unknown_networks,
+)
+from m2dit_jax.weights.networks import NETWORKS, ORBAX, open_leaves, read_config
+from m2dit_jax.weights.orbax_files import write_orbax
+from m2dit_jax.weights.safetensors_files import write_safetensors
+
+DTYPES = {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+    "float32": np.dtype(np.float32),
+}
+MAX_SHARD_BYTES = 5_000_000_000  # as save_pretrained has long done
+_SLACK = 100_000_000  # bytes on the disk, for all that is no weights
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network: what it consists of, and what that is in PyTorch."""
+
+    component: Component
+    leaves: dict[str, Leaf]
+    parts: dict[str, Part]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its arrays, as they will be written."""
+        return sum(leaf.nbytes for leaf in self.leaves.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion that has been checked; `dtype` is a key of DTYPES, None keeps all dtypes."""
+
+    source: Path
+    output: Path
+    to: str
+    dtype: str | None
+    jobs: tuple[Job, ...]
+
+    @property
+    def partial(self) -> Path:
+        """Where it is written until it is whole."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
+    def unfinished_jobs(self) -> list[Job]:
+        """Those that no interrupted run of the same plan has written already."""
+        done = self.partial / "model"
+        resumes = _is_of(self)
+        return [
+            job
+            for job in self.jobs
+            if not (resumes and (done / job.component.name / "config.json").is_file())
+        ]
+
+
+def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> Plan:
+    """Looks at everything but the numbers. `to` is "orbax" or "diffusers", None the other form.
+
+    Raises ValueError, with all that does not fit in any of the networks.
+    """
+    components = find_components(source)
+    form = form_of(components)
+    other = "diffusers" if form == "orbax" else "orbax"
+    if to not in (None, other):
+        raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
+    if output.exists():
+        raise ValueError(f"{output}: exists; needs a folder that does not")
+    if output.absolute().resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{output}: must not lie in the source {source}")
+    jobs, problems = [], []
+    for component in components:
+        try:
+            jobs.append(_make_job(component, dtype))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return Plan(source, output, other, dtype, tuple(jobs))
+
+
+def execute(
+    plan: Plan, on_bytes: Callable[[int], None], max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Writes what an earlier run has not written yet; `on_bytes` is told what is done.
+
+    Raises ValueError if the disk is too small or the place is taken, or a file is damaged inside.
+    """
+    _clear_way(plan)
+    left = plan.unfinished_jobs()
+    _check_disk(plan, sum(job.nbytes for job in left))
+    plan.partial.mkdir(parents=True, exist_ok=True)
+    _description_file(plan).write_text(_description(plan))
+    model, unfinished = plan.partial / "model", plan.partial / "unfinished"
+    for job in left:
+        unfinished.mkdir()
+        _write_weights(plan, job, unfinished, on_bytes, max_shard_bytes)
+        _copy(job.component.directory, unfinished)
+        _name_dtype(plan, unfinished / "config.json")
+        (model / job.component.name).parent.mkdir(exist_ok=True)
+        unfinished.rename(model / job.component.name)
+    if plan.jobs[0].component.name:
+        _copy(plan.source, model, without={*NETWORKS, *unknown_networks(plan.source)})
+    model.rename(plan.output)
+    shutil.rmtree(plan.partial)
+
+
+def _make_job(component: Component, dtype: str | None) -> Job:
+    config = read_config(component.directory)
+    try:
+        abstract = component.network.abstract(config)
+    except ValueError as error:
+        raise ValueError(f"{component.directory / 'config.json'}: {error}") from error
+    target = None if dtype is None else DTYPES[dtype]
+    leaves = open_leaves(component.directory, component.network, abstract, target)
+    return Job(component, leaves, component.network.parts(config, abstract))
+
+
+def _write_weights(
+    plan: Plan,
+    job: Job,
+    directory: Path,
+    on_bytes: Callable[[int], None],
+    max_shard_bytes: int,
+) -> None:
+    leaves = {name: _counted(name, leaf, on_bytes) for name, leaf in job.leaves.items()}
+    if plan.to == "orbax":
+        write_orbax(directory / ORBAX, leaves)
+    else:
+        tensors = tensors_from_leaves(job.parts, leaves)
+        write_safetensors(directory, job.component.network.stem, tensors, max_shard_bytes)
+
+
+def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], None]) -> Leaf:
+    def read(piece: Tensor) -> np.ndarray:
+        try:
+            values = piece.read()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        on_bytes(piece.nbytes)
+        return values
+
+    return replace(
+        leaf, pieces=tuple(replace(piece, read=partial(read, piece)) for piece in leaf.pieces)
+    )
+
+
+def _copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
+    for path in plain_files(source, without):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target / path)
+
+
+def _name_dtype(plan: Plan, path: Path) -> None:
+    """transformers notes the dtype of the weights and loads them in it."""
+    config = json.loads(path.read_text())
+    keys = [key for key in ("torch_dtype", "dtype") if key in config]
+    if plan.dtype is not None and any(config[key] != plan.dtype for key in keys):
+        config |= dict.fromkeys(keys, plan.dtype)
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+# --- what an interrupted run has left
+
+
+def _description_file(plan: Plan) -> Path:
+    return plan.partial / "plan.json"
+
+
+def _description(plan: Plan) -> str:
+    """Of all that the result depends on; the source's files by size and time of change."""
+    files = {}
+    for job in plan.jobs:
+        for path in sorted(job.component.directory.rglob("*")):
+            if path.is_file():
+                stat = path.stat()
+                files[str(path.relative_to(plan.source))] = [stat.st_size, stat.st_mtime_ns]
+    what: dict[str, Any] = {
+        "source": str(plan.source.resolve()),
+        "to": plan.to,
+        "dtype": plan.dtype,
+        "files": files,
+    }
+    return json.dumps(what, indent=1)
+
+
+def _is_of(plan: Plan) -> bool:
+    path = _description_file(plan)
+    return path.is_file() and path.read_text() == _description(plan)
+
+
+def _clear_way(plan: Plan) -> None:
+    """Keeps finished networks of the same plan; deletes what is unfinished or of another plan."""
+    if not plan.partial.exists():
+        return
+    if _is_of(plan):
+        shutil.rmtree(plan.partial / "unfinished", ignore_errors=True)
+    elif _description_file(plan).is_file() or not any(plan.partial.iterdir()):
+        shutil.rmtree(plan.partial)
+    else:
+        raise ValueError(f"{plan.partial}: is in the way; needs a name that is free for a while")
+
+
+def _check_disk(plan: Plan, nbytes: int) -> None:
+    place = plan.partial.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < nbytes + _SLACK:
+        raise ValueError(
+            f"{plan.output}: needs {(nbytes + _SLACK) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        )

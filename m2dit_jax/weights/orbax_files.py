@@ -1,0 +1,137 @@
+"""Orbax checkpoints of parameters, written and read piece by piece.
+
+Any Orbax reads them (`ocp.StandardCheckpointer().restore(path)`), as NumPy arrays unless it is
+told otherwise.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from orbax.checkpoint import future
+
+from m2dit_jax.weights.lazy import Leaf, Tensor
+from m2dit_jax.weights.mapping import Shape, check_shapes, flatten
+
+_IN_FLIGHT = 2  # pieces: one is compressed and written while the next is read
+
+
+class _LeafHandler(ocp.type_handlers.NumpyHandler):
+    """Writes leaves as if they were NumPy arrays, but never holds more than a few pieces."""
+
+    async def serialize(self, values: Sequence[Any], infos, args=None):
+        return [future.CommitFutureAwaitingContractedSignals(self._write_all(values, infos))]
+
+    async def _write_all(
+        self, leaves: Sequence[Leaf], infos: Sequence[ocp.type_handlers.ParamInfo]
+    ) -> None:
+        writing: list[ts.WriteFutures] = []
+        for leaf, info in zip(leaves, infos, strict=True):
+            await info.await_path_creation()
+            store = await ts.open(_write_spec(leaf, info), create=True, context=info.ts_context)
+            for layer, piece in enumerate(leaf.pieces):
+                place = store[layer] if leaf.stacked else store
+                writing.append(
+                    place.write(piece.read(), can_reference_source_data_indefinitely=True)
+                )
+                if len(writing) > _IN_FLIGHT:
+                    await writing.pop(0)
+        for write in writing:
+            await write
+
+
+def write_orbax(path: Path, leaves: Mapping[str, Leaf]) -> None:
+    """Writes leaves, given by their dotted names, as a checkpoint at `path`, which must not exist.
+
+    The chunks are single layers. What is there before all is written has another name.
+    """
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (Leaf, _LeafHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(_nested(leaves)))
+
+
+def open_orbax(
+    path: Path, shapes: Mapping[str, Shape], stacked: Collection[str]
+) -> dict[str, Leaf]:
+    """The leaves, with these names and shapes, of a checkpoint; those in `stacked` by layers.
+
+    Reads metadata only. Raises ValueError if it is damaged, or with all names that are missing,
+    unexpected or of another shape.
+    """
+    with _damage_named(path):
+        handler: Any = ocp.PyTreeCheckpointHandler()
+        metadata = flatten(handler.metadata(path.absolute()).tree)
+        use_zarr3 = json.loads((path / "_METADATA").read_text()).get("use_zarr3", False)
+        found = {name: tuple(array.shape) for name, array in metadata.items()}
+    check_shapes(found, shapes)
+    context = ts.Context()  # one for all, so that the index of the checkpoint is read once
+    leaves = {}
+    for name, shape in shapes.items():
+        spec = {
+            "driver": "zarr3" if use_zarr3 else "zarr",
+            "kvstore": {
+                "driver": "ocdbt",
+                "base": f"file://{path.absolute()}/",
+                "path": f"{name}/",
+            },
+        }
+        read = partial(_read, path, spec, context)
+        dtype = np.dtype(metadata[name].dtype)
+        if name in stacked:
+            pieces = [Tensor(shape[1:], dtype, partial(read, layer)) for layer in range(shape[0])]
+            leaves[name] = Leaf(tuple(pieces), stacked=True)
+        else:
+            leaves[name] = Leaf((Tensor(shape, dtype, partial(read, None)),), stacked=False)
+    return leaves
+
+
+def _write_spec(leaf: Leaf, info: ocp.type_handlers.ParamInfo) -> ts.Spec:
+    """Orbax's own description of the array, in chunks of one layer."""
+    chunk = (1, *leaf.shape[1:]) if leaf.stacked else leaf.shape
+    spec = ocp.type_handlers.get_json_tspec_write(
+        info,
+        use_ocdbt=True,
+        global_shape=leaf.shape,
+        local_shape=chunk,
+        dtype=leaf.dtype,
+        process_index=jax.process_index(),
+    )
+    return ts.Spec(spec)
+
+
+def _read(path: Path, spec: dict[str, Any], context: ts.Context, layer: int | None) -> np.ndarray:
+    with _damage_named(path):
+        store = ts.open(spec, open=True, read=True, context=context).result()
+        return (store if layer is None else store[layer]).read().result()
+
+
+def _nested(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *above, last = name.split(".")
+        node = tree
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise just that for files cut short
+        first_line = (str(error) or repr(error)).splitlines()[0][:300]
+        raise ValueError(
+            f"{path}: needs a whole Orbax checkpoint ({first_line}); convert or copy it again"
+        ) from error

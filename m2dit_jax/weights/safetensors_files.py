@@ -1,0 +1,213 @@
+"""Networks in safetensors files, as diffusers and transformers name them; one tensor at a time.
+
+The format: the length of the header (8 bytes), the header as JSON (dtype, shape and place of every
+tensor), then the numbers, all little-endian. Files are read by offset rather than mapped, since
+the pages of a mapping count as memory of the process; and written tensor by tensor, for which the
+safetensors package would need the whole file in memory.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from m2dit_jax.weights.lazy import Tensor
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+STEMS = ("diffusion_pytorch_model", "model")  # of diffusers, of transformers
+_NAME_OF_DTYPE = {dtype: name for name, dtype in DTYPES.items()}
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_MAX_HEADER = 100_000_000  # bytes, as in the safetensors package
+
+
+def has_safetensors(directory: Path) -> bool:
+    """Whether there is a file of weights, or an index of some, whatever its name."""
+    return any(directory.glob("*.safetensors")) or any(directory.glob("*.safetensors.index.json"))
+
+
+def is_weights_file(path: Path) -> bool:
+    """Whether a file holds weights in a form of PyTorch's, or is an index of such files."""
+    return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(".index.json")
+
+
+def open_safetensors(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a network by name, from one file or from the shards of an index.
+
+    Only headers are read. Raises ValueError if files are missing or damaged, or contradict the
+    index.
+    """
+    files = [directory / f"{stem}.safetensors" for stem in STEMS]
+    indices = [directory / f"{stem}.safetensors.index.json" for stem in STEMS]
+    found = [path for path in files + indices if path.is_file()]
+    if len(found) > 1:
+        raise ValueError(
+            f"{directory}: needs one file of weights or one index, found "
+            f"{' and '.join(path.name for path in found)}; delete those that are not meant"
+        )
+    if not found:
+        raise ValueError(_no_weights(directory))
+    return _open_shards(found[0]) if found[0] in indices else _open_file(found[0])
+
+
+def write_safetensors(
+    directory: Path, stem: str, tensors: Mapping[str, Tensor], max_shard_bytes: int
+) -> None:
+    """Writes one file or, if that would be larger than `max_shard_bytes`, shards and an index."""
+    shards = list(_shards(tensors, max_shard_bytes))
+    if len(shards) == 1:
+        _write_file(directory / f"{stem}.safetensors", shards[0])
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
+        _write_file(directory / name, shard)
+        weight_map |= dict.fromkeys(shard, name)
+    index = {
+        "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    text = json.dumps(index, indent=2) + "\n"
+    (directory / f"{stem}.safetensors.index.json").write_text(text)
+
+
+# --- reading
+
+
+def _no_weights(directory: Path) -> str:
+    needed = " or ".join(f"{stem}.safetensors" for stem in STEMS)
+    others = sorted(path.name for path in directory.glob("*") if is_weights_file(path))
+    message = f"{directory}: needs {needed} (or shards with {STEMS[0]}.safetensors.index.json)"
+    if not others:
+        return f"{message}, found no weights"
+    message += f", found only {', '.join(others[:5])}"
+    if any(name.endswith(_PICKLED) for name in others):
+        message += (
+            "; pickled files can run any code and are not read: download the safetensors files, "
+            "or load the model in PyTorch and call save_pretrained(..., safe_serialization=True)"
+        )
+    return message
+
+
+def _open_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        weight_map = json.loads(index.read_text())["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{index}: needs JSON with a "weight_map" from names to files ({error!r})'
+        ) from error
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise ValueError(f"{index}: shards must lie beside it, found {outside[0]!r}")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{index.parent}: lacks {len(missing)} of the {len(names)} shards that {index.name} "
+            f"names: {', '.join(missing[:5])}; download them"
+        )
+    tensors: dict[str, Tensor] = {}
+    for shard in names:
+        held = _open_file(index.parent / shard)
+        twice = sorted(tensors.keys() & held.keys())
+        if twice:
+            raise ValueError(
+                f"{index.parent / shard}: holds {twice[0]} and {len(twice) - 1} more that another "
+                "shard holds too; every tensor must be in one shard"
+            )
+        absent = sorted(key for key in weight_map.keys() - held.keys() if weight_map[key] == shard)
+        if absent:
+            raise ValueError(
+                f"{index.parent / shard}: lacks {absent[0]} and {len(absent) - 1} more that "
+                f"{index.name} says it holds; the index and the shards must be of one model"
+            )
+        tensors |= held
+    return tensors
+
+
+def _open_file(path: Path) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _MAX_HEADER):
+            raise _damaged(path, f"a header of {length} bytes in a file of {size}")
+        raw = file.read(length)
+    start = 8 + length
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        tensors = {name: _tensor(path, name, start, entry) for name, entry in header.items()}
+        end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"its header is not what it should be: {error!r}") from error
+    if size != end:
+        raise _damaged(path, f"has {size} bytes, its header says {end}")
+    return tensors
+
+
+def _tensor(path: Path, name: str, start: int, entry: Mapping[str, Any]) -> Tensor:
+    if entry["dtype"] not in DTYPES:
+        raise ValueError(
+            f"{path}: {name} has the dtype {entry['dtype']}, needs one of {', '.join(DTYPES)}"
+        )
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+        raise _damaged(path, f"{name} of the shape {shape} has {end - begin} bytes")
+    return Tensor(shape, dtype, partial(_read, path, start + begin, shape, dtype))
+
+
+def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.fromfile(path, np.uint8, size, offset=offset)
+    if raw.size != size:
+        raise _damaged(path, "it became shorter while it was read")
+    return raw.view(dtype).reshape(shape)
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path}: damaged or cut short ({why}); download or copy it again")
+
+
+# --- writing
+
+
+def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[dict[str, Tensor]]:
+    # the order of the safetensors package: large dtypes first, which keeps every tensor aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name in names:
+        if shard and size + tensors[name].nbytes > max_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensors[name]
+        size += tensors[name].nbytes
+    yield shard
+
+
+def _write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # without it transformers refuses
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _NAME_OF_DTYPE[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor.read()).view(np.uint8).data)
