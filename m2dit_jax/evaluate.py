@@ -44,7 +44,9 @@ def _evaluate(flags: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
         config, params, step = load_for_sampling(flags.checkpoint)
         recipe = build_recipe(config)
-        sampler = StorySampler(recipe, flags.steps or config.sample.steps)
+        sampler = StorySampler(recipe)
+        if flags.steps is not None:
+            recipe.schedule.check_steps(flags.steps)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -59,6 +61,7 @@ def _evaluate(flags: argparse.Namespace) -> int:
             num_stories=flags.stories,
             extension=task == "extension",
             seed=flags.seed,
+            steps=flags.steps,
             guidance_scale=flags.guidance_scale,
             sampler=sampler,
             progress=progress,

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.diffusion.generate import Latents, StepResult, Story, denoise_step
 from m2dit_jax.diffusion.samplers import SamplingSteps
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.vae import CausalVae, sample_latents
 from m2dit_jax.released import LoadedNetwork
 
@@ -34,18 +33,6 @@ def encode_clips(
 ) -> Float[Array, "N f h w C"]:
     """The transformer's latents of clips with values in -1..1: scaled draws from the posterior."""
     return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
-
-
-def noise_given(
-    schedule: NoiseSchedule,
-    latents: Float[Array, "B S F H W C"],
-    noise: Float[Array, "B S F H W C"],
-) -> Float[Array, "B S F H W C"]:
-    """Given latents with the noise of timestep 0, as the reference gives them when it extends.
-
-    In training, also the reference's, they are clean.
-    """
-    return schedule.add_noise(latents, noise, jnp.zeros(latents.shape[:2], jnp.int32))
 
 
 @partial(jax.jit, static_argnums=0)

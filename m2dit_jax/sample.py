@@ -8,9 +8,16 @@ from pathlib import Path
 
 from m2dit_jax import sampling
 from m2dit_jax.devices import prefer_available_platform
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.diffusion.samplers import SAMPLERS
+from m2dit_jax.released import DTYPES
+from m2dit_jax.released_stories import ReleasedStories, is_released
 from m2dit_jax.storyboard import override, read_storyboard
-from m2dit_jax.training.checkpoints import load_config, load_for_sampling
+from m2dit_jax.trained_stories import TrainedStories
+
+OVERRIDES = (
+    *("seed", "frames", "height", "width", "fps", "sampler", "steps", "guidance_scale"),
+    *("dynamic_guidance", "as_reference", "noise_given"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,28 +28,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # From the cheapest check to the dearest; the weights come last.
         storyboard = override(
-            read_storyboard(flags.storyboard),
-            seed=flags.seed,
-            steps=flags.steps,
-            guidance_scale=flags.guidance_scale,
+            read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
         )
         sampling.check_output(storyboard, flags.output)
-        recipe = build_recipe(load_config(flags.checkpoint))
-        plan = sampling.plan_story(storyboard, recipe)
+        maker = _open_checkpoint(flags.checkpoint, flags.dtype)
+        plan = sampling.plan_story(storyboard, maker)
         flags.output.mkdir(parents=True, exist_ok=True)
-        config, params, step = load_for_sampling(flags.checkpoint)
+        for note in plan.notes:
+            print(note, file=sys.stderr)
+        video = maker.make(plan, flags.output)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is finished", file=sys.stderr)
+        return 130
 
-    video = sampling.sample_story(plan, params)
-    provenance = sampling.Provenance(flags.checkpoint, step, config)
-    digest = sampling.write_story(flags.output, plan, video, provenance)
+    digest = sampling.write_story(flags.output, plan, video, maker.provenance())
     names = sorted(path.name for path in flags.output.iterdir())
     print(f"{flags.output}: {', '.join(names)}")
-    print(f"{len(video)} scenes, {sum(storyboard.given)} of them given, checkpoint of step {step}")
+    print(f"{len(video)} scenes, {sum(storyboard.given)} of them given")
     print(f"{time.perf_counter() - started:.1f} s, frames sha256 {digest}")
     return 0
+
+
+def _open_checkpoint(path: Path, dtype: str | None) -> sampling.StoryMaker:
+    """Raises ValueError if it is neither a workdir nor the folder of a released model."""
+    if is_released(path):
+        return ReleasedStories(path, dtype)
+    if dtype is not None:
+        raise ValueError(f"--dtype={dtype}: only for released models, {path} is none")
+    return TrainedStories(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,12 +67,32 @@ def _parser() -> argparse.ArgumentParser:
         description="Generates the scenes of a storyboard that have no video.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="workdir of a training run, or folder of a released model, as it is or converted",
+    )
     parser.add_argument("--storyboard", required=True, help="YAML or JSON file")
     parser.add_argument("--output", type=Path, required=True, help="folder, made if need be")
-    parser.add_argument("--seed", type=int, help="instead of the storyboard's")
-    parser.add_argument("--steps", type=int, help="DDIM steps, instead of the storyboard's")
-    parser.add_argument("--guidance_scale", type=float, help="instead of the storyboard's")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of a released model's weights; default: as they are"
+    )
+    settings = parser.add_argument_group("instead of the storyboard's, or of the model's default")
+    settings.add_argument("--seed", type=int)
+    settings.add_argument("--frames", type=int, help="of a scene")
+    settings.add_argument("--height", type=int, help="in pixels")
+    settings.add_argument("--width", type=int, help="in pixels")
+    settings.add_argument("--fps", type=float)
+    settings.add_argument("--sampler", help=", ".join(SAMPLERS))
+    settings.add_argument("--steps", type=int)
+    settings.add_argument("--guidance_scale", type=float, help="1 is no guidance")
+    yes_or_no = argparse.BooleanOptionalAction
+    settings.add_argument("--dynamic_guidance", action=yes_or_no, help="grows over the steps")
+    settings.add_argument("--as_reference", action=yes_or_no, help="with the reference's defects")
+    settings.add_argument(
+        "--noise_given", action=yes_or_no, help="given scenes get the noise of timestep 0"
+    )
     return parser
 
 

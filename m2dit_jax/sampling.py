@@ -5,18 +5,20 @@ wrong with the user's input comes out within seconds.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from ml_collections import ConfigDict
 
 import m2dit_jax
+from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.evaluation.report import write_json
 from m2dit_jax.media import (
     VideoError,
@@ -27,8 +29,6 @@ from m2dit_jax.media import (
     write_gif,
     write_mp4,
 )
-from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler
 from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
 
 # The videos that write_story writes or, as scenes of an older and longer story, removes.
@@ -36,35 +36,81 @@ _OWN_VIDEO = re.compile(r"story\.(mp4|gif)|scene_[0-9]+\.mp4")
 
 
 @dataclass(frozen=True)
-class StoryPlan:
-    """A checked storyboard with what it leaves to the config, and its given clips.
+class SamplingSettings:
+    """What a storyboard may leave to the model."""
 
-    `clips` have the model's frames and size; they are black for the scenes to generate.
-    """
-
-    storyboard: Storyboard
+    frames: int
+    height: int
+    width: int
+    fps: float
+    sampler: str
     steps: int
     guidance_scale: float
-    fps: float
-    clips: UInt8[np.ndarray, "S F H W 3"]
-    sampler: StorySampler
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The content of a storyboard file that leaves nothing to the config."""
-        return storyboard_to_mapping(self.storyboard) | {
-            "steps": self.steps,
-            "guidance_scale": self.guidance_scale,
-            "fps": self.fps,
-        }
+
+@runtime_checkable
+class StoryMaker(Protocol):
+    """A model as sampling sees it: one that was trained here, or a released one."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        ...
+
+    @property
+    def defaults(self) -> SamplingSettings:
+        """For what a storyboard leaves to the model."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the defaults are written."""
+        ...
+
+    def check_size(self, frames: int, height: int, width: int) -> None:
+        """Raises ValueError, with sizes that work, if it cannot make such scenes."""
+        ...
+
+    def check_prompt(self, prompt: str) -> str:
+        """What the user should know about a prompt, or "". Raises ValueError if it cannot be."""
+        ...
+
+    def make(self, plan: "StoryPlan", folder: Path) -> UInt8[np.ndarray, "S F H W 3"]:
+        """All scenes of the plan; the given ones are its clips, unchanged."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights came from, fit for JSON."""
+        ...
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where the weights of a story came from."""
+class StoryPlan:
+    """A checked storyboard, what it says or leaves to the model, and its given clips.
 
-    checkpoint: Path
-    step: int
-    config: ConfigDict
+    `clips` have the size of the scenes; they are black for the scenes to generate. `notes` are
+    what the user should know before a long run.
+    """
+
+    storyboard: Storyboard
+    settings: SamplingSettings
+    clips: UInt8[np.ndarray, "S F H W 3"]
+    notes: tuple[str, ...]
+
+    def table(self, schedule: NoiseSchedule) -> SamplingSteps:
+        """The table of the sampling run."""
+        return sampling_steps(
+            schedule,
+            self.settings.sampler,
+            self.settings.steps,
+            self.settings.guidance_scale,
+            self.storyboard.dynamic_guidance,
+            self.storyboard.as_reference,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The content of a storyboard file that leaves nothing to the model."""
+        return storyboard_to_mapping(self.storyboard) | vars(self.settings)
 
 
 def check_output(storyboard: Storyboard, folder: Path) -> None:
@@ -79,73 +125,59 @@ def check_output(storyboard: Storyboard, folder: Path) -> None:
         raise StoryboardError("\n".join(problems))
 
 
-def plan_story(storyboard: Storyboard, recipe: Recipe) -> StoryPlan:
+def plan_story(storyboard: Storyboard, maker: StoryMaker) -> StoryPlan:
     """Checks the storyboard against the model and reads its clips.
 
     Raises StoryboardError with every problem: prompts that the model's tokenizer cannot take, clips
-    that are too short or damaged, more steps than the model's schedule has.
+    that are too short or damaged, sizes that the model cannot make, more steps than its schedule
+    has.
     """
-    defaults, data = recipe.config.sample, recipe.config.data
-    problems = _prompt_problems(storyboard, recipe)
+    problems, notes = _check_prompts(storyboard, maker)
+    settings = _filled_in(storyboard, maker.defaults)
+    frames, height, width = settings.frames, settings.height, settings.width
 
-    clips = [np.zeros((data.frames, data.size, data.size, 3), np.uint8)] * len(storyboard.scenes)
-    for i, scene in enumerate(storyboard.scenes):
-        if scene.video is not None:
-            try:
-                clips[i] = read_clip(scene.video, data.frames, data.size, data.size)
-            except VideoError as error:
-                problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
+    def place(*fields: str) -> str:
+        """Where the values were written: in the storyboard, on the command line, in the model."""
+        found = [storyboard.places[field] for field in fields if field in storyboard.places]
+        return ", ".join(found) or f"{maker.source}.{fields[0]}"
 
-    if storyboard.steps is None:
-        steps, place = defaults.steps, "config.sample.steps"
-    else:
-        steps, place = storyboard.steps, storyboard.place("steps")
-    try:
-        recipe.schedule.check_steps(steps)
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
-
+    size_is_possible = _checked(
+        problems,
+        place("frames", "height", "width"),
+        lambda: maker.check_size(frames, height, width),
+    )
+    clips = [np.zeros((frames, height, width, 3), np.uint8)] * len(storyboard.scenes)
+    if size_is_possible:
+        for i, scene in enumerate(storyboard.scenes):
+            if scene.video is not None:
+                try:
+                    clips[i] = read_clip(scene.video, frames, height, width)
+                except VideoError as error:
+                    problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
+    _checked(problems, place("steps"), lambda: maker.schedule.check_steps(settings.steps))
     if problems:
         raise StoryboardError("\n".join(problems))
-    scale = storyboard.guidance_scale
-    return StoryPlan(
-        storyboard,
-        steps=steps,
-        guidance_scale=float(defaults.guidance_scale if scale is None else scale),
-        fps=float(defaults.fps if storyboard.fps is None else storyboard.fps),
-        clips=np.stack(clips),
-        sampler=StorySampler(recipe, steps),
-    )
-
-
-def sample_story(plan: StoryPlan, params: Params) -> UInt8[np.ndarray, "S F H W 3"]:
-    """All scenes of the story; the given ones are the plan's clips, unchanged."""
-    return plan.sampler.sample(
-        params,
-        jax.random.key(plan.storyboard.seed)[None],
-        plan.clips[None],
-        np.array([plan.storyboard.given]),
-        [[scene.prompt for scene in plan.storyboard.scenes]],
-        plan.guidance_scale,
-        plan.storyboard.negative_prompt,
-    )[0]
+    return StoryPlan(storyboard, settings, np.stack(clips), tuple(notes))
 
 
 def write_story(
-    folder: Path, plan: StoryPlan, video: UInt8[np.ndarray, "S F H W 3"], provenance: Provenance
+    folder: Path,
+    plan: StoryPlan,
+    video: UInt8[np.ndarray, "S F H W 3"],
+    provenance: dict[str, Any],
 ) -> str:
     """Writes all files of a story into the folder and returns the digest of its frames.
 
     Each file replaces an older one only when it is whole; story.json, which names them, comes last.
     """
-    given = plan.storyboard.given
+    given, fps = plan.storyboard.given, plan.settings.fps
     prompts = [scene.prompt for scene in plan.storyboard.scenes]
     story_name, *scene_names = _video_names(len(prompts))
     frames = video.reshape(-1, *video.shape[2:])
-    write_mp4(folder / story_name, frames, plan.fps)
-    write_gif(folder / "story.gif", frames, plan.fps)
+    write_mp4(folder / story_name, frames, fps)
+    write_gif(folder / "story.gif", frames, fps)
     for name, scene in zip(scene_names, video, strict=True):
-        write_mp4(folder / name, scene, plan.fps)
+        write_mp4(folder / name, scene, fps)
     with whole_file(folder / "contact_sheet.png") as part:
         contact_sheet(video, prompts, given).save(part, format="PNG")
     if (folder / "story.json").exists():
@@ -162,8 +194,7 @@ def write_story(
             "storyboard": plan.to_mapping(),
             "frames_sha256": digest,
             "scenes": scenes,
-            "checkpoint": {"path": str(provenance.checkpoint.absolute()), "step": provenance.step},
-            "config": provenance.config.to_dict(),
+            **provenance,
             "versions": {
                 "m2dit_jax": m2dit_jax.__version__,
                 "jax": jax.__version__,
@@ -174,6 +205,22 @@ def write_story(
     return digest
 
 
+def _filled_in(storyboard: Storyboard, defaults: SamplingSettings) -> SamplingSettings:
+    """The model's defaults where the storyboard says nothing."""
+    said = {name: getattr(storyboard, name) for name in vars(defaults)}
+    return replace(defaults, **{name: value for name, value in said.items() if value is not None})
+
+
+def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool:
+    """Whether a check passes; else the problem is added."""
+    try:
+        check()
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return False
+    return True
+
+
 def _is_own_video(video: Path, folder: Path) -> bool:
     # A link counts both as the link, which would be replaced, and as the file that it leads to.
     return any(
@@ -182,17 +229,19 @@ def _is_own_video(video: Path, folder: Path) -> bool:
     )
 
 
-def _prompt_problems(storyboard: Storyboard, recipe: Recipe) -> list[str]:
-    """A line for each prompt that the tokenizer cannot take."""
+def _check_prompts(storyboard: Storyboard, maker: StoryMaker) -> tuple[list[str], list[str]]:
+    """A line for each prompt that the tokenizer cannot take, and for each that it changes."""
     prompts = {f"scenes[{i}].prompt": s.prompt for i, s in enumerate(storyboard.scenes)}
     prompts["negative_prompt"] = storyboard.negative_prompt
-    problems = []
+    problems, notes = [], []
     for field, prompt in prompts.items():
         try:
-            recipe.tokenize([prompt])
+            note = maker.check_prompt(prompt)
         except ValueError as error:
             problems.append(f"{storyboard.place(field)}: {error}")
-    return problems
+        else:
+            notes += [f"{storyboard.place(field)}: {note}"] if note else []
+    return problems, notes
 
 
 def _video_names(num_scenes: int) -> list[str]:

@@ -21,13 +21,17 @@ from typing import Any
 
 import yaml
 
+from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.media import VideoError, check_clip
 
 MAX_FILE_BYTES = 1_000_000
 MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
 MIN_FPS, MAX_FPS = 0.1, 240.0
 
-STORYBOARD_KEYS = ("scenes", "seed", "steps", "guidance_scale", "negative_prompt", "fps")
+STORYBOARD_KEYS = (
+    *("scenes", "seed", "negative_prompt", "fps", "frames", "height", "width"),
+    *("sampler", "steps", "guidance_scale", "dynamic_guidance", "as_reference", "noise_given"),
+)
 SCENE_KEYS = ("prompt", "video")
 
 
@@ -47,16 +51,27 @@ class StoryScene:
 class Storyboard:
     """A story to generate. None stands for the model's own default, filled in later.
 
-    `guidance_scale` 1 is no guidance; `fps` is in frames per second. `places` says where the values
-    were written, for errors that only the model brings to light: "story.yaml:3: steps", "--steps".
+    `frames` are those of a scene, `height` and `width` pixels, `fps` frames per second.
+    `guidance_scale` 1 is no guidance, `dynamic_guidance` lets it grow over the steps.
+    `as_reference` samples with the reference's defects (`diffusion.samplers`), `noise_given` gives
+    the given scenes the noise of timestep 0, as the reference does when it extends. `places` says
+    where the values were written, for errors that only the model brings to light:
+    "story.yaml:3: steps", "--steps".
     """
 
     scenes: tuple[StoryScene, ...]
     seed: int = 0
-    steps: int | None = None
-    guidance_scale: float | None = None
     negative_prompt: str = ""
     fps: float | None = None
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    dynamic_guidance: bool = False
+    as_reference: bool = False
+    noise_given: bool = False
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def place(self, name: str) -> str:
@@ -111,14 +126,7 @@ def storyboard_to_mapping(storyboard: Storyboard) -> dict[str, Any]:
         | ({} if scene.video is None else {"video": str(scene.video.absolute())})
         for scene in storyboard.scenes
     ]
-    mapping = {
-        "scenes": scenes,
-        "seed": storyboard.seed,
-        "steps": storyboard.steps,
-        "guidance_scale": storyboard.guidance_scale,
-        "negative_prompt": storyboard.negative_prompt,
-        "fps": storyboard.fps,
-    }
+    mapping = {key: getattr(storyboard, key) for key in STORYBOARD_KEYS} | {"scenes": scenes}
     return {key: value for key, value in mapping.items() if value is not None}
 
 
@@ -288,10 +296,18 @@ class _Checker:
         """All but the scenes; the default for what is not among the fields."""
         return {
             "seed": self.integer(fields.get("seed"), "seed", 0, MAX_SEED) or 0,
-            "steps": self.integer(fields.get("steps"), "steps", 1),
-            "guidance_scale": self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
             "negative_prompt": self.text(fields.get("negative_prompt"), "negative_prompt") or "",
             "fps": self.number(fields.get("fps"), "fps", MIN_FPS, MAX_FPS),
+            **{
+                name: self.integer(fields.get(name), name, 1)
+                for name in ("frames", "height", "width", "steps")
+            },
+            "sampler": self.choice(fields.get("sampler"), "sampler", SAMPLERS),
+            "guidance_scale": self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
+            **{
+                name: self.boolean(fields.get(name), name)
+                for name in ("dynamic_guidance", "as_reference", "noise_given")
+            },
         }
 
     def scenes(self, item: _Item | None, parent_line: int | None) -> tuple[StoryScene, ...]:
@@ -374,6 +390,22 @@ class _Checker:
         except UnicodeDecodeError:
             self.wrong(item, field, r"text; one half of a \uD800-\uDFFF pair is missing")
             return None
+
+    def choice(self, item: _Item | None, field: str, names: tuple[str, ...]) -> str | None:
+        if item is None or item.value is None:
+            return None
+        if item.value not in names:
+            self.wrong(item, field, f"one of {', '.join(names)}")
+            return None
+        return item.value
+
+    def boolean(self, item: _Item | None, field: str) -> bool:
+        if item is None or item.value is None:
+            return False
+        if not isinstance(item.value, bool):
+            self.wrong(item, field, "true or false")
+            return False
+        return item.value
 
     def integer(
         self, item: _Item | None, field: str, least: int, most: int | None = None

@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,9 @@ import m2dit_jax
 from m2dit_jax import sample, train
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.media import frames_digest, read_clip, write_mp4
-from m2dit_jax.recipe import build_recipe
-from m2dit_jax.sampling import check_output, plan_story, sample_story
+from m2dit_jax.sampling import check_output, plan_story
 from m2dit_jax.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
-from m2dit_jax.training.checkpoints import load_for_sampling
+from m2dit_jax.trained_stories import TrainedStories
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -65,7 +63,7 @@ def no_weights(monkeypatch):
     def load(_):
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr(sample, "load_for_sampling", load)
+    monkeypatch.setattr("m2dit_jax.trained_stories.load_for_sampling", load)
 
 
 def as_scenes(prompts):
@@ -82,10 +80,11 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
     assert story["storyboard"] == {
         "scenes": as_scenes(PROMPTS),
         "seed": 3,
-        "steps": 2,
-        "guidance_scale": 2.0,
         "negative_prompt": "",
         "fps": 4.0,
+        **{"frames": 3, "height": 16, "width": 16},
+        **{"sampler": "ddim", "steps": 2, "guidance_scale": 2.0},
+        **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
     }
     assert json.loads((tmp_path / "out" / "storyboard.json").read_text()) == story["storyboard"]
     assert [scene["video"] for scene in story["scenes"]] == [f"scene_{i}.mp4" for i in (1, 2, 3)]
@@ -107,18 +106,14 @@ def test_frames_depend_on_the_seed_alone_and_storyboard_json_makes_them_again(ru
     assert other["frames_sha256"] != first["frames_sha256"]
 
 
-def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip):
+def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip, tmp_path):
     # Four scenes, where the model was trained with three.
-    config, params, _ = load_for_sampling(checkpoint)
-    recipe = build_recipe(config)
+    maker = TrainedStories(checkpoint)
     prompts = [*PROMPTS, "it moves up on olive"]
     expected = read_clip(clip, 3, 16, 16)
-    sampler = None
     for given in [(0,), (1,), (3,), (0, 2)]:
         scenes = [StoryScene(p, clip if i in given else None) for i, p in enumerate(prompts)]
-        plan = plan_story(Storyboard(tuple(scenes)), recipe)
-        sampler = sampler or plan.sampler  # compiles once
-        video = sample_story(replace(plan, sampler=sampler), params)
+        video = maker.make(plan_story(Storyboard(tuple(scenes)), maker), tmp_path)
         for i in range(4):
             assert (video[i] == expected).all() == (i in given), (i, given)
 
@@ -175,6 +170,10 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--seed=-1"], {}, "--seed: found -1"),
         (["--guidance_scale=nan"], {}, "--guidance_scale: found nan"),
         (["--steps=2000"], {}, "--steps: sampling steps must be in 1..1000, got 2000"),
+        (["--sampler=euler"], {}, "--sampler: found 'euler', needs one of ddim, dpm"),
+        ([], {"noise_given": 1}, "story.yaml:1: noise_given: found 1, needs true or false"),
+        (["--width=24"], {"frames": 3}, "story.yaml:1: frames, --width: 3 frames of 16x24 cannot"),
+        (["--dtype=bfloat16"], {}, "--dtype=bfloat16: only for released models"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):

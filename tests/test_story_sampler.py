@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.story_sampler import StorySampler
 
@@ -11,7 +12,7 @@ OTHER_PROMPTS = [["a blue circle moves right on white", "it moves down on olive"
 
 @pytest.fixture(scope="module")
 def sampler(make_tiny_config):
-    return StorySampler(build_recipe(make_tiny_config()), 2)
+    return StorySampler(build_recipe(make_tiny_config()))
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +24,28 @@ def params(sampler):
 
 
 def run(
-    sampler, params, given=(False, False), prompts=PROMPTS, seeds=(0, 1), scale=1.0, negative=""
+    sampler,
+    params,
+    given=(False, False),
+    prompts=PROMPTS,
+    seeds=(0, 1),
+    scale=1.0,
+    negative="",
+    name="ddim",
+    noise_given=False,
 ):
     keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
     video = np.arange(2 * 2 * 2 * 8 * 8 * 3).reshape(2, 2, 2, 8, 8, 3).astype(np.uint8)
     given = np.broadcast_to(np.array(given), (2, 2))
-    return video, sampler.sample(params, keys, video, given, prompts, scale, negative)
+    steps = sampling_steps(sampler.recipe.schedule, name, 2, scale)
+    return video, sampler.sample(params, steps, keys, video, given, prompts, negative, noise_given)
 
 
+@pytest.mark.parametrize("noise_given", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("given", [(True, False), (False, True)])
-def test_given_scenes_come_back_byte_for_byte(sampler, params, given):
-    video, made = run(sampler, params, given)
+def test_given_scenes_come_back_byte_for_byte(sampler, params, given, name, noise_given):
+    video, made = run(sampler, params, given, name=name, noise_given=noise_given)
     kept = np.array(given)
     np.testing.assert_array_equal(made[:, kept], video[:, kept])
     assert (made[:, ~kept] != video[:, ~kept]).any()
@@ -70,8 +82,20 @@ def test_at_scale_0_only_the_negative_prompt_changes_anything(sampler, params):
     assert np.abs(plain.astype(int) - other_negative).max() > 1
 
 
-def test_unknown_words_and_step_counts_are_refused(sampler, params):
+def test_unknown_words_are_refused(sampler, params):
     with pytest.raises(ValueError, match="unknown words: dragon"):
         run(sampler, params, prompts=[["a red dragon moves left on gray"] * 2] * 2)
-    with pytest.raises(ValueError, match="1..1000, got 0"):
-        StorySampler(sampler.recipe, 0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_story_is_the_same_again_and_samplers_differ(sampler, params, name):
+    _, made = run(sampler, params, name=name)
+    np.testing.assert_array_equal(made, run(sampler, params, name=name)[1])
+    other = SAMPLERS[SAMPLERS.index(name) - 1]
+    assert (made != run(sampler, params, name=other)[1]).any()
+
+
+def test_noise_on_given_scenes_matters_to_the_others(sampler, params):
+    _, clean = run(sampler, params, (True, False))
+    _, noisy = run(sampler, params, (True, False), noise_given=True)
+    assert (clean[:, 1] != noisy[:, 1]).any()

@@ -75,7 +75,7 @@ scenes:
 
 
 def test_what_is_left_out_or_null_is_the_default(read):
-    expected = Storyboard((StoryScene("a fox"),), 0, None, None, "", None)
+    expected = Storyboard((StoryScene("a fox"),), 0, "", None)
     assert read(ONE_SCENE) == expected
     assert read(ONE_SCENE + "    video:\nseed: null\nsteps: ~\nfps:\nnegative_prompt:") == expected
 
@@ -154,7 +154,10 @@ def test_bad_values(problems, field, value, problem):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "story.yaml:1: found nothing, needs a mapping with the keys scenes, seed, steps"),
+        (
+            "",
+            "story.yaml:1: found nothing, needs a mapping with the keys scenes, seed, negative_prompt",
+        ),
         ("- prompt: a", "story.yaml:1: found a list of 1, needs a mapping with the keys scenes"),
         ("seed: 1", "story.yaml:1: scenes: missing, needs a list of scenes, each with a prompt"),
         ("\nscenes: []", "story.yaml:2: scenes: found a list of 0, needs a list of scenes"),
@@ -208,6 +211,7 @@ def test_mapping_round_trip(read, tmp_path):
         "steps": 3,
         "negative_prompt": "",
         "fps": 8.0,
+        **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
     }
     assert storyboard_from_mapping(mapping) == storyboard
     assert read(json.dumps(mapping)) == storyboard

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.diffusion.guidance import guide
 from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 Latents = Float[Array, "B S F H W C"]
 Denoiser = Callable[[Latents, Float[Array, "B2 S T E"], Int[Array, "B2 S"]], Latents]
@@ -64,7 +65,7 @@ def denoise_step(
             jnp.concatenate([timesteps, timesteps]),
         )
         uncond, cond = jnp.split(v_pred, 2)
-        guided = guide(uncond, cond, step.guidance)
+        guided = guide(uncond, cond, jnp.asarray(step.guidance))
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
     weights = step.weights
     following = (
@@ -96,3 +97,15 @@ def generate(
     start = story.restore(noise)
     (latents, _), _ = jax.lax.scan(denoise, (start, jnp.zeros_like(start)), (numbers, steps))
     return latents
+
+
+def noise_given(
+    schedule: NoiseSchedule,
+    latents: Latents,
+    noise: Latents,
+) -> Latents:
+    """Given latents with the noise of timestep 0, as the reference gives them when it extends.
+
+    In training, also the reference's, they are clean.
+    """
+    return schedule.add_noise(latents, noise, jnp.zeros(latents.shape[:2], jnp.int32))

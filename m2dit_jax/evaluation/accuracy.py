@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
+from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.story_sampler import StorySampler
 
@@ -71,15 +72,16 @@ def evaluate_stories(
     extension: bool,
     seed: int,
     batch_size: int = 64,
+    steps: int | None = None,
     guidance_scale: float | None = None,
     sampler: StorySampler | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
 ) -> dict[str, Score]:
     """Samples held-out stories and scores them; the result's keys are METRICS.
 
-    `extension` gives all scenes but the last; otherwise none is given. The sampler (to share what
-    it has compiled) and the guidance scale default to those of the recipe's config. `progress` is
-    called with each batch when it is done.
+    `extension` gives all scenes but the last; otherwise none is given. The sampler can be given to
+    share what it has compiled. Steps and guidance scale default to those of the recipe's config.
+    `progress` is called with each batch when it is done.
     """
     readings, stories, given = [], [], []
     for batch in sample_held_out(
@@ -89,6 +91,7 @@ def evaluate_stories(
         extension=extension,
         seed=seed,
         batch_size=batch_size,
+        steps=steps,
         guidance_scale=guidance_scale,
         sampler=sampler,
     ):
@@ -114,6 +117,7 @@ def sample_held_out(
     extension: bool,
     seed: int,
     batch_size: int = 64,
+    steps: int | None = None,
     guidance_scale: float | None = None,
     sampler: StorySampler | None = None,
 ) -> Iterator[StoryBatch]:
@@ -124,8 +128,9 @@ def sample_held_out(
     if num_stories < 1 or batch_size < 1:
         raise ValueError(f"needs at least 1 story, got {num_stories=} {batch_size=}")
     config = recipe.config
-    sampler = sampler or StorySampler(recipe, config.sample.steps)
+    sampler = sampler or StorySampler(recipe)
     scale = float(config.sample.guidance_scale if guidance_scale is None else guidance_scale)
+    table = sampling_steps(recipe.schedule, "ddim", steps or config.sample.steps, scale)
     data = config.data
     source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
     # Every batch has the same size, or the last one would compile anew; equal parts leave the
@@ -140,11 +145,11 @@ def sample_held_out(
         )
         made = sampler.sample(
             params,
+            table,
             jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices)),
             np.stack([item["video"] for item in items]),
             given,
             [item["captions"] for item in items],
-            scale,
         )
         yield StoryBatch(
             tuple(item["scenes"] for item in items[:wanted]), made[:wanted], given[:wanted]

@@ -137,7 +137,8 @@ def text_encoder_config(json: Json) -> TextEncoderConfig:
 def vae_config(json: Json) -> VaeConfig:
     """From `vae/config.json`. Raises ValueError for a variant that does not exist here."""
     values = _read("vae", json, _VAE_DEFAULTS, _VAE_FIXED)
-    return VaeConfig(**values | {"block_out_channels": tuple(values["block_out_channels"])})
+    values["block_out_channels"] = tuple(values["block_out_channels"])
+    return VaeConfig(**values)
 
 
 def noise_schedule(json: Json) -> NoiseSchedule:

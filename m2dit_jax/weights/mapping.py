@@ -52,17 +52,11 @@ def expected_parts(table: Sequence[Rule], abstract: Tree, window: Shape) -> dict
         rule = next((rule for rule in table if rule.torch_names(leaf) is not None), None)
         if rule is None:
             homeless.append(leaf)
-        elif rule.layer_axis:
-            names = rule.torch_names(leaf, like.shape[0]) or []
-            shape = _torch_shape(rule, like.shape[1:], window)
-            parts |= {
-                name: Part(leaf, layer, shape, CHANGES[rule.change])
-                for layer, name in enumerate(names)
-            }
-        else:
-            (name,) = rule.torch_names(leaf) or []
-            shape = _torch_shape(rule, like.shape, window)
-            parts[name] = Part(leaf, None, shape, CHANGES[rule.change])
+            continue
+        layers, shape = (like.shape[0], like.shape[1:]) if rule.layer_axis else (1, like.shape)
+        for number, name in enumerate(rule.torch_names(leaf, layers) or []):
+            layer = number if rule.layer_axis else None
+            parts[name] = Part(leaf, layer, _torch_shape(rule, shape, window), CHANGES[rule.change])
     if homeless:
         raise ValueError(f"the key table has no rule for {_some(homeless)}")
     return parts

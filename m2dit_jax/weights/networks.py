@@ -138,7 +138,13 @@ def load_params(
 
 def _filled(abstract: Tree, leaves: Mapping[str, Leaf], name: str) -> Tree:
     if not isinstance(abstract, Mapping):
-        array = jax.device_put(leaves[name].read(), abstract.sharding)
+        values = leaves[name].read()
+        if abstract.sharding is None:
+            array = jax.device_put(values)
+        else:  # device_put would compare the values of all hosts
+            array = jax.make_array_from_callback(
+                values.shape, abstract.sharding, values.__getitem__
+            )
         return array.block_until_ready()  # else the copies of several leaves would pile up
     prefix = f"{name}." if name else ""
     return {key: _filled(value, leaves, f"{prefix}{key}") for key, value in abstract.items()}

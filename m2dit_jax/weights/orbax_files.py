@@ -4,7 +4,7 @@ Any Orbax reads them (`ocp.StandardCheckpointer().restore(path)`), as NumPy arra
 told otherwise.
 """
 
-import json
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,8 +18,9 @@ import tensorstore as ts
 from orbax.checkpoint import future
 
 from m2dit_jax.weights.lazy import Leaf, Tensor
-from m2dit_jax.weights.mapping import Shape, check_shapes, flatten
+from m2dit_jax.weights.mapping import Shape, check_shapes
 
+_HEADER = "/.zarray"  # the key of what describes an array ends so
 _IN_FLIGHT = 2  # pieces: one is compressed and written while the next is read
 
 
@@ -56,7 +57,7 @@ def write_orbax(path: Path, leaves: Mapping[str, Leaf]) -> None:
         (Leaf, _LeafHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    with ocp.Checkpointer(handler) as checkpointer:
+    with ocp.Checkpointer(handler) as checkpointer, _without_tracebacks():
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(_nested(leaves)))
 
 
@@ -68,31 +69,19 @@ def open_orbax(
     Reads metadata only. Raises ValueError if it is damaged, or with all names that are missing,
     unexpected or of another shape.
     """
-    with _damage_named(path):
-        handler: Any = ocp.PyTreeCheckpointHandler()
-        metadata = flatten(handler.metadata(path.absolute()).tree)
-        use_zarr3 = json.loads((path / "_METADATA").read_text()).get("use_zarr3", False)
-        found = {name: tuple(array.shape) for name, array in metadata.items()}
-    check_shapes(found, shapes)
     context = ts.Context()  # one for all, so that the index of the checkpoint is read once
-    leaves = {}
-    for name, shape in shapes.items():
-        spec = {
-            "driver": "zarr3" if use_zarr3 else "zarr",
-            "kvstore": {
-                "driver": "ocdbt",
-                "base": f"file://{path.absolute()}/",
-                "path": f"{name}/",
-            },
-        }
-        read = partial(_read, path, spec, context)
-        dtype = np.dtype(metadata[name].dtype)
-        if name in stacked:
-            pieces = [Tensor(shape[1:], dtype, partial(read, layer)) for layer in range(shape[0])]
-            leaves[name] = Leaf(tuple(pieces), stacked=True)
-        else:
-            leaves[name] = Leaf((Tensor(shape, dtype, partial(read, None)),), stacked=False)
-    return leaves
+    with _damage_named(path):
+        if not (path / "manifest.ocdbt").is_file():  # without it tensorstore finds nothing
+            raise FileNotFoundError("no manifest.ocdbt in it")
+        database = ts.KvStore.open(_database(path), context=context).result()
+        names = [
+            key.decode().removesuffix(_HEADER)
+            for key in database.list().result()
+            if key.decode().endswith(_HEADER)
+        ]
+        stores = {name: _open(path, name, context) for name in names}
+    check_shapes({name: tuple(store.shape) for name, store in stores.items()}, shapes)
+    return {name: _leaf(path, stores[name], name in stacked) for name in shapes}
 
 
 def _write_spec(leaf: Leaf, info: ocp.type_handlers.ParamInfo) -> ts.Spec:
@@ -109,10 +98,29 @@ def _write_spec(leaf: Leaf, info: ocp.type_handlers.ParamInfo) -> ts.Spec:
     return ts.Spec(spec)
 
 
-def _read(path: Path, spec: dict[str, Any], context: ts.Context, layer: int | None) -> np.ndarray:
+def _database(path: Path) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path.absolute()}/"}}
+
+
+def _open(path: Path, name: str, context: ts.Context) -> ts.TensorStore:
+    spec = {
+        "driver": "zarr",
+        "kvstore": {**_database(path), "path": f"{name}/"},
+        "fill_missing_data_reads": False,  # a lost chunk must not read as zeros
+    }
+    return ts.open(spec, open=True, read=True, context=context).result()
+
+
+def _leaf(path: Path, store: ts.TensorStore, stacked: bool) -> Leaf:
+    layers = [store[layer] for layer in range(store.shape[0])] if stacked else [store]
+    dtype = store.dtype.numpy_dtype
+    pieces = [Tensor(tuple(layer.shape), dtype, partial(_read, path, layer)) for layer in layers]
+    return Leaf(tuple(pieces), stacked)
+
+
+def _read(path: Path, store: ts.TensorStore) -> np.ndarray:
     with _damage_named(path):
-        store = ts.open(spec, open=True, read=True, context=context).result()
-        return (store if layer is None else store[layer]).read().result()
+        return store.read().result()
 
 
 def _nested(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
@@ -135,3 +143,15 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise ValueError(
             f"{path}: needs a whole Orbax checkpoint ({first_line}); convert or copy it again"
         ) from error
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Orbax logs at length, twice, the traceback of what it then raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -2,19 +2,17 @@
 
 import sys
 import time
-from typing import TextIO
 
 _LINE_EVERY = 0.25  # of the whole, where there is no terminal
 _REDRAW_EVERY = 0.2  # seconds
 
 
 class Progress:
-    """Bytes done, rate and time left: a bar on a terminal, else a line now and then."""
+    """Bytes done, rate and time left, on stderr: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, total: int, stream: TextIO | None = None):
+    def __init__(self, total: int):
         self._total, self._done = total, 0
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
+        self._terminal = sys.stderr.isatty()
         self._started = self._drawn = time.monotonic()
         self._next_line = _LINE_EVERY
 
@@ -27,11 +25,11 @@ class Progress:
                 self._drawn = time.monotonic()
                 bar = f"[{'#' * int(30 * share):30}]"
                 end = "\n" if self._done >= self._total else ""
-                self._stream.write(f"\r{bar} {self._numbers()}  {end}")
+                sys.stderr.write(f"\r{bar} {self._numbers()}  {end}")
         elif share >= self._next_line:
             self._next_line += _LINE_EVERY * int((share - self._next_line) / _LINE_EVERY + 1)
-            self._stream.write(f"{self._numbers()}\n")
-        self._stream.flush()
+            sys.stderr.write(f"{self._numbers()}\n")
+        sys.stderr.flush()
 
     def _numbers(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)

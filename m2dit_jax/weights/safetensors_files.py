@@ -101,7 +101,7 @@ def _no_weights(directory: Path) -> str:
 def _open_shards(index: Path) -> dict[str, Tensor]:
     try:
         weight_map = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(weight_map.values()))
+        names = sorted({str(name) for name in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{index}: needs JSON with a "weight_map" from names to files ({error!r})'

@@ -180,7 +180,7 @@ def tiny():
     config.model.update(layers=1, heads=1, head_dim=16, time_dim=16)
     config.sample.steps = 2
     recipe = build_recipe(config)
-    return recipe, recipe.init_params(jax.random.key(0)), StorySampler(recipe, 2)
+    return recipe, recipe.init_params(jax.random.key(0)), StorySampler(recipe)
 
 
 def collect(tiny, **options):
@@ -188,7 +188,7 @@ def collect(tiny, **options):
     recipe, params, sampler = tiny
     batches = []
     scores = evaluate_stories(
-        recipe, params, seed=5, sampler=sampler, progress=batches.append, **options
+        recipe, params, seed=5, steps=2, sampler=sampler, progress=batches.append, **options
     )
     return batches, scores
 

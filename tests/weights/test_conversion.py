@@ -40,11 +40,17 @@ def interrupt_after(nbytes):
     return on_bytes
 
 
-@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
-def test_there_and_back_is_the_same_folder_to_the_byte(tmp_path, dtype):
-    source = tiny_model(tmp_path / "source", dtype, kinds=CONFIGS)
+@pytest.mark.parametrize(
+    "dtype, kinds",
+    [
+        (FLOAT32, ["transformer", "vae", "text_encoder"]),
+        (BFLOAT16, ["transformer", "text_encoder"]),
+    ],
+)
+def test_there_and_back_is_the_same_folder_to_the_byte(tmp_path, dtype, kinds):
+    source = tiny_model(tmp_path / "source", dtype, kinds)
     orbax = convert(source, tmp_path / "orbax")
-    assert all((orbax / kind / ORBAX / "_METADATA").is_file() for kind in CONFIGS)
+    assert all((orbax / kind / ORBAX / "_METADATA").is_file() for kind in kinds)
     assert not list(orbax.rglob("*.safetensors"))
     assert (orbax / "tokenizer/spiece.model").is_file()
     back = convert(orbax, tmp_path / "back")
@@ -88,7 +94,9 @@ def test_a_number_too_large_for_the_dtype_names_its_array(tmp_path):
     path = source / "diffusion_pytorch_model.safetensors"
     # the last number in the file becomes 2^127
     path.write_bytes(path.read_bytes()[:-4] + np.float32(2.0**127).tobytes())
-    with pytest.raises(ValueError, match=r"[a-z]+\.bias: 1.7\d*e\+38 is too large for float16"):
+    with pytest.raises(
+        ValueError, match=r"blocks\.norm2\.scale: 1.7\d*e\+38 is too large for float16"
+    ):
         convert(source, tmp_path / "orbax", "float16")
     assert not (tmp_path / "orbax").exists()
 
@@ -124,7 +132,9 @@ def test_a_config_that_is_not_supported_is_named(tmp_path):
 
 def test_a_form_that_the_source_already_has(tmp_path):
     source = tiny_network(tmp_path / "source", "transformer")
-    refused("is in the diffusers form already; needs --to=orbax", source, tmp_path / "x", "diffusers")
+    refused(
+        "is in the diffusers form already; needs --to=orbax", source, tmp_path / "x", "diffusers"
+    )
 
 
 def test_the_output_must_be_new_and_outside(tmp_path):
@@ -158,7 +168,11 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, form):
     with pytest.raises(Interrupted):
         execute(plan, interrupt_after(first.nbytes + second.nbytes // 2))
     assert not output.exists()
-    assert sorted(path.name for path in plan.partial.iterdir()) == ["model", "plan.json", "unfinished"]
+    assert sorted(path.name for path in plan.partial.iterdir()) == [
+        "model",
+        "plan.json",
+        "unfinished",
+    ]
     assert plan.unfinished_jobs() == [second]
 
     seen = []
@@ -201,7 +215,9 @@ def test_a_network_alone_is_resumed_from_the_start(tmp_path):
     with pytest.raises(Interrupted):
         execute(plan, interrupt_after(plan.jobs[0].nbytes // 2))
     assert not (tmp_path / "out").exists()
-    assert files_of(convert(convert(source, tmp_path / "out"), tmp_path / "back")) == files_of(source)
+    assert files_of(convert(convert(source, tmp_path / "out"), tmp_path / "back")) == files_of(
+        source
+    )
 
 
 def test_a_file_that_turns_out_damaged_leaves_nothing_whole(tmp_path):

@@ -65,7 +65,9 @@ def test_an_unknown_network_is_refused_only_if_the_index_names_it(tmp_path):
     assert found(tmp_path) == ["transformer"]
     assert unknown_networks(tmp_path) == ["clip"]
     (tmp_path / "model_index.json").write_text('{"clip": ["transformers", "CLIPModel"]}')
-    with pytest.raises(ValueError, match="names the network clip, which this project does not know"):
+    with pytest.raises(
+        ValueError, match="names the network clip, which this project does not know"
+    ):
         find_components(tmp_path)
 
 

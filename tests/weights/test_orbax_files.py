@@ -25,14 +25,16 @@ def piece(values, read=None):
 
 def leaves():
     return {
-        name: Leaf(tuple(map(piece, values)) if name in STACKED else (piece(values),), name in STACKED)
+        name: Leaf(
+            tuple(map(piece, values)) if name in STACKED else (piece(values),), name in STACKED
+        )
         for name, values in VALUES.items()
     }
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("orbax") / "params"
+    path = tmp_path_factory.mktemp("a space and 100%20") / "params"
     write_orbax(path, leaves())
     return path
 
@@ -74,12 +76,9 @@ def test_plain_orbax_reads_it_as_sharded_jax_arrays(checkpoint):
 
 
 def test_a_chunk_is_a_layer_so_that_reading_one_does_not_decode_all(checkpoint):
-    store = tensorstore.open(
-        {
-            "driver": "zarr",
-            "kvstore": {"driver": "ocdbt", "base": f"file://{checkpoint}/", "path": "blocks.kernel/"},
-        }
-    ).result()
+    base = {"driver": "file", "path": f"{checkpoint}/"}
+    kvstore = {"driver": "ocdbt", "base": base, "path": "blocks.kernel/"}
+    store = tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result()
     assert store.chunk_layout.read_chunk.shape == (1, 2, 4)
 
 
@@ -105,13 +104,11 @@ def test_a_failure_while_a_piece_is_read_leaves_no_checkpoint(tmp_path):
     assert not (tmp_path / "params").exists()
 
 
-@pytest.mark.parametrize("damage", ["no folder", "no metadata", "no manifest", "cut short"])
+@pytest.mark.parametrize("damage", ["no folder", "no manifest", "cut short"])
 def test_a_damaged_checkpoint(tmp_path, damage):
     path = tmp_path / "params"
     if damage != "no folder":
         write_orbax(path, leaves())
-    if damage == "no metadata":
-        (path / "_METADATA").unlink()
     if damage == "no manifest":
         (path / "manifest.ocdbt").unlink()
     if damage == "cut short":
