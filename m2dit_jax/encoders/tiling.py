@@ -1,11 +1,23 @@
-"""Decoding a video in overlapping spatial tiles, for accelerators that cannot hold a whole frame.
+"""Decoding a video in overlapping spatial tiles, which fade into each other.
 
-An approximation: the decoder's GroupNorms take their statistics over what they see, which is one
-tile in place of the picture, and tiles have zeros instead of neighbours around them. MEASURED
+Fast and lean, but an approximation: the decoder's norms take their statistics over what they see,
+one tile in place of the picture, and no overlap makes up for that. `vae_strips` is exact.
+
+Measured on 3x60x90 latents with the reference's tiny VAE of random weights, whose videos have a
+standard deviation of 0.35 (trained weights were not at hand): root mean square and greatest error
+for latents of white noise, the same for smoothed latents; and how much larger than elsewhere (the
+median) the error's steps from pixel to pixel are at the tiles' borders, at most.
+
+    tile   overlap from  noise        smooth      steps
+    48x72  8x12          0.004, 0.15  0.025, 1.3    1.7
+    36x54  8x12          0.011, 0.93  0.062, 3.2    1.7
+    30x45  5x9           0.014, 1.4   0.067, 4.2    1.7
+    30x45  none          0.060, 4.2   0.089, 4.2   16
 """
 
 from collections.abc import Callable, Iterable
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -25,8 +37,8 @@ def decode_tiled(
 
     `factor` is the pixels per latent in each direction. `tile` and the least `overlap` count
     latents, in height and width; all tiles are of one size, so that one compilation serves them,
-    and spread evenly. Where they overlap, they fade into each other linearly. After each tile
-    `on_tile` gets how many are done, and of how many.
+    and spread evenly. The default makes 2x2 tiles of 60x90 latents (480x720 pixels), each with 36 %
+    of the picture. After each tile `on_tile` gets how many are done, and of how many.
 
     Raises ValueError if the tiles are not larger than their overlap.
     """
@@ -45,7 +57,7 @@ def decode_tiled(
     frames: list[np.ndarray] = []
     for i, top in enumerate(tops):
         for j, left in enumerate(lefts):
-            part = latents[:, :, top : top + rows, left : left + columns]
+            part = jnp.asarray(latents[:, :, top : top + rows, left : left + columns])
             weights = np.outer(row_weights[i], column_weights[j])[:, :, None]
             window = (
                 slice(top * factor, (top + rows) * factor),

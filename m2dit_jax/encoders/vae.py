@@ -19,11 +19,11 @@ from m2dit_jax.encoders.vae_layers import (
     Carry,
     CausalConv,
     Downsample,
+    GroupNorm,
     Guide,
     MakeNorm,
     SpatialNorm,
     Upsample,
-    group_norm,
     resnet_blocks,
 )
 
@@ -80,7 +80,7 @@ class DownBlock(nnx.Module):
         widths = config.block_out_channels
         width, last = widths[index], index == len(widths) - 1
         before, layers = widths[max(index - 1, 0)], config.layers_per_block
-        make_norm = _encoder_norm(config, rngs)
+        make_norm = _encoder_norm(config)
         self.resnets = nnx.List(resnet_blocks(before, width, layers, make_norm, rngs=rngs))
         time = index < config.temporal_stages
         self.downsample = None if last else Downsample(width, time, rngs=rngs)
@@ -99,9 +99,9 @@ class Encoder(nnx.Module):
         blocks = range(len(config.block_out_channels))
         self.conv_in = CausalConv(config.in_channels, first, rngs=rngs)
         self.down_blocks = nnx.List([DownBlock(config, i, rngs=rngs) for i in blocks])
-        make_norm = _encoder_norm(config, rngs)
+        make_norm = _encoder_norm(config)
         self.mid_block = nnx.List(resnet_blocks(last, last, 2, make_norm, rngs=rngs))
-        self.norm_out = group_norm(last, config.norm_num_groups, 1e-6, rngs=rngs)
+        self.norm_out = GroupNorm(last, config.norm_num_groups)
         self.conv_out = CausalConv(last, 2 * config.latent_channels, rngs=rngs)
 
     def __call__(self, video: Float[Array, "B F H W C"], carry: Carry) -> Float[Array, "B f h w D"]:
@@ -298,8 +298,8 @@ def _check_shape(what: str, x: Array, channels: int) -> None:
         raise ValueError(f"{what} of shape {x.shape} has no frames or no pixels")
 
 
-def _encoder_norm(config: VaeConfig, rngs: nnx.Rngs) -> MakeNorm:
-    return partial(group_norm, groups=config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs)
+def _encoder_norm(config: VaeConfig) -> MakeNorm:
+    return partial(GroupNorm, groups=config.norm_num_groups, epsilon=config.norm_eps)
 
 
 def _decoder_norm(config: VaeConfig, rngs: nnx.Rngs) -> MakeNorm:

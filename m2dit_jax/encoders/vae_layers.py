@@ -14,6 +14,9 @@ _PAST = _WINDOW - 1
 # For each causal convolution, in the order in which they run, the last frames that it saw.
 Cache = tuple[Float[Array, "B 2 _ _ _"], ...]
 
+# Mean and variance of each group of channels.
+Statistics = tuple[Float[Array, "B groups"], Float[Array, "B groups"]]
+
 # From a number of channels to a norm over them.
 MakeNorm = Callable[[int], Any]
 
@@ -79,22 +82,56 @@ class CausalConv(nnx.Module):
         return out.reshape(batch, frames, *out.shape[1:])
 
 
-def group_norm(channels: int, groups: int, epsilon: float, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """GroupNorm with statistics, in float32, over the whole picture and all frames of the chunk."""
-    return nnx.GroupNorm(
-        channels, num_groups=groups, epsilon=epsilon, use_fast_variance=False, rngs=rngs
-    )
+def group_statistics(x: Float[Array, "B F H W C"], groups: int) -> Statistics:
+    """Mean and variance of each group of channels over all frames and the whole picture."""
+    x = x.astype(jnp.float32).reshape(*x.shape[:4], groups, -1)
+
+    # Millions of values: the mean of the rows' means is far more accurate than one long sum.
+    def mean_of(x: Array) -> Array:
+        return jnp.mean(jnp.mean(x, (3, 5)), (1, 2))
+
+    mean = mean_of(x)
+    return mean, mean_of((x - mean[:, None, None, None, :, None]) ** 2)
+
+
+class GroupNorm(nnx.Module):
+    """Normalises in float32, whatever the dtype.
+
+    `statistics` are those of the whole picture, if `x` is only a part of it.
+    """
+
+    def __init__(self, channels: int, groups: int, epsilon: float = 1e-6):
+        self.groups, self.epsilon = groups, epsilon
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(
+        self, x: Float[Array, "B F H W C"], statistics: Statistics | None = None
+    ) -> Float[Array, "B F H W C"]:
+        mean, variance = group_statistics(x, self.groups) if statistics is None else statistics
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        mean, factor = (
+            jnp.repeat(each, x.shape[-1] // self.groups, axis=-1)[:, None, None, None]
+            for each in (mean, factor)
+        )
+        normal = (x.astype(jnp.float32) - mean) * factor
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 class SpatialNorm(nnx.Module):
     """GroupNorm, scaled and shifted by the latents at the same place (MoVQ, arXiv 2209.09002)."""
 
     def __init__(self, channels: int, latent_channels: int, groups: int, *, rngs: nnx.Rngs):
-        self.norm_layer = group_norm(channels, groups, 1e-6, rngs=rngs)
+        self.norm_layer = GroupNorm(channels, groups)
         self.conv_y = nnx.Linear(latent_channels, channels, rngs=rngs)
         self.conv_b = nnx.Linear(latent_channels, channels, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B F H W C"], guide: Guide) -> Float[Array, "B F H W C"]:
+    def __call__(
+        self,
+        x: Float[Array, "B F H W C"],
+        guide: Guide,
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "B F H W C"]:
         latents, first_apart = guide
         # Per step of the latents' time; a lone first frame stays one frame.
         time = max(x.shape[1] - first_apart, 1) // max(latents.shape[1] - first_apart, 1)
@@ -102,7 +139,7 @@ class SpatialNorm(nnx.Module):
         # A pointwise layer can as well come before the enlargement, where it is far less work.
         scale = enlarge(self.conv_y(latents), time, space, first_apart)
         shift = enlarge(self.conv_b(latents), time, space, first_apart)
-        return self.norm_layer(x) * scale + shift
+        return self.norm_layer(x, statistics) * scale + shift
 
 
 class ResnetBlock(nnx.Module):
