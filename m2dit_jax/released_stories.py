@@ -28,13 +28,18 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.encoders.tiling import decode_tiled
 from m2dit_jax.encoders.tokenizer import pad_or_truncate
-from m2dit_jax.encoders.vae import CausalVae
+from m2dit_jax.encoders.vae import CausalVae, decoder_chunks
+from m2dit_jax.encoders.vae_strips import decode_in_strips
 from m2dit_jax.media import whole_file
 from m2dit_jax.pipeline import denoise, encode_clips, encode_prompts
 from m2dit_jax.released import ReleasedModel
 from m2dit_jax.sampling import SamplingSettings, StoryPlan
 
 LATENTS = "latents.safetensors"
+# How the VAE decodes: a scene as it is; the same layer by layer in strips of rows, with little
+# memory; in tiles that blend, quicker than strips and an approximation (`encoders.tiling`).
+DECODERS = ("whole", "strips", "tiles")
+WHOLE_LATENTS = 36 * 54  # rows x columns up to which a scene is decoded whole by default
 # Defaults of the reference's scripts.
 FPS, STEPS, GUIDANCE_SCALE = 8.0, 50, 6.0
 
@@ -47,9 +52,11 @@ def is_released(path: Path) -> bool:
 class ReleasedStories:
     """A `StoryMaker` of a released model; see `ReleasedModel` for what it raises."""
 
-    def __init__(self, path: Path, dtype: str | None = None):
+    def __init__(self, path: Path, dtype: str | None = None, decoder: str | None = None):
+        """`decoder` is one of DECODERS; None stands for strips where whole would be too large."""
         self.model = ReleasedModel(path)
         self.dtype = dtype
+        self.decoder = decoder
         self.tokenizer = self.model.tokenizer()
 
     @property
@@ -109,6 +116,7 @@ class ReleasedStories:
         return {
             "checkpoint": {"path": str(self.model.path.absolute())},
             "dtype": self.dtype or "as stored",
+            "decoder": self.decoder or "whole or strips",
             "config": {
                 "transformer": vars(self.model.transformer_config),
                 "schedule": vars(self.model.schedule),
@@ -117,7 +125,9 @@ class ReleasedStories:
 
     def _fingerprint(self, plan: StoryPlan) -> str:
         """What the latents depend on."""
-        settings = json.dumps([plan.to_mapping(), self.provenance()], sort_keys=True)
+        made_by = self.provenance()
+        del made_by["decoder"]
+        settings = json.dumps([plan.to_mapping(), made_by], sort_keys=True)
         digest = hashlib.sha256(settings.encode())
         digest.update(plan.clips.tobytes())
         return digest.hexdigest()
@@ -192,15 +202,28 @@ class ReleasedStories:
             vae: CausalVae = nnx.merge(*self.model.vae(self.dtype))
             for i, is_given in enumerate(plan.storyboard.given):
                 if not is_given:
-                    scaled = latents[:, i] / vae.config.scaling_factor
-                    frames = decode_tiled(
-                        vae.decode_stream,
-                        jnp.asarray(scaled),
-                        vae.config.spatial_compression,
-                        on_tile=partial(_show_tile, i + 1),
-                    )
-                    video[i] = np.asarray(decode_pixels(jnp.asarray(frames[0])))
+                    video[i] = self._decode_scene(vae, latents[:, i], f"scene {i + 1}")
         return video
+
+    def _decode_scene(
+        self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str
+    ) -> UInt8[np.ndarray, "F H W 3"]:
+        scaled = latents / vae.config.scaling_factor
+        _, frames, rows, columns, _ = latents.shape
+        decoder = self.decoder or ("whole" if rows * columns <= WHOLE_LATENTS else "strips")
+        if decoder == "tiles":
+            factor = vae.config.spatial_compression
+            video = decode_tiled(
+                vae.decode_stream, scaled, factor, on_tile=partial(_show_part, f"{name}, tile")
+            )
+            return np.asarray(decode_pixels(jnp.asarray(video[0])))
+        decode = vae.decode_stream if decoder == "whole" else partial(decode_in_strips, vae)
+        chunks = len(decoder_chunks(frames, "reference"))
+        parts = []
+        for number, part in enumerate(decode(jnp.asarray(scaled))):
+            parts.append(np.asarray(decode_pixels(jnp.asarray(part[0]))))
+            _show_part(f"{name}, chunk", number + 1, chunks)
+        return np.concatenate(parts)
 
 
 def _normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -234,5 +257,5 @@ def _show_step(number: int, steps: int, started: float) -> None:
     print(f"step {number}/{steps}, {per_step:.1f} s a step, {left:.0f} s left", file=sys.stderr)
 
 
-def _show_tile(scene: int, tile: int, tiles: int) -> None:
-    print(f"scene {scene}: tile {tile}/{tiles} decoded", file=sys.stderr)
+def _show_part(name: str, number: int, parts: int) -> None:
+    print(f"{name} {number}/{parts} decoded", file=sys.stderr)

@@ -10,7 +10,7 @@ from m2dit_jax import sampling
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.released import DTYPES
-from m2dit_jax.released_stories import ReleasedStories, is_released
+from m2dit_jax.released_stories import DECODERS, ReleasedStories, is_released
 from m2dit_jax.storyboard import override, read_storyboard
 from m2dit_jax.trained_stories import TrainedStories
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
         )
         sampling.check_output(storyboard, flags.output)
-        maker = _open_checkpoint(flags.checkpoint, flags.dtype)
+        maker = _open_checkpoint(flags.checkpoint, flags.dtype, flags.decoder)
         plan = sampling.plan_story(storyboard, maker)
         flags.output.mkdir(parents=True, exist_ok=True)
         for note in plan.notes:
@@ -52,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _open_checkpoint(path: Path, dtype: str | None) -> sampling.StoryMaker:
+def _open_checkpoint(path: Path, dtype: str | None, decoder: str | None) -> sampling.StoryMaker:
     """Raises ValueError if it is neither a workdir nor the folder of a released model."""
     if is_released(path):
-        return ReleasedStories(path, dtype)
-    if dtype is not None:
-        raise ValueError(f"--dtype={dtype}: only for released models, {path} is none")
+        return ReleasedStories(path, dtype, decoder)
+    for name, value in {"dtype": dtype, "decoder": decoder}.items():
+        if value is not None:
+            raise ValueError(f"--{name}={value}: only for released models, {path} is none")
     return TrainedStories(path)
 
 
@@ -77,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder, made if need be")
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of a released model's weights; default: as they are"
+    )
+    parser.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        help="how a released model's VAE decodes; default: whole, large scenes in strips",
     )
     settings = parser.add_argument_group("instead of the storyboard's, or of the model's default")
     settings.add_argument("--seed", type=int)
