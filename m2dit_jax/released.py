@@ -162,8 +162,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_transformer(
     path: Path, config: TransformerConfig, dtype: str | None = None, scan: bool = True
 ) -> LoadedNetwork:
-    """The transformer in a folder of its own; without `scan` its blocks are unrolled."""
-    config = replace(config, scan=scan)
+    """The transformer in a folder of its own; without `scan` its blocks are unrolled.
+
+    Its attention is chunked, which is plain where the logits are small.
+    """
+    config = replace(config, scan=scan, attention="chunked")
     return _load(path, "transformer", lambda: M2DiT(config, rngs=nnx.Rngs(0)), dtype)
 
 

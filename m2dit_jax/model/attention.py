@@ -10,6 +10,12 @@ from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask, scene_mask
 
 Heads = Float[Array, "B L N K"]
+Attend = Callable[..., Float[Array, "B Q N K"]]
+
+# `chunked` keeps the logits (float32) of a chunk of queries to about this many bytes, but takes at
+# least so many queries at a time.
+LOGITS_BYTES = 2**30
+LEAST_QUERIES = 256
 
 
 def attention(
@@ -30,13 +36,20 @@ def dense(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> 
     return jax.nn.dot_product_attention(query, key, value, mask=allowed)
 
 
-def grouped(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
+def grouped(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    layout: Layout,
+    mask: str,
+    attend: Attend = jax.nn.dot_product_attention,
+) -> Heads:
     """The same without a mask: each group of queries gets exactly the keys that it may see.
 
     Under the symmetric mask text_i asks [text_i, video_i] and video_i asks [text_i, all video].
     """
     if mask == "full":
-        return jax.nn.dot_product_attention(query, key, value)
+        return attend(query, key, value)
     (query_text, query_video), (key_text, key_video), (value_text, value_video) = (
         layout.split(x) for x in (query, key, value)
     )
@@ -44,16 +57,26 @@ def grouped(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -
     own_value = jnp.concatenate([value_text, value_video], axis=2)
     if mask == "independent":
         own_query = jnp.concatenate([query_text, query_video], axis=2)
-        out = _per_scene(own_query, own_key, own_value)
+        out = _per_scene(own_query, own_key, own_value, attend)
         return layout.join(out[:, :, : layout.text], out[:, :, layout.text :])
     seen_key = jnp.concatenate([key_text, _every_scene(key_video)], axis=2)
     seen_value = jnp.concatenate([value_text, _every_scene(value_video)], axis=2)
     return layout.join(
-        _per_scene(query_text, own_key, own_value), _per_scene(query_video, seen_key, seen_value)
+        _per_scene(query_text, own_key, own_value, attend),
+        _per_scene(query_video, seen_key, seen_value, attend),
     )
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Heads]] = {"dense": dense, "grouped": grouped}
+def chunked(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
+    """`grouped`, a chunk of queries at a time: logits of bounded memory, also backward."""
+    return grouped(query, key, value, layout, mask, _attend_in_chunks)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Heads]] = {
+    "dense": dense,
+    "grouped": grouped,
+    "chunked": chunked,
+}
 
 
 def check_implementation(name: str) -> None:
@@ -68,10 +91,36 @@ def _per_scene(
     query: Float[Array, "B S Q N K"],
     key: Float[Array, "B S M N K"],
     value: Float[Array, "B S M N K"],
+    attend: Attend,
 ) -> Float[Array, "B S Q N K"]:
     """Mask-free attention within each scene: the scene axis is folded into the batch."""
     fold = [x.reshape(-1, *x.shape[2:]) for x in (query, key, value)]
-    return jax.nn.dot_product_attention(*fold).reshape(query.shape)
+    return attend(*fold).reshape(query.shape)
+
+
+def _attend_in_chunks(
+    query: Float[Array, "B Q N K"], key: Float[Array, "B M N K"], value: Float[Array, "B M N K"]
+) -> Float[Array, "B Q N K"]:
+    batch, length, heads, head_dim = query.shape
+    row_bytes = 4 * heads * key.shape[1]
+    if batch * length * row_bytes <= LOGITS_BYTES:
+        return jax.nn.dot_product_attention(query, key, value)
+    chunks = -(-length // max(LOGITS_BYTES // row_bytes, LEAST_QUERIES))
+    chunk = -(-length // chunks)
+    padded = jnp.pad(query, ((0, 0), (0, chunks * chunk - length), (0, 0), (0, 0)))
+
+    # Checkpointed, or the backward pass would keep the logits of all chunks.
+    @jax.checkpoint
+    def attend_chunk(element: tuple[Array, Array, Array]) -> Array:
+        return jax.nn.dot_product_attention(*element)
+
+    def attend_element(element: tuple[Array, Array, Array]) -> Array:
+        queries, keys, values = element
+        return jax.lax.map(lambda part: attend_chunk((part, keys, values)), queries)
+
+    parts = padded.reshape(batch, chunks, chunk, heads, head_dim)
+    out = jax.lax.map(attend_element, (parts, key, value))
+    return out.reshape(batch, chunks * chunk, heads, head_dim)[:, :length]
 
 
 def _every_scene(video: Float[Array, "B S V N K"]) -> Float[Array, "B S SV N K"]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.model.attention import attention
+from m2dit_jax.model import attention as attention_module
+from m2dit_jax.model.attention import IMPLEMENTATIONS, attention
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import MASKS
 
@@ -20,7 +21,12 @@ def heads(layout: Layout, seed: int = 0) -> list[jax.Array]:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_grouped_equals_dense_forward_and_gradient(layout, mask):
+@pytest.mark.parametrize("implementation", ["grouped", "chunked"])
+def test_fast_paths_equal_dense_forward_and_gradient(layout, mask, implementation, monkeypatch):
+    # Small enough that most layouts need several chunks, some of them padded.
+    monkeypatch.setattr(attention_module, "LOGITS_BYTES", 64)
+    monkeypatch.setattr(attention_module, "LEAST_QUERIES", 2)
+
     def weighted_sum(qkv, implementation):
         out = attention(*qkv, layout, mask, implementation)
         weights = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
@@ -31,9 +37,9 @@ def test_grouped_equals_dense_forward_and_gradient(layout, mask):
     )
     qkv = heads(layout)
     (_, dense), dense_grads = value_and_grad(qkv, implementation="dense")
-    (_, grouped), grouped_grads = value_and_grad(qkv, implementation="grouped")
-    chex.assert_trees_all_close(grouped, dense, atol=1e-5, rtol=0)
-    chex.assert_trees_all_close(grouped_grads, dense_grads, atol=1e-5, rtol=0)
+    (_, fast), fast_grads = value_and_grad(qkv, implementation=implementation)
+    chex.assert_trees_all_close(fast, dense, atol=1e-5, rtol=0)
+    chex.assert_trees_all_close(fast_grads, dense_grads, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=8, deadline=None)
@@ -44,7 +50,7 @@ def test_grouped_equals_dense_for_any_counts(scenes, text, video, mask):
     chex.assert_trees_all_close(*outputs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "grouped"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_token_reads_exactly_what_the_mask_allows(implementation):
     layout = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
     query, key, _ = heads(layout)
@@ -56,5 +62,5 @@ def test_a_token_reads_exactly_what_the_mask_allows(implementation):
 
 def test_unknown_implementation_is_named():
     layout = Layout(1, 1, 1)
-    with pytest.raises(ValueError, match="'flash'.*dense, grouped"):
+    with pytest.raises(ValueError, match="'flash'.*dense, grouped, chunked"):
         attention(*heads(layout), layout, "symmetric", "flash")
