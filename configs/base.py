@@ -17,12 +17,18 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the parameters, the stories and every random draw
 
     config.data = ConfigDict()
+    config.data.source = "shapes"  # shapes (drawn here), or encoded (videos and prompts, ahead)
     config.data.scenes = 3  # scenes in a story
     config.data.frames = 3  # frames in a scene
-    config.data.size = 16  # height and width in pixels
     config.data.text_length = 8  # tokens per prompt, end token included; shorter ones are padded
+    config.data.size = 16  # of shapes: height and width in pixels
+    config.data.height = 480  # of encoded videos: pixels, 8 to a latent
+    config.data.width = 720  # of encoded videos: likewise
+    config.data.channels = 16  # of encoded videos: latent channels
+    config.data.text_dim = 4096  # of encoded videos: width of the text embeddings
 
-    config.text_encoder = ConfigDict()  # T5 v1.1; names as in transformers' T5Config
+    # For shapes, whose model has a text encoder of its own; T5 v1.1, names as in its T5Config.
+    config.text_encoder = ConfigDict()
     config.text_encoder.d_model = 64  # width of the text embeddings
     config.text_encoder.d_kv = 32  # width of a head
     config.text_encoder.d_ff = 128  # width of the gated feed-forward
@@ -41,7 +47,10 @@ def get_config() -> ConfigDict:
     config.model.time_dim = 64  # width of the time embedding
     config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
     config.model.attention = "grouped"  # implementation: dense (the definition) or grouped
-    config.model.added_positions = True  # sin-cos of a patch's place, besides its rotary position
+    config.model.rotary = True  # rotary positions of the video tokens, running through the scenes
+    config.model.added_positions = True  # sin-cos of a patch's place in its scene, added
+    config.model.base_grid = ()  # patches (time, height, width) to fit positions to; (): none
+    config.model.spatial_scale = 1.0  # divides the rows and columns of added positions
     config.model.scan = False  # blocks in a scan: compiles once for all, on a CPU half as fast
     config.model.remat = False  # recompute the blocks' activations in the backward pass
 
@@ -55,6 +64,8 @@ def get_config() -> ConfigDict:
     config.train.steps = 2000  # optimizer steps
     config.train.batch_size = 16  # stories per optimizer step, over all devices
     config.train.accumulate = 1  # parts in which a batch is computed, to save memory
+    config.train.compute_dtype = "float32"  # or bfloat16; the weights are kept in float32
+    config.train.init_from = ""  # model folder (CogVideoX's) whose transformer to start from
     config.train.optimizer = "muon"  # adamw, or muon for the blocks' matrices and adamw elsewhere
     config.train.learning_rate = 6e-3  # after the warm-up; a cosine falls to a twentieth
     config.train.warmup_steps = 100  # linear from zero
@@ -64,7 +75,7 @@ def get_config() -> ConfigDict:
     config.train.weight_decay = 0.0  # decoupled
     config.train.decayed = "matrices"  # what decays: matrices, or all (also biases and norms)
     config.train.clip_norm = 1.0  # global gradient norm
-    config.train.ema_decay = 0.999  # of the averaged weights, which sampling uses
+    config.train.ema_decay = 0.999  # of the averaged weights, which sampling uses; 0: none are kept
     config.train.given_probability = 0.3  # share of stories that train scene extension
     config.train.given_scenes = "any"  # which are given: any true subset, or all_but_last
     config.train.caption_dropout = 0.1  # share of stories without prompts, for guidance

@@ -1,4 +1,4 @@
-"""Prompts to v: the text encoder and the transformer as the one thing that is trained."""
+"""Prompts to v: what is trained, the transformer with or without a text encoder."""
 
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -8,18 +8,29 @@ from m2dit_jax.model.transformer import M2DiT, TransformerConfig
 
 
 class StoryModel(nnx.Module):
-    """A T5 encoder, applied to each scene's prompt alone, and the M2DiT that reads its output."""
+    """A T5 encoder, applied to each scene's prompt alone, and the M2DiT that reads its output.
+
+    Without a text encoder, `encode_text` is handed what one has made of the prompts before.
+    """
 
     def __init__(
-        self, text_encoder: TextEncoderConfig, transformer: TransformerConfig, *, rngs: nnx.Rngs
+        self,
+        text_encoder: TextEncoderConfig | None,
+        transformer: TransformerConfig,
+        *,
+        rngs: nnx.Rngs,
     ):
-        self.text_encoder = TextEncoder(text_encoder, rngs=rngs)
+        self.text_encoder = None if text_encoder is None else TextEncoder(text_encoder, rngs=rngs)
         self.transformer = M2DiT(transformer, rngs=rngs)
 
-    def encode_text(self, token_ids: Int[Array, "B S T"]) -> Float[Array, "B S T E"]:
-        """Text embeddings of each scene's prompt."""
-        batch, scenes, length = token_ids.shape
-        embeds = self.text_encoder(token_ids.reshape(batch * scenes, length))
+    def encode_text(
+        self, prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
+    ) -> Float[Array, "B S T E"]:
+        """Text embeddings of each scene's prompt, from token ids or, without encoder, as given."""
+        if self.text_encoder is None:
+            return prompts
+        batch, scenes, length = prompts.shape
+        embeds = self.text_encoder(prompts.reshape(batch * scenes, length))
         return embeds.reshape(batch, scenes, length, -1)
 
     def __call__(

@@ -1,8 +1,10 @@
+import re
+
 import jax
 import pytest
 
-from configs import base, shapes
-from m2dit_jax.recipe import build_recipe
+from configs import base, pretrain_5b, shapes
+from m2dit_jax.recipe import build_recipe, check_config, make_transformer_config
 
 
 @pytest.mark.parametrize("config", [base, shapes])
@@ -39,6 +41,83 @@ def test_all_impossible_fields_are_named_together(tiny_config):
     assert "config.train.caption_dropout must be between 0 and 1, got 1.5" in message
     assert "config.data.size must be a multiple of config.model.patch_size 4, got 10" in message
     assert "config.model.mask must be one of symmetric, full, independent, got 'half'" in message
+
+
+def _encoded_config(**changes):
+    config = pretrain_5b.get_config()
+    config.model.layers = 2
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_with_encoded_data_the_transformer_alone_is_trained():
+    recipe = build_recipe(_encoded_config())
+    params = jax.eval_shape(recipe.init_params, jax.random.key(0))
+    assert set(params) == {"transformer"}
+    assert params["transformer"]["text_proj"]["kernel"].shape == (4096, 3072)
+    assert recipe.tokenizer is None
+    with pytest.raises(ValueError, match="no prompts can be read with config.data.source 'enc"):
+        recipe.tokenize(["a dragon"])
+
+
+def test_all_sizes_of_the_transformer_can_be_configured():
+    changes = {
+        "data.channels": 4,
+        "data.text_dim": 5,
+        "model.rotary": False,
+        "model.added_positions": True,
+        "model.base_grid": (1, 2, 3),
+        "model.spatial_scale": 2.0,
+    }
+    transformer = make_transformer_config(_encoded_config(**changes))
+    assert (transformer.channels, transformer.text_dim) == (4, 5)
+    assert (transformer.rotary, transformer.added_positions) == (False, True)
+    assert (transformer.base_grid, transformer.spatial_scale) == ((1, 2, 3), 2.0)
+
+
+def test_what_another_source_reads_is_not_checked(tiny_config):
+    check_config(_encoded_config(**{"data.size": -1, "text_encoder.d_model": -1}))
+    tiny_config.data.height = tiny_config.data.text_dim = -1
+    check_config(tiny_config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.source": "films"},
+            "config.data.source must be one of shapes, encoded, got 'films'",
+        ),
+        (
+            {"data.height": 488},
+            "config.data.height must be a multiple of 8 x config.model.patch_size 2 with "
+            "config.data.source 'encoded', got 488",
+        ),
+        ({"data.width": 0}, "config.data.width must be at least 1, got 0"),
+        ({"data.channels": 0}, "config.data.channels must be at least 1, got 0"),
+        ({"data.text_dim": 0}, "config.data.text_dim must be at least 1, got 0"),
+        ({"data.frames": 48}, "config.data.frames must be 4k + 1, with k + 1 a multiple of"),
+        ({"model.patch_size_t": 2}, "config.model.patch_size_t 2, with config.data.source 'enc"),
+        ({"train.eval_every": 5}, "config.train.eval_every must be 0 with config.data.source"),
+        ({"model.base_grid": (13, 30)}, "config.model.base_grid must be empty or three numbers"),
+        ({"model.base_grid": (13, 30, 0)}, "got (13, 30, 0)"),
+        ({"model.spatial_scale": 0.0}, "config.model.spatial_scale must be above 0, got 0.0"),
+        (
+            {"train.compute_dtype": "float16"},
+            "config.train.compute_dtype must be one of float32, bfloat16, got 'float16'",
+        ),
+        ({"model.patch_size": 0}, "config.model.patch_size must be at least 1, got 0"),
+    ],
+)
+def test_what_encoded_data_cannot_have(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_config(_encoded_config(**changes))
+
+
+def test_shapes_do_not_start_from_released_weights(tiny_config):
+    tiny_config.train.init_from = "models/CogVideoX-5b"
+    with pytest.raises(ValueError, match="config.train.init_from must be empty with config.data"):
+        check_config(tiny_config)
 
 
 def test_words_that_the_model_does_not_know(tiny_config):

@@ -102,6 +102,19 @@ def test_a_config_that_cannot_be_gets_a_message(tmp_path, capsys):
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize("name", ["pretrain_5b", "finetune_5b", "finetune_2b"])
+def test_encoded_videos_cannot_be_read_yet(name, tmp_path, capsys):
+    workdir = tmp_path / "workdir"
+    config = f"--config={REPOSITORY / 'configs' / name}.py"
+    assert main([config, f"--workdir={workdir}"]) == 2
+    errors = capsys.readouterr().err
+    assert "config.data.source 'encoded': reading encoded videos is not there yet" in errors
+    assert not workdir.exists()
+    # What is wrong with a config is told all the same.
+    assert main([config, "--config.train.steps=0"]) == 2
+    assert "config.train.steps must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_gets_a_message(tmp_path, capsys):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert main([BASE, f"--workdir={tmp_path}"]) == 2

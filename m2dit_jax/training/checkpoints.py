@@ -83,7 +83,8 @@ def load_config(workdir: Path) -> ConfigDict:
     step_folder = _latest_folder(workdir)
     try:
         # Orbax's file, read without orbax: its handler would take a second to set up.
-        config = ConfigDict(json.loads((step_folder / "config" / "metadata").read_text()))
+        config = json.loads((step_folder / "config" / "metadata").read_text())
+        config = ConfigDict(_with_tuples(config))
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(step_folder, error) from error
     return config.lock()
@@ -92,26 +93,30 @@ def load_config(workdir: Path) -> ConfigDict:
 def load_for_sampling(workdir: Path) -> tuple[ConfigDict, Params, int]:
     """Config, averaged weights and step of the latest checkpoint; the rest is not read.
 
-    The weights are on the first device. Raises CheckpointError if there is none.
+    Where no average was kept, the weights are the latest. They are on the first device. Raises
+    CheckpointError if there is none.
     """
     step_folder = _latest_folder(workdir)
     config = load_config(workdir)
     handler: Any = ocp.PyTreeCheckpointHandler()
     here = SingleDeviceSharding(jax.local_devices()[0])
     try:
-        saved = handler.metadata(step_folder / "state").tree["ema"]
-        ema = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved)
+        saved = handler.metadata(step_folder / "state").tree
+        name = "ema" if saved.get("ema") is not None else "params"
+        weights = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved[name]
+        )
         restored = ocp.PyTreeCheckpointer().restore(
             step_folder / "state",
             args=ocp.args.PyTreeRestore(
-                item={"ema": ema},
-                restore_args=ocp.checkpoint_utils.construct_restore_args({"ema": ema}),
+                item={name: weights},
+                restore_args=ocp.checkpoint_utils.construct_restore_args({name: weights}),
                 partial_restore=True,
             ),
         )
     except Exception as error:  # as above
         raise _damaged(step_folder, error) from error
-    return config, _with_int_keys(restored["ema"]), int(step_folder.name)
+    return config, _with_int_keys(restored[name]), int(step_folder.name)
 
 
 def with_sharding(shapes: TrainState, sharding: Sharding) -> TrainState:
@@ -137,6 +142,13 @@ def _latest_folder(workdir: Path) -> Path:
             "save (config.train.checkpoint_every)"
         )
     raise CheckpointError(f"{workdir}: holds no checkpoint; {right}")
+
+
+def _with_tuples(fields: Any) -> Any:
+    """Configs hold tuples, which JSON knows only as lists."""
+    if isinstance(fields, dict):
+        return {name: _with_tuples(value) for name, value in fields.items()}
+    return tuple(fields) if isinstance(fields, list) else fields
 
 
 def _with_int_keys(params: Params) -> Params:

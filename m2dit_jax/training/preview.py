@@ -36,6 +36,7 @@ def write_preview(folder: Path, step: int, batch: StoryBatch, fps: float) -> Ima
 
 def write_first_batch(path: Path, batch: Batch, recipe: Recipe) -> None:
     """What the model gets to see: the pixels, and the prompts as the tokenizer reads them."""
+    assert recipe.tokenizer is not None  # a batch of token ids was made with it
     videos = np.asarray(batch.video)[:FIRST_BATCH_STORIES]
     prompts = [
         recipe.tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -42,20 +42,28 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     params: Params
-    ema: Params
+    ema: Params | None
+    """None if no average is kept."""
     opt_state: optax.OptState
     metrics: RunningMetrics
 
     @classmethod
-    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> "TrainState":
-        """The state before the first step."""
+    def create(
+        cls, params: Params, optimizer: optax.GradientTransformation, ema_decay: float
+    ) -> "TrainState":
+        """The state before the first step; without an average if its decay is 0."""
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            ema=jax.tree.map(jnp.copy, params),
+            ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
             opt_state=optimizer.init(params),
             metrics=RunningMetrics.zero(),
         )
+
+    @property
+    def averaged(self) -> Params:
+        """The weights to sample with: the average, or if none is kept the latest."""
+        return self.params if self.ema is None else self.ema
 
     def updated(
         self,
@@ -69,11 +77,16 @@ class TrainState(NamedTuple):
         params = optax.apply_updates(self.params, updates)
         # A young average forgets faster, or it would be made of the initialisation.
         decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
+        # Written so that weights which do not change average to exactly themselves.
+        ema = (
+            None
+            if self.ema is None
+            else jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params)
+        )
         return TrainState(
             step=self.step + 1,
             params=params,
-            # Written so that weights which do not change average to exactly themselves.
-            ema=jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params),
+            ema=ema,
             opt_state=opt_state,
             metrics=self.metrics.add(self.step + 1, loss, optax.tree.norm(gradients)),
         )

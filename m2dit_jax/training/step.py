@@ -19,6 +19,14 @@ from m2dit_jax.encoders.pixels import encode_pixels
 from m2dit_jax.training.state import TrainState
 
 Params = Any
+COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class EncodedBatch(NamedTuple):
+    """B stories whose videos and prompts were encoded beforehand."""
+
+    latents: Float[Array | np.ndarray, "B S F H W C"]
+    text_embeds: Float[Array | np.ndarray, "B S T E"]
 
 
 class NoisyBatch(NamedTuple):
@@ -27,7 +35,8 @@ class NoisyBatch(NamedTuple):
     noisy_latents: Float[Array, "B S F H W C"]
     v_target: Float[Array, "B S F H W C"]
     timesteps: Int[Array, "B S"]
-    token_ids: Int[Array, "B S T"]
+    prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
+    """Token ids, or embeddings if the prompts were encoded beforehand."""
     weights: Float[Array, "B S"]
 
 
@@ -40,48 +49,59 @@ class StepConfig:
     caption_dropout: float
     accumulate: int
     ema_decay: float
+    compute_dtype: str
 
 
 def draw_noisy_batch(
     key: Key[Array, ""],
-    batch: Batch,
-    empty_prompt: Int[Array | np.ndarray, " T"],
+    batch: Batch | EncodedBatch,
+    empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     schedule: NoiseSchedule,
     config: StepConfig,
 ) -> NoisyBatch:
     """Noise at one random timestep per story; given scenes are clean, at timestep 0.
 
     Captions are dropped for all scenes of a story together, as the unconditional branch of
-    guidance has it.
+    guidance has it. `empty_prompt` is in the form of the batch's prompts.
     """
-    stories, scenes = batch.video.shape[:2]
+    if isinstance(batch, EncodedBatch):
+        latents, prompts = jnp.asarray(batch.latents), jnp.asarray(batch.text_embeds)
+    else:
+        latents, prompts = encode_pixels(batch.video), batch.token_ids
+    stories, scenes = latents.shape[:2]
     timestep_key, noise_key, given_key, caption_key = jax.random.split(key, 4)
-    latents = encode_pixels(batch.video)
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
     drawn = jax.random.randint(timestep_key, (stories, 1), 0, schedule.timesteps)
     timesteps = jnp.where(given, 0, drawn)
     clean = given[:, :, None, None, None, None]
-    dropped = jax.random.bernoulli(caption_key, config.caption_dropout, (stories, 1, 1))
+    one_per_story = (stories, *(1,) * (prompts.ndim - 1))
+    dropped = jax.random.bernoulli(caption_key, config.caption_dropout, one_per_story)
     return NoisyBatch(
         noisy_latents=jnp.where(clean, latents, schedule.add_noise(latents, noise, timesteps)),
         v_target=schedule.v_target(latents, noise, timesteps),
         timesteps=timesteps,
-        token_ids=jnp.where(dropped, empty_prompt, batch.token_ids),
+        prompts=jnp.where(dropped, empty_prompt, prompts),
         weights=scene_weights(given),
     )
 
 
-def batch_loss(graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch) -> Float[Array, ""]:
-    """The loss of (a part of) a batch."""
-    model = nnx.merge(graphdef, params)
-    text_embeds = model.encode_text(batch.token_ids)
-    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps)
+def batch_loss(
+    graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch, compute_dtype: str
+) -> Float[Array, ""]:
+    """The loss of (a part of) a batch, of a model that runs in a key of COMPUTE_DTYPES.
+
+    The parameters are cast in here, so that their gradients have the dtype that they are kept in.
+    """
+    dtype = COMPUTE_DTYPES[compute_dtype]
+    model = nnx.merge(graphdef, jax.tree.map(lambda p: p.astype(dtype), params))
+    text_embeds = model.encode_text(batch.prompts)
+    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps)  # of the latents' dtype
     return v_loss(v_pred, batch.v_target, batch.weights)
 
 
 def loss_and_gradients(
-    graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch, parts: int
+    graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch, parts: int, compute_dtype: str
 ) -> tuple[Float[Array, ""], Params]:
     """Loss and gradients of the whole batch, computed in `parts` pieces to save memory.
 
@@ -89,14 +109,15 @@ def loss_and_gradients(
     """
     value_and_grad = jax.value_and_grad(batch_loss, argnums=1)
     if parts == 1:
-        return value_and_grad(graphdef, params, batch)
+        return value_and_grad(graphdef, params, batch, compute_dtype)
     stories = batch.timesteps.shape[0]
     if stories % parts:
         raise ValueError(f"a batch of {stories} stories cannot be accumulated in {parts} parts")
     pieces = jax.tree.map(lambda x: x.reshape(parts, stories // parts, *x.shape[1:]), batch)
 
     def add_piece(total, piece):
-        return jax.tree.map(jnp.add, total, value_and_grad(graphdef, params, piece)), None
+        of_piece = value_and_grad(graphdef, params, piece, compute_dtype)
+        return jax.tree.map(jnp.add, total, of_piece), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     return jax.lax.scan(add_piece, zeros, pieces)[0]
@@ -106,16 +127,23 @@ def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     schedule: NoiseSchedule,
-    empty_prompt: Int[Array | np.ndarray, " T"],
+    empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     config: StepConfig,
-) -> Callable[[TrainState, Key[Array, ""], Batch], TrainState]:
-    """The function (state, seed key, batch) -> next state; all its draws come from key and step."""
+) -> Callable[[TrainState, Key[Array, ""], Any], TrainState]:
+    """The function (state, seed key, batch) -> next state; all its draws come from key and step.
 
-    def train_step(state: TrainState, key: Key[Array, ""], batch: Batch) -> TrainState:
+    `empty_prompt` decides what a batch is: a Batch for token ids, an EncodedBatch for embeddings.
+    """
+
+    def train_step(
+        state: TrainState, key: Key[Array, ""], batch: Batch | EncodedBatch
+    ) -> TrainState:
         noisy = draw_noisy_batch(
             jax.random.fold_in(key, state.step), batch, empty_prompt, schedule, config
         )
-        loss, gradients = loss_and_gradients(graphdef, state.params, noisy, config.accumulate)
+        loss, gradients = loss_and_gradients(
+            graphdef, state.params, noisy, config.accumulate, config.compute_dtype
+        )
         return state.updated(optimizer, gradients, loss, config.ema_decay)
 
     return train_step

@@ -20,7 +20,8 @@ def recipe(tiny_config):
 
 @pytest.fixture
 def state(recipe):
-    state = TrainState.create(jax.jit(recipe.init_params)(jax.random.key(0)), recipe.optimizer())
+    params = jax.jit(recipe.init_params)(jax.random.key(0))
+    state = TrainState.create(params, recipe.optimizer(), recipe.config.train.ema_decay)
     # Weights and their average must be told apart.
     return state._replace(ema=jax.tree.map(lambda x: x + 1, state.params))
 
@@ -69,6 +70,25 @@ def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, tiny_
     assert step == 6
     assert config.to_dict() == tiny_config.to_dict()
     jax.tree.map(np.testing.assert_array_equal, params, state.ema)
+
+
+def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, recipe, loader, tiny_config):
+    tiny_config.model.base_grid = (13, 30, 45)
+    params = jax.jit(recipe.init_params)(jax.random.key(0))
+    state = TrainState.create(params, recipe.optimizer(), ema_decay=0.0)
+    manager = checkpoints.open_manager(tmp_path, keep=1)
+    checkpoints.save(manager, state._replace(step=np.int32(3)), tiny_config, loader)
+    like = checkpoints.with_sharding(
+        jax.eval_shape(lambda: state), SingleDeviceSharding(jax.devices()[0])
+    )
+    restored = checkpoints.restore_latest(manager, like, loader)
+    manager.close()
+    assert restored is not None and restored.ema is None
+    config, params, step = load_for_sampling(tmp_path)
+    assert step == 3
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    # Tuples are lists in the file, which must not make it another config.
+    assert config.to_dict() == tiny_config.to_dict()
 
 
 def test_sampling_does_not_read_the_optimizer_state(workdir, monkeypatch):

@@ -236,7 +236,7 @@ def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
         ({"model.mask": "round"}, "config.model.mask must be one of symmetric, full, independent"),
         ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of dense"),
         ({"data.text_length": 7}, "takes 8 tokens"),
-        ({"sample.steps": 2000}, "2000"),
+        ({"sample.steps": 2000}, "config.sample.steps must be at most config.diffusion.timesteps"),
         ({"seed": -1}, "config.seed must be at least 0, got -1"),
         ({"mesh.data": 3}, "needs 3 devices, but there are 1"),
     ],

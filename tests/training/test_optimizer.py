@@ -38,6 +38,32 @@ def test_learning_rate_rises_linearly_and_falls_to_a_twentieth(tiny_config):
     np.testing.assert_allclose(np.array([rate(60), rate(110)]), [0.525, 0.05], atol=1e-6)
 
 
+def test_constant_learning_rate_after_the_warm_up(tiny_config):
+    train = tiny_config.train
+    train.schedule, train.learning_rate = "constant", 1e-5
+    train.warmup_steps, train.steps = 100, 1000
+    rate = learning_rate_schedule(train)
+    rates = np.array([rate(step) for step in (0, 1, 50, 99, 100, 101, 999, 5000)])
+    expected = [0, 1e-7, 5e-6, 9.9e-6, 1e-5, 1e-5, 1e-5, 1e-5]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    # The number of steps is nothing to it, so that a run can be made longer.
+    train.steps = 2000
+    np.testing.assert_array_equal(rates[-2], learning_rate_schedule(train)(999))
+
+
+def test_constant_learning_rate_without_warm_up(tiny_config):
+    train = _at_full_rate(tiny_config.train)
+    train.schedule, train.learning_rate = "constant", 1e-5
+    np.testing.assert_allclose(np.array(learning_rate_schedule(train)(0)), 1e-5)
+
+
+@pytest.mark.parametrize(("field", "choice"), [("schedule", "cosine"), ("decayed", "matrices")])
+def test_unknown_choices_are_refused(field, choice, tiny_config):
+    tiny_config.train[field] = "some"
+    with pytest.raises(ValueError, match=f"unknown .*'some'; there are .*{choice}"):
+        make_optimizer(tiny_config.train, True)
+
+
 def test_unknown_optimizer_is_refused(tiny_config):
     tiny_config.train.optimizer = "sgd"
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):
@@ -76,6 +102,35 @@ def test_weight_decay_is_for_matrices_only(name, tiny_config, params):
     for path, value in jax.tree_util.tree_leaves_with_path(after):
         expected = 1 - 0.1 * 0.5 if path[-1].key == "kernel" else 1
         np.testing.assert_allclose(value, expected, rtol=1e-6, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_can_be_for_everything(name, tiny_config, params):
+    train = _at_full_rate(tiny_config.train)
+    train.optimizer, train.learning_rate, train.weight_decay = name, 0.1, 0.5
+    train.decayed = "all"
+    params = jax.tree.map(jnp.ones_like, params)
+    after = _update(make_optimizer(train, True), params, jax.tree.map(jnp.zeros_like, params))
+    for path, value in jax.tree_util.tree_leaves_with_path(after):
+        np.testing.assert_allclose(value, 1 - 0.1 * 0.5, rtol=1e-6, err_msg=str(path))
+
+
+def test_adam_has_the_second_moments_and_epsilon_of_the_config(tiny_config):
+    train = _at_full_rate(tiny_config.train)
+    train.schedule, train.learning_rate, train.clip_norm = "constant", 1.0, 1e9
+    train.adam_b2, train.adam_eps = 0.9, 0.5
+    optimizer = make_optimizer(train, True)
+    params = {"transformer": {"kernel": jnp.zeros(1)}}
+    state = optimizer.init(params)
+    first, second = 1.0, -2.0
+    for gradient in (first, second):
+        gradients = {"transformer": {"kernel": jnp.array([gradient])}}
+        updates, state = optimizer.update(gradients, state, params)
+    # By hand: both moments with their bias taken out.
+    mean = (0.09 * first + 0.1 * second) / (1 - 0.9**2)
+    square = (0.09 * first**2 + 0.1 * second**2) / (1 - 0.9**2)
+    expected = -mean / (np.sqrt(square) + 0.5)
+    np.testing.assert_allclose(updates["transformer"]["kernel"], expected, rtol=1e-5)
 
 
 def test_muon_makes_the_updates_of_block_matrices_orthogonal(tiny_config, params):

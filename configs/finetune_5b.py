@@ -1,0 +1,24 @@
+"""Mask²DiT (CVPR 2025, arXiv 2503.19881), stage 2: the 5B model learns stories and to extend them.
+
+The data are stories, each of three consecutive clips of one video; in half of them all scenes but
+the last are given, so that the last is learnt as their continuation.
+
+Run: python -m m2dit_jax.train --config=configs/finetune_5b.py --workdir=runs/finetune_5b \\
+       --config.train.init_from=FOLDER
+(refused so far: encoded videos cannot be read yet). FOLDER is a model folder with the weights of
+stage 1; from the default, CogVideoX-5b, stage 1 would be left out.
+
+Hardware and deviations from the paper's scripts: as in configs/pretrain_5b.py, and one more here:
+whether scenes are given is drawn for every story by itself, there for a batch.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import pretrain_5b
+
+
+def get_config() -> ConfigDict:
+    """configs/pretrain_5b.py with given scenes."""
+    config = pretrain_5b.get_config()
+    config.train.given_probability = 0.5
+    return config
