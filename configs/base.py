@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
     config.model.time_dim = 64  # width of the time embedding
     config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
-    config.model.attention = "grouped"  # implementation: dense (the definition) or grouped
+    config.model.attention = "grouped"  # implementation: dense (the definition), grouped, chunked
     config.model.rotary = True  # rotary positions of the video tokens, running through the scenes
     config.model.added_positions = True  # sin-cos of a patch's place in its scene, added
     config.model.base_grid = ()  # patches (time, height, width) to fit positions to; (): none
