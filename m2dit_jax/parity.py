@@ -16,8 +16,8 @@ import jax
 
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.media import whole_file
-from m2dit_jax.reference.files import KINDS, golden_files, run_checks
-from m2dit_jax.reference.golden import Case, failure
+from m2dit_jax.reference.files import golden_files, not_exercised, run_checks
+from m2dit_jax.reference.golden import Case
 from m2dit_jax.reference.models import ReferenceModels
 
 
@@ -57,13 +57,7 @@ def _selected(reference: Path, only: str | None) -> tuple[dict[str, str], list[C
         raise ValueError(f"--reference={reference}: no such folder")
     names, cases = golden_files(reference)
     if only is None:
-        missing = KINDS.keys() - names.values()
-        cases += [
-            failure(kind, f"not exercised: no file is like {KINDS[kind][0]}")
-            for kind in KINDS
-            if kind in missing
-        ]
-        return names, cases
+        return names, cases + not_exercised(reference, names)
     chosen = {n: k for n, k in names.items() if only in n or fnmatch.fnmatch(n, only)}
     if not chosen:
         raise ValueError(

@@ -110,3 +110,13 @@ def tiny_config() -> ConfigDict:
 def tiny_flags() -> list[str]:
     """The same config as flags of the train command."""
     return ["--config=configs/base.py", *(f"--config.{name}={TINY[name]}" for name in TINY)]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Files of the PyTorch reference: a subset that is checked in, or else the whole set."""
+    tests = Path(__file__).parent
+    for folder in (tests / "golden", tests.parent / "../shared/golden"):
+        if folder.is_dir():
+            return folder
+    pytest.skip("needs ../shared/golden")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from m2dit_jax.reference import functions, networks, pipelines, training
-from m2dit_jax.reference.golden import Case, GoldenFile, failure, read_npz
+from m2dit_jax.reference.golden import EXACT, Case, GoldenFile, failure, read_npz
 from m2dit_jax.reference.models import ReferenceModels
 from m2dit_jax.weights.safetensors_files import open_safetensors
 
@@ -49,7 +49,7 @@ def _check_sharded(root: Path, name: str, models: ReferenceModels) -> list[Case]
         or not np.array_equal(shards[key].read(), whole[key].read())
     ]
     note = f"differ: {', '.join(sorted(wrong))}" if wrong else ""
-    return [Case(name, float(len(wrong)), 0, passed=not wrong, note=note)]
+    return [Case(name, float(len(wrong)), EXACT, passed=not wrong, note=note)]
 
 
 def _whole(name: str) -> str:
@@ -77,12 +77,17 @@ KINDS: dict[str, tuple[str, Check]] = {
     "pipelines": (r"pipelines/\w+\.npz", _of_arrays_and_root(pipelines.check_pipeline)),
     "training": (r"training/\w+\.npz", _of_arrays_and_root(training.check_training)),
 }
+# Not every training file has them, but some must.
+_REQUIRED_PARTS = {
+    "gradients": r"training/\w+_grads\.safetensors",
+    "optimizer": r"training/\w+_params_after_adamw\.safetensors",
+}
 # Read by the checks above.
 _PARTS = (
     r"README\.md",
     r"(pipe|transformer)_\w+/.*",
     r"pipelines/\w+\.json",
-    r"training/\w+_(grads|params_after_adamw)\.safetensors",
+    *_REQUIRED_PARTS.values(),
 )
 
 
@@ -99,6 +104,21 @@ def golden_files(root: Path) -> tuple[dict[str, str], list[Case]]:
         elif not _has_owner(path):
             unknown.append(failure(name, "not exercised: no npz file of its name"))
     return found, unknown
+
+
+def not_exercised(root: Path, names: dict[str, str]) -> list[Case]:
+    """A failure for each kind of file, and of part of the training files, that is not there."""
+    patterns = {kind: pattern for kind, (pattern, _) in KINDS.items() if kind not in names.values()}
+    parts = [path.relative_to(root).as_posix() for path in root.rglob("*.safetensors")]
+    patterns |= {
+        kind: pattern
+        for kind, pattern in _REQUIRED_PARTS.items()
+        if not any(re.fullmatch(pattern, part) for part in parts)
+    }
+    return [
+        failure(kind, f"not exercised: no file is like {pattern}")
+        for kind, pattern in patterns.items()
+    ]
 
 
 def _has_owner(path: Path) -> bool:

@@ -13,22 +13,21 @@ from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
 from m2dit_jax.encoders.tokenizer import pad_or_truncate
 from m2dit_jax.model.grid import fit_into
 from m2dit_jax.model.rope import rope_table
-from m2dit_jax.reference.golden import Case, GoldenFile, compare, failure
+from m2dit_jax.reference.golden import EXACT, Case, GoldenFile, compare, failure
 from m2dit_jax.reference.models import ReferenceModels
-from m2dit_jax.reference.networks import LARGE_TABLE_LIMIT, TABLE_LIMIT
+from m2dit_jax.reference.networks import rope_limit
 from m2dit_jax.weights.configs import noise_schedule
 
 ALPHAS_LIMIT = 1e-12
 NOISING_LIMIT = 2e-6
 TRAJECTORY_LIMIT = 5e-6
-LARGE_GRID = 1_000  # patches, from where on float32 angles are coarse
 
 
 def check_rope(file: GoldenFile, models: ReferenceModels) -> None:
     """Fitting of grids, and rows of rotary tables with and without a base."""
     table = file.input("crop_table")
     ours = [[*grid, *np.ravel(fit_into(*grid))] for grid in table[:, :4].tolist()]
-    file.expect("crop_table", ours, 0)
+    file.expect("crop_table", ours, EXACT)
     for array in file.arrays:
         if found := re.fullmatch(r"((linspace|slice)\d+)_args", array):
             name, kind = found.groups()
@@ -36,7 +35,7 @@ def check_rope(file: GoldenFile, models: ReferenceModels) -> None:
             base = (base_height, base_width) if kind == "linspace" else None
             grid = (frames, height, width)
             rows = file.input(f"{name}_rows")
-            limit = TABLE_LIMIT if np.prod(grid) < LARGE_GRID else LARGE_TABLE_LIMIT
+            limit = rope_limit(grid, base)
             for part, values in zip(("cos", "sin"), rope_table(grid, head_dim, base), strict=True):
                 file.expect(f"{name}_{part}", np.asarray(values)[rows], limit)
 
@@ -50,21 +49,21 @@ def check_schedulers(file: GoldenFile, models: ReferenceModels) -> None:
         # These are of diffusers' default schedule, but for the setting in their name.
         if found := re.fullmatch(rf"({'|'.join(SPACINGS)})(\d+)_timesteps", array):
             schedule = noise_schedule({"timestep_spacing": found[1]})
-            file.expect(array, schedule.sampling_timesteps(int(found[2]), as_reference=True), 0)
+            file.expect(array, schedule.sampling_timesteps(int(found[2]), as_reference=True), EXACT)
     if "nozerosnr_alphas_cumprod" in file:
         schedule = noise_schedule({"rescale_betas_zero_snr": False})
         file.expect("nozerosnr_alphas_cumprod", schedule.alphas_cumprod(), ALPHAS_LIMIT)
     if "oddcount_timesteps" in file:
         steps = file.number("oddcount_num_inference_steps")
         timesteps = noise_schedule({}).sampling_timesteps(steps, as_reference=True)
-        file.expect("oddcount_timesteps", timesteps, 0)
+        file.expect("oddcount_timesteps", timesteps, EXACT)
 
 
 def _check_schedule(file: GoldenFile, name: str, schedule: NoiseSchedule) -> None:
     file.expect(f"{name}_alphas_cumprod", schedule.alphas_cumprod(), ALPHAS_LIMIT)
     # Samples stand in the place of our [batch, scene].
     x0, noise = (jnp.asarray(file.input(f"{name}_{array}"))[None] for array in ("x0", "noise"))
-    timesteps = jnp.asarray(file.input(f"{name}_timesteps"), jnp.int32)[None]
+    timesteps = file.timesteps(f"{name}_timesteps", schedule)[None]
     noisy, velocity = (f(x0, noise, timesteps)[0] for f in (schedule.add_noise, schedule.v_target))
     file.expect(f"{name}_add_noise", noisy, NOISING_LIMIT)
     file.expect(f"{name}_velocity", velocity, NOISING_LIMIT)
@@ -74,7 +73,7 @@ def _check_schedule(file: GoldenFile, name: str, schedule: NoiseSchedule) -> Non
             table = sampling_steps(schedule, sampler, steps, 1.0, as_reference=True)
             full_name = f"{name}_{sampler}{steps}"
             if f"{full_name}_timesteps" in file:
-                file.expect(f"{full_name}_timesteps", table.timesteps, 0)
+                file.expect(f"{full_name}_timesteps", table.timesteps, EXACT)
             draws = np.zeros((len(table.timesteps), 1), np.float32)
             if sampler == "dpm":
                 draws = _noise_used(file, full_name, reference_draws(schedule, steps))
@@ -90,10 +89,10 @@ def reference_draws(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, " ro
 
 def _noise_used(file: GoldenFile, name: str, draws: np.ndarray) -> np.ndarray:
     """The noise of each step: the second draw of those steps that draw twice."""
-    file.expect(f"{name}_num_draws", draws, 0)
+    file.expect(f"{name}_num_draws", draws, EXACT)
     used, first = file.input(f"{name}_noise_used"), file.input(f"{name}_noise_first_draw")
     once = draws == 1
-    file.add(f"{file.name}:{name}_noise_first_draw", used[once], first[once], 0)
+    file.add(f"{file.name}:{name}_noise_first_draw", used[once], first[once], EXACT)
     return used
 
 
@@ -119,7 +118,7 @@ def _check_trajectory(file: GoldenFile, name: str, table: SamplingSteps, draws: 
 def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case]:
     """Token ids of many texts, as they are and at several lengths."""
     golden = json.loads((root / name).read_text())
-    pipeline = models.pipeline("5b")
+    pipeline = models.main_pipeline()
     tokenizer = pipeline.tokenizer
     extra = sum(token.startswith("<extra_id_") for token in tokenizer.get_vocab())
     values = {
@@ -130,7 +129,7 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
         "len": len(tokenizer),
         "max_text_seq_length": pipeline.transformer.text_length,
     }
-    cases = [compare(f"{name}:{key}", ours, golden[key], 0) for key, ours in values.items()]
+    cases = [compare(f"{name}:{key}", ours, golden[key], EXACT) for key, ours in values.items()]
     cases += [
         failure(f"{name}:{key}", "not exercised") for key in golden.keys() - values - {"records"}
     ]
@@ -139,7 +138,7 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
             ids = tokenizer(record["text"])["input_ids"]
             if found := re.fullmatch(r"ids_max(\d+)", key):
                 ids = pad_or_truncate(tokenizer, ids, int(found[1]))
-            cases.append(compare(f"{name}:records[{number}].{key}", ids, record[key], 0))
+            cases.append(compare(f"{name}:records[{number}].{key}", ids, record[key], EXACT))
     return cases
 
 
@@ -148,12 +147,12 @@ def check_manifest(root: Path, name: str) -> list[Case]:
     cases = []
     for file, arrays in json.loads((root / name).read_text()).items():
         try:
-            with np.load(root / file, allow_pickle=False) as npz:
+            with (root / file).open("rb") as raw, np.load(raw, allow_pickle=False) as npz:
                 found = {key: [list(npz[key].shape), str(npz[key].dtype)] for key in npz.files}
         except Exception as error:
             cases.append(failure(f"{name}:{file}", str(error)))
             continue
         wrong = [key for key in arrays if found.get(key) != arrays[key]]
         note = f"not as listed: {', '.join(wrong)}" if wrong else ""
-        cases.append(Case(f"{name}:{file}", float(len(wrong)), 0, passed=not wrong, note=note))
+        cases.append(Case(f"{name}:{file}", float(len(wrong)), EXACT, passed=not wrong, note=note))
     return cases

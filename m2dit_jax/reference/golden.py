@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
+
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+
+EXACT = 0.0  # the limit of what must be equal
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,17 @@ class GoldenFile:
         return tuple(self._arrays)
 
     def input(self, array: str) -> np.ndarray:
-        """An array that the computation starts from. Raises KeyError if it is not there."""
+        """An array that the computation starts from.
+
+        Raises KeyError if it is not there, and ValueError if it has NaN or infinity in it, which
+        would not be seen if that number should have no effect.
+        """
+        values = self._take(array)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{array} has numbers that are not finite")
+        return values
+
+    def _take(self, array: str) -> np.ndarray:
         self._unused.discard(array)
         return self._arrays[array]
 
@@ -47,9 +63,16 @@ class GoldenFile:
         """An input that is a single whole number."""
         return int(self.input(array))
 
+    def timesteps(self, array: str, schedule: NoiseSchedule) -> Int[Array, " N"]:
+        """An input of timesteps. Raises ValueError beyond the schedule, where JAX would clamp."""
+        values = self.input(array)
+        if values.min() < 0 or values.max() >= schedule.timesteps:
+            raise ValueError(f"{array} has timesteps outside 0..{schedule.timesteps - 1}")
+        return jnp.asarray(values, jnp.int32)
+
     def expect(self, array: str, ours: Any, limit: float, relative: bool = False) -> None:
         """Compares an output: largest absolute error, or `relative` to the largest value."""
-        expected = self.input(array)
+        expected = self._take(array)
         self.add(f"{self.name}:{array}", ours, expected, limit, relative)
 
     def add(
@@ -72,7 +95,8 @@ def compare(case: str, ours: Any, expected: Any, limit: float, relative: bool = 
         return failure(case, f"has shape {ours.shape}, the reference {expected.shape}", limit)
     if expected.size == 0:
         return failure(case, "is empty", limit)
-    difference = np.abs(ours.astype(np.float64) - expected.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN
+        difference = np.abs(ours.astype(np.float64) - expected.astype(np.float64))
     error = float(np.max(difference))
     if relative:
         error /= float(np.max(np.abs(expected)))
@@ -87,7 +111,8 @@ def failure(case: str, note: str, limit: float = 0.0) -> Case:
 def read_npz(root: Path, name: str) -> GoldenFile:
     """The arrays of `root/name`. Raises ValueError if it is not an npz file of plain arrays."""
     try:
-        with np.load(root / name, allow_pickle=False) as file:
+        # np.load leaves a file that it cannot read open if it opened it itself.
+        with (root / name).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return GoldenFile(name, {array: file[array] for array in file.files})
     except Exception as error:  # zip, header and decompression errors are of many kinds
         raise ValueError(f"{root / name}: not a readable npz file ({error})") from error

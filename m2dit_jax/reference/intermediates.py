@@ -17,7 +17,8 @@ def named_values(function: Callable[..., jax.Array], *args: Any) -> dict[str, li
     jaxpr = closed.jaxpr
     named = [equation for equation in jaxpr.eqns if equation.primitive.name == "name"]
     outputs = [*jaxpr.outvars, *(equation.outvars[0] for equation in named)]
-    wanted = Jaxpr(jaxpr.constvars, jaxpr.invars, outputs, jaxpr.eqns)
+    info = jaxpr.debug_info._replace(result_paths=None)
+    wanted = Jaxpr(jaxpr.constvars, jaxpr.invars, outputs, jaxpr.eqns, debug_info=info)
     run = jax.jit(jaxpr_as_fun(ClosedJaxpr(wanted, closed.consts)))
     result, *values = run(*jax.tree.leaves(args))
     found = defaultdict(list, {"": [result]})

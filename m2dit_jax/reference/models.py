@@ -1,4 +1,4 @@
-"""The networks of a golden set, each loaded once."""
+"""The networks of a golden set, each loaded once and in its own dtype, which is float32."""
 
 import re
 from functools import cached_property
@@ -24,7 +24,7 @@ class ReferenceTransformer:
     @cached_property
     def network(self) -> LoadedNetwork:
         """Unrolled, so that its intermediates can be seen."""
-        return load_transformer(self.path, self.config, "float32", scan=False)
+        return load_transformer(self.path, self.config, scan=False)
 
     @cached_property
     def model(self) -> M2DiT:
@@ -34,7 +34,7 @@ class ReferenceTransformer:
     @property
     def text_length(self) -> int:
         """Text tokens per scene."""
-        return self.json["max_text_seq_length"]
+        return self.json.get("max_text_seq_length", 226)
 
 
 class ReferencePipeline:
@@ -52,7 +52,7 @@ class ReferencePipeline:
     @cached_property
     def text_encoder(self) -> LoadedNetwork:
         """The text encoder's parameters; see `text_model`."""
-        return self.folder.text_encoder("float32")
+        return self.folder.text_encoder()
 
     @cached_property
     def text_model(self) -> TextEncoder:
@@ -62,7 +62,7 @@ class ReferencePipeline:
     @cached_property
     def vae(self) -> CausalVae:
         """The VAE as a module."""
-        return nnx.merge(*self.folder.vae("float32"))
+        return nnx.merge(*self.folder.vae())
 
 
 class ReferenceModels:
@@ -83,6 +83,13 @@ class ReferenceModels:
             self._pipelines[name] = ReferencePipeline(self.root / f"pipe_{name}")
         return self._pipelines[name]
 
+    def main_pipeline(self) -> ReferencePipeline:
+        """The model of the files that name none: 5b, or where there is none the first."""
+        names = self.pipeline_names()
+        if not names:
+            raise ValueError(f"{self.root} has no folder pipe_*")
+        return self.pipeline("5b" if "5b" in names else names[0])
+
     def pipeline_of(self, case: str) -> ReferencePipeline:
         """The model folder whose name is in a file's name, such as 5b in extend_5b_dyncfg."""
         return self.pipeline(self._named(case, self.pipeline_names()))
@@ -102,5 +109,6 @@ class ReferenceModels:
     def _named(self, case: str, names: list[str]) -> str:
         found = [n for n in names if re.search(rf"(^|_){re.escape(n)}(_|$)", case)]
         if not found:
-            raise ValueError(f"no model folder belongs to {case}; there are {', '.join(names)}")
+            there = f"there are {', '.join(names)}" if names else "there are none"
+            raise ValueError(f"no model folder belongs to {case}; {there}")
         return max(found, key=len)

@@ -1,5 +1,6 @@
 """Golden files of a training step: loss, gradients and parameters after AdamW."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
-from m2dit_jax.reference.golden import Case, GoldenFile, failure
+from m2dit_jax.reference.golden import EXACT, Case, GoldenFile, failure
 from m2dit_jax.reference.layout import from_scenes, text_to_scenes, to_scenes
 from m2dit_jax.reference.models import ReferenceModels
 from m2dit_jax.reference.networks import TRANSFORMER_LIMIT, check_positions
@@ -50,10 +51,10 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
     transformer, schedule = pipeline.transformer, pipeline.folder.schedule
     scenes = file.number("num_scenes")
     latents, noise = (to_scenes(file.input(array), scenes) for array in ("latents", "noise"))
-    file.expect("latent_frames_per_scene", latents.shape[2], 0)
+    file.expect("latent_frames_per_scene", latents.shape[2], EXACT)
     check_positions(file, transformer.config, latents.shape)
     text_embeds = text_to_scenes(file.input("prompt_embeds"), scenes)
-    drawn = jnp.asarray(file.input("timesteps"), jnp.int32)[:, None]
+    drawn = file.timesteps("timesteps", schedule)[:, None]
 
     extends = file.input("target").shape != file.input("latents").shape
     given = jnp.broadcast_to(extends & (jnp.arange(scenes) < scenes - 1), (len(drawn), scenes))
@@ -65,13 +66,9 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
     file.expect("noisy_latents", from_scenes(noisy), NOISING_LIMIT)
     file.expect("target", from_scenes(v_target[:, counted]), NOISING_LIMIT)
 
-    def loss_and_output(params: Any) -> tuple[jax.Array, jax.Array]:
-        v_pred = nnx.merge(transformer.network.graphdef, params)(noisy, text_embeds, timesteps)
-        return v_loss(v_pred, v_target, scene_weights(given)), v_pred
-
-    params = transformer.network.params
-    step = jax.jit(jax.value_and_grad(loss_and_output, has_aux=True))
-    (loss, output), gradients = step(params)
+    graphdef, params = transformer.network
+    batch = noisy, text_embeds, timesteps, v_target, scene_weights(given)
+    (loss, output), gradients = _loss_output_and_gradients(graphdef, params, batch)
     file.expect("model_output", from_scenes(output), TRANSFORMER_LIMIT)
     file.expect("loss", loss, RELATIVE_LIMIT, relative=True)
     norm = optax.tree.norm(gradients)
@@ -90,13 +87,10 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
         )
     )
     if (root / f"training/{stem}{PARAMS}").exists():
-        optimizer = make_optimizer(OPTIMIZER, train_text_encoder=True)
-        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-        after = optax.apply_updates(params, updates)
         file.cases.append(
             _compare_tensors(
                 f"training/{stem}{PARAMS}",
-                _torch_arrays(transformer.json, after),
+                _torch_arrays(transformer.json, _after_one_step(params, gradients)),
                 load_file(root / f"training/{stem}{PARAMS}"),
                 # The first step goes by the sign of the gradient, which round-off decides where
                 # the gradient is all but zero.
@@ -106,6 +100,27 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
                 },
             )
         )
+
+
+# Compiled once for all files of the same shapes.
+@partial(jax.jit, static_argnums=0)
+def _loss_output_and_gradients(
+    graphdef: nnx.GraphDef, params: Any, batch: tuple[jax.Array, ...]
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    noisy, text_embeds, timesteps, v_target, weights = batch
+
+    def loss_and_output(params: Any) -> tuple[jax.Array, jax.Array]:
+        v_pred = nnx.merge(graphdef, params)(noisy, text_embeds, timesteps)
+        return v_loss(v_pred, v_target, weights), v_pred
+
+    return jax.value_and_grad(loss_and_output, has_aux=True)(params)
+
+
+@jax.jit
+def _after_one_step(params: Any, gradients: Any) -> Any:
+    optimizer = make_optimizer(OPTIMIZER, train_text_encoder=True)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    return optax.apply_updates(params, updates)
 
 
 def _torch_arrays(config: dict[str, Any], params: Any) -> dict[str, np.ndarray]:

@@ -37,3 +37,24 @@ def test_products_depend_on_distance_only():
     products = np.asarray(turned @ turned.T)
     np.testing.assert_allclose(np.diag(products, 2), products[0, 2], rtol=1e-5)
     assert abs(products[0, 2] - products[0, 3]) > 1e-3
+
+
+def test_a_base_grid_sets_the_positions_of_rows_and_columns():
+    # 2 x 2 in a base of 4 x 6: columns 1 to 5, so that positions are 0, 2 and 1, 3.
+    _, sin = rope_table((2, 2, 2), head_dim=16, base=(4, 6))
+    np.testing.assert_allclose(sin[:4, 4], np.sin([0, 0, 2, 2]), atol=1e-6)
+    np.testing.assert_allclose(sin[:4, 10], np.sin([1, 3, 1, 3]), atol=1e-6)
+    np.testing.assert_allclose(sin[:, 0], np.sin([0] * 4 + [1] * 4), atol=1e-6)  # not of time
+
+
+def test_positions_within_a_base_grid_can_be_fractions():
+    _, sin = rope_table((1, 4, 4), head_dim=16, base=(2, 2))
+    np.testing.assert_allclose(sin[:4, 10], np.sin([0, 0.5, 1, 1.5]), atol=1e-6)
+    np.testing.assert_allclose(sin[::4, 4], np.sin([0, 0.5, 1, 1.5]), atol=1e-6)
+
+
+def test_a_grid_of_the_size_of_its_base_needs_none():
+    for part, other in zip(
+        rope_table((2, 3, 4), 32, base=(3, 4)), rope_table((2, 3, 4), 32), strict=True
+    ):
+        np.testing.assert_array_equal(part, other)
