@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from m2dit_jax.encoders.text_encoder import TextEncoder
@@ -25,7 +26,7 @@ from m2dit_jax.weights.networks import NETWORKS, load_params
 if TYPE_CHECKING:
     from transformers import T5Tokenizer
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
 
 class LoadedNetwork(NamedTuple):
@@ -111,20 +112,20 @@ class ReleasedModel:
         # Latent frames come in patches of patch_size_t, and L of them are ratio (L - 1) + 1 frames.
         unit = ratio * config.patch_size_t
         offset = 1 + ratio * (config.patch_size_t - 1)
-        if frames < 1 or (frames - offset) % unit:
+        most = None
+        if config.added_positions and config.base_grid is not None:
+            most = ratio * (config.base_grid[0] * config.patch_size_t - 1) + 1
+        if most is not None and frames > most:
+            problems.append(
+                f"{frames} frames are more than the {most} per scene that the positions of this "
+                "model reach"
+            )
+        elif frames < 1 or (frames - offset) % unit:
             near = _near(frames - offset, unit, offset)
             problems.append(f"{frames} frames are not {unit}k + {offset}, {near}")
-        latent_frames = (frames - 1) // ratio + 1
-        if config.added_positions and config.base_grid is not None:
-            most = config.base_grid[0] * config.patch_size_t
-            if latent_frames > most:
-                problems.append(
-                    f"{frames} frames are more than the {ratio * (most - 1) + 1} per scene that "
-                    "the positions of this model reach"
-                )
         if problems:
             raise ValueError(f"{self.path}: " + "; ".join(problems))
-        return latent_frames, height // side, width // side, config.channels
+        return (frames - 1) // ratio + 1, height // side, width // side, config.channels
 
     def _check_fit(self) -> None:
         """Raises ValueError if the networks do not fit each other."""

@@ -24,8 +24,14 @@ def modulate(
 
 
 def sinusoidal_embedding(timesteps: Int[Array, "B S"], dim: int) -> Float[Array, "B S {dim}"]:
-    """Timestep features, cosines first (diffusers' `flip_sin_to_cos`), period up to 10,000."""
-    frequencies = np.exp(-np.log(10_000.0) * np.arange(dim // 2) / (dim // 2)).astype(np.float32)
+    """Timestep features, cosines first (diffusers' `flip_sin_to_cos`), period up to 10,000.
+
+    The exponents are rounded to float32 as the reference does: at timestep 999 that is seen in the
+    fourth digit, and it is what the released weights were trained with.
+    """
+    half = dim // 2
+    exponents = np.float32(-np.log(10_000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = timesteps[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 

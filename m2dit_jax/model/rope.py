@@ -30,6 +30,8 @@ def rope_table(
     Positions are 0, 1, 2, ... ("slice" grid of CogVideoX 1.5). With `base`, the height and width
     in patches of the training videos, those of rows and columns are those of the place that the
     grid has when fitted into the base, and so can be fractions ("linspace" grid of CogVideoX).
+
+    Frequencies and angles are rounded to float32 as in the reference, which the weights know.
     """
     time, height, width = grid
     rows, columns = np.arange(height), np.arange(width)
@@ -40,8 +42,10 @@ def rope_table(
     angles = []
     for axis, positions in enumerate((np.arange(time), rows, columns)):
         dim = axis_dims(head_dim)[axis]
-        frequencies = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
-        angles.append((axis, np.repeat(positions[:, None] * frequencies, 2, axis=1)))
+        exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+        frequencies = np.float32(1) / (THETA ** exponents.astype(np.float64)).astype(np.float32)
+        angle = positions.astype(np.float32)[:, None] * frequencies
+        angles.append((axis, np.repeat(angle.astype(np.float64), 2, axis=1)))
     return (
         spread_over_grid(grid, [(axis, np.cos(angle)) for axis, angle in angles]),
         spread_over_grid(grid, [(axis, np.sin(angle)) for axis, angle in angles]),
