@@ -156,7 +156,7 @@ def test_bad_values(problems, field, value, problem):
     [
         (
             "",
-            "story.yaml:1: found nothing, needs a mapping with the keys scenes, seed, negative_prompt",
+            "story.yaml:1: found nothing, needs a mapping with the keys scenes, seed, ",
         ),
         ("- prompt: a", "story.yaml:1: found a list of 1, needs a mapping with the keys scenes"),
         ("seed: 1", "story.yaml:1: scenes: missing, needs a list of scenes, each with a prompt"),

@@ -13,13 +13,16 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # T5's special tokens, at T5's ids.
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 # Vocabularies below this size are listed in error messages.
 LISTED_WORDS = 100
+
+# Token ids of the byte tokenizer: special ones, bytes, and ones that ByT5 keeps in reserve.
+BYTE_VOCABULARY = 384
 
 
 def build_word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerFast":
@@ -54,8 +57,16 @@ def build_word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerFast":
     )
 
 
+def build_byte_tokenizer() -> "PreTrainedTokenizerBase":
+    """ByT5's: a token per byte of UTF-8, so that it needs no vocabulary and knows every text."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers import ByT5Tokenizer
+
+    return ByT5Tokenizer()
+
+
 def tokenize_prompts(
-    tokenizer: "PreTrainedTokenizerFast", prompts: Sequence[str], length: int
+    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], length: int
 ) -> Int32[np.ndarray, "N {length}"]:
     """Tokenizes prompts and pads each to `length` tokens, EOS included.
 
@@ -88,17 +99,17 @@ def tokenize_prompts(
 
 
 def pad_or_truncate(
-    tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int], length: int
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], length: int
 ) -> Int32[np.ndarray, " {length}"]:
     """Exactly `length` of a text's token ids, EOS included: a text too long keeps its EOS."""
     row = np.full(length, tokenizer.pad_token_id, np.int32)
     row[: len(ids)] = ids[:length]
     if len(ids) > length:
-        row[-1] = tokenizer.eos_token_id
+        row[-1] = ids[-1]
     return row
 
 
-def _known_words(tokenizer: "PreTrainedTokenizerFast") -> str:
+def _known_words(tokenizer: "PreTrainedTokenizerBase") -> str:
     """The end of an error message: all known words, if they are few."""
     words = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
     return f" (known words: {', '.join(words)})" if len(words) < LISTED_WORDS else ""

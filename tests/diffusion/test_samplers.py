@@ -44,7 +44,7 @@ def test_ddim_against_the_textbook_form():
     x0, noise = a * x - s * v, a * v + s * x
     expected = np.sqrt(alphas[following]) * x0 + np.sqrt(1 - alphas[following]) * noise
     weights = sampling_steps(schedule, "ddim", 4, 1.0).weights[1]
-    np.testing.assert_allclose(weights @ [x, v, 0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(np.dot(weights, [x, v, 0, 0]), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
