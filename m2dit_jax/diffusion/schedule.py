@@ -68,11 +68,14 @@ class NoiseSchedule:
     def signal_and_noise(
         self, timesteps: Int[Array, "B S"], ndim: int
     ) -> tuple[Float[Array, "B S ..."], Float[Array, "B S ..."]]:
-        """sqrt(alpha) and sqrt(1 - alpha), with trailing axes to broadcast over `ndim` axes."""
-        alphas = self.alphas_cumprod()
+        """sqrt(alpha) and sqrt(1 - alpha), with trailing axes to broadcast over `ndim` axes.
+
+        alpha is rounded to float32 before the roots, as in the reference.
+        """
+        alphas = self.alphas_cumprod().astype(np.float32)
         shape = (*timesteps.shape, *(1,) * (ndim - timesteps.ndim))
-        signal = jnp.asarray(np.sqrt(alphas), jnp.float32)[timesteps]
-        sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps]
+        signal = jnp.asarray(np.sqrt(alphas))[timesteps]
+        sigma = jnp.asarray(np.sqrt(1 - alphas))[timesteps]
         return signal.reshape(shape), sigma.reshape(shape)
 
     def sampling_timesteps(
