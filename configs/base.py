@@ -17,17 +17,21 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the parameters, the stories and every random draw
 
     config.data = ConfigDict()
-    config.data.source = "shapes"  # shapes (drawn here), or encoded (videos and prompts, ahead)
+    # shapes (drawn here), or what the encode command wrote: pixels, or latents (of a VAE) with the
+    # prompts' embeddings.
+    config.data.source = "shapes"
+    config.data.paths = ""  # of pixels and latents: folders of encoded videos, commas between
+    config.data.weights = ()  # how often a batch is of each folder; (): as many as it has samples
     config.data.scenes = 3  # scenes in a story
     config.data.frames = 3  # frames in a scene
-    config.data.text_length = 8  # tokens per prompt, end token included; shorter ones are padded
+    config.data.text_length = 8  # tokens per prompt with its end (of pixels: bytes), padded
     config.data.size = 16  # of shapes: height and width in pixels
-    config.data.height = 480  # of encoded videos: pixels, 8 to a latent
-    config.data.width = 720  # of encoded videos: likewise
-    config.data.channels = 16  # of encoded videos: latent channels
-    config.data.text_dim = 4096  # of encoded videos: width of the text embeddings
+    config.data.height = 480  # of pixels and latents: in pixels
+    config.data.width = 720  # of pixels and latents: in pixels
+    config.data.channels = 16  # of latents
+    config.data.text_dim = 4096  # of latents: width of the text embeddings
 
-    # For shapes, whose model has a text encoder of its own; T5 v1.1, names as in its T5Config.
+    # For shapes and pixels, whose model has a text encoder of its own; T5 v1.1, names as there.
     config.text_encoder = ConfigDict()
     config.text_encoder.d_model = 64  # width of the text embeddings
     config.text_encoder.d_kv = 32  # width of a head
@@ -79,6 +83,7 @@ def get_config() -> ConfigDict:
     config.train.given_probability = 0.3  # share of stories that train scene extension
     config.train.given_scenes = "any"  # which are given: any true subset, or all_but_last
     config.train.caption_dropout = 0.1  # share of stories without prompts, for guidance
+    config.train.scene_caption_dropout = 0.0  # share of single scenes without a prompt
     config.train.log_every = 50  # steps between metrics lines
     config.train.checkpoint_every = 500  # steps between checkpoints; the last step has one always
     config.train.keep_checkpoints = 2  # the latest so many

@@ -29,7 +29,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """configs/base.py with everything that CogVideoX-5B and the first stage have different."""
     config = base.get_config()
-    config.data.source = "encoded"
+    config.data.source = "latents"
     config.data.scenes = 3
     config.data.frames = 49  # 13 latent frames
     config.data.height, config.data.width = 480, 720  # 60 x 90 latents

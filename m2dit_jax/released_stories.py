@@ -32,7 +32,7 @@ from m2dit_jax.encoders.vae import CausalVae, decoder_chunks
 from m2dit_jax.encoders.vae_strips import decode_in_strips
 from m2dit_jax.media import whole_file
 from m2dit_jax.pipeline import denoise, encode_clips, encode_prompts
-from m2dit_jax.released import ReleasedModel
+from m2dit_jax.released import LoadedNetwork, ReleasedModel
 from m2dit_jax.sampling import SamplingSettings, StoryPlan
 
 LATENTS = "latents.safetensors"
@@ -123,6 +123,9 @@ class ReleasedStories:
             },
         }
 
+    def _transformer(self) -> LoadedNetwork:
+        return self.model.transformer(self.dtype)
+
     def _fingerprint(self, plan: StoryPlan) -> str:
         """What the latents depend on."""
         made_by = self.provenance()
@@ -162,7 +165,7 @@ class ReleasedStories:
         conditions = Story(clean, given, text_embeds, None if unguided else negative)
 
         with _stage("transformer"):
-            transformer = model.transformer(self.dtype)
+            transformer = self._transformer()
             steps = plan.table(self.schedule)
             noise = _normal(noise_key, shape)
             latents = noise

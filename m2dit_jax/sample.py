@@ -12,7 +12,9 @@ from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.released import DTYPES
 from m2dit_jax.released_stories import DECODERS, ReleasedStories, is_released
 from m2dit_jax.storyboard import override, read_storyboard
+from m2dit_jax.trained_latents import TrainedLatents
 from m2dit_jax.trained_stories import TrainedStories
+from m2dit_jax.training.checkpoints import load_config
 
 OVERRIDES = (
     *("seed", "frames", "height", "width", "fps", "sampler", "steps", "guidance_scale"),
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
         )
         sampling.check_output(storyboard, flags.output)
-        maker = _open_checkpoint(flags.checkpoint, flags.dtype, flags.decoder)
+        maker = _open_checkpoint(flags)
         plan = sampling.plan_story(storyboard, maker)
         flags.output.mkdir(parents=True, exist_ok=True)
         for note in plan.notes:
@@ -52,13 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _open_checkpoint(path: Path, dtype: str | None, decoder: str | None) -> sampling.StoryMaker:
+def _open_checkpoint(flags: argparse.Namespace) -> sampling.StoryMaker:
     """Raises ValueError if it is neither a workdir nor the folder of a released model."""
+    path = flags.checkpoint
     if is_released(path):
-        return ReleasedStories(path, dtype, decoder)
-    for name, value in {"dtype": dtype, "decoder": decoder}.items():
-        if value is not None:
-            raise ValueError(f"--{name}={value}: only for released models, {path} is none")
+        return ReleasedStories(path, flags.dtype, flags.decoder)
+    config = load_config(path)
+    if config.data.source == "latents":
+        model = flags.model or Path(config.train.init_from)
+        return TrainedLatents(path, model, flags.dtype, flags.decoder)
+    for name in ("model", "dtype", "decoder"):
+        if getattr(flags, name) is not None:
+            raise ValueError(
+                f"--{name}={getattr(flags, name)}: only for models with a VAE, {path} has none"
+            )
     return TrainedStories(path)
 
 
@@ -76,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--storyboard", required=True, help="YAML or JSON file")
     parser.add_argument("--output", type=Path, required=True, help="folder, made if need be")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="for a run on latents: the folder of the released model that its videos were encoded "
+        "with; default: config.train.init_from",
+    )
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of a released model's weights; default: as they are"
     )

@@ -1,4 +1,4 @@
-"""Stories from the checkpoint of a training run here."""
+"""Stories of pixels, from the checkpoint of a training run here."""
 
 from functools import cached_property
 from pathlib import Path
@@ -34,11 +34,12 @@ class TrainedStories:
     @property
     def defaults(self) -> SamplingSettings:
         """From `config.sample` and `config.data`."""
-        data, sample = self.config.data, self.config.sample
+        frames, height, width = self.recipe.scene_size()
+        sample = self.config.sample
         return SamplingSettings(
-            frames=data.frames,
-            height=data.size,
-            width=data.size,
+            frames=frames,
+            height=height,
+            width=width,
             fps=sample.fps,
             sampler="ddim",
             steps=sample.steps,
@@ -52,16 +53,19 @@ class TrainedStories:
 
     def check_size(self, frames: int, height: int, width: int) -> None:
         """Raises ValueError for a size other than that of the training videos."""
-        data = self.config.data
-        if (frames, height, width) != (data.frames, data.size, data.size):
+        trained = self.recipe.scene_size()
+        if (frames, height, width) != trained:
             raise ValueError(
                 f"{frames} frames of {height}x{width} cannot be: this model was trained with "
-                f"{data.frames} frames of {data.size}x{data.size}"
+                f"{trained[0]} frames of {trained[1]}x{trained[2]}"
             )
 
     def check_prompt(self, prompt: str) -> str:
-        """Raises ValueError for a prompt that is too long or has unknown words."""
+        """Raises ValueError for a prompt of words that is too long or has unknown ones."""
         self.recipe.tokenize([prompt])
+        most = self.config.data.text_length
+        if self.config.data.source == "pixels" and len(prompt.encode()) >= most:
+            return f"the prompt has {len(prompt.encode())} bytes, the model reads {most - 1}"
         return ""
 
     @cached_property

@@ -56,7 +56,7 @@ def test_with_encoded_data_the_transformer_alone_is_trained():
     assert set(params) == {"transformer"}
     assert params["transformer"]["text_proj"]["kernel"].shape == (4096, 3072)
     assert recipe.tokenizer is None
-    with pytest.raises(ValueError, match="no prompts can be read with config.data.source 'enc"):
+    with pytest.raises(ValueError, match="the prompts were encoded before"):
         recipe.tokenize(["a dragon"])
 
 
@@ -86,18 +86,18 @@ def test_what_another_source_reads_is_not_checked(tiny_config):
     [
         (
             {"data.source": "films"},
-            "config.data.source must be one of shapes, encoded, got 'films'",
+            "config.data.source must be one of shapes, pixels, latents, got 'films'",
         ),
         (
             {"data.height": 488},
             "config.data.height must be a multiple of 8 x config.model.patch_size 2 with "
-            "config.data.source 'encoded', got 488",
+            "config.data.source 'latents', got 488",
         ),
         ({"data.width": 0}, "config.data.width must be at least 1, got 0"),
         ({"data.channels": 0}, "config.data.channels must be at least 1, got 0"),
         ({"data.text_dim": 0}, "config.data.text_dim must be at least 1, got 0"),
         ({"data.frames": 48}, "config.data.frames must be 4k + 1, with k + 1 a multiple of"),
-        ({"model.patch_size_t": 2}, "config.model.patch_size_t 2, with config.data.source 'enc"),
+        ({"model.patch_size_t": 2}, "config.model.patch_size_t 2, with config.data.source 'lat"),
         ({"train.eval_every": 5}, "config.train.eval_every must be 0 with config.data.source"),
         ({"model.base_grid": (13, 30)}, "config.model.base_grid must be empty or three numbers"),
         ({"model.base_grid": (13, 30, 0)}, "got (13, 30, 0)"),

@@ -173,7 +173,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--sampler=euler"], {}, "--sampler: found 'euler', needs one of ddim, dpm"),
         ([], {"noise_given": 1}, "story.yaml:1: noise_given: found 1, needs true or false"),
         (["--width=24"], {"frames": 3}, "story.yaml:1: frames, --width: 3 frames of 16x24 cannot"),
-        (["--dtype=bfloat16"], {}, "--dtype=bfloat16: only for released models"),
+        (["--dtype=bfloat16"], {}, "--dtype=bfloat16: only for models with a VAE"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):

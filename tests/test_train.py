@@ -103,12 +103,12 @@ def test_a_config_that_cannot_be_gets_a_message(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["pretrain_5b", "finetune_5b", "finetune_2b"])
-def test_encoded_videos_cannot_be_read_yet(name, tmp_path, capsys):
+def test_the_full_size_configs_need_encoded_videos(name, tmp_path, capsys):
     workdir = tmp_path / "workdir"
     config = f"--config={REPOSITORY / 'configs' / name}.py"
-    assert main([config, f"--workdir={workdir}"]) == 2
+    assert main([config, f"--workdir={workdir}", "--config.train.init_from="]) == 2
     errors = capsys.readouterr().err
-    assert "config.data.source 'encoded': reading encoded videos is not there yet" in errors
+    assert "config.data.paths is empty; with config.data.source 'latents' it names" in errors
     assert not workdir.exists()
     # What is wrong with a config is told all the same.
     assert main([config, "--config.train.steps=0"]) == 2

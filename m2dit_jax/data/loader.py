@@ -1,45 +1,183 @@
-"""From random-access stories to batches: a grain pipeline whose position can be saved."""
+"""Batches of stories, from the number of a batch on: grain reads ahead in threads."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grain
 import jax
 import numpy as np
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, BFloat16, Int, UInt8
 
-from m2dit_jax.data.shapes import ShapesSource, Story
+from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.story_order import ClipOrder, MixtureOrder, StoryOrder
 
 Tokenize = Callable[[Sequence[str]], Int[np.ndarray, "N T"]]
+_MOST_BATCHES = 2**40  # there is no end, but grain wants one
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
     """Pixels and prompts of B stories."""
 
-    video: UInt8[Array | np.ndarray, "B S F H W 3"]
-    token_ids: Int[Array | np.ndarray, "B S T"]
+    video: UInt8[Array | np.ndarray, "*B S F H W 3"]
+    token_ids: Int[Array | np.ndarray, "*B S T"]
 
 
-def make_loader(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> grain.DatasetIterator:
-    """Endless batches of stories, in the order of the source; each process gets its own share.
+class EncodedBatch(NamedTuple):
+    """The VAE's posterior, unscaled, and the prompts' embeddings of B stories."""
 
-    What is left at the end of the source and is no whole batch is left out.
-    `get_state` and `set_state` of the iterator save and restore its position exactly.
-    Raises ValueError if the batch does not divide over the processes.
-    """
-    processes = jax.process_count()
-    if batch_size % processes:
-        raise ValueError(f"a batch of {batch_size} stories does not divide over {processes} hosts")
-    # A shapes caption occurs many times; tokenizing is as slow as drawing the scene.
-    tokenize_one = lru_cache(maxsize=10_000)(lambda caption: tokenize([caption])[0])
+    mean: BFloat16[Array | np.ndarray, "*B S F H W C"]
+    logvar: BFloat16[Array | np.ndarray, "*B S F H W C"]
+    text_embeds: BFloat16[Array | np.ndarray, "*B S T E"]
 
-    def to_arrays(story: Story) -> Batch:
+
+# From the number of a global batch and a row of it to that row: a batch without its first axis.
+SampleAt = Callable[[int, int], Batch | EncodedBatch]
+
+
+def shapes_samples(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> SampleAt:
+    """Procedural stories in the order of the source, over and over."""
+    tokenize_one = _cached(tokenize)
+
+    def sample_at(batch: int, row: int) -> Batch:
+        story = source[(batch * batch_size + row) % len(source)]
         return Batch(story["video"], np.stack([tokenize_one(c) for c in story["captions"]]))
 
-    dataset = grain.MapDataset.source(source)[jax.process_index() :: processes].map(to_arrays)
-    # One thread and a few batches ahead: the training step wants the cores.
-    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(
-        dataset.batch(batch_size // processes, drop_remainder=True).repeat().to_iter_dataset(read)
-    )
+    return sample_at
+
+
+class EncodedSamples:
+    """Samples of what the encode command wrote: clips put together, or scenes of a story.
+
+    Every batch is of one of the datasets, by their weights (None: by their numbers of samples).
+    Datasets of pixels need `tokenize`. Raises ValueError for datasets without a sample.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[EncodedDataset],
+        scenes: int,
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        tokenize: Tokenize | None = None,
+    ):
+        self.datasets = tuple(datasets)
+        self.batch_size = batch_size
+        self.orders = [_order(dataset, scenes, seed) for dataset in datasets]
+        if weights is None:
+            weights = [order.samples_per_epoch for order in self.orders]
+        if len(weights) != len(self.datasets):
+            raise ValueError(f"{len(weights)} weights for {len(self.datasets)} datasets")
+        self.mixture = MixtureOrder(weights, seed)
+        self._tokenize = None if tokenize is None else _cached(tokenize)
+
+    def __call__(self, batch: int, row: int) -> Batch | EncodedBatch:
+        """A row of a batch. Raises EncodedError if the record is damaged."""
+        dataset, scenes = self.scenes_at(batch, row)
+        stories = {story: dataset[story] for story in dict(scenes)}
+
+        def stacked(name: str) -> np.ndarray:
+            return np.stack([np.asarray(stories[story][name])[scene] for story, scene in scenes])
+
+        if self._tokenize is None:
+            return EncodedBatch(stacked("mean"), stacked("logvar"), stacked("text_embeds"))
+        captions = [stories[story]["captions"][scene] for story, scene in scenes]
+        return Batch(stacked("pixels"), np.stack([self._tokenize(c) for c in captions]))
+
+    def scenes_at(self, batch: int, row: int) -> tuple[EncodedDataset, list[tuple[int, int]]]:
+        """The dataset of a row of a batch, with the numbers of story and scene of its scenes."""
+        number, before = self.mixture.dataset(batch)
+        return self.datasets[number], self.orders[number].sample(before * self.batch_size + row)
+
+
+def make_loader(
+    sample_at: SampleAt,
+    batch_size: int,
+    first_batch: int = 0,
+    threads: int = 1,
+    process: tuple[int, int] | None = None,
+) -> Iterator[Any]:
+    """Endless batches from `first_batch` on, of which each process reads its own share of rows.
+
+    `process` is the number of this process and of all, jax's own if None. Threads are few by
+    default: a training step on a CPU wants the cores. Raises ValueError if the batch does not
+    divide over the processes.
+    """
+    number, processes = process or (jax.process_index(), jax.process_count())
+    if batch_size % processes:
+        raise ValueError(f"a batch of {batch_size} stories does not divide over {processes} hosts")
+    rows = batch_size // processes
+    source = _Rows(sample_at, rows, first_row=number * rows)
+    dataset = grain.MapDataset.source(source)[first_batch * rows :]
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * max(rows, threads))
+    return iter(dataset.to_iter_dataset(read).batch(rows, drop_remainder=True))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """This process's rows of all batches, one after another, as a source of grain's."""
+
+    sample_at: SampleAt
+    rows: int
+    first_row: int
+
+    def __len__(self) -> int:
+        return _MOST_BATCHES * self.rows
+
+    def __getitem__(self, index: Any) -> Batch | EncodedBatch:
+        batch, row = divmod(int(index), self.rows)
+        return self.sample_at(batch, self.first_row + row)
+
+
+def on_devices(batches: Iterable[T], put: Callable[[T], T], ahead: int = 2) -> Iterator[T]:
+    """The batches after `put`, which starts to copy them to the devices while steps still run."""
+    waiting: deque[T] = deque()
+    for batch in batches:
+        waiting.append(put(batch))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class Waiting(Iterator[T]):
+    """An iterator that knows which share of the time was spent in waiting for it."""
+
+    def __init__(self, batches: Iterator[T]):
+        self._batches = batches
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def __next__(self) -> T:
+        started = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self._waited += time.perf_counter() - started
+
+    def share(self) -> float:
+        """Of the time since the last call (or the beginning), between 0 and 1."""
+        now = time.perf_counter()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._waited, self._since = 0.0, now
+        return min(share, 1.0)
+
+
+def _order(dataset: EncodedDataset, scenes: int, seed: int) -> ClipOrder | StoryOrder:
+    counts = dataset.scene_counts
+    try:
+        if dataset.info.kind == "stories":
+            return StoryOrder(counts, scenes, seed)
+        clips = [(story, scene) for story, n in enumerate(counts) for scene in range(n)]
+        return ClipOrder(clips, scenes, seed)
+    except ValueError as error:
+        raise ValueError(f"{dataset.path}: {error}") from error
+
+
+def _cached(tokenize: Tokenize) -> Callable[[str], Int[np.ndarray, " T"]]:
+    # A caption occurs many times; tokenizing is as slow as drawing a scene of shapes.
+    return lru_cache(maxsize=10_000)(lambda caption: tokenize([caption])[0])

@@ -1,10 +1,12 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>`, each with state, config and position in the data."""
+"""Checkpoints: `<workdir>/checkpoints/<step>`, each with state and config.
+
+The position in the data needs no saving: it is the number of the step.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding, SingleDeviceSharding
@@ -42,7 +44,6 @@ def save(
     manager: ocp.CheckpointManager,
     state: TrainState,
     config: ConfigDict,
-    loader: grain.DatasetIterator,
 ) -> None:
     """Returns when the state is copied, so that its buffers may be donated; writing goes on."""
     manager.save(
@@ -50,15 +51,12 @@ def save(
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             config=ocp.args.JsonSave(config.to_dict()),
-            data=grain.checkpoint.CheckpointSave(loader),
         ),
     )
 
 
-def restore_latest(
-    manager: ocp.CheckpointManager, like: TrainState, loader: grain.DatasetIterator
-) -> TrainState | None:
-    """The state of the latest checkpoint, None if there is none; sets the loader's position.
+def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
+    """The state of the latest checkpoint, None if there is none.
 
     `like` has the shapes, dtypes and shardings. Raises CheckpointError if it is damaged.
     """
@@ -68,10 +66,7 @@ def restore_latest(
     try:
         restored = manager.restore(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like),
-                data=grain.checkpoint.CheckpointRestore(loader),
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
         )
     except Exception as error:  # orbax raises just that for files cut short
         raise _damaged(Path(manager.directory) / str(step), error) from error

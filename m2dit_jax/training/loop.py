@@ -8,33 +8,31 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.data.loader import Batch, make_loader
-from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.loader import Waiting, on_devices
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.recall import recall_stories, training_stories
 from m2dit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 from m2dit_jax.recipe import Recipe, build_recipe
 from m2dit_jax.story_sampler import StorySampler
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.checkpoints import CheckpointError
+from m2dit_jax.training.data import TrainingData, open_training_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.training.interrupt import StopOnSignal
 from m2dit_jax.training.metrics import MetricsWriter, Progress, duration
 from m2dit_jax.training.optimizer import learning_rate_schedule
-from m2dit_jax.training.preview import write_first_batch, write_preview
+from m2dit_jax.training.preview import write_first_batch, write_preview, write_recall
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.step import make_train_step
-
-TRAINING_STORIES = 10_000_000  # then they come round again
 
 say = partial(print, flush=True)
 
@@ -50,12 +48,12 @@ class Run:
     recipe: Recipe
     workdir: Path
     mesh: Mesh
-    loader: grain.DatasetIterator
+    data: TrainingData
     sampler: StorySampler
     seed_key: Key[Array, ""]
     state_shapes: TrainState
     first_state: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Key[Array, ""], Batch], TrainState]
+    train_step: Callable[[TrainState, Key[Array, ""], Any], TrainState]
 
     @property
     def config(self) -> ConfigDict:
@@ -72,11 +70,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
             f"training runs in one process so far, but there are {jax.process_count()}"
         )
     recipe = build_recipe(config)
-    if config.data.source == "encoded":
-        raise ValueError(
-            "config.data.source 'encoded': reading encoded videos is not there yet (README, What "
-            "does not exist yet); so far only 'shapes' can be trained"
-        )
     mesh = make_mesh(config.mesh)
     _check_batch(config, mesh)
     _check_same_config(config, workdir)
@@ -86,10 +79,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
         return None
     if config.train.init_from and checkpoints.latest_step(workdir) is None:
         check_init_from(recipe)
-    data = config.data
-    source = ShapesSource(config.seed, data.scenes, data.frames, data.size, False, TRAINING_STORIES)
-    recipe.tokenize(source[0]["captions"])  # the first scene's names the actor, so none is longer
-    loader = make_loader(source, recipe.tokenize, config.train.batch_size)
+    data = open_training_data(recipe)
     sampler = StorySampler(recipe)
 
     optimizer = recipe.optimizer()
@@ -102,21 +92,26 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
         recipe.graphdef,
         optimizer,
         recipe.schedule,
-        recipe.tokenize([""])[0],
+        data.empty_prompt,
         recipe.step_config(),
+        data.latent_scale,
+    )
+    jitted = jax.jit(
+        step,
+        in_shardings=(everywhere, everywhere, cut),
+        out_shardings=everywhere,
+        donate_argnums=0,
     )
     # Ahead of the first step, as tracing also finds what is wrong with a config: unknown names.
-    train_step = (
-        jax.jit(
-            step,
-            in_shardings=(everywhere, everywhere, cut),
-            out_shardings=everywhere,
-            donate_argnums=0,
-        )
-        .lower(shapes, seed_key, _batch_shapes(config))
-        .compile()
-    )
-    return Run(recipe, workdir, mesh, loader, sampler, seed_key, shapes, first_state, train_step)
+    compiled = {
+        _shapes(batch): jitted.lower(shapes, seed_key, batch).compile()
+        for batch in data.batch_shapes
+    }
+
+    def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
+        return compiled[_shapes(batch)](state, key, batch)
+
+    return Run(recipe, workdir, mesh, data, sampler, seed_key, shapes, first_state, train_step)
 
 
 def train_and_evaluate(run: Run) -> signal.Signals | None:
@@ -138,13 +133,16 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         started = time.perf_counter()
         with closing(MetricsWriter(run.workdir, step)) as metrics, StopOnSignal() as stop:
             progress = Progress(step, train.steps)
+            batches = Waiting(
+                on_devices(run.data.batches(step), lambda batch: _on_devices(batch, run.mesh))
+            )
             stopping = False
             while step < train.steps and not stopping:
-                batch = next(run.loader)
-                state = run.train_step(state, run.seed_key, _on_devices(batch, run.mesh))
-                step += 1
-                if step == 1:
+                batch = next(batches)
+                if step == 0:
                     write_first_batch(run.workdir / "first_batch.png", batch, run.recipe)
+                state = run.train_step(state, run.seed_key, batch)
+                step += 1
 
                 stopping = stop.received is not None
                 last = step == train.steps
@@ -154,12 +152,12 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                 if log or evaluate or save:
                     _check_finite(state, run.workdir, manager)
                 if log:
-                    state = _log(run, state, metrics, progress)
+                    state = _log(run, state, metrics, progress, batches.share())
                 if evaluate:
                     _evaluate(run, state, metrics, progress)
                 if save:
                     metrics.flush()
-                    checkpoints.save(manager, state, run.config, run.loader)
+                    checkpoints.save(manager, state, run.config)
             manager.wait_until_finished()
     place = run.workdir / checkpoints.FOLDER / str(step)
     if step < train.steps:
@@ -213,13 +211,8 @@ def _flat(fields: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _batch_shapes(config: ConfigDict) -> Batch:
-    data, stories = config.data, config.train.batch_size
-    video = (stories, data.scenes, data.frames, data.size, data.size, 3)
-    token_ids = (stories, data.scenes, data.text_length)
-    return jax.eval_shape(
-        lambda: Batch(jnp.zeros(video, jnp.uint8), jnp.zeros(token_ids, jnp.int32))
-    )
+def _shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(x.shape for x in batch)
 
 
 @contextmanager
@@ -240,7 +233,7 @@ def _only_process_in(workdir: Path) -> Iterator[None]:
 
 def _first_or_restored_state(run: Run, manager: ocp.CheckpointManager) -> TrainState:
     like = checkpoints.with_sharding(run.state_shapes, replicated(run.mesh))
-    restored = checkpoints.restore_latest(manager, like, run.loader)
+    restored = checkpoints.restore_latest(manager, like)
     return run.first_state() if restored is None else restored
 
 
@@ -258,9 +251,9 @@ def _say_start(run: Run, state: TrainState) -> None:
 # --- at some steps
 
 
-def _on_devices(batch: Batch, mesh: Mesh) -> Batch:
+def _on_devices(batch: Any, mesh: Mesh) -> Any:
     cut = batch_sharding(mesh)
-    return Batch(*(jax.make_array_from_process_local_data(cut, x) for x in batch))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(cut, x), batch)
 
 
 def _check_finite(state: TrainState, workdir: Path, manager: ocp.CheckpointManager) -> None:
@@ -280,22 +273,25 @@ def _check_finite(state: TrainState, workdir: Path, manager: ocp.CheckpointManag
     )
 
 
-def _log(run: Run, state: TrainState, metrics: MetricsWriter, progress: Progress) -> TrainState:
+def _log(
+    run: Run, state: TrainState, metrics: MetricsWriter, progress: Progress, waiting: float
+) -> TrainState:
     """Writes the means since the last line and returns the state with new sums."""
     sums = jax.device_get(state.metrics)
     step = int(state.step)
     loss = float(sums.loss / sums.steps)
     rate = learning_rate_schedule(run.config.train)(step - 1)
     line, steps_per_second = progress.line(step, loss)
-    metrics.write(
-        step,
-        {
-            "loss": loss,
-            "grad_norm": float(sums.grad_norm / sums.steps),
-            "learning_rate": float(np.asarray(rate)),
-        },
-        {"steps_per_second": steps_per_second},
-    )
+    values = {
+        "loss": loss,
+        "grad_norm": float(sums.grad_norm / sums.steps),
+        "learning_rate": float(np.asarray(rate)),
+    }
+    timings = {"steps_per_second": steps_per_second}
+    # Where data are read from files, whether they come in time belongs with the results; shapes
+    # are drawn, and their lines are the same in every run.
+    (values if run.data.datasets else timings)["waiting_share"] = waiting
+    metrics.write(step, values, timings)
     say(line)
     return state._replace(metrics=jax.device_put(RunningMetrics.zero(), replicated(run.mesh)))
 
@@ -306,6 +302,10 @@ def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Pro
     # Every device has all of them; one is enough for so few stories.
     params = jax.tree.map(lambda x: x.addressable_data(0), state.averaged)
     step, values = int(state.step), {}
+    if run.data.datasets:
+        _recall(run, params, step, metrics)
+        progress.skip(time.perf_counter() - started)
+        return
     for task in ("generation", "extension"):
         batches: list[StoryBatch] = []
         scores = evaluate_stories(
@@ -328,6 +328,19 @@ def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Pro
         say(f"step {step} {task:10}  {shares}")
     metrics.write(step, values)
     progress.skip(time.perf_counter() - started)
+
+
+def _recall(run: Run, params: Any, step: int, metrics: MetricsWriter) -> None:
+    """Shows what the prompts of the first training stories bring back."""
+    config = run.config
+    clips = training_stories(run.data.datasets[:1], config.data.scenes, config.train.eval_stories)
+    recalled = recall_stories(run.recipe, params, clips, config.seed, run.sampler)
+    folder = run.workdir / "previews"
+    sheet = write_recall(folder, step, clips, recalled, config.sample.fps)
+    metrics.write_image(step, "preview", np.asarray(sheet))
+    value = float(recalled.psnr.mean())
+    metrics.write(step, {"recall/psnr": value})
+    say(f"step {step} PSNR of {len(clips)} training stories from their prompts: {value:.1f} dB")
 
 
 def _next_commands(workdir: Path) -> str:

@@ -1,13 +1,15 @@
 """Pictures to see how far a model is: a few held-out stories, and what it is trained on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
-from m2dit_jax.data.loader import Batch
+from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.evaluation.accuracy import StoryBatch
+from m2dit_jax.evaluation.recall import Clips, Recall
 from m2dit_jax.media import stories_sheet, whole_file, write_gif
 from m2dit_jax.recipe import Recipe
 
@@ -34,19 +36,57 @@ def write_preview(folder: Path, step: int, batch: StoryBatch, fps: float) -> Ima
     return sheet
 
 
-def write_first_batch(path: Path, batch: Batch, recipe: Recipe) -> None:
-    """What the model gets to see: the pixels, and the prompts as the tokenizer reads them."""
-    assert recipe.tokenizer is not None  # a batch of token ids was made with it
-    videos = np.asarray(batch.video)[:FIRST_BATCH_STORIES]
-    prompts = [
-        recipe.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for ids in np.asarray(batch.token_ids)
-    ]
+def write_recall(
+    folder: Path, step: int, clips: Sequence[Clips], recalled: Recall, fps: float
+) -> Image.Image:
+    """Clips of training stories above what was made of their prompts, as `step_<step>.png`."""
+    folder.mkdir(exist_ok=True)
+    stories, titles = [], []
+    for number, (clip, made, psnr) in enumerate(zip(clips, *recalled, strict=True)):
+        for name, video in (("clips", clip.video), ("made", made)):
+            stories.append((video, clip.captions, [False] * len(made)))
+            titles.append(f"training story {number}, {name}")
+        titles[-1] += f", PSNR {psnr.mean():.1f} dB"
+    sheet = stories_sheet(stories[: 2 * PREVIEW_STORIES], titles[: 2 * PREVIEW_STORIES])
+    name = f"step_{step:06}"
+    with whole_file(folder / f"{name}.png") as part:
+        sheet.save(part, format="PNG")
+    write_gif(folder / f"{name}.gif", _side_by_side(recalled.made[:PREVIEW_STORIES]), fps)
+    return sheet
+
+
+def write_first_batch(path: Path, batch: Batch | EncodedBatch, recipe: Recipe) -> None:
+    """What the model gets to see: the pixels, and the prompts as the tokenizer reads them.
+
+    Of latents, which would need the VAE, three channels of the means are shown as colours.
+    """
+    if isinstance(batch, EncodedBatch):
+        videos = _as_colours(np.asarray(batch.mean, np.float32)[:FIRST_BATCH_STORIES])
+        prompts = [["encoded"] * video.shape[0] for video in videos]
+    else:
+        videos, prompts = np.asarray(batch.video)[:FIRST_BATCH_STORIES], _read(batch, recipe)
     stories = [
         (video, texts, [False] * len(texts)) for video, texts in zip(videos, prompts, strict=False)
     ]
     with whole_file(path) as part:
         stories_sheet(stories, [f"story {i}" for i in range(len(stories))]).save(part, format="PNG")
+
+
+def _read(batch: Batch, recipe: Recipe) -> list[list[str]]:
+    """The prompts as the tokenizer reads them."""
+    assert recipe.tokenizer is not None  # a batch of token ids was made with it
+    return [
+        recipe.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for ids in np.asarray(batch.token_ids)
+    ]
+
+
+def _as_colours(latents: Float[np.ndarray, "B S F H W C"]) -> UInt8[np.ndarray, "B S F H W 3"]:
+    """The first three channels, stretched to 0..255 together."""
+    shown = latents[..., :3]
+    shown = np.pad(shown, [(0, 0)] * 5 + [(0, 3 - shown.shape[-1])], mode="edge")
+    low, high = np.percentile(shown, (1, 99))
+    return np.clip((shown - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
 
 
 def _side_by_side(videos: UInt8[np.ndarray, "N S F H W 3"]) -> UInt8[np.ndarray, "F2 H W2 3"]:

@@ -11,22 +11,16 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from m2dit_jax.data.loader import Batch
+from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import encode_pixels
+from m2dit_jax.encoders.vae import sample_latents
 from m2dit_jax.training.state import TrainState
 
 Params = Any
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class EncodedBatch(NamedTuple):
-    """B stories whose videos and prompts were encoded beforehand."""
-
-    latents: Float[Array | np.ndarray, "B S F H W C"]
-    text_embeds: Float[Array | np.ndarray, "B S T E"]
 
 
 class NoisyBatch(NamedTuple):
@@ -47,6 +41,7 @@ class StepConfig:
     given_probability: float
     given_scenes: str
     caption_dropout: float
+    scene_caption_dropout: float
     accumulate: int
     ema_decay: float
     compute_dtype: str
@@ -58,25 +53,34 @@ def draw_noisy_batch(
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     schedule: NoiseSchedule,
     config: StepConfig,
+    latent_scale: float = 1.0,
 ) -> NoisyBatch:
     """Noise at one random timestep per story; given scenes are clean, at timestep 0.
 
     Captions are dropped for all scenes of a story together, as the unconditional branch of
-    guidance has it. `empty_prompt` is in the form of the batch's prompts.
+    guidance has it, and for single scenes. `empty_prompt` is in the form of the batch's prompts.
+    Latents of a VAE are drawn from their posterior anew at every step and times `latent_scale`.
     """
+    timestep_key, noise_key, given_key, caption_key = jax.random.split(key, 4)
     if isinstance(batch, EncodedBatch):
-        latents, prompts = jnp.asarray(batch.latents), jnp.asarray(batch.text_embeds)
+        mean, logvar = (jnp.asarray(x, jnp.float32) for x in (batch.mean, batch.logvar))
+        posterior = jax.random.normal(jax.random.fold_in(noise_key, 1), mean.shape)
+        latents = sample_latents(mean, logvar, posterior) * latent_scale
+        prompts = jnp.asarray(batch.text_embeds)
     else:
         latents, prompts = encode_pixels(batch.video), batch.token_ids
     stories, scenes = latents.shape[:2]
-    timestep_key, noise_key, given_key, caption_key = jax.random.split(key, 4)
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
     drawn = jax.random.randint(timestep_key, (stories, 1), 0, schedule.timesteps)
     timesteps = jnp.where(given, 0, drawn)
     clean = given[:, :, None, None, None, None]
-    one_per_story = (stories, *(1,) * (prompts.ndim - 1))
-    dropped = jax.random.bernoulli(caption_key, config.caption_dropout, one_per_story)
+    dropped = jax.random.bernoulli(
+        caption_key, config.caption_dropout, (stories, 1)
+    ) | jax.random.bernoulli(
+        jax.random.fold_in(caption_key, 1), config.scene_caption_dropout, (stories, scenes)
+    )
+    dropped = dropped.reshape(stories, scenes, *(1,) * (prompts.ndim - 2))
     return NoisyBatch(
         noisy_latents=jnp.where(clean, latents, schedule.add_noise(latents, noise, timesteps)),
         v_target=schedule.v_target(latents, noise, timesteps),
@@ -129,6 +133,7 @@ def make_train_step(
     schedule: NoiseSchedule,
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     config: StepConfig,
+    latent_scale: float = 1.0,
 ) -> Callable[[TrainState, Key[Array, ""], Any], TrainState]:
     """The function (state, seed key, batch) -> next state; all its draws come from key and step.
 
@@ -139,7 +144,12 @@ def make_train_step(
         state: TrainState, key: Key[Array, ""], batch: Batch | EncodedBatch
     ) -> TrainState:
         noisy = draw_noisy_batch(
-            jax.random.fold_in(key, state.step), batch, empty_prompt, schedule, config
+            jax.random.fold_in(key, state.step),
+            batch,
+            empty_prompt,
+            schedule,
+            config,
+            latent_scale,
         )
         loss, gradients = loss_and_gradients(
             graphdef, state.params, noisy, config.accumulate, config.compute_dtype

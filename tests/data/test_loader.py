@@ -1,47 +1,86 @@
-import jax
+import time
+from itertools import islice
+
 import numpy as np
 import pytest
 
-from m2dit_jax.data.loader import make_loader
+from m2dit_jax.data.loader import Batch, Waiting, make_loader, on_devices, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
 
 
-def tokenize(captions):
-    return np.array([[len(caption), 1] for caption in captions], np.int32)
+def fake_sample(batch, row):
+    """A sample that says which one it is."""
+    return Batch(np.full((1, 1, 1, 1, 3), batch, np.uint8), np.full((1, 1), row, np.int32))
 
 
-def source(length=6):
-    return ShapesSource(0, 2, 2, 8, held_out=False, length=length)
+def seen(loader, batches):
+    return [
+        list(
+            zip(
+                batch.video[:, 0, 0, 0, 0, 0].tolist(),
+                batch.token_ids[:, 0, 0].tolist(),
+                strict=True,
+            )
+        )
+        for batch in islice(loader, batches)
+    ]
 
 
-def test_batches_are_the_stories_in_their_order():
-    stories = source()
-    batch = next(make_loader(stories, tokenize, 4))
-    for i in range(4):
-        np.testing.assert_array_equal(batch.video[i], stories[i]["video"])
-        np.testing.assert_array_equal(batch.token_ids[i], tokenize(stories[i]["captions"]))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_come_in_order_and_from_any_place(threads):
+    whole = seen(make_loader(fake_sample, 4, threads=threads), 6)
+    assert whole == [[(b, r) for r in range(4)] for b in range(6)]
+    assert seen(make_loader(fake_sample, 4, first_batch=3, threads=threads), 3) == whole[3:]
 
 
-def test_stories_come_round_again():
-    loader = make_loader(source(4), tokenize, 2)
-    first, _, third = (next(loader) for _ in range(3))
-    np.testing.assert_array_equal(first.video, third.video)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_hosts_share_each_batch_row_by_row(processes):
+    parts = [
+        seen(make_loader(fake_sample, 4, first_batch=2, process=(p, processes)), 3)
+        for p in range(processes)
+    ]
+    joined = [sum((part[b] for part in parts), []) for b in range(3)]
+    assert joined == [[(2 + b, r) for r in range(4)] for b in range(3)]
 
 
-def test_a_saved_position_goes_on_with_the_next_batch():
-    loader = make_loader(source(), tokenize, 2)
-    next(loader)
-    position = loader.get_state()
-    following = next(loader)
-    other = make_loader(source(), tokenize, 2)
-    other.set_state(position)
-    np.testing.assert_array_equal(next(other).video, following.video)
+def test_a_batch_must_divide_over_the_hosts():
+    with pytest.raises(ValueError, match="a batch of 4 stories does not divide over 3 hosts"):
+        make_loader(fake_sample, 4, process=(0, 3))
 
 
-def test_each_process_has_its_own_share(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    batch = next(make_loader(source(), tokenize, 4))
-    np.testing.assert_array_equal(batch.video, [source()[1]["video"], source()[3]["video"]])
-    with pytest.raises(ValueError, match="5 stories does not divide over 2"):
-        make_loader(source(), tokenize, 5)
+def test_shapes_come_in_the_order_of_the_source_and_round_again():
+    source = ShapesSource(0, 2, 2, 8, False, 5)
+
+    def tokenize(prompts):
+        return np.array([[len(prompt)] for prompt in prompts], np.int32)
+
+    batches = list(islice(make_loader(shapes_samples(source, tokenize, 2), 2), 4))
+    videos = np.concatenate([batch.video for batch in batches])
+    for number, video in enumerate(videos):
+        np.testing.assert_array_equal(video, source[number % 5]["video"])
+    assert batches[0].token_ids[1, 0, 0] == len(source[1]["captions"][0])
+
+
+def test_batches_are_put_on_devices_ahead():
+    done = []
+
+    def put(number):
+        done.append(number)
+        return number
+
+    batches = on_devices(iter(range(5)), put, ahead=2)
+    assert next(batches) == 0 and done == [0, 1, 2]
+    assert list(batches) == [1, 2, 3, 4]
+
+
+def test_waiting_is_measured():
+    def slow():
+        while True:
+            time.sleep(0.05)
+            yield 0
+
+    waiting = Waiting(slow())
+    next(waiting)
+    assert waiting.share() > 0.9
+    time.sleep(0.1)
+    assert waiting.share() < 0.1  # nobody asked for a batch

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from m2dit_jax.data.loader import make_loader
-from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.checkpoints import CheckpointError, load_config, load_for_sampling
@@ -27,17 +25,11 @@ def state(recipe):
 
 
 @pytest.fixture
-def loader(recipe):
-    return make_loader(ShapesSource(0, 2, 2, 8, False, 1000), recipe.tokenize, 4)
-
-
-@pytest.fixture
-def workdir(tmp_path, state, loader, tiny_config):
+def workdir(tmp_path, state, tiny_config):
     """With checkpoints of steps 2, 4 and 6, of which two are kept."""
     manager = checkpoints.open_manager(tmp_path, keep=2)
     for step in (2, 4, 6):
-        next(loader)
-        checkpoints.save(manager, state._replace(step=np.int32(step)), tiny_config, loader)
+        checkpoints.save(manager, state._replace(step=np.int32(step)), tiny_config)
     manager.close()
     return tmp_path
 
@@ -47,22 +39,19 @@ def test_keeps_the_latest(workdir):
     assert checkpoints.latest_step(workdir) == 6
 
 
-def test_restores_state_and_position_in_the_data(workdir, state, loader, recipe):
-    expected = next(loader)
+def test_restores_the_state(workdir, state):
     sharding = SingleDeviceSharding(jax.devices()[0])
     like = checkpoints.with_sharding(jax.eval_shape(lambda: state), sharding)
-    fresh_loader = make_loader(ShapesSource(0, 2, 2, 8, False, 1000), recipe.tokenize, 4)
     manager = checkpoints.open_manager(workdir, keep=2)
-    restored = checkpoints.restore_latest(manager, like, fresh_loader)
+    restored = checkpoints.restore_latest(manager, like)
     manager.close()
     assert restored is not None and restored.step == 6
     jax.tree.map(np.testing.assert_array_equal, restored._replace(step=state.step), state)
-    jax.tree.map(np.testing.assert_array_equal, next(fresh_loader), expected)
 
 
-def test_nothing_to_restore(tmp_path, state, loader):
+def test_nothing_to_restore(tmp_path, state):
     manager = checkpoints.open_manager(tmp_path, keep=2)
-    assert checkpoints.restore_latest(manager, state, loader) is None
+    assert checkpoints.restore_latest(manager, state) is None
 
 
 def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, tiny_config):
@@ -72,16 +61,16 @@ def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, tiny_
     jax.tree.map(np.testing.assert_array_equal, params, state.ema)
 
 
-def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, recipe, loader, tiny_config):
+def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, recipe, tiny_config):
     tiny_config.model.base_grid = (13, 30, 45)
     params = jax.jit(recipe.init_params)(jax.random.key(0))
     state = TrainState.create(params, recipe.optimizer(), ema_decay=0.0)
     manager = checkpoints.open_manager(tmp_path, keep=1)
-    checkpoints.save(manager, state._replace(step=np.int32(3)), tiny_config, loader)
+    checkpoints.save(manager, state._replace(step=np.int32(3)), tiny_config)
     like = checkpoints.with_sharding(
         jax.eval_shape(lambda: state), SingleDeviceSharding(jax.devices()[0])
     )
-    restored = checkpoints.restore_latest(manager, like, loader)
+    restored = checkpoints.restore_latest(manager, like)
     manager.close()
     assert restored is not None and restored.ema is None
     config, params, step = load_for_sampling(tmp_path)
@@ -124,7 +113,7 @@ def test_points_from_the_inner_folders_to_the_right_one(workdir):
 # What orbax leaves behind when reading fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["cut short", "arrays missing", "state missing", "empty"])
-def test_says_which_checkpoint_is_damaged(damage, workdir, state, loader):
+def test_says_which_checkpoint_is_damaged(damage, workdir, state):
     folder = workdir / "checkpoints" / "6"
     if damage == "cut short":
         for arrays in (folder / "state").rglob("d/*"):
@@ -142,7 +131,7 @@ def test_says_which_checkpoint_is_damaged(damage, workdir, state, loader):
         load_for_sampling(workdir)
     manager = checkpoints.open_manager(workdir, keep=2)
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.restore_latest(manager, state, loader)
+        checkpoints.restore_latest(manager, state)
     manager.close()
 
     shutil.rmtree(folder)

@@ -30,7 +30,7 @@ def compile_with(make_tiny_config, tmp_path_factory):
         config.train.optimizer = optimizer
         run = prepare(config, tmp_path_factory.mktemp("unused"))
         assert run is not None
-        return run, run.loader.get_state()
+        return run
 
     return compile_with
 
@@ -42,10 +42,10 @@ def compiled(compile_with):
 
 @pytest.fixture
 def train(compiled):
-    return _trainer(*compiled)
+    return _trainer(compiled)
 
 
-def _trainer(run, start_of_data):
+def _trainer(run):
     """Trains in a workdir; with stop_at=(step, signal) sends itself the signal before the step."""
 
     def train(workdir, stop_at=None, train_step=run.train_step):
@@ -54,7 +54,6 @@ def _trainer(run, start_of_data):
                 os.kill(os.getpid(), stop_at[1])
             return train_step(state, key, batch)
 
-        run.loader.set_state(start_of_data)
         return train_and_evaluate(replace(run, workdir=workdir, train_step=step))
 
     return train
@@ -63,10 +62,8 @@ def _trainer(run, start_of_data):
 @pytest.fixture(scope="module")
 def trained(compiled, tmp_path_factory):
     """A workdir with a run from the first to the last step."""
-    run, start_of_data = compiled
     workdir = tmp_path_factory.mktemp("trained")
-    run.loader.set_state(start_of_data)
-    assert train_and_evaluate(replace(run, workdir=workdir)) is None
+    assert train_and_evaluate(replace(compiled, workdir=workdir)) is None
     return workdir
 
 
@@ -104,7 +101,7 @@ def test_says_what_it_does(train, tmp_path, capsys):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(optimizer, compile_with, tmp_path):
-    train = _trainer(*compile_with(optimizer))
+    train = _trainer(compile_with(optimizer))
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(whole) is None
     # Between two metrics lines: the means count the steps before the interruption too.
@@ -176,13 +173,13 @@ def test_a_signal_in_the_last_step_is_too_late(train, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(trained, compiled, capsys):
     before = (trained / "metrics.jsonl").stat().st_mtime_ns
-    assert prepare(compiled[0].config, trained) is None
+    assert prepare(compiled.config, trained) is None
     assert "nothing to do, all 12 steps are done" in capsys.readouterr().out
     assert (trained / "metrics.jsonl").stat().st_mtime_ns == before
 
 
 def test_another_config_is_refused_and_the_difference_shown(trained, compiled):
-    config = compiled[0].config.copy_and_resolve_references()
+    config = compiled.config.copy_and_resolve_references()
     config.train.steps = 15
     config.model.mask = "full"
     with pytest.raises(ValueError, match="holds a run with another config") as error:
@@ -198,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tm
     def step(state, key, batch):
         if state.step + 1 == bad:
             state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
-        return compiled[0].train_step(state, key, batch)
+        return compiled.train_step(state, key, batch)
 
     with pytest.raises(NonFiniteLoss, match=f"step {bad} is not finite") as error:
         train(tmp_path, train_step=step)

@@ -6,16 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training.state import RunningMetrics, TrainState
-from m2dit_jax.training.step import (
-    Batch,
-    EncodedBatch,
-    draw_noisy_batch,
-    loss_and_gradients,
-    make_train_step,
-)
+from m2dit_jax.training.step import draw_noisy_batch, loss_and_gradients, make_train_step
 
 STORIES = 4
 
@@ -144,9 +139,11 @@ def encoded(make_encoded_config):
     """Recipe, batch and the embedding of the empty prompt."""
     recipe = build_recipe(make_encoded_config())
     rng = np.random.default_rng(0)
+    shape = (STORIES, 2, 2, 4, 4, 2)
     batch = EncodedBatch(
-        jnp.asarray(rng.normal(size=(STORIES, 2, 2, 4, 4, 2)), jnp.bfloat16),
-        jnp.asarray(rng.normal(size=(STORIES, 2, 8, 6)), jnp.bfloat16),
+        mean=jnp.asarray(rng.normal(size=shape), jnp.bfloat16),
+        logvar=jnp.full(shape, -30.0, jnp.bfloat16),  # draws are all but the mean
+        text_embeds=jnp.asarray(rng.normal(size=(STORIES, 2, 8, 6)), jnp.bfloat16),
     )
     return recipe, batch, jnp.asarray(rng.normal(size=(8, 6)), jnp.bfloat16)
 
@@ -155,14 +152,44 @@ def test_encoded_stories_are_noised_and_their_captions_dropped(encoded):
     recipe, batch, empty_prompt = encoded
     noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, caption_dropout=0.0)
     assert noisy.noisy_latents.dtype == noisy.v_target.dtype == jnp.float32
-    clean = np.asarray(batch.latents, np.float32)
-    np.testing.assert_array_equal(noisy.noisy_latents[:, 0], clean[:, 0])
+    clean = np.asarray(batch.mean, np.float32)
+    np.testing.assert_allclose(noisy.noisy_latents[:, 0], clean[:, 0], atol=1e-5)
     assert not np.allclose(noisy.noisy_latents[:, 1], clean[:, 1], atol=0.1)
     np.testing.assert_array_equal(noisy.prompts, batch.text_embeds)
     noisy = _draw(recipe, batch, empty_prompt, caption_dropout=1.0)
     np.testing.assert_array_equal(
         noisy.prompts, np.broadcast_to(empty_prompt, batch.text_embeds.shape)
     )
+
+
+def test_latents_are_drawn_from_the_posterior_and_scaled(encoded):
+    recipe, batch, empty_prompt = encoded
+    batch = batch._replace(logvar=jnp.full_like(batch.logvar, np.log(0.25)))
+    config = replace(recipe.step_config(), given_probability=1.0)
+
+    def given(seed, scale):
+        noisy = draw_noisy_batch(
+            jax.random.key(seed), batch, empty_prompt, recipe.schedule, config, scale
+        )
+        return np.asarray(noisy.noisy_latents[:, 0], np.float64)
+
+    mean = np.asarray(batch.mean, np.float64)[:, 0]
+    noise = given(0, 1.0) - mean
+    assert abs(noise.std() - 0.5) < 0.1 and abs(noise.mean()) < 0.1
+    np.testing.assert_allclose(given(0, 0.7), 0.7 * given(0, 1.0), atol=1e-5)
+    assert np.abs(given(0, 1.0) - given(1, 1.0)).max() > 0.1
+
+
+def test_captions_of_single_scenes_are_dropped(recipe, batch, empty_prompt):
+    config = replace(recipe.step_config(), caption_dropout=0.0, scene_caption_dropout=0.5)
+    dropped = []
+    for seed in range(20):
+        key = jax.random.key(seed)
+        noisy = draw_noisy_batch(key, batch, empty_prompt, recipe.schedule, config)
+        dropped.append(np.all(np.asarray(noisy.prompts) == empty_prompt, axis=-1))
+    dropped = np.concatenate(dropped)
+    assert 0.35 < dropped.mean() < 0.65
+    assert (dropped.any(axis=1) & ~dropped.all(axis=1)).any()  # some scenes of a story only
 
 
 def test_training_on_encoded_stories_in_bfloat16_keeps_float32_weights(encoded):

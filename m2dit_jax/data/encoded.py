@@ -1,0 +1,455 @@
+"""Encoded stories on disk: the schema, its writing and its reading.
+
+A folder is a tensorflow-datasets dataset (ArrayRecord, split "train"), readable without TensorFlow:
+
+    stories-train.array_record-00000-of-00007   the records, one a story
+    features.json, dataset_info.json            tensorflow-datasets' own description; the latter is
+                                                written last: without it a folder is unfinished
+    metadata.json                               `EncodedInfo`, settings of the run, sizes of shards
+    empty_caption.safetensors                   "text_embeds", of the codec "vae"
+    skipped.json                                what was left out, where it was and why
+
+A record, with S scenes, which follow one another without a gap; S may differ between stories:
+
+    name          text          of the story
+    captions      S texts       one a scene, as in the manifest
+    origins       S texts       JSON objects: where the scene comes from, see `Origin`
+    pixels        [S F H W 3]   uint8, of the codec "pixels"
+    mean, logvar  [S f h w C]   bfloat16, of the codec "vae": the VAE's posterior, unscaled (the
+                                transformer sees draws times `scaling_factor`), logvar in -30..20
+    text_embeds   [S T E]       bfloat16, of the codec "vae"
+
+tensorflow-datasets alone knows no bfloat16: for it these arrays are uint16, the same bits, so that
+one who reads with it says `.view(ml_dtypes.bfloat16)`; `EncodedDataset` does. bfloat16 is what the
+released networks compute in, and half of float32's size.
+
+A dataset has one size and one number of frames. Several sizes, or single clips beside stories, are
+several datasets, which a training mixes.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import BFloat16, UInt8
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from m2dit_jax.media import whole_file
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.features import FeaturesDict
+
+NAME, SPLIT = "stories", "train"
+CODECS = ("pixels", "vae")
+KINDS = ("clips", "stories")
+FORMAT = "1.0.0"  # of the schema above
+FINISHED = "dataset_info.json"
+METADATA, EMPTY_CAPTION, SKIPPED = "metadata.json", "empty_caption.safetensors", "skipped.json"
+PROGRESS = "progress"  # a folder, see `m2dit_jax.data.encoder`
+# What is counted over the scenes: sizes, frame rates and whole seconds of the videos that they come
+# from, words of their captions.
+STATISTICS = ("size", "fps", "seconds", "words")
+Statistics = dict[str, dict[str, int]]
+# Latents become a fifth smaller, at 350 MB/s to write and 470 to read on one core of an AMD EPYC;
+# higher levels gain nothing.
+_WRITER_OPTIONS = "group_size:1,zstd:1"
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+class EncodedError(ValueError):
+    """A folder that is no finished and intact output of the encode command."""
+
+
+@dataclass(frozen=True)
+class EncodedInfo:
+    """What holds for all scenes of a dataset.
+
+    `frames`, `height` and `width` are of the scenes that were encoded, in pixels; the shapes, of a
+    VAE dataset, are those of one scene's mean and one caption's embeddings, and `scaling_factor`
+    is what the transformer's latents are multiplied by.
+    """
+
+    codec: str  # one of CODECS
+    kind: str  # one of KINDS: scenes that have nothing to do with one another, or stories
+    frames: int
+    height: int
+    width: int
+    latent_shape: tuple[int, int, int, int] | None = None  # f h w C
+    text_shape: tuple[int, int] | None = None  # T E
+    scaling_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS or self.kind not in KINDS:
+            raise ValueError(
+                f"codec {self.codec!r} must be one of {CODECS}, kind {self.kind!r} of {KINDS}"
+            )
+        of_vae = (self.latent_shape, self.text_shape, self.scaling_factor)
+        if any((value is not None) != (self.codec == "vae") for value in of_vae):
+            raise ValueError(
+                "latent_shape, text_shape and scaling_factor belong to the codec vae, found "
+                f"{of_vae} with {self.codec}"
+            )
+
+    @cached_property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Name of each array of a story, with shape and dtype for one scene."""
+        if self.latent_shape is None or self.text_shape is None:
+            return {"pixels": ((self.frames, self.height, self.width, 3), np.dtype(np.uint8))}
+        return {
+            "mean": (self.latent_shape, _BFLOAT16),
+            "logvar": (self.latent_shape, _BFLOAT16),
+            "text_embeds": (self.text_shape, _BFLOAT16),
+        }
+
+    @property
+    def scene_nbytes(self) -> int:
+        """Of all arrays of one scene."""
+        return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.arrays.values())
+
+
+class Origin(TypedDict):
+    """Where a scene comes from."""
+
+    scene: int  # its number in the story of the manifest, from 1
+    place: str  # in the manifest, for people to read
+    video: str  # path relative to the root
+    start: float | None  # seconds in the video; None is its begin
+    end: float | None  # None is its end
+    source: dict[str, Any]  # of the whole video: frames, fps, height, width (upright), seconds
+    frames: list[int]  # numbers of the frames that were taken, from 0
+    metadata: dict[str, Any]  # all else that the manifest said about the scene
+
+
+class EncodedStory(TypedDict):
+    """One story; the arrays, which may be read-only, are those of the dataset's codec."""
+
+    name: str
+    captions: list[str]
+    origins: list[Origin]
+    pixels: NotRequired[UInt8[np.ndarray, "S F H W 3"]]
+    mean: NotRequired[BFloat16[np.ndarray, "S f h w C"]]
+    logvar: NotRequired[BFloat16[np.ndarray, "S f h w C"]]
+    text_embeds: NotRequired[BFloat16[np.ndarray, "S T E"]]
+
+
+class Skipped(TypedDict):
+    """A scene that is not in the dataset."""
+
+    place: str  # in the manifest
+    video: str
+    kind: str  # the reason without numbers and names, to count by
+    reason: str
+
+
+class EncodedDataset:
+    """Random access to the stories of a finished folder; picklable, for grain's workers.
+
+    `dataset[i]` reads and parses one record. Raises EncodedError, naming the folder or file, if the
+    folder is no output of the encode command, is unfinished or damaged.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not (self.path / FINISHED).is_file() or not (self.path / METADATA).is_file():
+            if (self.path / PROGRESS).is_dir():
+                raise EncodedError(
+                    f"{self.path}: is unfinished; the encode command that began it goes on with it"
+                )
+            raise EncodedError(f"{self.path}: is no output of python -m m2dit_jax.encode")
+        metadata = _read_metadata(self.path / METADATA)
+        try:
+            self.info = _info_from_mapping(metadata["info"])
+            # How the dataset was made; for people and for comparison with another run.
+            self.settings: dict[str, Any] = metadata["settings"]
+            # Scenes of each story.
+            self.scene_counts: tuple[int, ...] = tuple(metadata["scene_counts"])
+            # How many scenes have which value, for each of STATISTICS.
+            self.statistics: Statistics = metadata["statistics"]
+            shards = metadata["shards"]
+            self._paths = [
+                f"{_intact(self.path / shard_name(number, len(shards)), shard['bytes'])}"
+                f"[0:{shard['stories']}]"
+                for number, shard in enumerate(shards)
+                if shard["stories"]
+            ]
+            stories = sum(shard["stories"] for shard in shards)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, EncodedError):
+                raise
+            raise EncodedError(f"{self.path / METADATA}: is damaged ({error!r})") from error
+        if stories != len(self.scene_counts):
+            raise EncodedError(
+                f"{self.path / METADATA}: is damaged: {stories} stories in the shards, "
+                f"{len(self.scene_counts)} counts of scenes"
+            )
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.scene_counts)
+
+    def __getitem__(self, index: int) -> EncodedStory:
+        """Raises IndexError beyond the end, EncodedError if the record is damaged."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"story {index} of {len(self)}")
+        try:
+            return _parse(self.info, self._records[index])
+        except Exception as error:  # array_record, protobuf and json raise many kinds
+            raise EncodedError(f"{self.path}: story {index} is damaged ({error})") from error
+
+    def __repr__(self) -> str:
+        return f"EncodedDataset({str(self.path)!r}, {len(self)} stories)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_records"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+    @cached_property
+    def empty_caption(self) -> BFloat16[np.ndarray, "T E"]:
+        """Embeddings of "", which stands for no caption; ValueError if the codec is not "vae"."""
+        if self.info.codec != "vae":
+            raise ValueError(f"{self.path}: the codec {self.info.codec} keeps no text embeddings")
+        path = self.path / EMPTY_CAPTION
+        try:
+            embeds = load_file(path)["text_embeds"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise EncodedError(f"{path}: is missing or damaged ({error})") from error
+        if embeds.shape != self.info.text_shape or embeds.dtype != _BFLOAT16:
+            raise EncodedError(
+                f"{path}: holds {embeds.dtype} {embeds.shape}, needs bfloat16 "
+                f"{self.info.text_shape}"
+            )
+        return embeds
+
+    def skipped(self) -> list[Skipped]:
+        """What was left out, in the order of the manifest."""
+        return json.loads((self.path / SKIPPED).read_text())["items"]
+
+    def _open(self) -> None:
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._records = ArrayRecordDataSource(self._paths)
+
+
+def count_kinds(skipped: Iterable[Skipped]) -> dict[str, int]:
+    """How many were skipped for each kind of reason, the most frequent first."""
+    return dict(Counter(item["kind"] for item in skipped).most_common())
+
+
+# --- writing
+
+
+def shard_name(number: int, shards: int) -> str:
+    """File name, as tensorflow-datasets wants it."""
+    return f"{NAME}-{SPLIT}.array_record-{number:05d}-of-{shards:05d}"
+
+
+class Shard(TypedDict):
+    """A finished shard: how many stories, the bytes of their records and of the file."""
+
+    stories: int
+    record_bytes: int
+    bytes: int
+
+
+def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) -> Shard:
+    """Writes all stories, or nothing; the same stories give the same bytes.
+
+    Raises ValueError for a story that does not fit the schema.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    count = nbytes = 0
+    with whole_file(path) as part:
+        writer = ArrayRecordWriter(str(part), _WRITER_OPTIONS)
+        try:
+            for story in stories:
+                record = _serialize(info, story)
+                writer.write(record)
+                count, nbytes = count + 1, nbytes + len(record)
+        finally:
+            writer.close()
+        with part.open("rb") as written:  # before its name says that it is whole
+            os.fsync(written.fileno())
+        size = part.stat().st_size
+    return Shard(stories=count, record_bytes=nbytes, bytes=size)
+
+
+def finish_dataset(
+    path: Path,
+    info: EncodedInfo,
+    settings: Mapping[str, Any],
+    shards: Sequence[Shard],
+    scene_counts: Sequence[int],
+    statistics: Statistics,
+    skipped: Mapping[str, Any],
+    empty_caption: BFloat16[np.ndarray, "T E"] | None = None,
+) -> None:
+    """Writes all that belongs to a dataset beside its shards, which are there already.
+
+    From then on it is finished; the folder PROGRESS, if there is one, is deleted.
+    """
+    import tensorflow_datasets as tfds
+    from etils import epath
+
+    metadata = {
+        "format": FORMAT,
+        "info": asdict(info),
+        "settings": settings,
+        "scene_counts": scene_counts,
+        "statistics": statistics,
+        "shards": shards,
+    }
+    write_json(path / SKIPPED, skipped)
+    if empty_caption is not None:
+        with whole_file(path / EMPTY_CAPTION) as part:
+            save_file({"text_embeds": empty_caption}, part)
+    write_json(path / METADATA, metadata)
+
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=NAME, data_dir=epath.Path(path), split=SPLIT, filetype_suffix="array_record"
+    )
+    split = tfds.core.SplitInfo(
+        name=SPLIT,
+        shard_lengths=[shard["stories"] for shard in shards],
+        num_bytes=sum(shard["record_bytes"] for shard in shards),
+        filename_template=template,
+    )
+    # It writes into the folder piece by piece, hence in another one.
+    staging = path / PROGRESS / "tfds"
+    staging.mkdir(parents=True, exist_ok=True)
+    for number in range(len(shards)):
+        (staging / shard_name(number, len(shards))).touch()
+    tfds.folder_dataset.write_metadata(
+        data_dir=staging,
+        features=_features(info),
+        split_infos=[split],
+        version=FORMAT,
+        description="Stories encoded by python -m m2dit_jax.encode.",
+        check_data=False,  # would need TensorFlow
+    )
+    for name in ("features.json", FINISHED):
+        (staging / name).replace(path / name)
+    shutil.rmtree(path / PROGRESS)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all, the same content in the same bytes."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    with whole_file(path) as part:
+        # Names of files need not be UTF-8: what Python reads of them can only be written escaped.
+        part.write_bytes(text.encode(errors="backslashreplace"))
+
+
+# --- one record
+
+
+def _features(info: EncodedInfo) -> "FeaturesDict":
+    from tensorflow_datasets.core import features
+
+    # As bytes: protobuf's lists of numbers take eight times the space and seconds to read.
+    arrays = {
+        name: features.Tensor(
+            shape=(None, *shape),
+            dtype=np.uint16 if dtype == _BFLOAT16 else dtype,
+            encoding="bytes",
+            doc="bits of bfloat16" if dtype == _BFLOAT16 else None,
+        )
+        for name, (shape, dtype) in info.arrays.items()
+    }
+    texts = {name: features.Sequence(features.Text()) for name in ("captions", "origins")}
+    return features.FeaturesDict({"name": features.Text(), **texts, **arrays})
+
+
+def _serialize(info: EncodedInfo, story: EncodedStory) -> bytes:
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    scenes = len(story["captions"])
+    for name, (shape, dtype) in info.arrays.items():
+        array = story.get(name)
+        if array is None or array.shape != (scenes, *shape) or array.dtype != dtype:
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise ValueError(
+                f"story {story['name']!r}: {name} must be {dtype} {(scenes, *shape)}, is {found}"
+            )
+    if not scenes or len(story["origins"]) != scenes:
+        raise ValueError(
+            f"story {story['name']!r}: {scenes} captions, {len(story['origins'])} origins"
+        )
+    content: dict[str, Any] = {
+        "name": story["name"],
+        "captions": story["captions"],
+        "origins": [json.dumps(origin) for origin in story["origins"]],
+    }
+    for name, (_, dtype) in info.arrays.items():
+        content[name] = story[name].view(np.uint16) if dtype == _BFLOAT16 else story[name]
+    features = _features(info)
+    serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
+    example = serializer.get_tf_example(features.encode_example(content))
+    return example.SerializeToString(deterministic=True)
+
+
+def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:
+    # tensorflow-datasets' own parsing gives the same, with more copies.
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    features = cast(Any, tf_example_pb2).Example.FromString(record).features.feature
+
+    def values(name: str) -> Sequence[bytes]:
+        return features[name].bytes_list.value
+
+    (name,) = values("name")
+    arrays: dict[str, Any] = {
+        key: np.frombuffer(values(key)[0], dtype).reshape(-1, *shape)
+        for key, (shape, dtype) in info.arrays.items()
+    }
+    return EncodedStory(
+        name=name.decode(),
+        captions=[text.decode() for text in values("captions")],
+        origins=[json.loads(text) for text in values("origins")],
+        **arrays,
+    )
+
+
+# --- opening
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise EncodedError(f"{path}: is damaged ({error})") from error
+    found = metadata.get("format") if isinstance(metadata, dict) else None
+    if found != FORMAT:
+        raise EncodedError(f"{path}: has the format {found!r}, needs {FORMAT!r}")
+    return metadata
+
+
+def _info_from_mapping(mapping: Mapping[str, Any]) -> EncodedInfo:
+    names = {field.name for field in fields(EncodedInfo)}
+    if set(mapping) != names:
+        raise ValueError(f"info needs {sorted(names)}, has {sorted(mapping)}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in mapping.items()
+    }
+    return EncodedInfo(**values)
+
+
+def _intact(path: Path, nbytes: int) -> Path:
+    """The path itself, if a file of that size is there."""
+    found = path.stat().st_size if path.is_file() else None
+    if found != nbytes:
+        state = "is missing" if found is None else f"has {found} bytes"
+        raise EncodedError(f"{path}: {state}, needs {nbytes} bytes")
+    return path

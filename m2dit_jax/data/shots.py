@@ -1,0 +1,31 @@
+"""Cuts a long video into shots, with PySceneDetect (an optional extra)."""
+
+from pathlib import Path
+
+from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
+from m2dit_jax.data.video import VideoError, probe_video
+
+
+def cut_into_shots(path: Path, root: Path) -> Manifest:
+    """One story of all shots, with empty captions that are to be written.
+
+    Raises VideoError if the video is not readable or not within `root`, ImportError, saying what
+    to install, without PySceneDetect.
+    """
+    try:
+        from scenedetect import ContentDetector, detect
+    except ImportError as error:
+        raise ImportError(
+            "cutting a video into shots needs PySceneDetect: pip install -r requirements-shots.txt"
+        ) from error
+    video = path.resolve()
+    if not video.is_relative_to(root.resolve()):
+        raise VideoError(f"{path}: is not within the root {root}")
+    info = probe_video(video)
+    cuts = detect(str(video), ContentDetector())
+    times = [(start.seconds, end.seconds) for start, end in cuts] or [(0.0, info.seconds)]
+    scenes = tuple(
+        ClipScene(video, "", round(start, 3), round(end, 3), {}, f"{path}, shot {number}")
+        for number, (start, end) in enumerate(times, 1)
+    )
+    return Manifest((ManifestStory(path.stem, scenes),), path, "stories")

@@ -1,0 +1,285 @@
+"""Encodes videos once, for training: see `python -m m2dit_jax.encode --help`.
+
+    python -m m2dit_jax.encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
+    python -m m2dit_jax.encode --preview=DIR
+    python -m m2dit_jax.encode --scenes-from=long.mp4 --output=manifest.jsonl
+
+One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. For
+several sizes, encode several times and let the training mix the datasets.
+"""
+
+# The workers that decode import this module: what is heavy is imported where it is used.
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2dit_jax.devices import prefer_available_platform
+
+if TYPE_CHECKING:
+    from m2dit_jax.data.codecs import Codec
+    from m2dit_jax.data.encoder import EncodeJob, EncodeReport
+    from m2dit_jax.data.manifest import Manifest
+
+DEFAULTS = {
+    "stride": 3,
+    "seed": 0,
+    "min_scenes": 1,
+    "shard_scenes": 256,
+    "time_limit": 120.0,
+}
+# Flags that go with the modes other than encoding.
+_PREVIEW = {"preview"}
+_SCENES_FROM = {"scenes_from", "output", "root"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2, after a message, if the user's input is wrong.
+
+    1: not a single scene could be encoded. 130 and 143: stopped by SIGINT or SIGTERM.
+    """
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    problem = _misfit(flags)
+    if problem:
+        parser.error(problem)
+    prefer_available_platform()
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        if flags.preview:
+            return _preview(flags.preview)
+        if flags.scenes_from:
+            return _scenes_from(flags.scenes_from, flags.root, flags.output)
+        return _encode(flags)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with what is finished", file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _encode(flags: argparse.Namespace) -> int:
+    from m2dit_jax.data import encoder
+
+    started = time.perf_counter()
+    job = _make_job(flags)
+    encoder.check(job)
+    total = len(job.shards)
+    scenes = sum(len(story.scenes) for story in job.manifest.stories)
+    print(
+        f"{job.manifest.source}: {len(job.manifest.stories)} stories, {scenes} scenes\n"
+        f"writing to {job.output}: {encoder.finished_shards(job)} of {total} shards are there",
+        file=sys.stderr,
+    )
+    report = encoder.encode_dataset(job)
+    print(_summary(job, report))
+    print(f"{time.perf_counter() - started:.1f} s")
+    return 0 if report.dataset is not None else 1
+
+
+def _make_job(flags: argparse.Namespace) -> "EncodeJob":
+    """From the cheapest check to the dearest."""
+    from m2dit_jax.data.encoder import EncodeJob
+    from m2dit_jax.data.manifest import read_manifest
+
+    values = {name: _given(flags, name) for name in DEFAULTS}
+    root = flags.root or flags.manifest.parent
+    if not root.is_dir():
+        raise ValueError(f"--root={root}: no such folder")
+    workers = flags.workers or len(os.sched_getaffinity(0))
+    if workers < 1 or not 0 < values["time_limit"] < float("inf"):
+        raise ValueError(
+            f"--workers={workers} and --time_limit={values['time_limit']} must be above 0"
+        )
+    codec = _open_codec(flags)
+    manifest = read_manifest(flags.manifest, root, values["min_scenes"])
+    # Stage 1 of the reference learns from single clips, stage 2 from stories.
+    sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
+    return EncodeJob(manifest, root, flags.output, codec, sampling, workers=workers, **values)
+
+
+def _open_codec(flags: argparse.Namespace) -> "Codec":
+    """Raises ValueError if sizes are missing or the folder holds no model."""
+    sizes = {name: getattr(flags, name) for name in ("frames", "height", "width")}
+    if flags.config is not None:
+        from m2dit_jax.train import read_flags
+
+        config, _ = read_flags([f"--config={flags.config}"]) or (None, None)
+        for name in [name for name, value in sizes.items() if value is None]:
+            if config is None or name not in config.data:
+                raise ValueError(f"--config={flags.config}: has no config.data.{name}")
+            sizes[name] = config.data[name]
+    from m2dit_jax.data.codecs import PixelsCodec, VaeCodec
+
+    if flags.codec != "pixels":
+        return VaeCodec(Path(flags.codec), **sizes, batch_size=flags.batch_size, dtype=flags.dtype)
+    missing = [f"--{name}" for name, value in sizes.items() if value is None]
+    if missing:
+        raise ValueError(f"--codec=pixels needs {', '.join(missing)}, or a --config that has them")
+    for name in ("batch_size", "dtype"):
+        if getattr(flags, name) is not None:
+            raise ValueError(f"--{name}={getattr(flags, name)}: not with --codec=pixels")
+    return PixelsCodec(**sizes)
+
+
+def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
+    from m2dit_jax.data.encoded import count_kinds
+
+    lines = []
+    if report.dataset is None:
+        lines.append(f"{job.output}: nothing could be encoded")
+    else:
+        info, counts = report.dataset.info, report.dataset.scene_counts
+        size = sum(path.stat().st_size for path in job.output.iterdir() if path.is_file())
+        lines.append(
+            f"{job.output}: {len(counts)} stories, {sum(counts)} scenes of {info.frames} frames "
+            f"of {info.height}x{info.width}, codec {info.codec}, {len(job.shards)} shards, "
+            f"{size / 1e6:.1f} MB" + (" (was finished before)" if report.was_finished else "")
+        )
+    if report.skipped:
+        lines.append(f"skipped {len(report.skipped)} scenes, each named in skipped.json:")
+        for kind, count in count_kinds(report.skipped).items():
+            example = next(item for item in report.skipped if item["kind"] == kind)
+            lines.append(f"  {count} x {kind}; for example {example['place']}: {example['video']}")
+    if report.cut_captions:
+        lines.append(f"{report.cut_captions} captions are longer than the model reads and were cut")
+    return "\n".join(lines)
+
+
+def _preview(path: Path) -> int:
+    from m2dit_jax.data.preview import write_preview
+
+    print(write_preview(path))
+    return 0
+
+
+def _scenes_from(video: Path, root: Path | None, output: Path) -> int:
+    from m2dit_jax.data.shots import cut_into_shots
+
+    if output.exists():  # captions may have been written into it
+        raise ValueError(f"{output}: exists; needs a name that is free")
+    root = root or video.parent
+    manifest = cut_into_shots(video, root)
+    scenes = _write_manifest(manifest, root, output)
+    print(f"{output}: {scenes} shots of {video}; each needs a caption before it can be encoded")
+    return 0
+
+
+def _write_manifest(manifest: "Manifest", root: Path, output: Path) -> int:
+    """As JSON Lines, with paths relative to the root; returns the number of scenes."""
+    from m2dit_jax.data.encoder import relative_path
+    from m2dit_jax.media import whole_file
+
+    lines = []
+    for story in manifest.stories:
+        scenes = []
+        for scene in story.scenes:
+            times = {"start": scene.start, "end": scene.end}
+            scenes.append(
+                {
+                    "video": relative_path(scene.video, root),
+                    "caption": scene.caption,
+                    **{name: value for name, value in times.items() if value is not None},
+                    **scene.metadata,
+                }
+            )
+        lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False) + "\n")
+    with whole_file(output) as part:
+        part.write_text("".join(lines))
+    return sum(len(story.scenes) for story in manifest.stories)
+
+
+def _on_sigterm(number: int, frame: Any) -> None:
+    print("\nSIGTERM: the same command goes on with what is finished", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def _given(flags: argparse.Namespace, name: str) -> Any:
+    value = getattr(flags, name)
+    return DEFAULTS[name] if value is None else value
+
+
+def _misfit(flags: argparse.Namespace) -> str:
+    """What is wrong with the combination of flags, if something is."""
+    given = {name for name, value in vars(flags).items() if value is not None}
+    mode, allowed, needed = "encoding", given, {"manifest", "output", "codec"}
+    if "preview" in given:
+        mode, allowed, needed = "--preview", _PREVIEW, _PREVIEW
+    elif "scenes_from" in given:
+        mode, allowed, needed = "--scenes-from", _SCENES_FROM, {"scenes_from", "output"}
+    problems = []
+    if needed - given:
+        problems.append(f"{mode} needs {_names(needed - given)}")
+    if given - allowed:
+        problems.append(f"{_names(given - allowed)} cannot go with {mode}")
+    return "; ".join(problems)
+
+
+def _names(flags: set[str]) -> str:
+    return ", ".join(f"--{name.replace('scenes_from', 'scenes-from')}" for name in sorted(flags))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m m2dit_jax.encode",
+        description="Decodes and encodes videos into a dataset to train from. What is finished is "
+        "never done again: after an interruption the same command goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--manifest", type=Path, help="CSV of clips, JSON of stories, or JSON Lines of stories"
+    )
+    parser.add_argument("--root", type=Path, help="folder of the videos; default: the manifest's")
+    parser.add_argument("--output", type=Path, help="folder, made if need be")
+    parser.add_argument("--codec", help="pixels, or the folder of a released model")
+    size = parser.add_argument_group("size of a scene; default: the model's")
+    size.add_argument("--frames", type=int)
+    size.add_argument("--height", type=int, help="in pixels")
+    size.add_argument("--width", type=int, help="in pixels")
+    size.add_argument("--config", type=Path, help="of a training whose config.data has the sizes")
+    frames = parser.add_argument_group("which frames are taken")
+    frames.add_argument(
+        "--sampling",
+        choices=("middle", "longest"),
+        help="middle: every STRIDE-th, somewhere in the middle 90 per cent (default for clips); "
+        "longest: every n-th, n as large as fits, at most STRIDE (default for stories)",
+    )
+    frames.add_argument("--stride", type=int, help=_default("stride", "in frames"))
+    frames.add_argument("--seed", type=int, help=_default("seed", "of what is drawn"))
+    rest = parser.add_argument_group("how")
+    rest.add_argument(
+        "--min_scenes",
+        type=int,
+        help=_default("min_scenes", "shorter stories, or what broken scenes left, are skipped"),
+    )
+    rest.add_argument("--batch_size", type=int, help="scenes at once; default: one a device")
+    rest.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: as stored")
+    rest.add_argument("--workers", type=int, help="processes that decode; default: one a core")
+    rest.add_argument(
+        "--time_limit", type=float, help=_default("time_limit", "seconds to decode a scene")
+    )
+    rest.add_argument(
+        "--shard_scenes", type=int, help=_default("shard_scenes", "most scenes in a shard")
+    )
+    others = parser.add_argument_group("instead of encoding")
+    others.add_argument("--preview", type=Path, help="write a page about this encoded dataset")
+    others.add_argument(
+        "--scenes-from", type=Path, help="cut a long video into shots: a manifest to be captioned"
+    )
+    return parser
+
+
+def _default(name: str, text: str) -> str:
+    return f"{text}; default: {DEFAULTS[name]:g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
