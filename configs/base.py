@@ -20,6 +20,9 @@ def get_config() -> ConfigDict:
     # shapes (drawn here), or what the encode command wrote: pixels, or latents (of a VAE) with the
     # prompts' embeddings.
     config.data.source = "shapes"
+    config.data.manifest = ""  # what `encode --config` reads: captions, and paths of videos
+    config.data.root = ""  # folder that these are relative to
+    config.data.codec = ""  # pixels, or the folder of the model that encodes
     config.data.paths = ""  # of pixels and latents: folders of encoded videos, commas between
     config.data.weights = ()  # how often a batch is of each folder; (): as many as it has samples
     config.data.scenes = 3  # scenes in a story

@@ -1,6 +1,7 @@
 """Encodes videos once, for training: see `python -m m2dit_jax.encode --help`.
 
     python -m m2dit_jax.encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
+    python -m m2dit_jax.encode --config=FILE         # all that from config.data
     python -m m2dit_jax.encode --preview=DIR
     python -m m2dit_jax.encode --scenes-from=long.mp4 --output=manifest.jsonl
 
@@ -33,6 +34,12 @@ DEFAULTS = {
     "shard_scenes": 256,
     "time_limit": 120.0,
 }
+# Flags, where a config has their values, and of which type.
+_CONFIG_FIELDS = (
+    *(("manifest", "manifest", Path), ("root", "root", Path), ("output", "paths", Path)),
+    *(("codec", "codec", str), ("frames", "frames", int)),
+    *(("height", "height", int), ("width", "width", int)),
+)
 # Flags that go with the modes other than encoding.
 _PREVIEW = {"preview"}
 _SCENES_FROM = {"scenes_from", "output", "root"}
@@ -45,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     flags = parser.parse_args(argv)
+    try:
+        _fill_from_config(flags)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     problem = _misfit(flags)
     if problem:
         parser.error(problem)
@@ -109,14 +121,6 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
 def _open_codec(flags: argparse.Namespace) -> "Codec":
     """Raises ValueError if sizes are missing or the folder holds no model."""
     sizes = {name: getattr(flags, name) for name in ("frames", "height", "width")}
-    if flags.config is not None:
-        from m2dit_jax.train import read_flags
-
-        config, _ = read_flags([f"--config={flags.config}"]) or (None, None)
-        for name in [name for name, value in sizes.items() if value is None]:
-            if config is None or name not in config.data:
-                raise ValueError(f"--config={flags.config}: has no config.data.{name}")
-            sizes[name] = config.data[name]
     from m2dit_jax.data.codecs import PixelsCodec, VaeCodec
 
     if flags.codec != "pixels":
@@ -207,6 +211,20 @@ def _given(flags: argparse.Namespace, name: str) -> Any:
     return DEFAULTS[name] if value is None else value
 
 
+def _fill_from_config(flags: argparse.Namespace) -> None:
+    """What the command line leaves out and `config.data` says; ValueError without a config."""
+    if flags.config is None:
+        return
+    from m2dit_jax.train import read_flags
+
+    config, _ = read_flags([f"--config={flags.config}"]) or (None, None)
+    for name, field, kind in _CONFIG_FIELDS:
+        if config is None or field not in config.data:
+            raise ValueError(f"--config={flags.config}: has no config.data.{field}")
+        if getattr(flags, name) is None and config.data[field]:
+            setattr(flags, name, kind(config.data[field]))
+
+
 def _misfit(flags: argparse.Namespace) -> str:
     """What is wrong with the combination of flags, if something is."""
     given = {name for name, value in vars(flags).items() if value is not None}
@@ -244,7 +262,11 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--frames", type=int)
     size.add_argument("--height", type=int, help="in pixels")
     size.add_argument("--width", type=int, help="in pixels")
-    size.add_argument("--config", type=Path, help="of a training whose config.data has the sizes")
+    size.add_argument(
+        "--config",
+        type=Path,
+        help="of a training, for what is not given: manifest, root, output, codec, sizes",
+    )
     frames = parser.add_argument_group("which frames are taken")
     frames.add_argument(
         "--sampling",

@@ -1,0 +1,38 @@
+"""Five real clips, learnt by heart: the way of real video from files to a sampled story.
+
+Needs ../shared/data (or other clips: `config.data.manifest` and `root`). Run:
+    python -m m2dit_jax.encode --config=configs/real_clips.py
+    python -m m2dit_jax.train --config=configs/real_clips.py --workdir=runs/real_clips
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """configs/base.py for small pictures of the clips, without a VAE."""
+    config = base.get_config()
+    config.data.source = "pixels"
+    config.data.manifest = "../shared/data/sft.json"  # two stories, of three and of two scenes
+    config.data.root = "../shared/data"
+    config.data.codec = "pixels"
+    config.data.paths = "data/real_clips"
+    config.data.scenes = 2
+    config.data.frames = 4
+    config.data.height, config.data.width = 32, 48
+    config.data.text_length = 64  # bytes: enough to tell the captions apart
+
+    config.model.patch_size_t = 4
+    config.model.layers = 4
+
+    config.diffusion.snr_shift = 8.0
+
+    config.train.steps = 1500
+    config.train.batch_size = 8
+    config.train.learning_rate = 5e-3
+    config.train.given_probability = 0.2
+    config.train.eval_every = 500
+    config.train.eval_stories = 2
+    config.sample.fps = 8.0
+    return config
