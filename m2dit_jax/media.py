@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # The containers people keep clips in. Without the list FFmpeg also reads playlists and scripts,
 # which can name other files and addresses.
-_READABLE = {
+READABLE = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
 }
@@ -173,7 +173,7 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
         if not path.is_file():
             raise VideoError(f"{path}: no such file")
         with av.open(
-            str(path.absolute()), options=dict(_READABLE), metadata_errors="ignore"
+            str(path.absolute()), options=dict(READABLE), metadata_errors="ignore"
         ) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video")

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
-from m2dit_jax.media import VideoError
+from m2dit_jax.media import READABLE, VideoError
 
 MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
 TIME_LIMIT = 60.0  # seconds for one call
@@ -111,7 +111,10 @@ class _Reader:
             if not self.path.is_file():
                 raise VideoError(f"{self.path}: no such file")
             self._container = av.open(
-                str(self.path.absolute()), metadata_errors="ignore", timeout=self._time_limit
+                str(self.path.absolute()),
+                options=dict(READABLE),
+                metadata_errors="ignore",
+                timeout=self._time_limit,
             )
         except (FFmpegError, OSError, ValueError) as error:
             raise self._unreadable(error) from error

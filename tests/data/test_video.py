@@ -1,0 +1,217 @@
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m2dit_jax.data.video import (
+    longest_stride_frames,
+    middle_frames,
+    probe_video,
+    read_frames,
+)
+from m2dit_jax.media import VideoError
+
+FRAMES = 60
+BITS = 6  # of a frame's number, painted as black and white bars
+CLIPS = Path(__file__).parent.parent.parent / "../shared/data"
+
+
+def picture(number, height=48, width=96):
+    bars = [255 * (number >> bit & 1) for bit in range(BITS)]
+    row = np.repeat(np.array(bars, np.uint8), width // BITS)
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def read_number(frame):
+    bars = frame.mean((0, 2)).reshape(BITS, -1).mean(1) > 127
+    return int(sum(bar << bit for bit, bar in enumerate(bars)))
+
+
+def write(path, numbers=range(FRAMES), codec="libx264", times=None, turn=0, options=None, **kwargs):
+    options = {"bf": "3", "g": "12", "crf": "10"} if options is None else options
+    with av.open(str(path), "w", **kwargs) as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.height, stream.width = 48, 96
+        stream.pix_fmt = "gray" if codec == "ffv1" else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        if turn:
+            stream.set_display_rotation(turn)
+        for place, number in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = times[place] if times else 10 * place
+            frame.time_base = Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """H.264 with B-frames and a key frame every 12 frames."""
+    return write(tmp_path_factory.mktemp("video") / "video.mp4")
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0], [59], [11, 12, 13], [0, 3, 6, 57], [30, 31, 59], list(range(60)), [5, 5, 5]]
+)
+def test_frames_are_exactly_those_asked_for(video, numbers):
+    frames = read_frames(video, numbers, 48, 96)
+    assert [read_number(frame) for frame in frames] == numbers
+
+
+@pytest.mark.parametrize("kind", ["open gop", "variable rate", "late start", "matroska", "avi"])
+def test_frames_are_exact_in_other_files_too(tmp_path, kind):
+    path = tmp_path / {"matroska": "v.mkv", "avi": "v.avi"}.get(kind, "v.mp4")
+    if kind == "open gop":
+        write(path, options={"bf": "3", "g": "12", "x264-params": "open-gop=1", "crf": "10"})
+    elif kind == "variable rate":
+        steps = np.random.default_rng(0).integers(1, 40, FRAMES)
+        write(path, times=np.cumsum(steps).tolist())
+    elif kind == "late start":
+        write(path, times=[500 + 10 * i for i in range(FRAMES)])
+    elif kind == "avi":
+        write(path, codec="mpeg4", options={"g": "12"})
+    else:
+        write(path)
+    assert probe_video(path).frames == FRAMES
+    numbers = [0, 1, 13, 14, 40, 59]
+    assert [read_number(f) for f in read_frames(path, numbers, 48, 96)] == numbers
+
+
+def test_what_a_video_is_like(video, tmp_path):
+    info = probe_video(video)
+    assert (info.frames, info.height, info.width) == (FRAMES, 48, 96)
+    assert info.fps == pytest.approx(10) and info.seconds == pytest.approx(6)
+    turned = probe_video(write(tmp_path / "turned.mp4", [1], turn=90))
+    assert (turned.height, turned.width) == (96, 48)
+
+
+def test_turned_videos_are_upright(tmp_path):
+    path = write(tmp_path / "turned.mp4", [1], turn=90)  # the left comes to the bottom
+    (frame,) = read_frames(path, [0], 96, 48)
+    assert frame[-8:].mean() > 200 and frame[:80].mean() < 30
+
+
+def test_the_short_side_is_resized_and_the_middle_kept(video):
+    (frame,) = read_frames(video, [0b001100], 24, 24)  # white in the middle third
+    assert frame.shape == (24, 24, 3)
+    assert frame[:, 5:19].mean() > 200 and frame[:, :3].mean() < 60 and frame[:, -3:].mean() < 60
+    (large,) = read_frames(video, [0b111011], 96, 250)
+    assert large.shape == (96, 250, 3) and read_number(large[:, :246]) == 0b111011
+
+
+def test_small_pictures_are_averaged(tmp_path):
+    path = tmp_path / "stripes.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv444p"
+        stripes = np.zeros((64, 64, 3), np.uint8)
+        stripes[:, ::2] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stripes, format="rgb24")))
+        container.mux(stream.encode(None))
+    (frame,) = read_frames(path, [0], 16, 16)
+    assert np.abs(frame[:, 2:-2].astype(int) - 127).max() < 6
+
+
+def test_gray_and_alpha_are_colours(tmp_path):
+    path = write(tmp_path / "gray.mkv", [3], codec="ffv1", options={})
+    assert read_number(read_frames(path, [0], 48, 96)[0]) == 3
+    path = tmp_path / "alpha.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "rgba"
+        half = np.full((16, 16, 4), 128, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(half, format="rgba")))
+        container.mux(stream.encode(None))
+    assert read_frames(path, [0], 16, 16).shape == (1, 16, 16, 3)
+
+
+def test_too_few_frames(video):
+    with pytest.raises(VideoError, match="has 60 frames, needs 61"):
+        read_frames(video, [60], 48, 96)
+
+
+def broken(folder, video):
+    whole = video.read_bytes()
+    files = {
+        "empty.mp4": b"",
+        "text.mp4": b"once upon a time\n" * 100,
+        "half.mp4": whole[: len(whole) // 2],
+        "zeros.mp4": bytes(10_000),
+        "playlist.mp4": f"#EXTM3U\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n".encode(),
+        "script.mp4": f"ffconcat version 1.0\nfile {video.name}\n".encode(),
+        "huge.mp4": b"GIF89a" + b"\xff\xff\xff\xff\x00\x00\x00" + bytes(20),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files] + [folder, folder / "missing.mp4"]
+
+
+def test_broken_files_have_a_reason(video, tmp_path):
+    for path in broken(tmp_path, video):
+        with pytest.raises(VideoError, match=str(path)):
+            probe_video(path)
+            read_frames(path, [0], 48, 96)
+
+
+def test_damage_in_the_middle_is_an_error_or_the_right_frame(video, tmp_path):
+    data = bytearray(video.read_bytes())
+    for start in range(2000, len(data) - 2000, 700):
+        data[start : start + 60] = bytes(60)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    try:
+        assert read_frames(path, [0, 20, 40], 48, 96).shape == (3, 48, 96, 3)
+    except VideoError as error:
+        assert str(path) in str(error)
+
+
+def test_time_runs_out(video):
+    with pytest.raises(VideoError, match="took longer than 1e-06 s"):
+        read_frames(video, [59], 48, 96, time_limit=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 300), st.integers(1, 49), st.integers(1, 4), st.floats(0, 1, exclude_max=True)
+)
+def test_sampled_frames_are_in_the_clip(frames, wanted, stride, draw):
+    for rule in (middle_frames, longest_stride_frames):
+        if frames < wanted:
+            with pytest.raises(ValueError, match=f"a clip of {frames} frames, needs {wanted}"):
+                rule(frames, wanted, stride, draw)
+            continue
+        numbers = rule(frames, wanted, stride, draw)
+        assert len(numbers) == len(set(numbers)) == wanted
+        assert numbers == sorted(numbers) and numbers[0] >= 0 and numbers[-1] < frames
+
+
+def test_the_rules_of_the_reference():
+    # Every third frame within 5 to 95 of 100, from the first to the last place that fits.
+    assert middle_frames(100, 4, 3, 0.0) == [5, 8, 11, 14]
+    assert middle_frames(100, 4, 3, 0.999) == [85, 88, 91, 94]
+    # A clip too short for the stride is spread over its middle.
+    assert middle_frames(20, 9, 3, 0.5) == [1, 3, 5, 7, 9, 11, 13, 15, 18]
+    # The largest stride that fits, at most 3.
+    assert longest_stride_frames(100, 4, 3, 0.0) == [0, 3, 6, 9]
+    assert longest_stride_frames(8, 4, 3, 0.0) == [0, 2, 4, 6]
+    assert longest_stride_frames(8, 4, 3, 0.999) == [1, 3, 5, 7]
+    assert longest_stride_frames(5, 5, 3, 0.9) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize("name", ["example_shot2", "scene_1"])
+def test_real_clips_equal_decoding_everything(name):
+    path = CLIPS / f"{name}.mp4"
+    with av.open(str(path)) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    info = probe_video(path)
+    assert info.frames == len(frames)
+    numbers = [2, 50, info.frames - 1]
+    found = read_frames(path, numbers, info.height, info.width)
+    for number, frame in zip(numbers, found, strict=True):
+        np.testing.assert_array_equal(frame, frames[number])
