@@ -62,6 +62,7 @@ def measure(
     # One host: all rows of a batch are read here.
     loader = Waiting(make_loader(samples, batch_size, threads=threads, process=(0, 1)))
     next(loader)
+    time.sleep(step_seconds)  # the first step, during which reading gets ahead
     loader.share()
     begun, cpu = time.perf_counter(), time.process_time()
     nbytes = 0

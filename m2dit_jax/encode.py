@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.scenes_from:
             return _scenes_from(flags.scenes_from, flags.root, flags.output)
         return _encode(flags)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

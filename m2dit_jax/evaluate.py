@@ -14,16 +14,19 @@ from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
 
+from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
+from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
 from m2dit_jax.media import stories_sheet, whole_file
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.recipe import Params, Recipe, build_recipe
 from m2dit_jax.story_sampler import StorySampler
 from m2dit_jax.training.checkpoints import load_for_sampling
 
 SHEET_STORIES = 4  # for each of generation and extension
+MOST_RECALLED = 16  # training stories that are made again
 DEFAULT_CONFIG = str(Path(__file__).parent.parent / "configs" / "base.py")
 
 
@@ -44,6 +47,10 @@ def _evaluate(flags: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
         config, params, step = load_for_sampling(flags.checkpoint)
         recipe = build_recipe(config)
+        if config.data.source == "latents":
+            raise ValueError(
+                f"{flags.checkpoint}: stories of latents cannot be scored; sample some"
+            )
         sampler = StorySampler(recipe)
         if flags.steps is not None:
             recipe.schedule.check_steps(flags.steps)
@@ -52,6 +59,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
         return 2
 
     started = time.perf_counter()
+    if config.data.source == "pixels":
+        return _recall(flags, recipe, params, step, sampler)
     scores, shown = {}, {}
     for task in ("generation", "extension"):
         progress = _Progress(task, flags.stories)
@@ -98,6 +107,37 @@ class _Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _recall(
+    flags: argparse.Namespace, recipe: Recipe, params: Params, step: int, sampler: StorySampler
+) -> int:
+    """For a run on real clips: what the prompts of its training stories bring back."""
+    data = recipe.config.data
+    try:
+        datasets = [EncodedDataset(path) for path in data.paths.split(",")]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # Stories of one batch have one size; the first dataset's stand for all.
+    clips = training_stories(datasets[:1], data.scenes, min(flags.stories, MOST_RECALLED))
+    recalled = recall_stories(
+        recipe, params, clips, flags.seed, sampler, flags.steps, flags.guidance_scale
+    )
+    for number, (clip, values) in enumerate(zip(clips, recalled.psnr, strict=True)):
+        for caption, value in zip(clip.captions, values, strict=True):
+            print(f"story {number}: {value:5.1f} dB  {caption}")
+    mean = float(recalled.psnr.mean())
+    print(f"PSNR of {len(clips)} training stories from their prompts: {mean:.1f} dB, step {step}")
+    if flags.json:
+        write_json(
+            flags.json,
+            {"psnr": mean, "scenes": recalled.psnr.tolist(), "checkpoint_step": step},
+        )
+    if flags.sheet:
+        with whole_file(flags.sheet) as part:
+            recall_sheet(clips, recalled).save(part, format="PNG")
+    return 0
 
 
 def _write_sheet(path: Path, shown: dict[str, StoryBatch]) -> None:

@@ -13,7 +13,7 @@ def cut_into_shots(path: Path, root: Path) -> Manifest:
     to install, without PySceneDetect.
     """
     try:
-        from scenedetect import ContentDetector, detect
+        from scenedetect import ContentDetector, detect  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "cutting a video into shots needs PySceneDetect: pip install -r requirements-shots.txt"

@@ -4,15 +4,16 @@ So a position in the data is just the number of a batch: nothing else has to be 
 exactly, on however many hosts.
 """
 
+import math
+import threading
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 from jaxtyping import Int
 
 Scene = tuple[int, int]
 """Numbers of a story and of a scene in it."""
-
-_BLOCK = 1000  # batches in which every dataset has its exact share
 
 
 class ClipOrder:
@@ -22,12 +23,13 @@ class ClipOrder:
     the next ones; no sample has a clip twice. Raises ValueError if there are too few for that.
     """
 
-    def __init__(self, clips: Sequence[Scene], scenes: int, seed: int):
+    def __init__(self, clips: Sequence[Scene], scenes: int, seed: Sequence[int]):
         if len(clips) < scenes:
             raise ValueError(f"{len(clips)} clips are too few for samples of {scenes}")
         self.clips = list(clips)
         self.scenes = scenes
         self.seed = seed
+        self._lock = threading.Lock()
         self._epoch, self._orders = -1, {}
 
     @property
@@ -46,19 +48,23 @@ class ClipOrder:
 
     def _order(self, epoch: int) -> Int[np.ndarray, " clips"]:
         """An epoch's order. It depends on the one before, so they are made one after another."""
-        if epoch not in self._orders and epoch < self._epoch:
-            self._epoch, self._orders = -1, {}
-        while self._epoch < epoch:
-            last = self._orders.get(self._epoch)
-            self._epoch += 1
-            order = np.random.default_rng([self.seed, self._epoch]).permutation(len(self.clips))
-            begun = self._epoch * len(self.clips) % self.scenes  # clips of a sample begun before
-            if last is not None and begun:
-                order = _others_first(order, last[-begun:], self.scenes - begun)
-            # Two epochs can be in one batch; threads ask for them in any order.
-            self._orders = {k: v for k, v in self._orders.items() if k > self._epoch - 3}
-            self._orders[self._epoch] = order
-        return self._orders[epoch]
+        with self._lock:
+            if epoch not in self._orders and epoch < self._epoch:
+                self._epoch, self._orders = -1, {}
+            while self._epoch < epoch:
+                last = self._orders.get(self._epoch)
+                self._epoch += 1
+                order = np.random.default_rng([*self.seed, self._epoch]).permutation(
+                    len(self.clips)
+                )
+                # Clips of a sample that the epoch before has begun.
+                begun = self._epoch * len(self.clips) % self.scenes
+                if last is not None and begun:
+                    order = _others_first(order, last[-begun:], self.scenes - begun)
+                # Two epochs can be in one batch; threads ask for them in any order.
+                self._orders = {k: v for k, v in self._orders.items() if k > self._epoch - 3}
+                self._orders[self._epoch] = order
+            return self._orders[epoch]
 
 
 def _others_first(
@@ -76,7 +82,7 @@ class StoryOrder:
     is drawn; a story with fewer scenes has none. Raises ValueError if no story has enough.
     """
 
-    def __init__(self, scene_counts: Sequence[int], scenes: int, seed: int):
+    def __init__(self, scene_counts: Sequence[int], scenes: int, seed: Sequence[int]):
         counts = np.asarray(scene_counts, np.int64)
         windows = counts // scenes
         self.too_short = int(np.sum(windows == 0))
@@ -110,7 +116,7 @@ class StoryOrder:
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = self._drawn
         if drawn is None or drawn[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
+            rng = np.random.default_rng([*self.seed, epoch])
             drawn = (
                 epoch,
                 rng.permutation(len(self._story)),
@@ -121,37 +127,29 @@ class StoryOrder:
 
 
 class MixtureOrder:
-    """Which dataset a batch is of: every dataset has its share of each thousand batches.
+    """Which dataset a batch is of: of the first n batches every dataset has its share.
 
-    A batch is of one dataset, so that datasets can differ in size and number of frames. Raises
-    ValueError for weights that are not above 0, or so small that they round to nothing.
+    A batch is of one dataset, so that datasets can differ in size and number of frames. The first
+    one takes each batch at which its share of all so far, rounded, grows; those that it leaves are
+    shared among the others likewise. Raises ValueError for weights that are not above 0.
     """
 
-    def __init__(self, weights: Sequence[float], seed: int):
-        shares = np.asarray(weights, np.float64)
-        if not len(shares) or not np.all(np.isfinite(shares)) or not np.all(shares > 0):
+    def __init__(self, weights: Sequence[float]):
+        values = np.asarray(weights, np.float64)
+        if not len(values) or not np.all(np.isfinite(values)) or not np.all(values > 0):
             raise ValueError(f"weights of datasets must be above 0, got {tuple(weights)}")
-        exact = shares / shares.sum() * _BLOCK
-        counts = np.floor(exact).astype(int)
-        # The largest remainders get what is left.
-        counts[np.argsort(counts - exact, kind="stable")[: _BLOCK - counts.sum()]] += 1
-        if not np.all(counts):
-            raise ValueError(
-                f"weights of datasets {tuple(weights)}: the smallest is less than one batch in "
-                f"{_BLOCK}"
-            )
-        self.seed = seed
-        self._counts = counts
-
-    def first_batch(self, dataset: int) -> int:
-        """The first batch that is of a dataset."""
-        return next(batch for batch in range(_BLOCK) if self.dataset(batch)[0] == dataset)
+        # Of what the datasets before it leave.
+        self._shares = (values / np.cumsum(values[::-1])[::-1]).tolist()
 
     def dataset(self, batch: int) -> tuple[int, int]:
         """The batch's dataset, and how many batches before it were of the same."""
-        block, place = divmod(batch, _BLOCK)
-        rng = np.random.default_rng([self.seed, block])
-        order = rng.permutation(np.repeat(np.arange(len(self._counts)), self._counts))
-        dataset = int(order[place])
-        before = block * int(self._counts[dataset]) + int(np.sum(order[:place] == dataset))
-        return dataset, before
+        for number, share in enumerate(self._shares):
+            before = math.floor(batch * share + 0.5)
+            if number == len(self._shares) - 1 or math.floor((batch + 1) * share + 0.5) > before:
+                return number, before
+            batch -= before
+        raise AssertionError("the last dataset takes what is left")
+
+    def first_batch(self, dataset: int) -> int:
+        """The first batch that is of a dataset."""
+        return next(batch for batch in count() if self.dataset(batch)[0] == dataset)

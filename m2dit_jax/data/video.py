@@ -158,17 +158,17 @@ class _Reader:
 
     def frames_at(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
         """The frames with these ascending time stamps."""
-        position, frames = None, iter(())
+        position, frames, chosen = None, iter(()), frozenset(wanted)
         for pts in wanted:
             # The first frame that can be decoded is a key frame; others may need those before it.
             key = self._keys[max(bisect_right(self._keys, pts) - 1, 0)]
             if position is None or key > position:
                 self._container.seek(key, stream=self.stream, backward=True)
-                frames = self.decode()
+                frames = self.decode(chosen)
             frame = self._until(frames, pts)
             if frame is None:  # the container is bad at seeking
                 self._rewind()
-                frames = self.decode()
+                frames = self.decode(chosen)
                 frame = self._until(frames, pts)
             if frame is None:
                 raise VideoError(f"{self.path}: damaged at {pts * self.unit:.2f} s")
@@ -184,10 +184,13 @@ class _Reader:
                 return None
         return None
 
-    def decode(self) -> Iterator[av.VideoFrame]:
-        """All frames from here on."""
+    def decode(self, chosen: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
+        """All frames from here on; if some are chosen, only these and those they depend on."""
         found = False
         for packet in self._packets():
+            if chosen is not None:
+                needed = packet.pts is None or packet.pts in chosen
+                self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 found = True
                 if frame.width * frame.height > MAX_PIXELS:
@@ -207,6 +210,8 @@ class _Reader:
         self._container.seek(min(start, 0), stream=self.stream, backward=True)
 
     def _unreadable(self, error: BaseException) -> VideoError:
+        if time.monotonic() > self._deadline:
+            return VideoError(f"{self.path}: took longer than {self._time_limit:g} s")
         reason = getattr(error, "strerror", None) or error
         return VideoError(f"{self.path}: not a readable video ({reason})")
 

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.media import stories_sheet
 from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.story_sampler import StorySampler
 
@@ -79,6 +81,16 @@ def recall_stories(
         [list(story.captions) for story in stories],
     )
     return Recall(made, psnr(made, video))
+
+
+def recall_sheet(clips: Sequence[Clips], recalled: Recall) -> Image.Image:
+    """The clips of each story above what was made of its prompts."""
+    stories, titles = [], []
+    for number, (clip, made, psnr) in enumerate(zip(clips, *recalled, strict=True)):
+        for name, video in (("clips", clip.video), (f"made, PSNR {psnr.mean():.1f} dB", made)):
+            stories.append((video, clip.captions, [False] * len(made)))
+            titles.append(f"training story {number}, {name}")
+    return stories_sheet(stories, titles)
 
 
 def psnr(

@@ -59,7 +59,7 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         data.scenes,
         stories,
         config.seed,
-        data.weights or None,
+        [float(weight) for weight in data.weights] or None,
         recipe.tokenize if data.source == "pixels" else None,
     )
     first_of_each = [samples.mixture.first_batch(number) for number in range(len(datasets))]

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -134,7 +134,8 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         with closing(MetricsWriter(run.workdir, step)) as metrics, StopOnSignal() as stop:
             progress = Progress(step, train.steps)
             batches = Waiting(
-                on_devices(run.data.batches(step), lambda batch: _on_devices(batch, run.mesh))
+                on_devices(run.data.batches(step), lambda batch: _on_devices(batch, run.mesh)),
+                lambda: not cast(Any, state.step).is_ready(),
             )
             stopping = False
             while step < train.steps and not stopping:

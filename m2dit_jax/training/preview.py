@@ -9,7 +9,7 @@ from PIL import Image
 
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.evaluation.accuracy import StoryBatch
-from m2dit_jax.evaluation.recall import Clips, Recall
+from m2dit_jax.evaluation.recall import Clips, Recall, recall_sheet
 from m2dit_jax.media import stories_sheet, whole_file, write_gif
 from m2dit_jax.recipe import Recipe
 
@@ -41,13 +41,7 @@ def write_recall(
 ) -> Image.Image:
     """Clips of training stories above what was made of their prompts, as `step_<step>.png`."""
     folder.mkdir(exist_ok=True)
-    stories, titles = [], []
-    for number, (clip, made, psnr) in enumerate(zip(clips, *recalled, strict=True)):
-        for name, video in (("clips", clip.video), ("made", made)):
-            stories.append((video, clip.captions, [False] * len(made)))
-            titles.append(f"training story {number}, {name}")
-        titles[-1] += f", PSNR {psnr.mean():.1f} dB"
-    sheet = stories_sheet(stories[: 2 * PREVIEW_STORIES], titles[: 2 * PREVIEW_STORIES])
+    sheet = recall_sheet(clips[:PREVIEW_STORIES], Recall(*(x[:PREVIEW_STORIES] for x in recalled)))
     name = f"step_{step:06}"
     with whole_file(folder / f"{name}.png") as part:
         sheet.save(part, format="PNG")

@@ -84,3 +84,13 @@ def test_waiting_is_measured():
     assert waiting.share() > 0.9
     time.sleep(0.1)
     assert waiting.share() < 0.1  # nobody asked for a batch
+
+
+def test_a_wait_while_the_devices_compute_is_not_counted():
+    busy = [True]
+    waiting = Waiting((time.sleep(0.05) for _ in range(2)), lambda: busy[0])
+    next(waiting)
+    assert waiting.share() == 0
+    busy[0] = False
+    next(waiting)
+    assert waiting.share() > 0.5
