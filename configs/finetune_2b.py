@@ -5,8 +5,8 @@ whose positions are added to the tokens instead of rotary. Its latents are scale
 those of 5B by 0.7, so that videos encoded for 5B do not fit.
 
 Run: python -m m2dit_jax.train --config=configs/finetune_2b.py --workdir=runs/finetune_2b
-(refused so far: encoded videos cannot be read yet). Needs CogVideoX-2b, as released or as
-`python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
+on folders that the encode command wrote (`config.data.paths`). Needs CogVideoX-2b, as released or
+as `python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
 
 Hardware: nothing of this size was run or compiled. The model has 1,693,783,872 parameters; in
 float32 they and AdamW's two moments are 19 GiB, and the gradients 6 GiB more while a step is

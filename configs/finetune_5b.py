@@ -5,8 +5,8 @@ the last are given, so that the last is learnt as their continuation.
 
 Run: python -m m2dit_jax.train --config=configs/finetune_5b.py --workdir=runs/finetune_5b \\
        --config.train.init_from=FOLDER
-(refused so far: encoded videos cannot be read yet). FOLDER is a model folder with the weights of
-stage 1; from the default, CogVideoX-5b, stage 1 would be left out.
+on folders that the encode command wrote (`config.data.paths`). FOLDER is a model folder with the
+weights of stage 1; from the default, CogVideoX-5b, stage 1 would be left out.
 
 Hardware and deviations from the paper's scripts: as in configs/pretrain_5b.py, and one more here:
 whether scenes are given is drawn for every story by itself, there for a batch.

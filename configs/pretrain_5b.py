@@ -4,8 +4,8 @@ The data are stories put together at random from three clips that have nothing t
 other; no scene is given.
 
 Run: python -m m2dit_jax.train --config=configs/pretrain_5b.py --workdir=runs/pretrain_5b
-(refused so far: encoded videos cannot be read yet). Needs CogVideoX-5b, as released or as
-`python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
+on folders that the encode command wrote (`config.data.paths`). Needs CogVideoX-5b, as released or
+as `python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
 
 Hardware: nothing of this size was run. The model has 5,570,283,072 parameters; in float32 they and
 AdamW's two moments are 62 GiB, and the gradients 21 GiB more while a step is computed. That has to

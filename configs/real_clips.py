@@ -3,6 +3,11 @@
 Needs ../shared/data (or other clips: `config.data.manifest` and `root`). Run:
     python -m m2dit_jax.encode --config=configs/real_clips.py
     python -m m2dit_jax.train --config=configs/real_clips.py --workdir=runs/real_clips
+    python -m m2dit_jax.sample --checkpoint=runs/real_clips \\
+      --storyboard=configs/storyboards/real_clips.yaml --output=out/
+Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 17 minutes beside other work (1.5 steps/s);
+at the 2.1 steps/s seen when alone, 12. The loader's share of the time was 0.6 %.
+PSNR of the training stories made from their prompts alone (python -m m2dit_jax.evaluate): 21.5 dB.
 """
 
 from ml_collections import ConfigDict
@@ -34,5 +39,6 @@ def get_config() -> ConfigDict:
     config.train.given_probability = 0.2
     config.train.eval_every = 500
     config.train.eval_stories = 2
+    config.sample.guidance_scale = 1.0  # 21.5 dB; with 1.5 it is 21.0, with 2 20.0
     config.sample.fps = 8.0
     return config

@@ -21,6 +21,7 @@ from typing import Any
 from m2dit_jax.media import whole_file
 
 MAX_BYTES = 2**30
+_FIELDS = ("video", "caption", "start", "end")  # of a scene of our own format
 _SHOWN = 50  # problems in a message; the others are counted
 
 
@@ -89,7 +90,11 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
             scenes.append(
                 {"video": os.path.relpath(scene.video, root.resolve()), "caption": scene.caption}
                 | {name: value for name, value in times.items() if value is not None}
-                | dict(scene.metadata)
+                # a column of another format may have the name of a field of this one
+                | {
+                    f"{key}_" if key in _FIELDS else key: value
+                    for key, value in scene.metadata.items()
+                }
             )
         lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False))
     with whole_file(path) as part:
@@ -98,6 +103,8 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
 
 def _read_text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise ManifestError(f"{path}: cannot be read (is no file)")
         if path.stat().st_size > MAX_BYTES:
             raise ManifestError(f"{path}: is larger than {MAX_BYTES} bytes, no manifest")
         data = path.read_bytes()
@@ -134,11 +141,12 @@ class _Duplicate(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise _Duplicate(f"the key {key!r} stands twice in an object")
-    return dict(pairs)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Duplicate(f"the key {_shown(key)} stands twice in an object")
+        found[key] = value
+    return found
 
 
 def _loads(text: str) -> Any:
@@ -266,6 +274,10 @@ class _Reader:
             found = _shown(caption) if "caption" in values else "nothing"
             self.problems.append(f"{place}: caption: found {found}, needs a text")
             caption = ""
+        elif any("\ud800" <= letter <= "\udfff" for letter in caption):
+            self.problems.append(
+                f"{place}: caption: found half of a surrogate pair, needs whole characters"
+            )
         start, end = None, None
         known = {video, "caption"}
         if video == "video":  # our own format

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.data.video import (
     VideoError,
+    frames_between,
     longest_stride_frames,
     middle_frames,
     probe_video,
@@ -48,14 +49,11 @@ class DecodedScene:
 def decode_scene(task: SceneTask) -> DecodedScene:
     """Raises VideoError if the video, or the part of it, is unreadable or too short."""
     video = probe_video(task.path)
-    first = round((task.start or 0) * video.fps)
-    last = video.frames if task.end is None else min(round(task.end * video.fps), video.frames)
-    if last - first < task.frames:
-        what = "video" if (first, last) == (0, video.frames) else "part"
-        raise VideoError(
-            f"{task.path}: the {what} has {max(last - first, 0)} frames, needs {task.frames}"
-        )
-    numbers = SAMPLINGS[task.sampling](last - first, task.frames, task.stride, task.draw)
-    numbers = [first + int(number) for number in numbers]
+    part = frames_between(task.path, task.start, task.end)
+    if len(part) < task.frames:
+        what = "video" if len(part) == video.frames else "part"
+        raise VideoError(f"{task.path}: the {what} has {len(part)} frames, needs {task.frames}")
+    chosen = SAMPLINGS[task.sampling](len(part), task.frames, task.stride, task.draw)
+    numbers = [part[number] for number in chosen]
     pixels = read_frames(task.path, numbers, task.height, task.width)
     return DecodedScene(pixels, numbers, asdict(video))

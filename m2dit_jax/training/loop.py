@@ -75,7 +75,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
     _check_same_config(config, workdir)
     if checkpoints.latest_step(workdir) == config.train.steps:
         say(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
-        say(_next_commands(workdir))
+        say(_next_commands(workdir, config.data.source))
         return None
     if config.train.init_from and checkpoints.latest_step(workdir) is None:
         check_init_from(recipe)
@@ -166,7 +166,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         return stop.received
     steps, seconds = step - first_step, time.perf_counter() - started
     say(f"Done: {steps} steps in {duration(seconds)}. Step {step} is saved in {place}")
-    say(_next_commands(run.workdir))
+    say(_next_commands(run.workdir, run.config.data.source))
     return None
 
 
@@ -344,10 +344,18 @@ def _recall(run: Run, params: Any, step: int, metrics: MetricsWriter) -> None:
     say(f"step {step} PSNR of {len(clips)} training stories from their prompts: {value:.1f} dB")
 
 
-def _next_commands(workdir: Path) -> str:
-    return (
-        "Next:\n"
-        f"  python -m m2dit_jax.sample --checkpoint={workdir} "
-        f"--storyboard=configs/storyboards/lone_actor.yaml --output={workdir}/sample\n"
-        f"  python -m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json"
-    )
+def _next_commands(workdir: Path, source: str) -> str:
+    storyboard, model = "configs/storyboards/lone_actor.yaml", ""
+    if source != "shapes":
+        storyboard = "FILE"
+    if source == "latents":
+        model = " --model=FOLDER"
+    commands = [
+        f"  python -m m2dit_jax.sample --checkpoint={workdir}{model} --storyboard={storyboard} "
+        f"--output={workdir}/sample"
+    ]
+    if source != "latents":
+        commands.append(
+            f"  python -m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json"
+        )
+    return "\n".join(["Next:", *commands])

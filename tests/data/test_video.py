@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2dit_jax.data.video import (
+    frames_between,
     longest_stride_frames,
     middle_frames,
     probe_video,
@@ -63,9 +64,11 @@ def test_frames_are_exactly_those_asked_for(video, numbers):
     assert [read_number(frame) for frame in frames] == numbers
 
 
-@pytest.mark.parametrize("kind", ["open gop", "variable rate", "late start", "matroska", "avi"])
+@pytest.mark.parametrize(
+    "kind", ["open gop", "variable rate", "late start", "matroska", "avi", "avi B-frames", "ts"]
+)
 def test_frames_are_exact_in_other_files_too(tmp_path, kind):
-    path = tmp_path / {"matroska": "v.mkv", "avi": "v.avi"}.get(kind, "v.mp4")
+    path = tmp_path / {"matroska": "v.mkv", "avi": "v.avi", "ts": "v.ts"}.get(kind, "v.mp4")
     if kind == "open gop":
         write(path, options={"bf": "3", "g": "12", "x264-params": "open-gop=1", "crf": "10"})
     elif kind == "variable rate":
@@ -73,6 +76,8 @@ def test_frames_are_exact_in_other_files_too(tmp_path, kind):
         write(path, times=np.cumsum(steps).tolist())
     elif kind == "late start":
         write(path, times=[500 + 10 * i for i in range(FRAMES)])
+    elif kind == "avi B-frames":  # their times are wrong in the file
+        path = write(tmp_path / "v.avi")
     elif kind == "avi":
         write(path, codec="mpeg4", options={"g": "12"})
     else:
@@ -128,6 +133,14 @@ def test_gray_and_alpha_are_colours(tmp_path):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(half, format="rgba")))
         container.mux(stream.encode(None))
     assert read_frames(path, [0], 16, 16).shape == (1, 16, 16, 3)
+
+
+def test_frames_between_times_need_not_be_evenly_spaced(video, tmp_path):
+    assert frames_between(video, None, None) == range(60)
+    assert frames_between(video, 1.0, 2.5) == range(10, 25)
+    assert frames_between(video, 5.95, 100.0) == range(60, 60)
+    path = write(tmp_path / "v.mp4", range(4), times=[100, 110, 500, 510])  # hundredths
+    assert frames_between(path, 0.05, 4.05) == range(1, 3)
 
 
 def test_too_few_frames(video):
