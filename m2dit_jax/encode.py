@@ -11,7 +11,6 @@ several sizes, encode several times and let the training mix the datasets.
 
 # The workers that decode import this module: what is heavy is imported where it is used.
 import argparse
-import json
 import os
 import signal
 import sys
@@ -25,7 +24,6 @@ from m2dit_jax.devices import prefer_available_platform
 if TYPE_CHECKING:
     from m2dit_jax.data.codecs import Codec
     from m2dit_jax.data.encoder import EncodeJob, EncodeReport
-    from m2dit_jax.data.manifest import Manifest
 
 DEFAULTS = {
     "stride": 3,
@@ -166,39 +164,17 @@ def _preview(path: Path) -> int:
 
 
 def _scenes_from(video: Path, root: Path | None, output: Path) -> int:
+    from m2dit_jax.data.manifest import write_jsonl
     from m2dit_jax.data.shots import cut_into_shots
 
     if output.exists():  # captions may have been written into it
         raise ValueError(f"{output}: exists; needs a name that is free")
     root = root or video.parent
     manifest = cut_into_shots(video, root)
-    scenes = _write_manifest(manifest, root, output)
-    print(f"{output}: {scenes} shots of {video}; each needs a caption before it can be encoded")
+    write_jsonl(manifest, output, root)
+    shots = sum(len(story.scenes) for story in manifest.stories)
+    print(f"{output}: {shots} shots of {video}; each needs a caption before it can be encoded")
     return 0
-
-
-def _write_manifest(manifest: "Manifest", root: Path, output: Path) -> int:
-    """As JSON Lines, with paths relative to the root; returns the number of scenes."""
-    from m2dit_jax.data.encoder import relative_path
-    from m2dit_jax.media import whole_file
-
-    lines = []
-    for story in manifest.stories:
-        scenes = []
-        for scene in story.scenes:
-            times = {"start": scene.start, "end": scene.end}
-            scenes.append(
-                {
-                    "video": relative_path(scene.video, root),
-                    "caption": scene.caption,
-                    **{name: value for name, value in times.items() if value is not None},
-                    **scene.metadata,
-                }
-            )
-        lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False) + "\n")
-    with whole_file(output) as part:
-        part.write_text("".join(lines))
-    return sum(len(story.scenes) for story in manifest.stories)
 
 
 def _on_sigterm(number: int, frame: Any) -> None:

@@ -1,6 +1,5 @@
 """A released model on disk: its configs, checked, and its networks, loaded one at a time."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from m2dit_jax.weights.configs import (
     transformer_config,
     vae_config,
 )
-from m2dit_jax.weights.networks import NETWORKS, load_params
+from m2dit_jax.weights.networks import NETWORKS, load_params, read_json
 
 if TYPE_CHECKING:
     from transformers import T5Tokenizer
@@ -142,22 +141,6 @@ class ReleasedModel:
         for what, (one, other) in pairs.items():
             if one != other:
                 raise ValueError(f"{self.path}: {what} differ: {one} and {other}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder. Raises ValueError if there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "
-            "text_encoder/, tokenizer/ and scheduler/"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: needs a JSON object, found {type(content).__name__}")
-    return content
 
 
 def load_transformer(

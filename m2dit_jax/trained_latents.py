@@ -8,6 +8,7 @@ from m2dit_jax.recipe import build_recipe, make_transformer_config
 from m2dit_jax.released import LoadedNetwork
 from m2dit_jax.released_stories import ReleasedStories
 from m2dit_jax.sampling import SamplingSettings
+from m2dit_jax.trained_stories import trained_defaults
 from m2dit_jax.training.checkpoints import latest_step, load_config, load_for_sampling
 
 
@@ -47,17 +48,7 @@ class TrainedLatents(ReleasedStories):
     @property
     def defaults(self) -> SamplingSettings:
         """From `config.sample` and `config.data`."""
-        frames, height, width = self.recipe.scene_size()
-        sample = self.config.sample
-        return SamplingSettings(
-            frames=frames,
-            height=height,
-            width=width,
-            fps=sample.fps,
-            sampler="ddim",
-            steps=sample.steps,
-            guidance_scale=sample.guidance_scale,
-        )
+        return trained_defaults(self.recipe)
 
     @property
     def source(self) -> str:

@@ -9,10 +9,25 @@ import numpy as np
 from jaxtyping import UInt8
 
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.recipe import Params, build_recipe
+from m2dit_jax.recipe import Params, Recipe, build_recipe
 from m2dit_jax.sampling import SamplingSettings, StoryPlan
 from m2dit_jax.story_sampler import StorySampler
 from m2dit_jax.training.checkpoints import load_config, load_for_sampling
+
+
+def trained_defaults(recipe: Recipe) -> SamplingSettings:
+    """How a model that was trained here samples, if the storyboard does not say."""
+    frames, height, width = recipe.scene_size()
+    sample = recipe.config.sample
+    return SamplingSettings(
+        frames=frames,
+        height=height,
+        width=width,
+        fps=sample.fps,
+        sampler="ddim",
+        steps=sample.steps,
+        guidance_scale=sample.guidance_scale,
+    )
 
 
 class TrainedStories:
@@ -34,17 +49,7 @@ class TrainedStories:
     @property
     def defaults(self) -> SamplingSettings:
         """From `config.sample` and `config.data`."""
-        frames, height, width = self.recipe.scene_size()
-        sample = self.config.sample
-        return SamplingSettings(
-            frames=frames,
-            height=height,
-            width=width,
-            fps=sample.fps,
-            sampler="ddim",
-            steps=sample.steps,
-            guidance_scale=sample.guidance_scale,
-        )
+        return trained_defaults(self.recipe)
 
     @property
     def source(self) -> str:

@@ -11,7 +11,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.released import LoadedNetwork, ReleasedModel, load_transformer, read_json
+from m2dit_jax.released import LoadedNetwork, ReleasedModel, load_transformer
+from m2dit_jax.weights.networks import read_json
 
 CONFIGS = (
     "transformer/config.json",

@@ -13,7 +13,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -340,11 +340,6 @@ class _Reader:
 
     def _add(self, line: str, problem: str) -> None:
         self.problems.append(f"{self.path}:{line}: {problem}")
-
-
-def captions(manifest: Manifest) -> Iterator[str]:
-    """The captions of all scenes."""
-    return (scene.caption for story in manifest.stories for scene in story.scenes)
 
 
 def _shown(value: Any) -> str:

@@ -9,8 +9,9 @@ from flax import nnx
 from m2dit_jax.encoders.text_encoder import TextEncoder
 from m2dit_jax.encoders.vae import CausalVae
 from m2dit_jax.model.transformer import M2DiT
-from m2dit_jax.released import LoadedNetwork, ReleasedModel, load_transformer, read_json
+from m2dit_jax.released import LoadedNetwork, ReleasedModel, load_transformer
 from m2dit_jax.weights.configs import transformer_config
+from m2dit_jax.weights.networks import read_config
 
 
 class ReferenceTransformer:
@@ -18,7 +19,7 @@ class ReferenceTransformer:
 
     def __init__(self, path: Path):
         self.path = path
-        self.json = read_json(path / "config.json")
+        self.json = read_config(path)
         self.config = transformer_config(self.json)
 
     @cached_property

@@ -85,18 +85,25 @@ NETWORKS = {
 }
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises ValueError if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "
+            "text_encoder/, tokenizer/ and scheduler/"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: needs a JSON object, found {type(content).__name__}")
+    return content
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The config.json of a network's folder. Raises ValueError if there is none."""
-    path = directory / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; needs the one that describes the network")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: needs an object, found {type(config).__name__}")
-    return config
+    return read_json(directory / "config.json")
 
 
 def open_leaves(

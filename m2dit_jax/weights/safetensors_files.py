@@ -30,11 +30,6 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _MAX_HEADER = 100_000_000  # bytes, as in the safetensors package
 
 
-def has_safetensors(directory: Path) -> bool:
-    """Whether there is a file of weights, or an index of some, whatever its name."""
-    return any(directory.glob("*.safetensors")) or any(directory.glob("*.safetensors.index.json"))
-
-
 def is_weights_file(path: Path) -> bool:
     """Whether a file holds weights in a form of PyTorch's, or is an index of such files."""
     return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(".index.json")
