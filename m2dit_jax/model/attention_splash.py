@@ -84,7 +84,11 @@ def _make_kernel(
     every_head = kernel_masks.MultiHeadMask([SceneMask(layout, mask)] * heads)
     with jax.ensure_compile_time_eval():
         kernel = kernels.make_splash_mha_single_device(
-            every_head, block_sizes=sizes, interpret=interpret
+            every_head,
+            block_sizes=sizes,
+            # Of the transformer's remat "attention".
+            residual_checkpoint_name="attention_residuals",
+            interpret=interpret,
         )
     # What is cached must belong to no trace and no device.
     return jax.tree.map(np.asarray, kernel)
