@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,22 @@ def tiny_config() -> ConfigDict:
 def tiny_flags() -> list[str]:
     """The same config as flags of the train command."""
     return ["--config=configs/base.py", *(f"--config.{name}={TINY[name]}" for name in TINY)]
+
+
+def _simulate_devices(number: int) -> None:
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", number)
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices() -> Iterator[Callable]:
+    """Runs a function of a test module in a process with 8 simulated devices.
+
+    One such process serves all tests of a worker: starting jax takes seconds.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), _simulate_devices, (8,)) as pool:
+        yield lambda function, *args: pool.submit(function, *args).result(timeout=600)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def test_reads_config_overrides_and_workdir():
 
 def test_the_workdir_is_named_after_the_config():
     arguments = read_flags([BASE])
-    assert arguments is not None and arguments[1] == Path("runs/base")
+    assert arguments is not None and arguments.workdir == Path("runs/base")
 
 
 def test_help_shows_the_flags(capsys):
