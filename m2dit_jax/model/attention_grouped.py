@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from m2dit_jax.model.attention_chunks import attend_in_chunks
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import segments_see
+from m2dit_jax.model.masks import sees, segment_codes
 
 Heads = Float[Array, "B L N K"]
 Attend = Callable[..., Float[Array, "B Q N K"]]
@@ -91,14 +91,14 @@ def _by_segment(
     """The queries of one segment after the other, with the keys of the segments that they see."""
     bounds = (*layout.segment_starts, layout.tokens)
     spans = [slice(start, end) for start, end in pairwise(bounds) if start < end]
-    segments = np.arange(len(spans))
-    sees = np.asarray(segments_see(segments[:, None], segments[None, :], layout.scenes, mask))
+    codes = segment_codes(layout.scenes, mask)[: len(spans)]
+    seen = np.asarray(sees(codes[:, None], codes[None, :]))
 
     def gather(x: Array, segments: np.ndarray) -> Array:
         return jnp.concatenate([x[:, spans[segment]] for segment in segments], axis=1)
 
     outs = []
     for segment, span in enumerate(spans):
-        seen = np.flatnonzero(sees[segment])
-        outs.append(attend(query[:, span], gather(key, seen), gather(value, seen)))
+        keys = np.flatnonzero(seen[segment])
+        outs.append(attend(query[:, span], gather(key, keys), gather(value, keys)))
     return jnp.concatenate(outs, axis=1)

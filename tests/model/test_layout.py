@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,12 +68,6 @@ def test_split_scenes_is_the_inverse_of_join_scenes(text, video, padding):
     np.testing.assert_array_equal(layout.join_scenes(*parts), tokens)
     assert [part.shape[1] for part in parts[0]] == [text] * len(video)
     assert [part.shape[1] for part in parts[1]] == video
-
-
-def test_segments_at_traced_positions():
-    positions = np.array([7, 2, 0, 5])
-    traced = jax.jit(UNEQUAL.segments_at)(positions)
-    np.testing.assert_array_equal(traced, UNEQUAL.segments()[positions])
 
 
 def test_equal_counts_are_one_layout_however_they_are_given():
