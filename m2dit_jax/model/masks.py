@@ -27,7 +27,7 @@ def scene_mask(layout: Layout, variant: str = "symmetric") -> Bool[Array, "L L"]
 
     `full`: everything sees everything but padding. `independent`: each scene is alone.
     """
-    codes = token_codes(layout, variant)
+    codes = jnp.asarray(token_codes(layout, variant))
     return jnp.asarray(sees(codes[:, None], codes[None, :]))
 
 
