@@ -18,6 +18,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
+# Compiling is most of the time, and a step of the tiny model compiles in 2 s with these instead of
+# 10. The parity test runs its command as users do, with the compiler's own settings.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
 # Every function of the package checks its annotated array shapes; must precede its first import.
 install_import_hook("m2dit_jax", "beartype.beartype")
 
