@@ -83,21 +83,22 @@ require_cloud_name() {
     fail "--name=$name: must be up to 40 lower-case letters, digits and -, the first a letter"
 }
 
+# Metrics and previews are written with plain file functions.
+require_file_workdir() {
+  [[ $workdir != *://* ]] ||
+    fail "--workdir=$workdir: must be a folder: give the path at which the bucket is mounted," \
+      "e.g. /mnt/${workdir#*://}"
+}
+
 require_mounted_workdir() {
-  case $workdir in
-    /*) ;;
-    gs://*)
-      fail "--workdir=$workdir: give the path at which all machines mount the bucket, e.g." \
-        "/mnt/${workdir#gs://}: metrics and previews are written as plain files"
-      ;;
-    *) fail "--workdir=$workdir: must start with / and be a folder that all machines see" ;;
-  esac
+  require_file_workdir
+  [[ $workdir == /* ]] ||
+    fail "--workdir=$workdir: must start with / and be a folder that all machines see"
 }
 
 # What runs elsewhere is the last commit: a config file that is not in it would not be there.
 require_committed_config() {
-  local file=$config
-  [[ $file == *.py:* ]] && file=${file%%.py:*}.py
+  local file=${config%%:*}
   [[ $file == /* ]] || git cat-file -e "HEAD:./$file" 2>/dev/null ||
     fail "--config=$config: $file is not in the last commit, and that is what runs"
   if [[ -n $(git status --porcelain 2>/dev/null) ]]; then
