@@ -134,7 +134,7 @@ latest_step() {
   for folder in "$1"/checkpoints/*/; do
     step=$(basename "$folder")
     # While one is being written, its name has an ending.
-    if [[ $step =~ ^[0-9]+$ ]] && ((step > latest)); then latest=$step; fi
+    if [[ $step =~ ^[1-9][0-9]*$ ]] && ((step > latest)); then latest=$step; fi
   done
   echo "$latest"
 }

@@ -58,7 +58,7 @@ if [[ -n $dry_run ]]; then
   echo "source launch/env.sh requirements.txt"
   for ((i = 0; i < processes; i++)); do
     process_command "$i"
-    echo "$(quote "${command[@]}") >$(quote "$workdir/logs/process_$i.log") 2>&1 &"
+    echo "$(quote "${command[@]}") >>$(quote "$workdir/logs/process_$i.log") 2>&1 &"
   done
   exit
 fi
@@ -99,13 +99,13 @@ trap 'forward TERM' TERM HUP
 # twice, from the terminal and from forward(), and the second signal aborts without saving.
 set -m
 mkfifo "$scratch/output"
-tee "$logs/process_0.log" <"$scratch/output" &
+tee -a "$logs/process_0.log" <"$scratch/output" &
 shower=$!
 for ((i = 0; i < processes; i++)); do
   process_command "$i"
   output=$logs/process_$i.log
   if ((i == 0)); then output=$scratch/output; fi
-  "${command[@]}" </dev/null >"$output" 2>&1 &
+  "${command[@]}" </dev/null >>"$output" 2>&1 &
   pids+=($!)
 done
 set +m

@@ -83,7 +83,7 @@ run xpk workload create "${flags[@]}" --script-dir="$snapshot/code" --command="$
 
 if [[ -z $dry_run ]]; then
   cat >&2 <<NEXT
-Watch:   kubectl logs --follow --selector=jobset.sigs.k8s.io/jobset-name=$name --prefix
+Watch:   kubectl logs --follow --prefix --max-log-requests=99 --selector=jobset.sigs.k8s.io/jobset-name=$name
 State:   $(quote xpk workload list "${place[@]}")
 Stop:    $(quote launch/xpk.sh --name="$name" "${place[@]}" --delete)
 NEXT

@@ -93,10 +93,9 @@ def fake(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def repo(tmp_path, fake):
-    """A repository with launch/ and a config, all committed."""
-    root = tmp_path / "repo"
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("committed")
     shutil.copytree(ROOT / "launch", root / "launch")
     (root / "configs").mkdir()
     (root / "configs" / "base.py").touch()
@@ -107,6 +106,13 @@ def repo(tmp_path, fake):
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *command], cwd=root, check=True)
     return root
+
+
+@pytest.fixture
+def repo(tmp_path, fake, committed):
+    """A repository with launch/ and a config, all committed."""
+    shutil.copytree(committed, tmp_path / "repo")
+    return tmp_path / "repo"
 
 
 def launch(repo, script, *arguments, **environment):
@@ -210,9 +216,10 @@ def test_dry_run_prints_what_is_run(repo, fake, tmp_path, script):
     "script, arguments, message",
     [
         *((script, ["--confg=x"], "unknown argument --confg=x") for script in LAUNCHERS),
-        *((script, ["500"], "unknown argument 500") for script in LAUNCHERS),
-        *((script, ["--dry-run=yes"], "takes no value") for script in LAUNCHERS),
-        *((script, ["--workdir"], "needs a value") for script in LAUNCHERS),
+        ("xpk.sh", ["500"], "unknown argument 500"),
+        ("xpk.sh", ["--spot=yes"], "takes no value"),
+        ("xpk.sh", ["--workdir", "--spot"], "--workdir needs a value"),
+        ("xpk.sh", ["--workdir="], "--workdir needs a value"),
         ("pod_local.sh", ["--processes=0"], "--processes=0: must be"),
         ("pod_local.sh", ["--config.train.steps", "5"], "as in --config.train.steps=VALUE"),
         ("tpu_pod.sh", ["--name=a"], "needs --zone"),
@@ -327,14 +334,14 @@ def test_tpu_queued_goes_on_after_a_preemption(repo, fake, tmp_path, kind):
     "train, status, times",
     [
         ("exit 2", 2, 1),
-        ("exit 1", 1, 3),
-        # A new checkpoint each time: the count begins again until there are no more.
-        ('n=$(ls "$C" | wc -l); (( n > 3 )) || mkdir -p "$C/$((n * 10 + 10))"; exit 134', 134, 7),
+        ("exit 1", 1, 2),
+        # A new checkpoint the first two times, with which the count begins again.
+        ('n=$(ls "$C" | wc -l); (( n == 2 )) || mkdir "$C/$((n + 1))0"; exit 134', 134, 4),
     ],
 )
 def test_tpu_queued_bounds_restarts(repo, fake, tmp_path, train, status, times):
     (fake / "train").write_text(f"C={tmp_path}/w/checkpoints; mkdir -p $C; {train}")
-    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0", "--max-restarts=2"]
+    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0", "--max-restarts=1"]
     done = launch(repo, "tpu_queued.sh", *arguments)
     assert done.returncode == status and len(trainings(fake)) == times, done.stderr
     assert not (fake / "tpu-vm").exists()
@@ -346,6 +353,37 @@ def test_tpu_queued_can_keep_the_machine(repo, fake, tmp_path):
     assert (fake / "tpu-vm").exists()
     assert launch(repo, "tpu_queued.sh", *TPU[:2], "--delete").returncode == 0
     assert not (fake / "tpu-vm").exists()
+
+
+def tpu_worker(repo, fake, *arguments):
+    return launch(repo, "tpu_worker.sh", *arguments, HOME=str(fake / "home"))
+
+
+def test_tpu_worker_brings_a_python_where_it_is_too_old(repo, fake):
+    for python in (fake / "bin").glob("python3*"):
+        write_script(python, PYTHON + "[[ $1 != -c ]]\n")
+    write_script(
+        fake / "home" / ".local" / "bin" / "uv",
+        LOG + 'mkdir -p "${@: -1}/bin"; cp "$FAKE/new" "${@: -1}/bin/python"\n',
+    )
+    write_script(fake / "new", PYTHON)
+    for _ in range(2):
+        done = tpu_worker(repo, fake, "install")
+        assert done.returncode == 0, done.stderr
+    (uv,) = calls(fake, "uv")
+    assert uv == ["venv", "--quiet", "--seed", "--python", "3.11", f"{fake}/home/m2dit_venv"]
+    assert [call for call in calls(fake, "python") if "requirements-tpu.txt" in call]
+
+
+def test_tpu_worker_mounts_the_bucket_once(repo, fake):
+    write_script(fake / "bin" / "mountpoint", LOG + "[[ -e $FAKE/mounted ]]\n")
+    write_script(fake / "bin" / "sudo", LOG)
+    write_script(fake / "bin" / "gcsfuse", LOG + 'touch "$FAKE/mounted"\n')
+    for _ in range(2):
+        assert tpu_worker(repo, fake, "mount", "some-bucket").returncode == 0
+    (mount,) = calls(fake, "gcsfuse")
+    assert mount[-2:] == ["some-bucket", "/mnt/some-bucket"]
+    assert flag(mount, "rename-dir-limit")
 
 
 def test_xpk_command_survives_kubernetes_and_the_shell(repo, fake, tmp_path):
