@@ -128,6 +128,17 @@ train_command() {
     ${train_flags[@]+"${train_flags[@]}"})
 }
 
+# Rented machines tend to come with Python 3.10: uv fetches one that env.sh takes.
+bring_python() {
+  local venv=${M2DIT_VENV:-.venv}
+  if [[ -e $venv ]] || python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+    2>/dev/null; then
+    return
+  fi
+  python3 -m pip install --quiet --user uv
+  "$HOME/.local/bin/uv" venv --quiet --seed --python 3.11 "$venv"
+}
+
 # latest_step WORKDIR: step of the newest complete checkpoint, 0 if there is none.
 latest_step() {
   local folder step latest=0

@@ -61,13 +61,17 @@ wait_for_tpu() {
     return
   fi
   while :; do
-    state=$(tpu_state queued-resources "$name" state.state) || return
+    # Without an answer nothing is known: the training may well be running.
+    if ! state=$(tpu_state queued-resources "$name" state.state); then
+      sleep "$poll_seconds"
+      continue
+    fi
     if [[ $state != "$before" ]]; then echo "$name: ${state:-does not exist yet}" >&2; fi
     before=$state
     case $state in
       "") create_resource || return ;;
       ACTIVE)
-        node=$(tpu_state tpu-vm "$name" state) || return
+        node=$(tpu_state tpu-vm "$name" state) || node=unknown
         case $node in
           READY) return ;;
           "" | PREEMPTED | TERMINATED | STOPPED)
@@ -105,6 +109,8 @@ attempt() {
 }
 
 trap 'echo "Interrupted. $name is left as it is, and costs; --stop or --delete it." >&2; exit 130' INT TERM
+# What is wrong with project, zone or rights shows here.
+if [[ -z $dry_run ]]; then tpu_state queued-resources "$name" state.state >/dev/null; fi
 step=0
 while :; do
   status=0
@@ -115,5 +121,7 @@ while :; do
 done
 # Of a TPU that was taken away there are none.
 fetch_logs || true
-if [[ -z $keep ]]; then delete_resource; fi
+if [[ -z $keep ]]; then
+  delete_resource || echo "Could not delete $name: see whether it is still there, and costs." >&2
+fi
 exit "$status"

@@ -16,12 +16,7 @@ state=$HOME/m2dit_run
 mkdir -p "$state"
 
 install() {
-  # The images of TPU VMs come with Python 3.10; uv brings one that env.sh takes.
-  if [[ ! -e $M2DIT_VENV ]] &&
-    ! python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    python3 -m pip install --quiet --user uv
-    "$HOME/.local/bin/uv" venv --quiet --seed --python 3.11 "$M2DIT_VENV"
-  fi
+  bring_python
   source launch/env.sh requirements-tpu.txt
 }
 
@@ -81,8 +76,7 @@ train() {
     sleep 0.1
   done
   status=$(cat "$state/status" 2>/dev/null || echo 1)
-  mkdir -p "$workdir/logs"
-  cp "$state/log" "$workdir/logs/$(hostname).log"
+  { mkdir -p "$workdir/logs" && cp "$state/log" "$workdir/logs/$(hostname).log"; } || true
   if [[ -e $state/stopped ]]; then status=130; fi
   return "$status"
 }

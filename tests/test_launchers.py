@@ -46,7 +46,9 @@ GCLOUD = (
     LOG
     + """state=$FAKE/$3
 case $4 in
-  describe) cat "$state" 2>/dev/null || { echo "NOT_FOUND: no $5" >&2; exit 1; } ;;
+  describe)
+    if [[ -e $FAKE/offline ]]; then rm "$FAKE/offline"; echo "no connection" >&2; exit 1; fi
+    cat "$state" 2>/dev/null || { echo "NOT_FOUND: no $5" >&2; exit 1; } ;;
   create) echo READY >"$FAKE/tpu-vm"; [[ $3 == tpu-vm ]] || echo ACTIVE >"$state" ;;
   delete) rm -f "$FAKE/tpu-vm" "$state" ;;
   scp)
@@ -345,6 +347,21 @@ def test_tpu_queued_bounds_restarts(repo, fake, tmp_path, train, status, times):
     done = launch(repo, "tpu_queued.sh", *arguments)
     assert done.returncode == status and len(trainings(fake)) == times, done.stderr
     assert not (fake / "tpu-vm").exists()
+
+
+def test_tpu_queued_waits_for_its_own_connection(repo, fake, tmp_path):
+    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0"]
+    (fake / "offline").touch()
+    done = launch(repo, "tpu_queued.sh", *arguments)
+    assert done.returncode == 1 and "no connection" in done.stderr
+    assert len(calls(fake, "gcloud")) == 1  # nothing is created
+    (fake / "train").write_text(
+        '[[ -e $FAKE/seen ]] || { touch "$FAKE/seen" "$FAKE/offline"; exit 1; }'
+    )
+    done = launch(repo, "tpu_queued.sh", *arguments, "--max-restarts=1")
+    assert done.returncode == 0 and "no connection" in done.stderr
+    deletions = [call for call in calls(fake, "gcloud") if call[3] == "delete"]
+    assert len(trainings(fake)) == 2 and len(deletions) == 1
 
 
 def test_tpu_queued_can_keep_the_machine(repo, fake, tmp_path):
