@@ -145,6 +145,10 @@ def words(text):
     return [shlex.split(re.sub(r"/tmp[^ ]*/tmp\.\w+", "TMP", line)) for line in lines]
 
 
+def wait_for(text, process):
+    assert any(text in line for line in iter(process.stdout.readline, ""))
+
+
 def flag(arguments, name):
     return next(a.split("=", 1)[1] for a in arguments if a.startswith(f"--{name}="))
 
@@ -280,27 +284,23 @@ def test_tpu_pod_uses_the_machine_that_is_there(repo, fake, tmp_path):
 
 def test_tpu_training_outlives_the_connection_and_can_be_stopped(repo, fake, tmp_path):
     (fake / "train").write_text(
-        'trap "exit 143" TERM; echo begun; for i in {1..300}; do sleep 0.1; done'
+        'trap "echo saved; exit 143" TERM; echo begun; for i in {1..300}; do sleep 0.1; done'
     )
     command = ["bash", "launch/tpu_pod.sh", *tpu_arguments(tmp_path)]
     first = subprocess.Popen(
         command, cwd=repo, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert first.stdout is not None
-    while "begun" not in first.stdout.readline():
-        pass
+    wait_for("begun", first)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     second = subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True)
-    assert second.stdout is not None
-    while "already running" not in second.stdout.readline():
-        pass
-    assert "begun" in second.stdout.readline()
+    wait_for("already running", second)
+    wait_for("begun", second)
     refused = launch(repo, "tpu_pod.sh", *tpu_arguments(tmp_path), "--config.seed=1")
     assert refused.returncode == 2 and "another training" in refused.stderr
     stopped = launch(repo, "tpu_pod.sh", *TPU[:2], "--stop")
     assert "save and stop" in stopped.stdout
-    second.communicate(timeout=20)
+    assert "saved" in second.communicate(timeout=20)[0]
     assert second.returncode == 130 and len(trainings(fake)) == 1
 
 
@@ -564,9 +564,7 @@ def test_pod_local_forwards_signals(repo, fake, tmp_path, number, status):
         command, cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     second = repo / "runs/pod/logs/process_1.log"
-    assert pod.stdout is not None
-    while "ready" not in pod.stdout.readline():
-        pass
+    wait_for("ready", pod)
     for _ in range(100):
         if second.exists() and "ready" in second.read_text():
             break
