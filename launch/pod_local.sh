@@ -128,6 +128,7 @@ while ((running)); do
   if ((running)) && [[ -n $first_failed ]] && ((SECONDS >= deadline)); then
     echo "Process $first_failed failed, $running others still run after $grace_seconds s: killed." >&2
     kill_all
+    deadline=$((SECONDS + 10))
   fi
 done
 # What process 0 wrote last is shown before anything else; its children might keep the pipe open.
