@@ -111,5 +111,5 @@ fetch_logs() {
   local logs=runs/$name  # becomes runs/NAME/logs
   run mkdir -p "$logs"
   on_workers 0 bash m2dit_jax/launch/tpu_worker.sh logs "$workdir" &&
-    tpu tpu-vm scp --recurse "$name:m2dit_run/logs" "$logs" --worker=0
+    tpu tpu-vm scp "$name:m2dit_run/logs" "$logs" --recurse --worker=0
 }

@@ -1,23 +1,33 @@
-"""The launchers against fakes of what they call; each fake logs how it is called."""
+"""Arguments, dry runs and what is handed to xpk, SLURM and SkyPilot."""
 
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch"])
+from tests import launch_fakes
+from tests.launch_fakes import (
+    LOG,
+    NASTY,
+    ROOT,
+    TPU,
+    calls,
+    flag,
+    launch,
+    trainings,
+    write_script,
+)
 
-NASTY = '--config.note=it\'s "a" $(touch pwned); `touch pwned` & | * ~ \\ $$ #'
-TPU = ["--name=pod", "--zone=us-a", "--accelerator-type=v5p-16"]
+# pytest finds fixtures by their names in a test's module.
+committed, fake, repo = launch_fakes.committed, launch_fakes.fake, launch_fakes.repo
+
+SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), ROOT / "launch" / "slurm.sbatch"])
 TRAIN = ["--config=configs/base.py", "--workdir=/mnt/x/runs/a b", NASTY, "--", "--other=1"]
 LAUNCHERS = {
     "pod_local.sh": ["--processes=2"],
@@ -27,130 +37,11 @@ LAUNCHERS = {
     "slurm.sbatch": ["--nodes=2", "--gpus-per-node=4", "--partition=gpu"],
 }
 
-LOG = """#!/bin/bash
-{ printf '%s' "${0##*/}"; printf '\\037%s' "$@"; echo; } >>"$FAKE/log"
-"""
-# What python does is what the file $FAKE/train says when it is asked to train.
-PYTHON = (
-    LOG
-    + """case "$1 $2" in
-  "-m venv") rm -rf "${@: -1}"; mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;;
-  "-m ensurepip") exit 1 ;;
-  "-m m2dit_jax.train") if [[ -e $FAKE/train ]]; then source "$FAKE/train"; fi ;;
-esac
-"""
-)
-# A TPU VM with one worker, whose home is $FAKE/home; its state is in $FAKE/tpu-vm and that of the
-# queued resource in $FAKE/queued-resources.
-GCLOUD = (
-    LOG
-    + """state=$FAKE/$3
-case $4 in
-  describe)
-    if [[ -e $FAKE/offline ]]; then rm "$FAKE/offline"; echo "no connection" >&2; exit 1; fi
-    cat "$state" 2>/dev/null || { echo "NOT_FOUND: no $5" >&2; exit 1; } ;;
-  create) echo READY >"$FAKE/tpu-vm"; [[ $3 == tpu-vm ]] || echo ACTIVE >"$state" ;;
-  delete) rm -f "$FAKE/tpu-vm" "$state" ;;
-  scp)
-    for path in "$5" "$6" "$7"; do
-      case $path in
-        pod:*) paths+=("$FAKE/home/${path#pod:}") ;;
-        --*) ;;
-        *) paths+=("$path") ;;
-      esac
-    done
-    cp -r "${paths[@]}" ;;
-  ssh)
-    [[ $(cat "$FAKE/tpu-vm") == READY ]] || exit 1
-    for flag in "$@"; do [[ $flag != --command=* ]] || command=${flag#--command=}; done
-    cd "$FAKE/home" && HOME=$FAKE/home sh -c "$command" ;;
-esac
-"""
-)
-
-
-def write_script(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """A folder for the fakes' states and logs; they are first on PATH."""
-    folder = tmp_path / "fake"
-    (folder / "home").mkdir(parents=True)
-    for name in ("python3", "python3.11", "python3.12", "python3.13"):
-        write_script(folder / "bin" / name, PYTHON)
-    write_script(folder / "bin" / "gcloud", GCLOUD)
-    for name in ("xpk", "sbatch", "scontrol"):
-        write_script(folder / "bin" / name, LOG)
-    write_script(
-        folder / "bin" / "srun", LOG + 'while [[ $1 == --* ]]; do shift; done; exec "$@"\n'
-    )
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE", str(folder))
-    for name in ("M2DIT_VENV", *(name for name in os.environ if name.startswith("SLURM_"))):
-        monkeypatch.delenv(name, raising=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory):
-    root = tmp_path_factory.mktemp("committed")
-    shutil.copytree(ROOT / "launch", root / "launch")
-    (root / "configs").mkdir()
-    (root / "configs" / "base.py").touch()
-    for name in ("", "-tpu", "-cuda"):
-        (root / f"requirements{name}.txt").write_text("jax\n")
-    (root / ".gitignore").write_text("runs/\n.venv/\n")
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
-        subprocess.run([*git, *command], cwd=root, check=True)
-    return root
-
-
-@pytest.fixture
-def repo(tmp_path, fake, committed):
-    """A repository with launch/ and a config, all committed."""
-    shutil.copytree(committed, tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-def launch(repo, script, *arguments, **environment):
-    return subprocess.run(
-        ["bash", f"launch/{script}", *arguments],
-        cwd=repo,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def calls(fake, program):
-    """The arguments of each call of the program."""
-    log = fake / "log"
-    lines = [line.split("\037") for line in log.read_text().splitlines()] if log.exists() else []
-    return [arguments for name, *arguments in lines if name.startswith(program)]
-
-
-def trainings(fake):
-    return [call[2:] for call in calls(fake, "python") if call[:2] == ["-m", "m2dit_jax.train"]]
-
 
 def words(text):
     """Words of each command that a dry run printed, with one name for all temporary folders."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [shlex.split(re.sub(r"/tmp[^ ]*/tmp\.\w+", "TMP", line)) for line in lines]
-
-
-def wait_for(text, process):
-    assert any(text in line for line in iter(process.stdout.readline, ""))
-
-
-def flag(arguments, name):
-    return next(a.split("=", 1)[1] for a in arguments if a.startswith(f"--{name}="))
 
 
 def shellcheck():
@@ -255,154 +146,6 @@ def test_what_is_not_committed_is_said(repo):
     assert "Warning" in done.stderr
 
 
-def tpu_arguments(tmp_path):
-    return [*TPU, "--config=configs/base.py", f"--workdir={tmp_path}/w"]
-
-
-def test_tpu_pod_creates_trains_and_fetches_logs(repo, fake, tmp_path):
-    (fake / "train").write_text("echo from the training; exit 7")
-    done = launch(repo, "tpu_pod.sh", *tpu_arguments(tmp_path), NASTY)
-    assert done.returncode == 7
-    flags = ["--config=configs/base.py", f"--workdir={tmp_path}/w", "--distributed", NASTY]
-    assert trainings(fake) == [flags]
-    assert "from the training" in done.stdout
-    (log,) = (repo / "runs" / "pod" / "logs").glob("*.log")
-    assert log.read_text() == "from the training\n"
-    assert "--delete" in done.stderr and (fake / "tpu-vm").exists()
-
-
-def test_tpu_pod_uses_the_machine_that_is_there(repo, fake, tmp_path):
-    (fake / "tpu-vm").write_text("READY\n")
-    assert launch(repo, "tpu_pod.sh", *tpu_arguments(tmp_path)).returncode == 0
-    assert not [call for call in calls(fake, "gcloud") if call[3] == "create"]
-    (fake / "tpu-vm").write_text("PREEMPTED\n")
-    done = launch(repo, "tpu_pod.sh", *tpu_arguments(tmp_path))
-    assert done.returncode == 2 and "taken away" in done.stderr and len(trainings(fake)) == 1
-    assert launch(repo, "tpu_pod.sh", *TPU[:2], "--delete").returncode == 0
-    assert not (fake / "tpu-vm").exists()
-
-
-def test_tpu_training_outlives_the_connection_and_can_be_stopped(repo, fake, tmp_path):
-    (fake / "train").write_text(
-        'trap "echo saved; exit 143" TERM; echo begun; for i in {1..300}; do sleep 0.1; done'
-    )
-    command = ["bash", "launch/tpu_pod.sh", *tpu_arguments(tmp_path)]
-    first = subprocess.Popen(
-        command, cwd=repo, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for("begun", first)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    second = subprocess.Popen(command, cwd=repo, stdout=subprocess.PIPE, text=True)
-    wait_for("already running", second)
-    wait_for("begun", second)
-    refused = launch(repo, "tpu_pod.sh", *tpu_arguments(tmp_path), "--config.seed=1")
-    assert refused.returncode == 2 and "another training" in refused.stderr
-    stopped = launch(repo, "tpu_pod.sh", *TPU[:2], "--stop")
-    assert "save and stop" in stopped.stdout
-    assert "saved" in second.communicate(timeout=20)[0]
-    assert second.returncode == 130 and len(trainings(fake)) == 1
-
-
-# The first life of the TPU ends after a checkpoint, as the machine of a spot TPU does.
-PREEMPTED_ONCE = """mkdir -p "$CHECKPOINTS/100"
-if [[ ! -e $FAKE/second ]]; then
-  touch "$FAKE/second"; echo "$LATER" >"$FAKE/${LATER_OF}"; echo PREEMPTED >"$FAKE/tpu-vm"; exit 143
-fi
-"""
-
-
-@pytest.mark.parametrize("kind", ["SUSPENDED", "ACTIVE"])
-def test_tpu_queued_goes_on_after_a_preemption(repo, fake, tmp_path, kind):
-    (fake / "train").write_text(PREEMPTED_ONCE)
-    done = launch(
-        repo,
-        "tpu_queued.sh",
-        *tpu_arguments(tmp_path),
-        "--spot",
-        "--poll-seconds=0",
-        CHECKPOINTS=f"{tmp_path}/w/checkpoints",
-        LATER=kind,
-        LATER_OF="queued-resources",
-    )
-    assert done.returncode == 0, done.stderr
-    verbs = [call[3] for call in calls(fake, "gcloud") if call[2] == "queued-resources"]
-    assert [verb for verb in verbs if verb != "describe"] == ["create", "delete"] * 2
-    first, second = trainings(fake)
-    assert first == second
-
-
-@pytest.mark.parametrize(
-    "train, status, times",
-    [
-        ("exit 2", 2, 1),
-        ("exit 1", 1, 2),
-        # A new checkpoint the first two times, with which the count begins again.
-        ('n=$(ls "$C" | wc -l); (( n == 2 )) || mkdir "$C/$((n + 1))0"; exit 134', 134, 4),
-    ],
-)
-def test_tpu_queued_bounds_restarts(repo, fake, tmp_path, train, status, times):
-    (fake / "train").write_text(f"C={tmp_path}/w/checkpoints; mkdir -p $C; {train}")
-    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0", "--max-restarts=1"]
-    done = launch(repo, "tpu_queued.sh", *arguments)
-    assert done.returncode == status and len(trainings(fake)) == times, done.stderr
-    assert not (fake / "tpu-vm").exists()
-
-
-def test_tpu_queued_waits_for_its_own_connection(repo, fake, tmp_path):
-    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0"]
-    (fake / "offline").touch()
-    done = launch(repo, "tpu_queued.sh", *arguments)
-    assert done.returncode == 1 and "no connection" in done.stderr
-    assert len(calls(fake, "gcloud")) == 1  # nothing is created
-    (fake / "train").write_text(
-        '[[ -e $FAKE/seen ]] || { touch "$FAKE/seen" "$FAKE/offline"; exit 1; }'
-    )
-    done = launch(repo, "tpu_queued.sh", *arguments, "--max-restarts=1")
-    assert done.returncode == 0 and "no connection" in done.stderr
-    deletions = [call for call in calls(fake, "gcloud") if call[3] == "delete"]
-    assert len(trainings(fake)) == 2 and len(deletions) == 1
-
-
-def test_tpu_queued_can_keep_the_machine(repo, fake, tmp_path):
-    arguments = [*tpu_arguments(tmp_path), "--poll-seconds=0", "--keep"]
-    assert launch(repo, "tpu_queued.sh", *arguments).returncode == 0
-    assert (fake / "tpu-vm").exists()
-    assert launch(repo, "tpu_queued.sh", *TPU[:2], "--delete").returncode == 0
-    assert not (fake / "tpu-vm").exists()
-
-
-def tpu_worker(repo, fake, *arguments):
-    return launch(repo, "tpu_worker.sh", *arguments, HOME=str(fake / "home"))
-
-
-def test_tpu_worker_brings_a_python_where_it_is_too_old(repo, fake):
-    for python in (fake / "bin").glob("python3*"):
-        write_script(python, PYTHON + "[[ $1 != -c ]]\n")
-    write_script(
-        fake / "home" / ".local" / "bin" / "uv",
-        LOG + 'mkdir -p "${@: -1}/bin"; cp "$FAKE/new" "${@: -1}/bin/python"\n',
-    )
-    write_script(fake / "new", PYTHON)
-    for _ in range(2):
-        done = tpu_worker(repo, fake, "install")
-        assert done.returncode == 0, done.stderr
-    (uv,) = calls(fake, "uv")
-    assert uv == ["venv", "--quiet", "--seed", "--python", "3.11", f"{fake}/home/m2dit_venv"]
-    assert [call for call in calls(fake, "python") if "requirements-tpu.txt" in call]
-
-
-def test_tpu_worker_mounts_the_bucket_once(repo, fake):
-    write_script(fake / "bin" / "mountpoint", LOG + "[[ -e $FAKE/mounted ]]\n")
-    write_script(fake / "bin" / "sudo", LOG)
-    write_script(fake / "bin" / "gcsfuse", LOG + 'touch "$FAKE/mounted"\n')
-    for _ in range(2):
-        assert tpu_worker(repo, fake, "mount", "some-bucket").returncode == 0
-    (mount,) = calls(fake, "gcsfuse")
-    assert mount[-2:] == ["some-bucket", "/mnt/some-bucket"]
-    assert flag(mount, "rename-dir-limit")
-
-
 def test_xpk_command_survives_kubernetes_and_the_shell(repo, fake, tmp_path):
     done = launch(repo, "xpk.sh", *LAUNCHERS["xpk.sh"], *TRAIN)
     assert done.returncode == 0, done.stderr
@@ -501,75 +244,3 @@ def test_skypilot_bounds_restarts(repo, fake):
     done = run_skypilot(repo, 0, MAX_RESTARTS="1")
     assert done.returncode == 1 and len(trainings(fake)) == 2
     assert run_skypilot(repo, 0, WORKDIR="gs://x").returncode == 2
-
-
-def left_over(folder):
-    """Processes that have something of the folder in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if str(folder) in text:
-            found.append(text)
-    return found
-
-
-def pod_local(repo, *arguments):
-    return launch(repo, "pod_local.sh", "--workdir=runs/pod", *arguments)
-
-
-def test_pod_local_runs_processes_that_know_each_other(repo, fake):
-    (fake / "train").write_text('echo "${@: -1}: $XLA_FLAGS $JAX_PLATFORMS"; echo "$@" >&2')
-    done = pod_local(repo, "--processes=3", "--devices-per-process=2", "--config=c.py:tiny")
-    assert done.returncode == 0, done.stderr
-    runs = sorted(trainings(fake))
-    coordinators = {flag(run, "coordinator") for run in runs}
-    assert len(coordinators) == 1
-    common = ["--config=c.py:tiny", "--workdir=runs/pod", f"--coordinator={coordinators.pop()}"]
-    assert runs == [[*common, "--processes=3", f"--process={i}"] for i in range(3)]
-    for i in range(3):
-        text = (repo / f"runs/pod/logs/process_{i}.log").read_text()
-        assert text.startswith(f"--process={i}: --xla_force_host_platform_device_count=2 cpu\n")
-    assert "--process=0: " in done.stdout and "--process=1: " not in done.stdout
-
-
-def test_pod_local_shows_why_the_first_failed_and_kills_the_rest(repo, fake, tmp_path):
-    (fake / "train").write_text(
-        f'case "$*" in *process=1*) echo broken; exit 3 ;; *) sleep 0.5; trap "" TERM; '
-        f"(sleep 77 {tmp_path}; sleep 77 {tmp_path}) ;; esac"
-    )
-    (fake / "bin" / "sleep").write_text('#!/bin/bash\nexec -a "sleep $2" /bin/sleep "$1"\n')
-    (fake / "bin" / "sleep").chmod(0o755)
-    done = pod_local(repo, "--grace-seconds=1")
-    assert done.returncode == 3
-    assert "Process 1 failed first, with status 3" in done.stderr and "broken" in done.stderr
-    assert "killed" in done.stderr
-    assert not left_over(tmp_path)
-
-
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_pod_local_forwards_signals(repo, fake, tmp_path, number, status):
-    # Python, for bash cannot trap SIGINT when it starts with it ignored.
-    waiter = tmp_path / "waiter.py"
-    waiter.write_text(
-        "import signal, sys, time\n"
-        "for n in (2, 15): signal.signal(n, lambda n, _: sys.exit(128 + n))\n"
-        "print('ready', flush=True); time.sleep(30)\n"
-    )
-    (fake / "train").write_text(f"exec {sys.executable} {waiter}")
-    command = ["bash", "launch/pod_local.sh", "--workdir=runs/pod"]
-    pod = subprocess.Popen(
-        command, cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    second = repo / "runs/pod/logs/process_1.log"
-    wait_for("ready", pod)
-    for _ in range(100):
-        if second.exists() and "ready" in second.read_text():
-            break
-        time.sleep(0.05)
-    pod.send_signal(number)
-    _, errors = pod.communicate(timeout=10)
-    assert pod.returncode == status and "goes on from the latest checkpoint" in errors
-    assert not left_over(tmp_path)
