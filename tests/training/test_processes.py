@@ -41,7 +41,7 @@ DEVICES = 8
 class Pod:
     """The processes of one run, on this machine."""
 
-    def __init__(self, workdir, count, flags, slow=False):
+    def __init__(self, workdir, count, flags, slow=False, mesh=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -50,7 +50,8 @@ class Pod:
         self.processes = [
             subprocess.Popen(
                 [
-                    *(sys.executable, *program, f"--workdir={workdir}", *flags, *FLAGS, *others),
+                    *(sys.executable, *program, f"--workdir={workdir}", *flags, *FLAGS, *mesh),
+                    *others,
                     *([f"--process={number}"] if count > 1 else []),
                 ],
                 cwd=REPOSITORY,
@@ -172,7 +173,9 @@ def test_a_signal_to_one_of_four_saves_one_checkpoint_that_two_go_on_from(start,
     assert f"Step {saved} is saved" in ends[0][1]
     assert 2 < saved < STEPS
 
-    ends = start(tmp_path, 2).finish()
+    # And on another mesh.
+    mesh = ["--config.mesh.data=1", "--config.mesh.fsdp=8", "--config.mesh.context=1"]
+    ends = start(tmp_path, 2, mesh=mesh).finish()
     assert [status for status, _ in ends] == [0, 0], ends
     assert f"{saved} of {STEPS} done" in ends[0][1]
     _assert_close(_lines(tmp_path), alone)
