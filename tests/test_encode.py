@@ -204,7 +204,9 @@ def many(clips):
 def interrupt(arguments, number):
     """Starts the command and sends it a signal after a few shards; returns its exit status."""
     output = Path(next(a for a in arguments if a.startswith("--output="))[9:])
-    with subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL) as process:
+    # Nice to this process, or on a busy machine it could be done before it is seen to have begun.
+    polite = ["nice", "-n", "19", *command(*arguments)]
+    with subprocess.Popen(polite, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(list(output.glob("progress/0*.json"))) < 3:
             assert process.poll() is None and time.monotonic() < deadline

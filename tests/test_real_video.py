@@ -118,6 +118,7 @@ def test_latents_are_trained_and_sampled(golden, clips, tmp_path, capsys):
         *(*SMALL, *SHORT, "--config.train.init_from=", f"--workdir={tmp_path}/run"),
         *("--config.data.frames=5", "--config.data.height=32", "--config.data.width=48"),
         *("--config.data.channels=4", "--config.data.text_dim=32", "--config.sample.steps=2"),
+        "--config.mesh.fsdp=1",
     ]
     assert train.main(flags) == 2
     assert "config.data.text_length is 226, that of the dataset 12" in capsys.readouterr().err

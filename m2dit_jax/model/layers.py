@@ -11,7 +11,7 @@ from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.rope import apply_rope
 
-Rope = tuple[Float[Array, "L K"], Float[Array, "L K"]]
+Rope = tuple[Float[Array, "L K"], ...]  # cosines and sines; empty without rotation
 
 
 def modulate(
@@ -89,7 +89,7 @@ class JointAttention(nnx.Module):
         self,
         tokens: Float[Array, "B L D"],
         layout: Layout,
-        rope: Rope | None,
+        rope: Rope,
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B L D"]:
         query, key, value = (
@@ -97,8 +97,9 @@ class JointAttention(nnx.Module):
             for linear in (self.to_q, self.to_k, self.to_v)
         )
         query, key = self.norm_q(query), self.norm_k(key)
-        if rope is not None:
-            query, key = apply_rope(query, *rope), apply_rope(key, *rope)
+        if rope:
+            cos, sin = rope
+            query, key = apply_rope(query, cos, sin), apply_rope(key, cos, sin)
         out = placement.attention(query, key, value, layout, self.mask, self.implementation)
         return self.to_out(checkpoint_name(out.reshape(tokens.shape), "attended"))
 

@@ -1,5 +1,6 @@
 """Where the work on stories happens, as far as the model must know: here on one device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from m2dit_jax.model.attention import Heads, attention
 from m2dit_jax.model.layout import Layout
 
 Params = Any
+RunBlock = Callable[..., Float[Array, "B L D"]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,20 @@ class Placement:
         inner = {"transformer": self.gather_outside_blocks, "blocks": lambda part: part}
         return {name: inner.get(name, self.gather_params)(part) for name, part in params.items()}
 
+    def run_block(
+        self,
+        block: RunBlock,
+        params: Params,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        rope: tuple[Float[Array, "L K"], ...],
+    ) -> Float[Array, "B L D"]:
+        """A transformer block on tokens that lie as `cut_tokens` has them.
+
+        `block` is a function of all that follows and of the placement that it sees.
+        """
+        return block(params, tokens, time_embed, rope, self)
+
     def attention(
         self,
         query: Heads,
@@ -61,7 +77,7 @@ class Placement:
         mask: str,
         implementation: str,
     ) -> Heads:
-        """`model.attention.attention` of tokens that lie as `cut_tokens` has them."""
+        """`model.attention.attention`, in a block."""
         return attention(query, key, value, layout, mask, implementation)
 
 

@@ -108,7 +108,7 @@ class Block(nnx.Module):
         tokens: Float[Array, "B L D"],
         time_embed: Float[Array, "B S E"],
         layout: Layout,
-        rope: Rope | None,
+        rope: Rope,
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B L D"]:
         shift, scale, gate = self.modulation1(time_embed, layout, placement)
@@ -118,7 +118,7 @@ class Block(nnx.Module):
         shift, scale, gate = self.modulation2(time_embed, layout, placement)
         fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
         tokens = tokens + gate * checkpoint_name(fed_forward, "mlp")
-        return checkpoint_name(placement.cut_tokens(tokens), "block")
+        return checkpoint_name(tokens, "block")
 
 
 class M2DiT(nnx.Module):
@@ -183,7 +183,7 @@ class M2DiT(nnx.Module):
         tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
         time_embed = placement.cut_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
-        rope = self._joint_rope(layout, grid) if self.config.rotary else None
+        rope = self._joint_rope(layout, grid) if self.config.rotary else ()
         tokens = self._run_blocks(tokens, time_embed, layout, rope, placement)
 
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
@@ -218,9 +218,11 @@ class M2DiT(nnx.Module):
     def _run_blocks(self, tokens, time_embed, layout, rope, placement):
         block_def, stacked = nnx.split(self.blocks)
 
+        def block(params, tokens, time_embed, rope, placement):
+            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope, placement)
+
         def run_block(tokens, params):
-            block = nnx.merge(block_def, placement.gather_params(params))
-            return block(tokens, time_embed, layout, rope, placement), None
+            return placement.run_block(block, params, tokens, time_embed, rope), None
 
         keep = REMAT[self.config.remat]
         if keep is not None:

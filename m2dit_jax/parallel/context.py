@@ -1,10 +1,13 @@
 """Context parallelism: the tokens of a story cut over the `context` axis of the mesh.
 
-Between attentions each device has an equal piece of the joint sequence, whatever scenes it falls
-on (13 latent frames would not divide). For attention the pieces are exchanged for heads
-(all-to-all, DeepSpeed Ulysses, arXiv 2309.14509): then each device sees the whole sequence for some
-of the heads, and the mask is what it always is. Where the heads do not divide, keys and values are
-gathered instead, and each device asks for its own piece.
+Each device has an equal piece of the joint sequence, whatever scenes it falls on (13 latent frames
+would not divide). For attention the pieces are exchanged for heads (all-to-all, DeepSpeed Ulysses,
+arXiv 2309.14509): then each device sees the whole sequence for some of the heads, and the mask is
+what it always is. Where the heads do not divide, keys and values are gathered instead, and each
+device asks for its own piece.
+
+The blocks run in a shard_map, so that what is exchanged is what is written here: left to itself,
+the compiler sums whole gradients where it could sum and scatter them, for twice the bytes.
 """
 
 from collections.abc import Callable
@@ -14,16 +17,66 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from m2dit_jax.model.attention import Heads, attention, resolve
 from m2dit_jax.model.attention_chunks import attend_rows
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.placement import ONE_DEVICE, Params, Placement
+from m2dit_jax.model.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 
 PIECE = PartitionSpec(STORIES, TOKENS)  # of an array [B L ...]
+
+
+@dataclass(frozen=True)
+class PiecePlacement(Placement):
+    """Within a shard_map: this device's stories and its piece of their tokens."""
+
+    mesh: Mesh
+
+    def spread(
+        self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
+    ) -> Float[Array, "B _L D"]:
+        """As a product with ones and zeros, whose gradient is another product and no scatter."""
+        table = jnp.concatenate([text, video], axis=1)
+        rows = jnp.asarray(layout.table_rows())[self._positions(layout)]
+        chosen = jax.nn.one_hot(rows, table.shape[1], dtype=table.dtype)
+        return jnp.einsum("ls,bsd->bld", chosen, table, precision=jax.lax.Precision.HIGHEST)
+
+    def replace_text(
+        self, tokens: Float[Array, "B _L D"], text: Float[Array, "B _T D"], layout: Layout
+    ) -> Float[Array, "B _L D"]:
+        positions = self._positions(layout)
+        of_text = text[:, jnp.minimum(positions, text.shape[1] - 1)]
+        return jnp.where((positions < text.shape[1])[:, None], of_text, tokens)
+
+    def attention(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        """By heads; where they do not divide by rows, whatever the implementation asked for."""
+        if query.shape[2] % self.mesh.shape[TOKENS]:
+            key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
+            return attend_rows(query, key, value, self._positions(layout), layout, mask)
+        query, key, value = (
+            jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
+            for x in (query, key, value)
+        )
+        platform = self.mesh.devices.flat[0].platform
+        name = resolve(implementation, query.shape, query.dtype, platform)
+        out = attention(query, key, value, layout, mask, name)
+        return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+
+    def _positions(self, layout: Layout) -> Int[Array, " _L"]:
+        """Those of this piece's tokens in the joint sequence."""
+        length = layout.tokens // self.mesh.shape[TOKENS]
+        return jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
 
 
 @dataclass(frozen=True)
@@ -37,38 +90,30 @@ class MeshPlacement(Placement):
         return -tokens % self.mesh.shape[TOKENS]
 
     def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
-        return self._constrain(tokens, STORIES, TOKENS)
+        return self._constrain(tokens, PIECE)
 
     def cut_stories(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
-        return self._constrain(x, STORIES)
+        return self._constrain(x, PartitionSpec(STORIES))
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        """As a product with ones and zeros, whose gradient needs no more than sums exchanged."""
-        table = jnp.concatenate([text, video], axis=1)
-
-        def spread(table: Array, rows: Array) -> Array:
-            chosen = jax.nn.one_hot(rows, table.shape[1], dtype=table.dtype)
-            return jnp.einsum("ls,bsd->bld", chosen, table, precision=jax.lax.Precision.HIGHEST)
-
-        return self._on_pieces(spread, PartitionSpec(STORIES), PartitionSpec(TOKENS))(
-            table, jnp.asarray(layout.table_rows())
-        )
+        stories = PartitionSpec(STORIES)
+        return self._on_pieces(
+            lambda piece, text, video: piece.spread(text, video, layout), stories, stories
+        )(text, video)
 
     def replace_text(
         self, tokens: Float[Array, "B L D"], text: Float[Array, "B _T D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        def replace(tokens: Array, text: Array) -> Array:
-            length = tokens.shape[1]
-            rows = jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
-            of_text = text[:, jnp.minimum(rows, text.shape[1] - 1)]
-            return jnp.where((rows < text.shape[1])[:, None], of_text, tokens)
-
-        return self._on_pieces(replace, PIECE, PartitionSpec(STORIES))(tokens, text)
+        return self._on_pieces(
+            lambda piece, tokens, text: piece.replace_text(tokens, text, layout),
+            PIECE,
+            PartitionSpec(STORIES),
+        )(tokens, text)
 
     def gather_params(self, params: Params) -> Params:
-        """Gradients come back cut as the rules have it: reduce-scattered, not all-reduced."""
+        """Gradients come back cut as the rules have it."""
 
         def gather(path: Any, param: Array) -> Array:
             spec = spec_of(path_name(path), param.shape, self.mesh)
@@ -76,50 +121,58 @@ class MeshPlacement(Placement):
 
         return jax.tree_util.tree_map_with_path(gather, params)
 
-    def attention(
+    def run_block(
         self,
-        query: Heads,
-        key: Heads,
-        value: Heads,
-        layout: Layout,
-        mask: str,
-        implementation: str,
-    ) -> Heads:
-        """In a shard_map, as kernels of TPU and GPU cannot be cut by the compiler."""
-        platform = self.mesh.devices.flat[0].platform
-        pieces = self.mesh.shape[TOKENS]
+        block: RunBlock,
+        params: Params,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        rope: tuple[Float[Array, "L K"], ...],
+    ) -> Float[Array, "B L D"]:
+        """Each device gathers the parameters and runs the block on its piece.
 
-        def by_heads(*parts: Heads) -> Heads:
-            query, key, value = (
-                jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
-                for x in parts
-            )
-            name = resolve(implementation, query.shape, query.dtype, platform)
-            out = attention(query, key, value, layout, mask, name)
-            return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+        The gradient of a gather is a sum that is scattered: no device holds a whole gradient.
+        """
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+        specs = [spec_of(path_name(path), x.shape, self.mesh) for path, x in leaves]
 
-        def by_rows(query: Heads, key: Heads, value: Heads) -> Heads:
-            key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
-            length = query.shape[1]
-            rows = jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
-            return attend_rows(query, key, value, rows, layout, mask)
+        def run(piece: PiecePlacement, leaves: list[Array], *inputs: Any) -> Array:
+            whole = [_all_gather(x, spec) for x, spec in zip(leaves, specs, strict=True)]
+            return block(structure.unflatten(whole), *inputs, piece)
 
-        attend = by_rows if query.shape[2] % pieces else by_heads
-        return self._on_pieces(attend, PIECE, PIECE, PIECE)(query, key, value)
+        on_pieces = self._on_pieces(
+            run, specs, PIECE, PartitionSpec(STORIES), PartitionSpec(TOKENS)
+        )
+        return on_pieces([x for _, x in leaves], tokens, time_embed, rope)
 
     def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
-        """A function that each device runs on its piece, and whose result is its piece."""
+        """The function as each device runs it on its piece, which its result is a piece of."""
+
+        def run(*args: Any) -> Array:
+            return function(PiecePlacement(self.mesh), *args)
+
         return jax.shard_map(
-            function,
+            run,
             mesh=self.mesh,
             in_specs=inputs,
             out_specs=PIECE,
             check_vma=False,  # it does not know Pallas kernels
         )
 
-    def _constrain(self, x: Array, *axes: Any) -> Array:
-        sharding = NamedSharding(self.mesh, PartitionSpec(*axes))
-        return jax.lax.with_sharding_constraint(x, sharding)
+    def _constrain(self, x: Array, spec: PartitionSpec) -> Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+
+def placement_on(mesh: Mesh) -> Placement:
+    """How to place the work of a program for this mesh."""
+    return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)
+
+
+def _all_gather(param: Array, spec: PartitionSpec) -> Array:
+    for axis, names in enumerate(spec):
+        if names is not None:
+            param = jax.lax.all_gather(param, names, axis=axis, tiled=True)
+    return param
 
 
 def _gathered(param: Array, cut: NamedSharding) -> Array:
@@ -133,8 +186,3 @@ def _gathered(param: Array, cut: NamedSharding) -> Array:
 
     gather.defvjp(lambda param: (gather(param), None), backward)
     return gather(param)
-
-
-def placement_on(mesh: Mesh) -> Placement:
-    """How to place the work of a program for this mesh."""
-    return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)

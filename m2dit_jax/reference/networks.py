@@ -48,7 +48,7 @@ def check_attention(file: GoldenFile, models: ReferenceModels) -> None:
     model = models.main_pipeline().transformer.model
     first = jax.tree.map(lambda x: x[0], nnx.state(model.blocks.attention))
     tokens = np.concatenate([file.input("encoder_hidden_states"), file.input("hidden_states")], 1)
-    rope = None
+    rope = ()
     if "rope_cos" in file:
         cos, sin = file.input("rope_cos"), file.input("rope_sin")
         still = (layout.text_tokens, cos.shape[1])  # text is not turned

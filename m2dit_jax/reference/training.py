@@ -36,6 +36,7 @@ OPTIMIZER = ConfigDict(
         "warmup_steps": 0,
         "adam_b2": 0.999,
         "adam_eps": 1e-10,
+        "momentum_dtype": "float32",
         "weight_decay": 3e-2,
         "decayed": "all",
         "clip_norm": 0.05,

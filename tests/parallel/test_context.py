@@ -10,11 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from m2dit_jax.model import attention as attention_module
+from m2dit_jax.model.attention import attention
 from m2dit_jax.model.attention_cudnn import cudnn
 from m2dit_jax.model.attention_splash import splash
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.placement import ONE_DEVICE
-from m2dit_jax.parallel.context import MeshPlacement, placement_on
+from m2dit_jax.parallel.context import PIECE, MeshPlacement, PiecePlacement, placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 
 EQUAL, UNEQUAL = Layout(3, 2, 5), Layout(2, 3, (4, 9))
@@ -63,8 +64,8 @@ def test_attention_over_devices_equals_dense_on_one(case, on_eight_devices):
 
 def _check_attention(case):
     attention_module.IMPLEMENTATIONS |= ANYWHERE
-    placement = MeshPlacement(_mesh(case.sizes))
-    missing = placement.padding(case.layout.tokens)
+    mesh = _mesh(case.sizes)
+    missing = MeshPlacement(mesh).padding(case.layout.tokens)
     layout = Layout(case.layout.scenes, case.layout.text, case.layout.video, missing)
     assert missing and layout.tokens % case.sizes[2] == 0
     keys = jax.random.split(jax.random.key(0), 4)
@@ -73,19 +74,24 @@ def _check_attention(case):
     # Padding is nobody's business: what comes out there does not count.
     weights = weights.at[:, layout.real_tokens :].set(0)
 
-    def weighted_sum(placement, implementation, *qkv):
-        cut = (placement.cut_tokens(x) for x in qkv)
-        out = placement.attention(*cut, layout, case.mask, implementation)
-        return jnp.sum(weights * out), out[:, : layout.real_tokens]
+    def on_pieces(*qkv):
+        return PiecePlacement(mesh).attention(*qkv, layout, case.mask, case.implementation)
 
-    def outcome(placement, implementation):
-        run = jax.value_and_grad(partial(weighted_sum, placement, implementation), (0, 1, 2), True)
-        (_, out), gradients = jax.jit(run)(query, key, value)
+    over_devices = jax.shard_map(
+        on_pieces, mesh=mesh, in_specs=(PIECE,) * 3, out_specs=PIECE, check_vma=False
+    )
+
+    def outcome(attend):
+        def weighted_sum(*qkv):
+            out = attend(*qkv)
+            return jnp.sum(weights * out), out[:, : layout.real_tokens]
+
+        run = jax.jit(jax.value_and_grad(weighted_sum, (0, 1, 2), has_aux=True))
+        (_, out), gradients = run(query, key, value)
         return jax.device_get((out, gradients))
 
-    expected = outcome(ONE_DEVICE, "dense")
-    actual = outcome(placement, case.implementation)
-    chex.assert_trees_all_close(actual, expected, atol=1e-5)
+    expected = outcome(lambda *qkv: attention(*qkv, layout, case.mask, "dense"))
+    chex.assert_trees_all_close(outcome(over_devices), expected, atol=1e-5)
 
 
 def test_modulation_and_text_are_placed_as_on_one_device(on_eight_devices):

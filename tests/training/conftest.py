@@ -22,6 +22,9 @@ TINY_ENCODED = {
     "train.learning_rate": 1e-2,
     "train.warmup_steps": 2,
     "train.init_from": "",
+    "mesh.data": -1,
+    "mesh.fsdp": 1,
+    "mesh.context": 1,
 }
 
 

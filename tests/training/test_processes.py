@@ -69,7 +69,7 @@ class Pod:
     def wait_for_step(self, step):
         """Until the first process has printed it."""
         printed = []
-        for line in self.processes[0].stdout:
+        for line in self.processes[0].stdout or ():
             printed.append(line)
             match = re.match(r"step +(\d+)/", line)
             if match and int(match[1]) >= step:
