@@ -69,8 +69,10 @@ def train_step(recipe: Recipe) -> Phase:
         params = recipe.init_params(jax.random.key(config.seed))
         return TrainState.create(params, optimizer, config.train.ema_decay)
 
+    # Compiled before the state is made, as in training: their memory does not add up.
+    shapes = jax.eval_shape(first_state)
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch).compile()
     state = first_state()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, key, batch).compile()
 
     def run() -> TrainState:
         nonlocal state
