@@ -1,8 +1,8 @@
 """A medium Mask²DiT on latents for measuring speed on a CPU; nothing is learnt with it.
 
 Run: python -m m2dit_jax.benchmark --config=configs/bench_medium.py --threads=1
-It needs no data: the benchmark makes random latents and embeddings. 33,376,192 parameters; a story
-is 1,056 tokens.
+It needs no data: the benchmark makes random latents and embeddings. 34,038,848 parameters; a story
+is 1,056 tokens, and its forward pass 42.2 GFLOP (43.8 if masked pairs counted too).
 """
 
 from ml_collections import ConfigDict

@@ -16,31 +16,34 @@ PLAN = Plan(threads=None, warmup=1, repeats=2, profile_steps=0, profile_folder=P
 
 
 def test_the_command_prints_json_and_writes_a_trace(tiny_flags, tmp_path, capfd):
-    flags = ["--phases=sample_step", "--threads=1", "--repeats=3", "--profile=2"]
+    flags = ["--phases=train_step", "--threads=1", "--repeats=3", "--profile=2"]
     assert main([*tiny_flags, *flags, f"--workdir={tmp_path}"]) == 0
     printed = json.loads(capfd.readouterr().out)
-    figures = printed["phases"]["sample_step"]
+    figures = printed["phases"]["train_step"]
     seconds = figures["seconds"]
-    assert seconds["fastest"] <= printed["sample_step_seconds"] <= seconds["slowest"]
-    tokens = 2 * 4 * 2 * (8 + 4)  # branches, stories, scenes, text and video tokens
+    assert seconds["fastest"] <= printed["train_step_seconds"] <= seconds["slowest"]
+    tokens = 4 * 2 * (8 + 4)  # stories, scenes, text and video tokens
     assert figures["tokens_per_second"] * seconds["median"] == pytest.approx(tokens)
     assert figures["cpus"] == 1
     assert figures["peak_process_bytes"] > 2**26
 
-    (folder,) = (tmp_path / "profile" / "sample_step" / "plugins" / "profile").iterdir()
+    (folder,) = (tmp_path / "profile" / "train_step" / "plugins" / "profile").iterdir()
     assert list(folder.glob("*.xplane.pb"))
     trace = json.loads(gzip.decompress((folder / "perfetto_trace.json.gz").read_bytes()))
-    steps = [event for event in trace["traceEvents"] if event.get("name") == "sample_step"]
+    steps = [event for event in trace["traceEvents"] if event.get("name") == "train_step"]
     assert {event["args"]["step_num"] for event in steps} == {"0", "1"}
 
 
-def test_a_training_step_of_latents_in_bfloat16(tiny_config, monkeypatch):
+@pytest.mark.parametrize(("phase", "branches"), [("forward", 1), ("sample_step", 2)])
+def test_phases_of_latents_in_bfloat16(phase, branches, tiny_config, monkeypatch):
     monkeypatch.setattr("m2dit_jax.benchmarking.timing.MATMUL_SIDE", 64)
     latents = {"source": "latents", "height": 32, "width": 64, "text_dim": 24, "channels": 4}
     tiny_config.data.update(latents | {"frames": 5})
+    tiny_config.model.patch_size = 2
     tiny_config.train.compute_dtype = "bfloat16"
-    figures = time_phase("train_step", tiny_config, PLAN)
-    assert figures["seconds"]["median"] > 0
+    figures = time_phase(phase, tiny_config, PLAN)
+    tokens = branches * 4 * 2 * (8 + 2 * 4)  # stories, scenes, text and video tokens
+    assert figures["tokens_per_second"] * figures["seconds"]["median"] == pytest.approx(tokens)
     assert figures["cpus"] == len(os.sched_getaffinity(0))
 
 

@@ -15,15 +15,23 @@ def inputs():
     return [jax.random.normal(key, (2, n, 3, 8)) for key, n in zip(keys, lengths, strict=True)]
 
 
+def _with_gradients(attend, inputs):
+    @jax.jit
+    def compute(query, key, value, cotangent):
+        out, gradients = jax.vjp(attend, query, key, value)
+        return out, gradients(cotangent)
+
+    return compute(*inputs)
+
+
 # 6 heads of 2 x 3: all at once, one at a time, in groups that leave a rest.
 @pytest.mark.parametrize("cache_bytes", [2**20, 1, 4 * ONE_HEAD])
 def test_it_is_attention_with_its_gradients(cache_bytes, inputs, monkeypatch):
     monkeypatch.setattr("m2dit_jax.model.attention_by_head.CACHE_BYTES", cache_bytes)
-    *arguments, cotangent = inputs
-    out, gradients = jax.vjp(attend_by_head, *arguments)
-    expected, expected_gradients = jax.vjp(jax.nn.dot_product_attention, *arguments)
+    out, gradients = _with_gradients(attend_by_head, inputs)
+    expected, expected_gradients = _with_gradients(jax.nn.dot_product_attention, inputs)
     np.testing.assert_allclose(out, expected, atol=1e-6)
-    for ours, theirs in zip(gradients(cotangent), expected_gradients(cotangent), strict=True):
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
@@ -36,9 +44,8 @@ def test_large_logits_do_not_overflow(inputs):
 
 
 def test_bfloat16_is_kept_and_its_logits_are_float32(inputs):
-    query, key, value, cotangent = (x.astype(jnp.bfloat16) for x in inputs)
-    out, gradients = jax.vjp(attend_by_head, query, key, value)
+    out, gradients = _with_gradients(attend_by_head, [x.astype(jnp.bfloat16) for x in inputs])
     expected = jax.nn.dot_product_attention(*inputs[:3])
     assert out.dtype == jnp.bfloat16
-    assert {x.dtype for x in gradients(cotangent)} == {jnp.dtype(jnp.bfloat16)}
+    assert {x.dtype for x in gradients} == {jnp.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=0.03)
