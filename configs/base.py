@@ -53,8 +53,8 @@ def get_config() -> ConfigDict:
     config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
     config.model.time_dim = 64  # width of the time embedding
     config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
-    # Implementation: dense (the definition), grouped, chunked (bounded memory), splash (TPU), cudnn
-    # (NVIDIA, bfloat16), or auto: what suits device and size.
+    # Implementation: dense (the definition), grouped, by_head (CPU), chunked (bounded memory),
+    # splash (TPU), cudnn (NVIDIA, bfloat16), or auto: what suits device and size.
     config.model.attention = "auto"
     config.model.rotary = True  # rotary positions of the video tokens, running through the scenes
     config.model.added_positions = True  # sin-cos of a patch's place in its scene, added

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from m2dit_jax.model import attention_chunks
 from m2dit_jax.model.attention_cudnn import cudnn, fits_cudnn
-from m2dit_jax.model.attention_grouped import chunked, grouped
+from m2dit_jax.model.attention_grouped import by_head, chunked, grouped
 from m2dit_jax.model.attention_splash import LONG_SEQUENCE, splash
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask, scene_mask
@@ -49,8 +49,9 @@ def resolve(
         return "splash"
     if platform in ("gpu", "cuda") and fits_cudnn(head_dim, dtype):
         return "cudnn"
-    logits_bytes = 4 * batch * heads * tokens**2
-    return "grouped" if logits_bytes <= attention_chunks.LOGITS_BYTES else "chunked"
+    if 4 * batch * heads * tokens**2 > attention_chunks.LOGITS_BYTES:
+        return "chunked"
+    return "by_head" if platform == "cpu" else "grouped"
 
 
 def dense(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
@@ -62,12 +63,13 @@ def dense(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> 
 IMPLEMENTATIONS: dict[str, Callable[..., Heads]] = {
     "dense": dense,
     "grouped": grouped,
+    "by_head": by_head,
     "chunked": chunked,
     "splash": splash,
     "cudnn": cudnn,
 }
 # Those that run on any backend.
-PORTABLE = ("dense", "grouped", "chunked")
+PORTABLE = ("dense", "grouped", "by_head", "chunked")
 CHOICES = ("auto", *IMPLEMENTATIONS)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from m2dit_jax.model.attention_by_head import attend_by_head
 from m2dit_jax.model.attention_chunks import attend_in_chunks
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import sees, segment_codes
@@ -62,6 +63,11 @@ def groups_in_turn(
         parts = jnp.split(out, np.cumsum(lengths[:-1]), axis=1)
         outs.update(zip(segments, parts, strict=True))
     return jnp.concatenate([outs[segment] for segment in range(len(spans))], axis=1)
+
+
+def by_head(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
+    """`grouped`, a few heads at a time: for CPUs."""
+    return grouped(query, key, value, layout, mask, attend_by_head)
 
 
 def chunked(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:

@@ -139,7 +139,7 @@ SHORT = (1, 60, 2, 16)
         ("gpu", LONG, jnp.float32, "chunked"),
         ("gpu", (1, 53_328, 6, 60), jnp.bfloat16, "chunked"),
         ("gpu", (1, 53_328, 6, 256), jnp.bfloat16, "chunked"),
-        ("cpu", SHORT, jnp.float32, "grouped"),
+        ("cpu", SHORT, jnp.float32, "by_head"),
         ("cpu", LONG, jnp.float32, "chunked"),
     ],
 )

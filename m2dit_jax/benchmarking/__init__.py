@@ -1,0 +1,1 @@
+"""The rooms of `python -m m2dit_jax.benchmark`."""

@@ -1,0 +1,209 @@
+"""What is timed: the forward pass, the training step and the sampling step of a config.
+
+They are the functions that training and sampling call, on random inputs and one device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from m2dit_jax.benchmarking.flops import TRAINING_FACTOR, text_encoder_flops, transformer_flops
+from m2dit_jax.config_checks import VAE_FRAMES, VAE_SIDE
+from m2dit_jax.data.loader import Batch, EncodedBatch
+from m2dit_jax.diffusion.generate import Story, denoise_step
+from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.recipe import PIXEL_CHANNELS, Params, Recipe, make_transformer_config
+from m2dit_jax.training.state import TrainState
+from m2dit_jax.training.step import COMPUTE_DTYPES, make_train_step
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A compiled function to be timed: `run` computes it once and waits for the result.
+
+    `flops` are the model's in closed form, of the whole batch; `tokens` those that go through the
+    transformer; `program_bytes` is the memory that the compiler planned: arguments, results and
+    temporaries.
+    """
+
+    run: Callable[[], Any]
+    flops: int
+    tokens: int
+    program_bytes: int
+
+
+def forward(recipe: Recipe) -> Phase:
+    """The transformer on a batch of stories whose prompts are encoded."""
+    latents, text_embeds, timesteps = _random_inputs(recipe)
+    stories = latents.shape[0]
+
+    def compute(params, *inputs):
+        return nnx.merge(recipe.graphdef, params)(*inputs)
+
+    arguments = (_cast_params(recipe), latents, text_embeds, timesteps)
+    compiled = jax.jit(compute).lower(*arguments).compile()
+    return Phase(
+        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        flops=stories * _story_flops(recipe),
+        tokens=stories * story_layout(recipe).tokens,
+        program_bytes=_program_bytes(compiled),
+    )
+
+
+def train_step(recipe: Recipe) -> Phase:
+    """A whole training step: random draws, loss, gradients and update, the state donated."""
+    config, optimizer = recipe.config, recipe.optimizer()
+    step = make_train_step(
+        recipe.graphdef, optimizer, recipe.schedule, _empty_prompt(recipe), recipe.step_config()
+    )
+    key, batch = jax.random.key(config.seed), random_batch(recipe)
+
+    @jax.jit
+    def first_state() -> TrainState:
+        params = recipe.init_params(jax.random.key(config.seed))
+        return TrainState.create(params, optimizer, config.train.ema_decay)
+
+    # Compiled before the state is made, as in training: their memory does not add up.
+    shapes = jax.eval_shape(first_state)
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch).compile()
+    state = first_state()
+
+    def run() -> TrainState:
+        nonlocal state
+        state = jax.block_until_ready(compiled(state, key, batch))
+        return state
+
+    stories = config.train.batch_size
+    return Phase(
+        run,
+        flops=TRAINING_FACTOR * stories * (_story_flops(recipe) + _prompt_flops(recipe)),
+        tokens=stories * story_layout(recipe).tokens,
+        program_bytes=_program_bytes(compiled),
+    )
+
+
+def sample_step(recipe: Recipe) -> Phase:
+    """A step of DDIM with guidance for a batch of stories: two forward passes in one."""
+    config = recipe.config
+    latents, text_embeds, _ = _random_inputs(recipe)
+    given = jnp.zeros(latents.shape[:2], bool)
+    story = Story(latents, given, text_embeds, jnp.zeros_like(text_embeds))
+    steps = sampling_steps(recipe.schedule, "ddim", config.sample.steps, 2.0)
+    step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), steps)
+
+    def compute(params, story, step, latents):
+        model = nnx.merge(recipe.graphdef, params)
+        zeros = jnp.zeros_like(latents)
+        result = denoise_step(model, story, step, latents, zeros, zeros)
+        return result.latents, result.x0  # what the loop carries on
+
+    arguments = (_cast_params(recipe), story, step, latents)
+    compiled = jax.jit(compute).lower(*arguments).compile()
+    rows = 2 * latents.shape[0]
+    return Phase(
+        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        flops=rows * _story_flops(recipe),
+        tokens=rows * story_layout(recipe).tokens,
+        program_bytes=_program_bytes(compiled),
+    )
+
+
+PHASES: dict[str, Callable[[Recipe], Phase]] = {
+    "forward": forward,
+    "train_step": train_step,
+    "sample_step": sample_step,
+}
+
+
+def latent_shape(config: Any) -> tuple[int, int, int, int]:
+    """Frames, rows, columns and channels of a scene as the transformer gets it."""
+    data = config.data
+    if data.source == "latents":
+        frames = (data.frames - 1) // VAE_FRAMES + 1
+        return frames, data.height // VAE_SIDE, data.width // VAE_SIDE, data.channels
+    if data.source == "shapes":
+        return data.frames, data.size, data.size, PIXEL_CHANNELS
+    return data.frames, data.height, data.width, PIXEL_CHANNELS
+
+
+def story_layout(recipe: Recipe) -> Layout:
+    """The tokens of a story of the config."""
+    config = recipe.config
+    frames, height, width, _ = latent_shape(config)
+    patch = config.model.patch_size
+    video = (frames // config.model.patch_size_t) * (height // patch) * (width // patch)
+    return Layout(config.data.scenes, config.data.text_length, video)
+
+
+def _story_flops(recipe: Recipe) -> int:
+    return transformer_flops(make_transformer_config(recipe.config), story_layout(recipe))
+
+
+def _prompt_flops(recipe: Recipe) -> int:
+    """Of encoding the prompts of a story."""
+    config = recipe.config
+    if config.data.source == "latents":
+        return 0
+    return text_encoder_flops(config.text_encoder, config.data.scenes, config.data.text_length)
+
+
+def _cast_params(recipe: Recipe) -> Params:
+    """Fresh parameters of the dtype that the model is to run in."""
+    dtype = COMPUTE_DTYPES[recipe.config.train.compute_dtype]
+
+    @jax.jit
+    def make() -> Params:
+        params = recipe.init_params(jax.random.key(recipe.config.seed))
+        return jax.tree.map(lambda p: p.astype(dtype), params)
+
+    return make()
+
+
+def _random_inputs(recipe: Recipe) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Noisy latents, text embeddings and timesteps of a batch of stories."""
+    config = recipe.config
+    stories, scenes = config.train.batch_size, config.data.scenes
+    keys = jax.random.split(jax.random.key(config.seed), 3)
+    text = (config.data.text_length, make_transformer_config(config).text_dim)
+    return (
+        jax.random.normal(keys[0], (stories, scenes, *latent_shape(config))),
+        jax.random.normal(keys[1], (stories, scenes, *text)),
+        jax.random.randint(keys[2], (stories, scenes), 0, config.diffusion.timesteps),
+    )
+
+
+def random_batch(recipe: Recipe) -> Batch | EncodedBatch:
+    """A batch as the loader gives them."""
+    config = recipe.config
+    stories, scenes = config.train.batch_size, config.data.scenes
+    random = np.random.default_rng(config.seed)
+    if config.data.source == "latents":
+        latents, text_embeds, _ = _random_inputs(recipe)
+        mean, text_embeds = latents.astype(jnp.bfloat16), text_embeds.astype(jnp.bfloat16)
+        return EncodedBatch(mean, jnp.full_like(mean, -4.0), text_embeds)
+    video = random.integers(0, 256, (stories, scenes, *latent_shape(config)), np.uint8)
+    token_ids = np.broadcast_to(_empty_prompt(recipe), (stories, scenes, config.data.text_length))
+    return Batch(jnp.asarray(video), jnp.asarray(token_ids))
+
+
+def _empty_prompt(recipe: Recipe) -> Any:
+    data = recipe.config.data
+    if data.source == "latents":
+        return np.zeros((data.text_length, data.text_dim), jnp.bfloat16)
+    return recipe.tokenize([""])[0]
+
+
+def _program_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
