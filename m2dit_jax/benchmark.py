@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read = read_flags(config_flags)
         if read is None:
             return 0
-        config, workdir = read
+        config, workdir = read.config, read.workdir
         if flags.dtype:
             config.train.compute_dtype = flags.dtype
         prefer_available_platform()
