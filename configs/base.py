@@ -53,13 +53,17 @@ def get_config() -> ConfigDict:
     config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
     config.model.time_dim = 64  # width of the time embedding
     config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
-    config.model.attention = "grouped"  # implementation: dense (the definition), grouped, chunked
+    # Implementation: dense (the definition), grouped, chunked (bounded memory), splash (TPU), cudnn
+    # (NVIDIA, bfloat16), or auto: what suits device and size.
+    config.model.attention = "auto"
     config.model.rotary = True  # rotary positions of the video tokens, running through the scenes
     config.model.added_positions = True  # sin-cos of a patch's place in its scene, added
     config.model.base_grid = ()  # patches (time, height, width) to fit positions to; (): none
     config.model.spatial_scale = 1.0  # divides the rows and columns of added positions
     config.model.scan = False  # blocks in a scan: compiles once for all, on a CPU half as fast
-    config.model.remat = False  # recompute the blocks' activations in the backward pass
+    # What the backward pass finds kept of a block, the rest being computed again: none (no remat,
+    # all is kept), full (nothing is), attention (its outcome is), matrices (also linear layers').
+    config.model.remat = "none"
 
     config.diffusion = ConfigDict()  # CogVideoX's noise schedule
     config.diffusion.timesteps = 1000
@@ -79,6 +83,7 @@ def get_config() -> ConfigDict:
     config.train.schedule = "cosine"  # of the learning rate after the warm-up: cosine or constant
     config.train.adam_b2 = 0.99  # decay of Adam's second moment (Muon's Adam part keeps 0.999)
     config.train.adam_eps = 1e-8
+    config.train.momentum_dtype = "float32"  # of the optimizer's first moment; or bfloat16
     config.train.weight_decay = 0.0  # decoupled
     config.train.decayed = "matrices"  # what decays: matrices, or all (also biases and norms)
     config.train.clip_norm = 1.0  # global gradient norm
@@ -98,6 +103,8 @@ def get_config() -> ConfigDict:
     config.sample.guidance_scale = 2.0  # 1: none
     config.sample.fps = 4.0  # frames per second of the videos
 
-    config.mesh = ConfigDict()  # devices along each axis; -1: all the rest
-    config.mesh.data = -1  # stories of a batch
+    config.mesh = ConfigDict()  # devices along each axis; one may be -1: all the rest
+    config.mesh.data = -1  # cuts the stories of a batch; every device along it has all weights
+    config.mesh.fsdp = 1  # cuts the stories, and the weights with their gradients and optimizer
+    config.mesh.context = 1  # cuts the tokens of a story, and the weights as fsdp does
     return config.lock()

@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.model.base_grid = (13, 30, 45)  # 49 frames of 480x720
     config.model.spatial_scale = 1.875  # in its config.json too, although it has nothing to divide
     config.model.scan = True
-    config.model.remat = True
+    config.model.remat = "full"
 
     config.diffusion.snr_shift = 1.0
 

@@ -60,7 +60,7 @@ def measure(
     tokenize = _no_tokens if dataset.info.codec == "pixels" else None
     samples = EncodedSamples([dataset], scenes, batch_size, seed=0, tokenize=tokenize)
     # One host: all rows of a batch are read here.
-    loader = Waiting(make_loader(samples, batch_size, threads=threads, process=(0, 1)))
+    loader = Waiting(make_loader(samples, range(batch_size), threads=threads))
     next(loader)
     time.sleep(step_seconds)  # the first step, during which reading gets ahead
     loader.share()

@@ -5,9 +5,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
-from m2dit_jax.model.attention import IMPLEMENTATIONS
+from m2dit_jax.model.attention import CHOICES as ATTENTION
 from m2dit_jax.model.masks import MASKS
-from m2dit_jax.training.optimizer import DECAYED, OPTIMIZERS, SCHEDULES
+from m2dit_jax.model.transformer import REMAT
+from m2dit_jax.training.optimizer import DECAYED, MOMENTUM_DTYPES, OPTIMIZERS, SCHEDULES
 from m2dit_jax.training.step import COMPUTE_DTYPES
 
 # Pixels per latent, in all released models.
@@ -81,11 +82,13 @@ ABOVE_ZERO = (
 CHOICES = {
     "data.source": SOURCES,
     "model.mask": MASKS,
-    "model.attention": IMPLEMENTATIONS,
+    "model.attention": ATTENTION,
+    "model.remat": tuple(REMAT),
     "train.given_scenes": GIVEN_CHOICES,
     "train.optimizer": OPTIMIZERS,
     "train.schedule": SCHEDULES,
     "train.decayed": DECAYED,
+    "train.momentum_dtype": MOMENTUM_DTYPES,
     "train.compute_dtype": tuple(COMPUTE_DTYPES),
 }
 # Field: the field that it must be a multiple of.

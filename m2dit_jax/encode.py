@@ -193,7 +193,8 @@ def _fill_from_config(flags: argparse.Namespace) -> None:
         return
     from m2dit_jax.train import read_flags
 
-    config, _ = read_flags([f"--config={flags.config}"]) or (None, None)
+    arguments = read_flags([f"--config={flags.config}"])
+    config = arguments.config if arguments else None
     for name, field, kind in _CONFIG_FIELDS:
         if config is None or field not in config.data:
             raise ValueError(f"--config={flags.config}: has no config.data.{field}")

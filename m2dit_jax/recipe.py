@@ -52,8 +52,7 @@ class Recipe:
 
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of `config.train`."""
-        frozen = self.tokenizer is not None and not self.config.text_encoder.trained
-        return make_optimizer(self.config.train, train_text_encoder=not frozen)
+        return make_optimizer(self.config.train, self._train_text_encoder())
 
     def step_config(self) -> StepConfig:
         """The fields of `config.train` that a training step reads."""
@@ -66,7 +65,11 @@ class Recipe:
             accumulate=train.accumulate,
             ema_decay=train.ema_decay,
             compute_dtype=train.compute_dtype,
+            train_text_encoder=self._train_text_encoder(),
         )
+
+    def _train_text_encoder(self) -> bool:
+        return self.tokenizer is None or self.config.text_encoder.trained
 
     def tokenize(self, prompts: Sequence[str]) -> Int[np.ndarray, "N T"]:
         """Padded token ids. Of bytes there may be too many: then the first ones and the end.

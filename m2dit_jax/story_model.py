@@ -4,6 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.transformer import M2DiT, TransformerConfig
 
 
@@ -38,5 +39,6 @@ class StoryModel(nnx.Module):
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B S T E"],
         timesteps: Int[Array, "B S"],
+        placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B S F H W C"]:
-        return self.transformer(latents, text_embeds, timesteps)
+        return self.transformer(latents, text_embeds, timesteps, placement)

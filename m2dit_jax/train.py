@@ -1,13 +1,16 @@
 """Trains a model: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
 
-Run again, the same command goes on from the latest checkpoint.
+Run again, the same command goes on from the latest checkpoint. On several hosts every process runs
+the same command, with --distributed, or --coordinator, --processes and --process.
 """
 
 import difflib
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -16,27 +19,63 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
 from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.parallel.processes import Processes, agree, leave_the_others
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line asks for."""
+
+    config: ConfigDict
+    workdir: Path
+    processes: Processes
+    show_sharding: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2, after a message, if the user's input is wrong.
 
-    1: the loss is not finite. 143 and 130: stopped by SIGTERM or SIGINT.
+    1: the loss is not finite, or another process of the run failed. 143 and 130: stopped by SIGTERM
+    or SIGINT.
     """
     try:
         arguments = read_flags(sys.argv[1:] if argv is None else argv)
         if arguments is None:
             return 0
         prefer_available_platform()
-        # Only now: the imports take seconds, and a mistyped flag is answered at once.
-        from m2dit_jax.training import loop
-
-        run = loop.prepare(*arguments)
-    except (ValueError, OSError) as error:
+        arguments.processes.start()
+    except (ValueError, OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    if not arguments.processes.several:
+        return _train(arguments)
+    try:
+        return _train(arguments)
+    except Exception:
+        traceback.print_exc()
+        leave_the_others()
+
+
+def _train(arguments: Arguments) -> int:
+    # Only now: the imports take seconds, and a mistyped flag is answered at once.
+    from m2dit_jax.training import loop
+
+    run, problem = None, None
+    try:
+        if arguments.show_sharding:
+            print(loop.show_sharding(arguments.config))
+            return 0
+        run = loop.prepare(arguments.config, arguments.workdir)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    problem = agree("prepared", problem)
+    if problem:
+        print(problem, file=sys.stderr)
+        return 2
     if run is None:
         return 0
     try:
@@ -52,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + stopped_by if stopped_by else 0
 
 
-def read_flags(argv: Sequence[str]) -> tuple[ConfigDict, Path] | None:
-    """Config and workdir, None if help was asked for.
+def read_flags(argv: Sequence[str]) -> Arguments | None:
+    """None if help was asked for.
 
     Raises ValueError for what does not fit, with the nearest name that there is.
     """
@@ -76,8 +115,16 @@ def read_flags(argv: Sequence[str]) -> tuple[ConfigDict, Path] | None:
     others = _parse(values, argv)
     if others:
         raise ValueError(f"unknown arguments: {' '.join(others)}")
-    return cast(ConfigDict, values["config"].value), Path(
-        values["workdir"].value or f"runs/{Path(file).stem}"
+    return Arguments(
+        cast(ConfigDict, values["config"].value),
+        Path(values["workdir"].value or f"runs/{Path(file).stem}"),
+        Processes(
+            values["coordinator"].value,
+            values["processes"].value,
+            values["process"].value,
+            bool(values["distributed"].value),
+        ),
+        bool(values["show_sharding"].value),
     )
 
 
@@ -94,6 +141,26 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
         "workdir",
         None,
         "folder for checkpoints and results; default: runs/NAME, as the config file's name",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "one process of several, which JAX finds by itself: Cloud TPU pods, GKE, SLURM, Open MPI",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT on which process 0 is to be found; with --processes and --process",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("processes", None, "how many there are", flag_values=values)
+    flags.DEFINE_integer("process", None, "which this is, from 0 on", flag_values=values)
+    flags.DEFINE_bool(
+        "show_sharding",
+        False,
+        "print what of the training state each device would hold, and stop",
         flag_values=values,
     )
     flags.DEFINE_bool("help", False, "show this", flag_values=values)

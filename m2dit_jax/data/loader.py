@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import grain
-import jax
 import numpy as np
 from jaxtyping import Array, BFloat16, Int, UInt8
 
@@ -99,44 +98,33 @@ class EncodedSamples:
 
 
 def make_loader(
-    sample_at: SampleAt,
-    batch_size: int,
-    first_batch: int = 0,
-    threads: int = 1,
-    process: tuple[int, int] | None = None,
+    sample_at: SampleAt, rows: Sequence[int], first_batch: int = 0, threads: int = 1
 ) -> Iterator[Any]:
-    """Endless batches from `first_batch` on, of which each process reads its own share of rows.
+    """These rows of all batches, from `first_batch` on, without an end.
 
-    `process` is the number of this process and of all, jax's own if None. Threads are few by
-    default: a training step on a CPU wants the cores. Raises ValueError if the batch does not
-    divide over the processes.
+    Threads are few by default: a training step on a CPU wants the cores.
     """
-    number, processes = process or (jax.process_index(), jax.process_count())
-    if batch_size % processes:
-        raise ValueError(f"a batch of {batch_size} stories does not divide over {processes} hosts")
-    rows = batch_size // processes
-    source = _Rows(sample_at, rows, first_row=number * rows)
-    dataset = grain.MapDataset.source(source)[first_batch * rows :]
+    source = _Rows(sample_at, tuple(rows))
+    dataset = grain.MapDataset.source(source)[first_batch * len(rows) :]
     # Rows are put together in the threads too: 150 MB of latents take the caller 0.1 s and more.
-    batches = dataset.batch(rows, drop_remainder=True)
+    batches = dataset.batch(len(rows), drop_remainder=True)
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(batches.to_iter_dataset(read))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """This process's rows of all batches, one after another, as a source of grain's."""
+    """Some rows of all batches, one after another, as a source of grain's."""
 
     sample_at: SampleAt
-    rows: int
-    first_row: int
+    rows: tuple[int, ...]
 
     def __len__(self) -> int:
-        return _MOST_BATCHES * self.rows
+        return _MOST_BATCHES * len(self.rows)
 
     def __getitem__(self, index: Any) -> Batch | EncodedBatch:
-        batch, row = divmod(int(index), self.rows)
-        return self.sample_at(batch, self.first_row + row)
+        batch, number = divmod(int(index), len(self.rows))
+        return self.sample_at(batch, self.rows[number])
 
 
 def on_devices(batches: Iterable[T], put: Callable[[T], T], ahead: int = 2) -> Iterator[T]:

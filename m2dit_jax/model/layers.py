@@ -7,8 +7,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from m2dit_jax.model.attention import attention
 from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.rope import apply_rope
 
 Rope = tuple[Float[Array, "L K"], Float[Array, "L K"]]
@@ -60,12 +60,14 @@ class ExpertModulation(nnx.Module):
         self.linear = nnx.Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, time_embed: Float[Array, "B S E"], layout: Layout
+        self, time_embed: Float[Array, "B S E"], layout: Layout, placement: Placement = ONE_DEVICE
     ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"], Float[Array, "B L D"]]:
         modulation = checkpoint_name(self.linear(jax.nn.silu(time_embed)), "modulation")
         video_and_text = jnp.split(modulation, 6, axis=-1)
         video, text = video_and_text[:3], video_and_text[3:]
-        shift, scale, gate = (layout.spread(t, v) for t, v in zip(text, video, strict=True))
+        shift, scale, gate = (
+            placement.spread(t, v, layout) for t, v in zip(text, video, strict=True)
+        )
         return shift, scale, gate
 
 
@@ -84,7 +86,11 @@ class JointAttention(nnx.Module):
         self.norm_k = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
 
     def __call__(
-        self, tokens: Float[Array, "B L D"], layout: Layout, rope: Rope | None
+        self,
+        tokens: Float[Array, "B L D"],
+        layout: Layout,
+        rope: Rope | None,
+        placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B L D"]:
         query, key, value = (
             linear(tokens).reshape(*tokens.shape[:2], self.heads, -1)
@@ -93,8 +99,8 @@ class JointAttention(nnx.Module):
         query, key = self.norm_q(query), self.norm_k(key)
         if rope is not None:
             query, key = apply_rope(query, *rope), apply_rope(key, *rope)
-        out = attention(query, key, value, layout, self.mask, self.implementation)
-        return self.to_out(out.reshape(tokens.shape))
+        out = placement.attention(query, key, value, layout, self.mask, self.implementation)
+        return self.to_out(checkpoint_name(out.reshape(tokens.shape), "attended"))
 
 
 class FeedForward(nnx.Module):

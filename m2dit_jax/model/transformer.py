@@ -1,6 +1,7 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -21,8 +22,17 @@ from m2dit_jax.model.layers import (
 )
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask
+from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.rope import axis_dims, rope_table
 from m2dit_jax.model.sincos import sincos_table, stretched_sincos_table
+
+# What the backward pass of a block finds kept; the rest of it is computed again.
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # no remat: everything is kept
+    "full": jax.checkpoint_policies.nothing_saveable,  # but the block's input
+    "attention": jax.checkpoint_policies.save_only_these_names("attended", "attention_residuals"),
+    "matrices": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,10 @@ class TransformerConfig:
     `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
     is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
     rotary without, 2B has added positions with a base, divided by the two scales.
+
+    `remat` names what the backward pass keeps of a block (REMAT): `none` everything, `full` its
+    input alone, `attention` the attention's outcome too, `matrices` the outputs of the linear
+    layers too.
 
     The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
     norms are in float32.
@@ -59,13 +73,15 @@ class TransformerConfig:
     temporal_scale: float = 1.0
     norm_eps: float = 1e-5
     scan: bool = True
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
         if self.rotary:
             axis_dims(self.head_dim)
         check_mask(self.mask)
         check_implementation(self.attention)
+        if self.remat not in REMAT:
+            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
 
     @property
     def width(self) -> int:
@@ -93,13 +109,16 @@ class Block(nnx.Module):
         time_embed: Float[Array, "B S E"],
         layout: Layout,
         rope: Rope | None,
+        placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B L D"]:
-        shift, scale, gate = self.modulation1(time_embed, layout)
-        attended = self.attention(modulate(self.norm1(tokens), shift, scale), layout, rope)
+        shift, scale, gate = self.modulation1(time_embed, layout, placement)
+        modulated = modulate(self.norm1(tokens), shift, scale)
+        attended = self.attention(modulated, layout, rope, placement)
         tokens = tokens + gate * checkpoint_name(attended, "attention")
-        shift, scale, gate = self.modulation2(time_embed, layout)
+        shift, scale, gate = self.modulation2(time_embed, layout, placement)
         fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
-        return checkpoint_name(tokens + gate * checkpoint_name(fed_forward, "mlp"), "block")
+        tokens = tokens + gate * checkpoint_name(fed_forward, "mlp")
+        return checkpoint_name(placement.cut_tokens(tokens), "block")
 
 
 class M2DiT(nnx.Module):
@@ -134,6 +153,7 @@ class M2DiT(nnx.Module):
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B S T E"],
         timesteps: Int[Array, "B S"],
+        placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B S F H W C"]:
         """v of every scene; `timesteps` is 0 for scenes that are given.
 
@@ -147,50 +167,65 @@ class M2DiT(nnx.Module):
                 f"patches of {patch_t}x{patch}x{patch}"
             )
         grid = (frames // patch_t, height // patch, width // patch)
-        layout = Layout(scenes, text_embeds.shape[2], math.prod(grid))
+        counts = text_embeds.shape[2], math.prod(grid)
+        layout = Layout(scenes, *counts, placement.padding(scenes * sum(counts)))
         dtype = self.proj_out.kernel.dtype
 
-        video = self.patch_embed(patchify(latents.astype(dtype), patch, patch_t))
+        patches = patchify(latents.astype(dtype), patch, patch_t)
+        patches = layout.join(
+            jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype), patches
+        )
+        tokens = self.patch_embed(placement.cut_tokens(patches))
         if self.config.added_positions:
-            video += self._added_positions(scenes, grid).astype(dtype)
-        tokens = layout.join(self.text_proj(text_embeds.astype(dtype)), video)
-        tokens = checkpoint_name(tokens, "patch_embed")
-        time_embed = checkpoint_name(self.time_embedding(timesteps), "time_embedding")
+            tokens += self._added_positions(layout, grid).astype(dtype)
+        text = self.text_proj(placement.cut_stories(text_embeds.astype(dtype)))
+        text = text.reshape(text.shape[0], layout.text_tokens, -1)
+        tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
+        time_embed = placement.cut_stories(self.time_embedding(timesteps))
+        time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(layout, grid) if self.config.rotary else None
-        tokens = self._run_blocks(tokens, time_embed, layout, rope)
+        tokens = self._run_blocks(tokens, time_embed, layout, rope, placement)
 
-        _, video = layout.split(checkpoint_name(self.norm_final(tokens), "norm_final"))
+        tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
-        video = modulate(self.norm_out(video), shift[:, :, None], scale[:, :, None])
-        video = checkpoint_name(self.proj_out(checkpoint_name(video, "norm_out")), "proj_out")
+        # Text too, for nothing: so the tokens can stay cut until they are as narrow as patches.
+        shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
+        tokens = modulate(self.norm_out(tokens), shift, scale)
+        patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
+        _, video = layout.split(placement.cut_stories(checkpoint_name(patches, "proj_out")))
         return unpatchify(video, grid, patch, patch_t).astype(latents.dtype)
 
-    def _added_positions(self, scenes: int, grid: Grid) -> Float[Array, "#S V D"]:
+    def _added_positions(self, layout: Layout, grid: Grid) -> Float[Array, "L D"]:
+        """The table over the joint sequence: zeros for text and padding."""
         config = self.config
         scales = config.spatial_scale, config.temporal_scale
         if config.base_grid is None:
-            return sincos_table(grid, config.width, *scales)[None]
-        return stretched_sincos_table(config.base_grid, scenes, grid, config.width, *scales)
+            table = jnp.tile(sincos_table(grid, config.width, *scales), (layout.scenes, 1))
+        else:
+            table = stretched_sincos_table(
+                config.base_grid, layout.scenes, grid, config.width, *scales
+            ).reshape(-1, config.width)
+        return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
 
     def _joint_rope(self, layout: Layout, grid: Grid) -> Rope:
-        """The table over the joint sequence: text tokens are not turned (cos 1, sin 0)."""
+        """The table over the joint sequence: text and padding are not turned (cos 1, sin 0)."""
         base = None if self.config.base_grid is None else self.config.base_grid[1:]
         all_scenes = (layout.scenes * grid[0], *grid[1:])
         cos, sin = rope_table(all_scenes, self.config.head_dim, base)
-        still = (layout.text_tokens, self.config.head_dim)
-        return (
-            jnp.concatenate([jnp.ones(still), cos]),
-            jnp.concatenate([jnp.zeros(still), sin]),
-        )
+        around = ((layout.text_tokens, layout.padding), (0, 0))
+        return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
-    def _run_blocks(self, tokens, time_embed, layout, rope):
+    def _run_blocks(self, tokens, time_embed, layout, rope, placement):
         block_def, stacked = nnx.split(self.blocks)
 
         def run_block(tokens, params):
-            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope), None
+            block = nnx.merge(block_def, placement.gather_params(params))
+            return block(tokens, time_embed, layout, rope, placement), None
 
-        if self.config.remat:
-            run_block = jax.checkpoint(run_block)
+        keep = REMAT[self.config.remat]
+        if keep is not None:
+            # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
+            run_block = jax.checkpoint(run_block, policy=keep, prevent_cse=not self.config.scan)
         if self.config.scan:
             return jax.lax.scan(run_block, tokens, stacked)[0]
         for layer in range(self.config.layers):

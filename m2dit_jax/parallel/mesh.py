@@ -1,30 +1,79 @@
-"""The device mesh and who holds what on it."""
+"""The device mesh: its axes, their sizes, and which device stands where."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+# From the slowest network to the fastest. Stories are cut along the first two, the tokens of a
+# story along `context`, parameters and what belongs to them along the last two.
+AXES = ("data", "fsdp", "context")
+STORIES = ("data", "fsdp")
+TOKENS = "context"
+PARAMETERS = ("fsdp", "context")
 
-def make_mesh(axes: ConfigDict) -> Mesh:
-    """A mesh over all devices with the named axes of `config.mesh`; one size may be -1, the rest.
 
-    Raises ValueError if the sizes do not multiply to the number of devices.
+def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices with the sizes of `config.mesh`; one may be -1, the rest.
+
+    Slices of TPUs and nodes of GPUs, between which the network is slow, are cut along `data`, and
+    if that is too small along `fsdp`. Raises ValueError if the sizes do not multiply to the number
+    of devices, or if a story would be cut over slices.
     """
-    names, sizes = list(axes.keys()), list(axes.values())
-    devices = jax.device_count()
-    known = int(np.prod([size for size in sizes if size != -1]))
+    devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(axes, len(devices))
+    # Auto: the compiler derives the shardings inside; explicit axes would refuse reshapes.
+    kinds = (AxisType.Auto,) * len(AXES)
+    return Mesh(arrange(devices, sizes), AXES, axis_types=kinds)
+
+
+def mesh_sizes(axes: ConfigDict, devices: int) -> tuple[int, ...]:
+    """The sizes of `config.mesh` in the order of AXES, the -1 replaced.
+
+    Raises ValueError, as for `make_mesh`.
+    """
+    sizes = [axes[name] for name in AXES]
+    known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ValueError(f"config.mesh must hold sizes of at least 1 and at most one -1: {axes}")
+        raise ValueError(
+            f"config.mesh must hold sizes of at least 1 and at most one -1, got {_named(sizes)}"
+        )
     if -1 in sizes:
         sizes[sizes.index(-1)] = max(devices // known, 1)
-    if int(np.prod(sizes)) != devices:
+    if math.prod(sizes) != devices:
         raise ValueError(
-            f"config.mesh {dict(zip(names, sizes, strict=True))} needs {int(np.prod(sizes))} "
-            f"devices, but there are {devices}"
+            f"config.mesh {_named(sizes)} needs {math.prod(sizes)} devices, but there are {devices}"
         )
-    # Auto: the compiler derives the shardings inside; explicit axes would refuse reshapes.
-    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes))
+    return tuple(sizes)
+
+
+def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
+    """The devices as an array of these sizes, neighbours in the fast network next to each other.
+
+    Raises ValueError if the slices do not divide over the axes before the last.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    outer = [1] * len(sizes)
+    left = slices
+    for axis in range(len(sizes) - 1):
+        outer[axis] = math.gcd(left, sizes[axis])
+        left //= outer[axis]
+    if left > 1:
+        raise ValueError(
+            f"{slices} slices (or nodes) do not divide over config.mesh {_named(sizes)}: "
+            "data x fsdp must be a multiple of their number, as a story is not cut over slices"
+        )
+    inner = [size // part for size, part in zip(sizes, outer, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(
+        inner, outer, devices, allow_split_physical_axes=True
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -33,5 +82,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading (story) axis cut along `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The leading (story) axis cut along `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(STORIES))
+
+
+def story_shards(mesh: Mesh) -> int:
+    """In how many parts a batch is cut."""
+    return math.prod(mesh.shape[name] for name in STORIES)
+
+
+def _named(sizes: Sequence[int]) -> dict[str, int]:
+    return dict(zip(AXES, sizes, strict=True))

@@ -147,8 +147,8 @@ def _check_intermediates(
         "patch_embed": ("patch_embed", flat),
         "patch_embed_output": ("patch_embed", flat),
         "norm_final": ("norm_final", flat),
-        "norm_out": ("norm_out", flat),
-        "proj_out": ("proj_out", flat),
+        "norm_out": ("norm_out", lambda x: x[:, text_tokens:]),
+        "proj_out": ("proj_out", lambda x: x[:, text_tokens:]),
     }
     in_block = {
         "norm1_linear_out": ("modulation", lambda x: one_scene(x)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Sharding, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from m2dit_jax.training.state import TrainState
@@ -112,11 +112,6 @@ def load_for_sampling(workdir: Path) -> tuple[ConfigDict, Params, int]:
     except Exception as error:  # as above
         raise _damaged(step_folder, error) from error
     return config, _with_int_keys(restored[name]), int(step_folder.name)
-
-
-def with_sharding(shapes: TrainState, sharding: Sharding) -> TrainState:
-    """The same shapes, every array placed by `sharding`."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def _latest_folder(workdir: Path) -> Path:

@@ -1,6 +1,6 @@
 """What a run trains on: batches from any step on, their shapes, and the empty prompt."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class TrainingData:
     latents are multiplied by (1 for pixels).
     """
 
-    batches: Callable[[int], Iterator[Any]]
+    batches: Callable[[int, Sequence[int]], Iterator[Any]]
+    """From the number of a batch on, of each the given rows."""
     batch_shapes: tuple[Any, ...]
     empty_prompt: Int[np.ndarray, " T"] | Float[Array, "T E"]
     latent_scale: float
@@ -80,7 +81,7 @@ def _training_data(
     scaling = {dataset.info.scaling_factor for dataset in datasets}
     latents = recipe.config.data.source == "latents"
     return TrainingData(
-        batches=lambda first: make_loader(sample_at, stories, first),
+        batches=lambda first, rows: make_loader(sample_at, rows, first),
         batch_shapes=tuple(shapes),
         empty_prompt=(
             jnp.asarray(datasets[0].empty_caption) if latents else recipe.tokenize([""])[0]

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Sharding
 from jaxtyping import Array, Key
 
 from m2dit_jax.recipe import Recipe, make_transformer_config
@@ -53,9 +52,12 @@ def check_init_from(recipe: Recipe) -> None:
 
 
 def make_first_state(
-    recipe: Recipe, optimizer: optax.GradientTransformation, key: Key[Array, ""], place: Sharding
+    recipe: Recipe,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    state: TrainState,
 ) -> Callable[[], TrainState]:
-    """A function that makes the state before the first step, all of it placed by `place`.
+    """A function that makes the state before the first step, with the shardings of `state`.
 
     With `config.train.init_from` it reads the transformer, in float32, when it is called; it raises
     CheckpointError if that has been damaged since `check_init_from`.
@@ -65,14 +67,13 @@ def make_first_state(
     def create(params: Any) -> TrainState:
         return TrainState.create(params, optimizer, train.ema_decay)
 
+    places = jax.tree.map(lambda x: x.sharding, state)
     if not train.init_from:
-        return jax.jit(lambda: create(recipe.init_params(key)), out_shardings=place)
+        create_fresh = jax.jit(lambda key: create(recipe.init_params(key)), out_shardings=places)
+        return lambda: create_fresh(key)
 
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        _abstract_params(recipe)["transformer"],
-    )
-    create_in_place = jax.jit(create, out_shardings=place, donate_argnums=0)
+    abstract = state.params["transformer"]
+    create_in_place = jax.jit(create, out_shardings=places, donate_argnums=0)
 
     def read() -> TrainState:
         try:

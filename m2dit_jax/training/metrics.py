@@ -57,6 +57,25 @@ class MetricsWriter:
         self._board.close()
 
 
+class DiscardedMetrics(MetricsWriter):
+    """Of the processes that are not the first: their numbers are the same."""
+
+    def __init__(self, workdir: Path, step: int):
+        pass
+
+    def write(self, step: int, values: Values, timings: Values | None = None) -> None:
+        """Nothing."""
+
+    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class Progress:
     """The line on the terminal: how far, how fast, how long still."""
 

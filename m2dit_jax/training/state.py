@@ -73,7 +73,10 @@ class TrainState(NamedTuple):
         ema_decay: float,
     ) -> "TrainState":
         """The state after one optimizer step."""
-        updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
+        grad_norm = optax.tree.norm(gradients)
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            gradients, self.opt_state, self.params, grad_norm=grad_norm
+        )
         params = optax.apply_updates(self.params, updates)
         # A young average forgets faster, or it would be made of the initialisation.
         decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
@@ -88,5 +91,5 @@ class TrainState(NamedTuple):
             params=params,
             ema=ema,
             opt_state=opt_state,
-            metrics=self.metrics.add(self.step + 1, loss, optax.tree.norm(gradients)),
+            metrics=self.metrics.add(self.step + 1, loss, grad_norm),
         )

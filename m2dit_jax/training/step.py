@@ -17,6 +17,7 @@ from m2dit_jax.diffusion.loss import scene_weights, v_loss
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import encode_pixels
 from m2dit_jax.encoders.vae import sample_latents
+from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.training.state import TrainState
 
 Params = Any
@@ -45,6 +46,7 @@ class StepConfig:
     accumulate: int
     ema_decay: float
     compute_dtype: str
+    train_text_encoder: bool = True
 
 
 def draw_noisy_batch(
@@ -91,36 +93,62 @@ def draw_noisy_batch(
 
 
 def batch_loss(
-    graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch, compute_dtype: str
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batch: NoisyBatch,
+    config: StepConfig,
+    placement: Placement = ONE_DEVICE,
 ) -> Float[Array, ""]:
-    """The loss of (a part of) a batch, of a model that runs in a key of COMPUTE_DTYPES.
+    """The loss of (a part of) a batch.
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     """
-    dtype = COMPUTE_DTYPES[compute_dtype]
-    model = nnx.merge(graphdef, jax.tree.map(lambda p: p.astype(dtype), params))
+    dtype = COMPUTE_DTYPES[config.compute_dtype]
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    model = nnx.merge(graphdef, gather_but_blocks(params, placement))
     text_embeds = model.encode_text(batch.prompts)
-    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps)  # of the latents' dtype
+    if not config.train_text_encoder:
+        text_embeds = jax.lax.stop_gradient(text_embeds)
+    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, placement)
     return v_loss(v_pred, batch.v_target, batch.weights)
 
 
+def gather_but_blocks(params: Params, placement: Placement) -> Params:
+    """A StoryModel's parameters, whole on every device but for the blocks.
+
+    Those are most of them, and are gathered one at a time, when it is their turn.
+    """
+    blocks = params["transformer"]["blocks"]
+    outside = {name: part for name, part in params["transformer"].items() if name != "blocks"}
+    rest = placement.gather_params(params | {"transformer": outside})
+    return rest | {"transformer": rest["transformer"] | {"blocks": blocks}}
+
+
 def loss_and_gradients(
-    graphdef: nnx.GraphDef, params: Params, batch: NoisyBatch, parts: int, compute_dtype: str
+    graphdef: nnx.GraphDef,
+    params: Params,
+    batch: NoisyBatch,
+    config: StepConfig,
+    placement: Placement = ONE_DEVICE,
 ) -> tuple[Float[Array, ""], Params]:
-    """Loss and gradients of the whole batch, computed in `parts` pieces to save memory.
+    """Loss and gradients of the whole batch, computed in `accumulate` parts to save memory.
 
     Raises ValueError if the batch does not divide.
     """
+    parts = config.accumulate
     value_and_grad = jax.value_and_grad(batch_loss, argnums=1)
     if parts == 1:
-        return value_and_grad(graphdef, params, batch, compute_dtype)
+        return value_and_grad(graphdef, params, batch, config, placement)
     stories = batch.timesteps.shape[0]
     if stories % parts:
         raise ValueError(f"a batch of {stories} stories cannot be accumulated in {parts} parts")
-    pieces = jax.tree.map(lambda x: x.reshape(parts, stories // parts, *x.shape[1:]), batch)
+    # Every so many rows, not so many in a row: that leaves each row on its device.
+    pieces = jax.tree.map(
+        lambda x: x.reshape(stories // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
 
     def add_piece(total, piece):
-        of_piece = value_and_grad(graphdef, params, piece, compute_dtype)
+        of_piece = value_and_grad(graphdef, params, piece, config, placement)
         return jax.tree.map(jnp.add, total, of_piece), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
@@ -134,6 +162,7 @@ def make_train_step(
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     config: StepConfig,
     latent_scale: float = 1.0,
+    placement: Placement = ONE_DEVICE,
 ) -> Callable[[TrainState, Key[Array, ""], Any], TrainState]:
     """The function (state, seed key, batch) -> next state; all its draws come from key and step.
 
@@ -151,9 +180,7 @@ def make_train_step(
             config,
             latent_scale,
         )
-        loss, gradients = loss_and_gradients(
-            graphdef, state.params, noisy, config.accumulate, config.compute_dtype
-        )
+        loss, gradients = loss_and_gradients(graphdef, state.params, noisy, config, placement)
         return state.updated(optimizer, gradients, loss, config.ema_decay)
 
     return train_step

@@ -36,9 +36,9 @@ def pixels(kind, counts):
     return FakeDataset(EncodedInfo("pixels", kind, 2, 4, 6), counts)
 
 
-def take(samples, batch_size, batches, **how):
-    """The numbers of the scenes of each sample of each batch."""
-    loader = make_loader(samples, batch_size, **{"process": (0, 1), **how})
+def take(samples, rows, batches, first_batch=0):
+    """The numbers of the scenes of these rows of each batch."""
+    loader = make_loader(samples, rows, first_batch)
     return [batch.token_ids[..., 0].tolist() for batch in islice(loader, batches)]
 
 
@@ -48,7 +48,7 @@ def make_samples(batch_size, seed=0):
 
 
 def test_pixels_come_with_their_captions():
-    batch = next(make_loader(make_samples(4), 4, process=(0, 1)))
+    batch = next(make_loader(make_samples(4), range(4)))
     assert batch.video.shape == (4, 2, 2, 4, 6, 3) and batch.video.dtype == np.uint8
     np.testing.assert_array_equal(batch.video[..., 0, 0, 0, 0], batch.token_ids[..., 0])
 
@@ -56,7 +56,7 @@ def test_pixels_come_with_their_captions():
 def test_latents_come_with_their_embeddings():
     info = EncodedInfo("vae", "stories", 9, 16, 24, (3, 2, 3, 4), (5, 6), 0.7)
     samples = EncodedSamples([FakeDataset(info, (2, 3))], 2, 3, seed=0)
-    batch = next(make_loader(samples, 3, process=(0, 1)))
+    batch = next(make_loader(samples, range(3)))
     assert batch.mean.shape == batch.logvar.shape == (3, 2, 3, 2, 3, 4)
     assert (
         batch.text_embeds.shape == (3, 2, 5, 6)
@@ -70,11 +70,9 @@ def test_latents_come_with_their_embeddings():
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([1, 2, 3, 6]), st.integers(0, 9), st.integers(0, 3))
 def test_hosts_and_resumed_runs_read_what_one_run_reads(hosts, first, seed):
-    whole = take(make_samples(6, seed), 6, 14)
-    shares = [
-        take(make_samples(6, seed), 6, 4, first_batch=first, process=(host, hosts))
-        for host in range(hosts)
-    ]
+    whole = take(make_samples(6, seed), range(6), 14)
+    rows = np.split(np.arange(6), hosts)
+    shares = [take(make_samples(6, seed), mine.tolist(), 4, first) for mine in rows]
     assert [sum(rows, []) for rows in zip(*shares, strict=True)] == whole[first : first + 4]
 
 

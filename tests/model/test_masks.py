@@ -1,8 +1,9 @@
+import jax
 import numpy as np
 import pytest
 
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import scene_mask
+from m2dit_jax.model.masks import MASKS, allowed, scene_mask
 
 TWO_SCENES = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
 
@@ -41,6 +42,59 @@ def test_unequal_text_and_video_counts():
             bool,
         ),
     )
+
+
+UNEQUAL_PADDED = Layout(scenes=2, text=1, video=(2, 1), padding=2)  # t0 t1 v0 v0 v1 p p
+
+
+def test_padding_and_unequal_scenes():
+    np.testing.assert_array_equal(
+        scene_mask(UNEQUAL_PADDED, "symmetric"),
+        np.array(
+            [
+                [1, 0, 1, 1, 0, 0, 0],
+                [0, 1, 0, 0, 1, 0, 0],
+                [1, 0, 1, 1, 1, 0, 0],
+                [1, 0, 1, 1, 1, 0, 0],
+                [0, 1, 1, 1, 1, 0, 0],
+                [0, 0, 0, 0, 0, 1, 1],
+                [0, 0, 0, 0, 0, 1, 1],
+            ],
+            bool,
+        ),
+    )
+    np.testing.assert_array_equal(
+        scene_mask(UNEQUAL_PADDED, "independent"),
+        np.array(
+            [
+                [1, 0, 1, 1, 0, 0, 0],
+                [0, 1, 0, 0, 1, 0, 0],
+                [1, 0, 1, 1, 0, 0, 0],
+                [1, 0, 1, 1, 0, 0, 0],
+                [0, 1, 0, 0, 1, 0, 0],
+                [0, 0, 0, 0, 0, 1, 1],
+                [0, 0, 0, 0, 0, 1, 1],
+            ],
+            bool,
+        ),
+    )
+    np.testing.assert_array_equal(
+        scene_mask(UNEQUAL_PADDED, "full"),
+        np.array([[1] * 5 + [0] * 2] * 5 + [[0] * 5 + [1] * 2] * 2, bool),
+    )
+
+
+@pytest.mark.parametrize("variant", MASKS)
+def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
+    rows = np.array([6, 0, 3])
+    columns = np.arange(UNEQUAL_PADDED.tokens)
+
+    @jax.jit
+    def some_rows(rows):
+        return allowed(rows[:, None], columns[None, :], UNEQUAL_PADDED, variant)
+
+    expected = np.asarray(scene_mask(UNEQUAL_PADDED, variant))[rows]
+    np.testing.assert_array_equal(some_rows(rows), expected)
 
 
 def test_unknown_mask_is_named():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2dit_jax.model.transformer import M2DiT, TransformerConfig, patchify, unpatchify
+from m2dit_jax.model.transformer import REMAT, M2DiT, TransformerConfig, patchify, unpatchify
 
 FIELDS = dict(
     channels=3, patch_size=2, layers=2, heads=2, head_dim=16, text_dim=6, time_dim=8, scan=False
@@ -50,7 +50,12 @@ def loss_and_grads(model: M2DiT) -> tuple[jax.Array, nnx.State]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}]
+    "changes",
+    [
+        {"scan": True},
+        *({"remat": name} for name in REMAT if name != "none"),
+        {"scan": True, "remat": "full"},
+    ],
 )
 def test_scan_and_remat_equal_the_unrolled_blocks(changes):
     plain = loss_and_grads(make_model())

@@ -39,9 +39,15 @@ def test_keeps_the_latest(workdir):
     assert checkpoints.latest_step(workdir) == 6
 
 
+def _placed(state, sharding):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), state
+    )
+
+
 def test_restores_the_state(workdir, state):
     sharding = SingleDeviceSharding(jax.devices()[0])
-    like = checkpoints.with_sharding(jax.eval_shape(lambda: state), sharding)
+    like = _placed(state, sharding)
     manager = checkpoints.open_manager(workdir, keep=2)
     restored = checkpoints.restore_latest(manager, like)
     manager.close()
@@ -67,9 +73,7 @@ def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, recipe, t
     state = TrainState.create(params, recipe.optimizer(), ema_decay=0.0)
     manager = checkpoints.open_manager(tmp_path, keep=1)
     checkpoints.save(manager, state._replace(step=np.int32(3)), tiny_config)
-    like = checkpoints.with_sharding(
-        jax.eval_shape(lambda: state), SingleDeviceSharding(jax.devices()[0])
-    )
+    like = _placed(state, SingleDeviceSharding(jax.devices()[0]))
     restored = checkpoints.restore_latest(manager, like)
     manager.close()
     assert restored is not None and restored.ema is None

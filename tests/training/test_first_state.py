@@ -3,8 +3,9 @@ import re
 import jax
 import numpy as np
 import pytest
-from jax.sharding import SingleDeviceSharding
 
+from m2dit_jax.parallel.mesh import make_mesh
+from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training import first_state
 from m2dit_jax.training.checkpoints import CheckpointError
@@ -27,8 +28,9 @@ def config(make_encoded_config, tmp_path):
 
 def _first_state(config):
     recipe = build_recipe(config)
-    place = SingleDeviceSharding(jax.devices()[0])
-    return make_first_state(recipe, recipe.optimizer(), KEY, place)()
+    mesh = make_mesh(config.mesh)
+    state = with_shardings(state_shapes(recipe, recipe.optimizer()), mesh)
+    return make_first_state(recipe, recipe.optimizer(), KEY, state)()
 
 
 def _expected(leaf):
@@ -117,7 +119,7 @@ def test_weights_that_are_not_what_their_config_says(config, tmp_path):
 
 @pytest.mark.parametrize("name", ["mask", "attention", "scan", "remat"])
 def test_what_says_nothing_about_the_weights_may_differ(name, config):
-    changes = {"mask": "full", "attention": "dense", "scan": False, "remat": False}
+    changes = {"mask": "full", "attention": "dense", "scan": False, "remat": "none"}
     config.model[name] = changes[name]
     check_init_from(build_recipe(config))
 

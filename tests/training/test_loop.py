@@ -14,9 +14,10 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageSequence
 
-from m2dit_jax.training import checkpoints, loop
+from m2dit_jax.training import checkpoints
 from m2dit_jax.training.checkpoints import CheckpointError
 from m2dit_jax.training.loop import NonFiniteLoss, prepare, train_and_evaluate
+from m2dit_jax.training.workdir import only_run_in
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -149,7 +150,7 @@ sys.exit(train.main())
             timeout=300,
         )
         assert run.returncode == 0, run.stderr
-        assert f"mesh {{'data': {devices}}}" in run.stdout
+        assert f"mesh {{'data': {devices}, 'fsdp': 1, 'context': 1}}" in run.stdout
         trained, evaluated = _lines(workdir)
         assert trained["step"] == evaluated["step"] == 2
         assert "generation/background" in evaluated
@@ -208,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tm
 
 def test_only_one_process_may_train_in_a_workdir(train, tmp_path):
     with (
-        loop._only_process_in(tmp_path),
+        only_run_in(tmp_path),
         pytest.raises(CheckpointError, match="another process is training there"),
     ):
         train(tmp_path)

@@ -27,8 +27,8 @@ SLOW = """
 import sys, time
 from m2dit_jax import train
 from m2dit_jax.training import loop
-on_devices = loop._on_devices
-loop._on_devices = lambda *args: (time.sleep(0.04), on_devices(*args))[1]
+on_mesh = loop.on_mesh
+loop.on_mesh = lambda *args: (time.sleep(0.04), on_mesh(*args))[1]
 sys.exit(train.main())
 """
 DEADLINE = 300  # seconds

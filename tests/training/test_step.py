@@ -46,8 +46,9 @@ def batch(recipe):
 
 
 def _loss_and_gradients(recipe, params, noisy, parts=1, dtype="float32"):
-    compute = jax.jit(loss_and_gradients, static_argnums=(0, 3, 4))
-    return compute(recipe.graphdef, params, noisy, parts, dtype)
+    config = replace(recipe.step_config(), accumulate=parts, compute_dtype=dtype)
+    compute = jax.jit(loss_and_gradients, static_argnums=(0, 3))
+    return compute(recipe.graphdef, params, noisy, config)
 
 
 def _draw(recipe, batch, empty_prompt, seed=0, **changes):

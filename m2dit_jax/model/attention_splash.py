@@ -1,0 +1,94 @@
+"""Splash attention: the Pallas kernel of jax for TPUs, with the scene mask computed in it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as kernel_masks
+from jaxtyping import Array, Float
+
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import segments_see
+
+Heads = Float[Array, "B L N K"]
+
+# Sequences of so many tokens are worked on in blocks of 512 queries and 1024 keys, shorter ones in
+# the least that a TPU's vectors allow.
+LONG_SEQUENCE = 4096
+
+
+def splash(
+    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, interpret: bool = False
+) -> Heads:
+    """Computes in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
+
+    `interpret` runs the kernel on any backend, slowly. The backend does not choose it, since
+    programs are also compiled for absent TPUs.
+    """
+    block_queries, block_keys = (512, 1024) if layout.tokens >= LONG_SEQUENCE else (128, 128)
+    missing = -layout.tokens % block_keys
+    filled = replace(layout, padding=layout.padding + missing)
+    kernel = _make_kernel(filled, mask, query.shape[2], block_queries, block_keys, interpret)
+
+    def heads_first(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
+    out = jax.vmap(kernel)(heads_first(scaled), heads_first(key), heads_first(value))
+    return out.swapaxes(1, 2)[:, : layout.tokens]
+
+
+class SceneMask(kernel_masks._ComputableMask):
+    """`masks.scene_mask`, computed block by block where it is needed.
+
+    The kernel is given the segments of the queries, so that it only has to find those of the keys.
+    """
+
+    def __init__(self, layout: Layout, variant: str):
+        def mask_function(query_segments, key_positions):
+            key_segments = layout.segments_at(key_positions)
+            return segments_see(query_segments, key_segments, layout.scenes, variant)
+
+        super().__init__((layout.tokens, layout.tokens), mask_function)
+        self.q_sequence = layout.segments().astype(np.int32)
+        self._identity = (layout, variant)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SceneMask) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+
+# Going through the whole mask to find the blocks that nobody sees takes seconds at full size, and
+# every layer and every compilation asks for the same.
+@lru_cache(maxsize=16)
+def _make_kernel(
+    layout: Layout, mask: str, heads: int, block_queries: int, block_keys: int, interpret: bool
+) -> Callable[..., Any]:
+    sizes = kernels.BlockSizes(
+        block_q=block_queries,
+        block_kv=block_keys,
+        block_q_dkv=block_queries,
+        block_kv_dkv=block_keys,
+        block_q_dq=block_queries,
+        block_kv_dq=block_keys,
+        # The fused kernel keeps dq of every block of keys: 37 GiB against 5.6 at full size.
+        use_fused_bwd_kernel=False,
+    )
+    every_head = kernel_masks.MultiHeadMask([SceneMask(layout, mask)] * heads)
+    with jax.ensure_compile_time_eval():
+        kernel = kernels.make_splash_mha_single_device(
+            every_head,
+            block_sizes=sizes,
+            # Of the transformer's remat "attention".
+            residual_checkpoint_name="attention_residuals",
+            interpret=interpret,
+        )
+    # What is cached must belong to no trace and no device.
+    return jax.tree.map(np.asarray, kernel)

@@ -1,0 +1,60 @@
+"""Where the work on stories happens, as far as the model must know: here on one device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from m2dit_jax.model.attention import Heads, attention
+from m2dit_jax.model.layout import Layout
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One device has everything. `parallel.context` has the placement on a mesh of them."""
+
+    def padding(self, tokens: int) -> int:
+        """How many tokens to append to a joint sequence."""
+        return 0
+
+    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+        """The same, each device holding its part of the tokens."""
+        return tokens
+
+    def cut_stories(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
+        """The same, each device that works on a story holding all of it."""
+        return x
+
+    def spread(
+        self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
+    ) -> Float[Array, "B L D"]:
+        """`Layout.spread`, cut as `cut_tokens` does."""
+        return layout.spread(text, video)
+
+    def replace_text(
+        self, tokens: Float[Array, "B L D"], text: Float[Array, "B _T D"], layout: Layout
+    ) -> Float[Array, "B L D"]:
+        """The joint sequence with other text tokens, those of all scenes."""
+        return jnp.concatenate([text, tokens[:, layout.text_tokens :]], axis=1)
+
+    def gather_params(self, params: Params) -> Params:
+        """The same, whole on every device; their gradients are cut again."""
+        return params
+
+    def attention(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        """`model.attention.attention` of tokens that lie as `cut_tokens` has them."""
+        return attention(query, key, value, layout, mask, implementation)
+
+
+ONE_DEVICE = Placement()

@@ -1,0 +1,77 @@
+"""Which device holds what of parameters, optimizer state and averages: rules by path."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from m2dit_jax.parallel.mesh import PARAMETERS
+
+# A pattern searched for in the path, and the mesh axes that cut each of the last dimensions (those
+# before them, such as the layers of stacked blocks, stay whole). The first rule holds whose pattern
+# is found and whose cuts divide the array. Matrices are all but everything that is large.
+RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    (r"\b(kernel|embedding)\b", (PARAMETERS, None)),  # [in, out]
+    (r"\b(kernel|embedding)\b", (None, PARAMETERS)),
+    (r"", ()),
+)
+
+
+def spec_of(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """The cut of an array, by the first rule that fits."""
+    for pattern, cuts in RULES:
+        if re.search(pattern, path) and _divides(cuts, shape, mesh):
+            return PartitionSpec(*(None,) * (len(shape) - len(cuts)), *cuts)
+    raise AssertionError("the last rule fits everything")
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of every array of a tree (of arrays or of their shapes)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: NamedSharding(mesh, spec_of(path_name(path), x.shape, mesh)), tree
+    )
+
+
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """The same shapes and dtypes, with the shardings of the rules."""
+    return jax.tree.map(
+        lambda x, cut: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut),
+        shapes,
+        shardings(shapes, mesh),
+    )
+
+
+def sharding_table(tree: Any, mesh: Mesh) -> str:
+    """A line for every array: path, shape, cut, bytes on each device; then their sum."""
+    rows, total = [], 0
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        spec = spec_of(path_name(path), x.shape, mesh)
+        local = NamedSharding(mesh, spec).shard_shape(x.shape)
+        size = math.prod(local) * x.dtype.itemsize
+        total += size
+        cut = ", ".join("-" if part is None else "+".join(part) for part in spec)
+        rows.append((path_name(path), "x".join(map(str, x.shape)) or "()", f"({cut})", f"{size:,}"))
+    head = ("path", "shape", "cut along", "bytes per device")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows]]
+    return "\n".join([*lines, f"{len(rows)} arrays, {total:,} bytes per device"])
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """Such as params/transformer/blocks/mlp/linear_1/kernel."""
+    return "/".join(
+        str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+        for entry in path
+    )
+
+
+def _divides(cuts: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> bool:
+    if len(cuts) > len(shape):
+        return False
+    return all(
+        size % math.prod(mesh.shape[name] for name in cut or ()) == 0
+        for size, cut in zip(shape[len(shape) - len(cuts) :], cuts, strict=True)
+    )

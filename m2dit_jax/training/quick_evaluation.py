@@ -1,0 +1,62 @@
+"""What a run shows of itself on the way: stories sampled with the averaged weights, and scores."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.recall import recall_stories, training_stories
+from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.training.metrics import MetricsWriter
+from m2dit_jax.training.preview import write_preview, write_recall
+
+
+def evaluate_held_out(
+    sampler: StorySampler, params: Any, step: int, workdir: Path, metrics: MetricsWriter
+) -> None:
+    """Scores and shows held-out stories of shapes."""
+    config, values = sampler.recipe.config, {}
+    for task in ("generation", "extension"):
+        batches: list[StoryBatch] = []
+        scores = evaluate_stories(
+            sampler.recipe,
+            params,
+            num_stories=config.train.eval_stories,
+            extension=task == "extension",
+            seed=config.seed,
+            sampler=sampler,
+            progress=batches.append,
+        )
+        values |= {f"{task}/{name}": score.value for name, score in scores.items()}
+        if task == "generation":
+            sheet = write_preview(workdir / "previews", step, batches[0], config.sample.fps)
+            metrics.write_image(step, "preview", np.asarray(sheet))
+        shares = "  ".join(
+            f"{name} {score.value:.0%}" for name, score in scores.items() if score.value is not None
+        )
+        print(f"step {step} {task:10}  {shares}", flush=True)
+    metrics.write(step, values)
+
+
+def evaluate_recall(
+    sampler: StorySampler,
+    params: Any,
+    step: int,
+    workdir: Path,
+    metrics: MetricsWriter,
+    dataset: EncodedDataset,
+) -> None:
+    """Shows what the prompts of the first training stories bring back."""
+    config = sampler.recipe.config
+    clips = training_stories((dataset,), config.data.scenes, config.train.eval_stories)
+    recalled = recall_stories(sampler.recipe, params, clips, config.seed, sampler)
+    sheet = write_recall(workdir / "previews", step, clips, recalled, config.sample.fps)
+    metrics.write_image(step, "preview", np.asarray(sheet))
+    value = float(recalled.psnr.mean())
+    metrics.write(step, {"recall/psnr": value})
+    print(
+        f"step {step} PSNR of {len(clips)} training stories from their prompts: {value:.1f} dB",
+        flush=True,
+    )

@@ -1,0 +1,63 @@
+"""The folder of a run: one run at a time, and always the same config."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from m2dit_jax.training import checkpoints
+from m2dit_jax.training.checkpoints import CheckpointError
+
+
+@contextmanager
+def only_run_in(workdir: Path) -> Iterator[None]:
+    """Makes the workdir and keeps other runs from training in it.
+
+    Raises CheckpointError if it is in use or cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"{workdir}: {error.strerror}; needs a folder to write to") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(f"{workdir}: another process is training there") from error
+        yield
+
+
+def check_same_config(config: ConfigDict, workdir: Path) -> None:
+    """Raises ValueError, with the fields that differ, if the workdir's run has another config.
+
+    The mesh may be another one: a checkpoint can be read onto any.
+    """
+    if checkpoints.latest_step(workdir) is None:
+        return
+    there, here = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    absent = "no such field"
+    differing = [
+        f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"
+        for field in sorted(there.keys() | here.keys())
+        if there.get(field, absent) != here.get(field, absent) and not field.startswith("mesh.")
+    ]
+    if differing:
+        raise ValueError(
+            "\n".join([f"{workdir} holds a run with another config:", *differing])
+            + "\nUse another --workdir, or the same config to go on. (More steps are another config"
+            " too: the learning rate of every step depends on their number.)"
+        )
+
+
+def _flat(fields: dict, prefix: str = "") -> dict:
+    """One level, with names such as train.steps."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
