@@ -91,23 +91,27 @@ class Module:
             shape for name in instruction.operands if name in known for shape in known[name].shapes
         ]
 
-    def run_counts(self) -> dict[str, int]:
+    def run_counts(self, within_fusions: bool = True) -> dict[str, int]:
         """How often each computation is run in one call of the program."""
         counts: dict[str, int] = {}
-        self._count(self.entry, 1, counts)
+        self._count(self.entry, 1, counts, within_fusions)
         return counts
 
-    def instructions(self) -> Iterator[tuple[str, Instruction, int]]:
-        """Computation, instruction and how often it is run, also within fusions."""
-        for name, count in self.run_counts().items():
+    def instructions(self, within_fusions: bool = True) -> Iterator[tuple[str, Instruction, int]]:
+        """Computation, instruction and how often it is run."""
+        for name, count in self.run_counts(within_fusions).items():
             for instruction in self.computations[name].values():
                 yield name, instruction, count
 
-    def _count(self, computation: str, times: int, counts: dict[str, int]) -> None:
+    def _count(
+        self, computation: str, times: int, counts: dict[str, int], within_fusions: bool
+    ) -> None:
         counts[computation] = counts.get(computation, 0) + times
         for instruction in self.computations[computation].values():
             # The ends of something asynchronous name again what its start has called.
             if instruction.opcode.endswith(("-done", "-update")):
+                continue
+            if instruction.opcode == "fusion" and not within_fusions:
                 continue
             trips = self._trips(instruction) if instruction.opcode == "while" else 1
             for kind, names in instruction.called.items():
@@ -116,7 +120,7 @@ class Module:
                     continue
                 for name in names:
                     if name in self.computations:
-                        self._count(name, times * trips, counts)
+                        self._count(name, times * trips, counts, within_fusions)
 
     def _trips(self, loop: Instruction) -> int:
         known = _TRIP_COUNT.search(loop.attributes)

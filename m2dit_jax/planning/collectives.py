@@ -1,0 +1,124 @@
+"""What the devices of a compiled program tell each other, from its HLO text."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from m2dit_jax.planning.hlo import Instruction, Module
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A collective operation: what one device receives in a call of the program.
+
+    `group` devices exchange, `per_node` of them (on average) in each node; `count` is how often it
+    is done. `shape` is that of the result, with everything that was gathered.
+    """
+
+    kind: str
+    bytes: int
+    count: int
+    group: int
+    per_node: float
+    shape: tuple[int, ...]
+    dtype: str
+    name: str
+    source: str
+
+    @property
+    def total(self) -> int:
+        """Bytes received, all times together."""
+        return self.bytes * self.count
+
+    @property
+    def from_other_nodes(self) -> float:
+        """Bytes of `total` that must come over the network between nodes.
+
+        The devices of a node can share what all of them need; an all-to-all has nothing to share.
+        """
+        if self.per_node >= self.group:
+            return 0.0
+        outside = self.total * (self.group - self.per_node) / max(self.group - 1, 1)
+        shared = 1 if self.kind in ("all-to-all", "collective-permute") else self.per_node
+        return outside / shared
+
+
+def exchanges(module: Module, per_node: int) -> list[Exchange]:
+    """All collective operations, the largest first; `per_node` devices share a node."""
+    found = [
+        exchange
+        for computation, instruction, count in module.instructions()
+        if (exchange := _exchange(module, computation, instruction, count, per_node)) is not None
+    ]
+    return sorted(found, key=lambda exchange: -exchange.total)
+
+
+def bytes_by_kind(found: list[Exchange]) -> dict[str, int]:
+    """Bytes that a device receives in a call, by kind of collective."""
+    return {
+        kind: total
+        for kind in KINDS
+        if (total := sum(exchange.total for exchange in found if exchange.kind == kind))
+    }
+
+
+def _exchange(
+    module: Module, computation: str, instruction: Instruction, count: int, per_node: int
+) -> Exchange | None:
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in KINDS:
+        return None
+    operands = module.operand_shapes(computation, instruction)
+    groups = _groups(instruction.attributes, module.partitions, kind)
+    group = groups.shape[1]
+    sent = sum(shape.bytes for shape in operands)
+    received = {
+        "all-gather": sent * (group - 1),
+        "reduce-scatter": sent * (group - 1) // group,
+        "all-reduce": 2 * sent * (group - 1) // group,
+        "all-to-all": sent * (group - 1) // group,
+        "collective-permute": sent,
+    }[kind]
+    if kind == "collective-permute":
+        # Pairs of a source and a target: for the neighbour, the two are the group.
+        group = 2
+    largest = max(instruction.shapes, key=lambda shape: shape.bytes)
+    nodes = len(np.unique(groups[0] // per_node))
+    return Exchange(
+        kind,
+        received,
+        count,
+        group,
+        group / nodes,
+        largest.dims,
+        largest.dtype,
+        instruction.name,
+        instruction.source,
+    )
+
+
+def _groups(attributes: str, partitions: int, kind: str) -> np.ndarray:
+    """Device numbers, a row for each group."""
+    if kind == "collective-permute":
+        pairs = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}", attributes)
+        return _rows(pairs[1]) if pairs else np.zeros((1, 2), int)
+    listed = re.search(r"replica_groups=\{((?:\{[\d,]+\},?)+)\}", attributes)
+    if listed:
+        return _rows(listed[1])
+    # [groups,size]<=[dims]T(order): numbers 0.. in the shape dims, transposed, cut into groups.
+    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    if iota:
+        shape, dims = (tuple(map(int, text.split(","))) for text in iota.groups()[:2])
+        numbers = np.arange(math.prod(dims)).reshape(dims)
+        if iota[3]:
+            numbers = numbers.transpose(tuple(map(int, iota[3].split(","))))
+        return numbers.reshape(shape)
+    return np.arange(partitions)[None]
+
+
+def _rows(text: str) -> np.ndarray:
+    return np.array([[int(i) for i in row.split(",")] for row in re.findall(r"\{([\d,]+)\}", text)])
