@@ -35,6 +35,11 @@ class Exchange:
         return self.bytes * self.count
 
     @property
+    def elements(self) -> int:
+        """Numbers in the result."""
+        return math.prod(self.shape)
+
+    @property
     def from_other_nodes(self) -> float:
         """Bytes of `total` that must come over the network between nodes.
 

@@ -1,0 +1,17 @@
+"""Keeping what was compiled, so that the machine itself need not wait for the compiler."""
+
+from pathlib import Path
+
+import jax
+
+
+def keep_executables(folder: Path) -> None:
+    """Writes all executables to JAX's compilation cache in `folder`.
+
+    A machine finds them there with JAX_COMPILATION_CACHE_DIR, if its versions of jax and compiler
+    are the same.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
