@@ -24,8 +24,8 @@ from m2dit_jax.parallel.mesh import TOKENS, batch_sharding, make_mesh, replicate
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.planning.collectives import KINDS
 from m2dit_jax.planning.communication import Parts, least_sampling_bytes, least_training_bytes
-from m2dit_jax.planning.hlo import parse
 from m2dit_jax.planning.compiled_flops import compiled_flops
+from m2dit_jax.planning.hlo import parse
 from m2dit_jax.planning.memory import local_bytes
 from m2dit_jax.planning.model_flops import forward_flops, repeated_flops
 from m2dit_jax.planning.topologies import Machine

@@ -8,8 +8,20 @@ operand several times counts as reading it once: the figure is a lower bound.
 from m2dit_jax.planning.hlo import ArrayShape, Instruction, Module
 
 _FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while conditional call after-all "
-    "partition-id replica-id opt-barrier".split()
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "while",
+        "conditional",
+        "call",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "opt-barrier",
+    ]
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VECTOR_MEMORY = "S(1)"
