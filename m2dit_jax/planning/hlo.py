@@ -18,13 +18,14 @@ ITEM_BYTES = {
 }
 
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .* )?\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _CALLS = re.compile(
     r"\b(calls|to_apply|body|condition|branch_computations|called_computations"
     r"|true_computation|false_computation)=(\{[^}]*\}|%?[\w.\-]+)"
 )
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_INDEX = re.compile(r"\bindex=(\d+)")
 _NAME = re.compile(r"%?([\w.\-]+)")
 
 
@@ -126,19 +127,51 @@ class Module:
         known = _TRIP_COUNT.search(loop.attributes)
         if known:
             return int(known[1])
-        (condition,) = loop.called["condition"]
-        limits = [
-            int(match[1])
-            for instruction in self.computations[condition].values()
-            if instruction.opcode == "constant"
-            and (match := re.match(r"\((\d+)\)", instruction.attributes))
-        ]
-        # A scan counts from 0 to the one constant of its condition.
-        if len(limits) == 1:
-            return limits[0]
-        if loop.name not in self.unknown_loops:
+        trips = self._counted_trips(loop)
+        if trips is None and loop.name not in self.unknown_loops:
             self.unknown_loops.append(loop.name)
-        return 1
+        return trips or 1
+
+    def _counted_trips(self, loop: Instruction) -> int | None:
+        """Of a loop that counts from 0 to a constant; unrolled ones count in larger steps."""
+        (condition,), (body,) = loop.called["condition"], loop.called["body"]
+        limits = [
+            value
+            for instruction in self.computations[condition].values()
+            if (value := _integer(instruction)) is not None
+        ]
+        if len(limits) != 1:
+            return None
+        counter = self._counter(condition)
+        step = 1 if counter is None else self._step(body, counter)
+        return -(-limits[0] // step)
+
+    def _counter(self, condition: str) -> int | None:
+        """Which element of the loop's state is compared; None if that is not plain to see."""
+        known = self.computations[condition]
+        (root,) = [each for each in known.values() if each.is_root]
+        found = [
+            int(index[1])
+            for name in root.operands
+            if name in known and (index := _INDEX.search(known[name].attributes))
+        ]
+        return found[0] if root.opcode == "compare" and len(found) == 1 else None
+
+    def _step(self, body: str, counter: int) -> int:
+        """What is added to that element in the body; 1 if that is not plain to see."""
+        known = self.computations[body]
+        (root,) = [each for each in known.values() if each.is_root]
+        step, name = 0, root.operands[counter] if root.opcode == "tuple" else ""
+        while name in known and known[name].opcode in ("add", "copy"):
+            values = [_integer(known[each]) for each in known[name].operands if each in known]
+            step += sum(value for value in values if value is not None)
+            of_counter = [
+                each
+                for each in known[name].operands
+                if each in known and _integer(known[each]) is None
+            ]
+            name = of_counter[0] if len(of_counter) == 1 else ""
+        return step or 1
 
 
 def parse(text: str) -> Module:
@@ -158,6 +191,12 @@ def parse(text: str) -> Module:
         raise ValueError(f"not the text of an HLO module: {text[:80]!r}")
     partitions = re.search(r"num_partitions=(\d+)", text)
     return Module(computations, entry, int(partitions[1]) if partitions else 1)
+
+
+def _integer(instruction: Instruction) -> int | None:
+    """The value of a whole constant; None for every other instruction."""
+    value = re.match(r"\((\d+)\)", instruction.attributes)
+    return int(value[1]) if value and instruction.opcode == "constant" else None
 
 
 def _instruction(name: str, text: str, is_root: bool) -> Instruction:

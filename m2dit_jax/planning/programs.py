@@ -22,7 +22,6 @@ from m2dit_jax.model.transformer import TransformerConfig
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import TOKENS, batch_sharding, make_mesh, replicated, story_shards
 from m2dit_jax.parallel.rules import with_shardings
-from m2dit_jax.planning.collectives import KINDS
 from m2dit_jax.planning.communication import Parts, least_sampling_bytes, least_training_bytes
 from m2dit_jax.planning.compiled_flops import compiled_flops
 from m2dit_jax.planning.hlo import parse
@@ -120,7 +119,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
         mesh,
     )
 
-    def shaped(*shape: int, kind: Any = dtype, place: Any = None) -> jax.ShapeDtypeStruct:
+    def shaped(*shape: int, kind: Any = dtype, place: Any = None) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=place or batch_sharding(mesh))
 
     latents = shaped(stories, config.data.scenes, *_latent_shape(recipe), kind=jnp.float32)
@@ -198,7 +197,7 @@ def _decode(recipe: Recipe, machine: Machine) -> Program:
         parts={"parameters": local_bytes(params)},
         model_flops=flops,
         asked_flops=flops,
-        least_bytes=dict.fromkeys(KINDS[:0], 0),
+        least_bytes={},
         devices=1,
         mesh={},
         stories=1,
@@ -241,7 +240,7 @@ def _batch(recipe: Recipe) -> tuple[Any, Any]:
     """Shapes of a batch of the recipe's data, which need not be there, and the empty prompt."""
     data, stories = recipe.config.data, recipe.config.train.batch_size
 
-    def shaped(kind: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    def shaped(kind: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((stories, data.scenes, *shape), kind)
 
     if data.source == "latents":

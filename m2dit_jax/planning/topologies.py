@@ -1,10 +1,10 @@
 """Machines by name, such as v5p:2x4x4 or h100:8, and their devices, which need not be there."""
 
+import contextlib
 import importlib.util
 import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +111,9 @@ def _gpu_devices(kind: str, nodes: int, per_node: int) -> tuple[Any, ...]:
     return tuple(description.devices)
 
 
-def _cpu_devices(count: int) -> Sequence[Any]:
-    if not jax._src.xla_bridge.backends_are_initialized():
+def _cpu_devices(count: int) -> tuple[Any, ...]:
+    # It can only be set before JAX has started; then the devices that there are must do.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:

@@ -7,21 +7,9 @@ operand several times counts as reading it once: the figure is a lower bound.
 
 from m2dit_jax.planning.hlo import ArrayShape, Instruction, Module
 
-_FREE = frozenset(
-    [
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "while",
-        "conditional",
-        "call",
-        "after-all",
-        "partition-id",
-        "replica-id",
-        "opt-barrier",
-    ]
+_FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier"),
+    *("while", "conditional", "call", "after-all", "partition-id", "replica-id"),
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VECTOR_MEMORY = "S(1)"
