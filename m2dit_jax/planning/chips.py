@@ -23,7 +23,7 @@ class Chip:
     sources: tuple[str, ...]
 
 
-def _tpu(name: str, teraflops: float, memory: int, bandwidth: int, links: int, page: str) -> Chip:
+def _tpu(name: str, teraflops: int, memory: int, bandwidth: int, links: int, page: str) -> Chip:
     """`bandwidth` in gigabytes, `links` in gigabits per second."""
     return Chip(
         name,
@@ -41,9 +41,9 @@ def _tpu(name: str, teraflops: float, memory: int, bandwidth: int, links: int, p
 
 def _nvidia(
     name: str,
-    teraflops: float,
+    teraflops: int,
     memory: int,
-    bandwidth: float,
+    bandwidth: int,
     nvlink: int,
     network: int,
     sources: tuple[str, str],
@@ -53,7 +53,7 @@ def _nvidia(
         name,
         teraflops * 1e12,
         memory,
-        bandwidth * GB,
+        float(bandwidth * GB),
         nvlink / 2 * GB,
         network / 8 * GB,
         (

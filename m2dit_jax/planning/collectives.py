@@ -122,7 +122,22 @@ def _groups(attributes: str, partitions: int, kind: str) -> np.ndarray:
         if iota[3]:
             numbers = numbers.transpose(tuple(map(int, iota[3].split(","))))
         return numbers.reshape(shape)
+    # mesh['x'=8,'y'=4] {'x'}: numbers in the shape of a mesh, a group along the axes in braces.
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\](.*?) ?\{([^}]*)\}", attributes)
+    if named:
+        return _along_axes(*named.groups())
     return np.arange(partitions)[None]
+
+
+def _along_axes(mesh: str, order: str, along: str) -> np.ndarray:
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
+    if "device_ids" in order:
+        raise ValueError(f"a mesh with its devices in an order of their own: {order}")
+    chosen = [list(axes).index(name) for name in re.findall(r"'(\w+)'", along)]
+    others = [number for number in range(len(axes)) if number not in chosen]
+    numbers = np.arange(math.prod(axes.values())).reshape(tuple(axes.values()))
+    group = math.prod(numbers.shape[number] for number in chosen)
+    return numbers.transpose(*others, *chosen).reshape(-1, group)
 
 
 def _rows(text: str) -> np.ndarray:

@@ -39,10 +39,9 @@ def compiled_flops(module: Module, layout: Layout | None, mask: str) -> Compiled
     products = kernels = 0
     for computation, instruction, count in module.instructions():
         shapes = module.operand_shapes(computation, instruction)
+        products += count * product_flops(instruction, shapes)
         if instruction.opcode == "custom-call":
             kernels += count * _kernel_flops(instruction, shapes, layout, mask)
-        else:
-            products += count * product_flops(instruction, shapes)
     return CompiledFlops(products, kernels)
 
 
@@ -53,8 +52,10 @@ def product_flops(instruction: Instruction, operands: list[ArrayShape]) -> int:
         return (
             2 * instruction.shapes[0].elements * math.prod(operands[0].dims[i] for i in contracted)
         )
-    if instruction.opcode == "convolution":
+    if instruction.opcode == "convolution" or "__cudnn$conv" in instruction.attributes:
         return _convolution_flops(instruction, *operands[:2])
+    if "__cublas$" in instruction.attributes:
+        return _gemm_flops(instruction, operands)
     return 0
 
 
@@ -135,8 +136,6 @@ def _kernel_flops(
     for name, products in _SPLASH_PRODUCTS.items():
         if instruction.name.startswith(name) and layout is not None:
             return products * _splash_flops(operands, layout, mask)
-    if "cublas" in instruction.attributes:
-        return _gemm_flops(instruction, operands)
     return 0
 
 

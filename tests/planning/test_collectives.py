@@ -61,6 +61,15 @@ def test_bytes_that_one_device_receives(line, kind, received, group):
     assert found.from_other_nodes == 0
 
 
+def test_groups_along_axes_of_a_mesh():
+    for axes, group, nodes in (("'x'", 2, 2), ("'y'", 4, 1), ("'x','y'", 8, 2)):
+        line = (
+            f"  ROOT %g = bf16[1]{{0}} all-gather(%x), replica_groups=mesh['x'=2,'y'=4] {{{axes}}}"
+        )
+        (found,) = exchanges(module_of(line), per_node=4)
+        assert (found.group, found.group / found.per_node) == (group, nodes)
+
+
 def test_nodes_share_what_they_gather_but_not_what_they_swap():
     gather = "  ROOT %g = bf16[128,4]{1,0} all-gather(%x), replica_groups=[1,8]<=[8]"
     (gathered,) = exchanges(module_of(gather), per_node=4)

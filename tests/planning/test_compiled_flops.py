@@ -78,6 +78,15 @@ def test_splash_kernels_in_closed_form():
         assert flops == (0, products * 2 * 4 * 64 * pairs)
 
 
+def test_cudnn_convolutions_are_products():
+    line = (
+        "%conv = (bf16[2,6,8]{2,1,0}, u8[0]{0}) custom-call(OPERANDS), window={size=3 pad=1_1}, "
+        'dim_labels=b0f_o0i->b0f, custom_call_target="__cudnn$convForward"'
+    )
+    module = kernel_module(line, "bf16[2,6,4]{2,1,0}", "bf16[8,3,4]{2,1,0}")
+    assert compiled_flops(module, None, "") == (2 * (6 * 3 - 2) * 2 * 4 * 8, 0)
+
+
 def test_cudnn_attention_in_closed_form():
     line = (
         '%attend = bf16[1,4,6,8]{3,2,1,0} custom-call(OPERANDS), custom_call_target="TARGET", '
