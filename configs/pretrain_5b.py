@@ -8,10 +8,9 @@ on folders that the encode command wrote (`config.data.paths`). Needs CogVideoX-
 as `python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
 
 Hardware: nothing of this size was run. The model has 5,570,283,072 parameters; in float32 they and
-AdamW's two moments are 62 GiB, and the gradients 21 GiB more while a step is computed. That has to
-be spread over devices, which this package cannot do yet. What such a step takes of each device
-according to the compiler: 16.5 GiB on 8 v5p and 15.0 on 8 v6e (one story, its tokens split over
-all of them), 35.0 on 8 H100 (a story each). A story is 53,328 tokens and 7.8 PFLOP.
+AdamW's two moments are 62 GiB, and the gradients 21 GiB more while a step is computed, all of it
+spread over the devices. A story is 53,328 tokens and 7.8 PFLOP. The README has what a step takes of
+some machines according to their compilers (python -m m2dit_jax.plan).
 
 The settings are those of the paper's scripts, among them AdamW with decay of everything, clipping
 at 0.05, a story on each of 8 devices, and no averaged weights (`--config.train.ema_decay=0.9999`
@@ -69,6 +68,10 @@ def get_config() -> ConfigDict:
     config.train.caption_dropout = 0.1
     config.train.checkpoint_every = 1000
     config.train.eval_every = 0  # only shapes stories can be scored
+
+    config.mesh.data = 1
+    config.mesh.fsdp = 8  # a story for each of 8 devices or groups of devices
+    config.mesh.context = -1  # so many devices in a group
 
     config.sample.steps = 50
     config.sample.guidance_scale = 6.0

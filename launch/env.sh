@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced from the repository root: `source launch/env.sh REQUIREMENTS_FILE`.
 # Puts a virtual environment that has these requirements first on PATH; makes it if need be.
 #   M2DIT_VENV  where the environment lies (default .venv)

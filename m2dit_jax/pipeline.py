@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.diffusion.generate import Latents, StepResult, Story, denoise_step
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.vae import CausalVae, sample_latents
+from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.released import LoadedNetwork
 
 
@@ -35,9 +36,10 @@ def encode_clips(
     return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
 
 
-@partial(jax.jit, static_argnums=0)
-def _denoise_step(graphdef: nnx.GraphDef, params, *args) -> StepResult:
-    return denoise_step(nnx.merge(graphdef, params), *args)
+@partial(jax.jit, static_argnums=(0, 1))
+def _denoise_step(graphdef: nnx.GraphDef, placement: Placement, params, *args) -> StepResult:
+    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
+    return denoise_step(partial(model, placement=placement), *args)
 
 
 def denoise(
@@ -46,17 +48,21 @@ def denoise(
     story: Story,
     noise: Latents,
     step_noise: Callable[[int], Latents],
+    placement: Placement = ONE_DEVICE,
 ) -> Iterator[StepResult]:
     """The results of the sampling steps, one after another.
 
     The same as `generate`, with the loop outside the compiled program: so one can see how far it
-    is. `step_noise` gives the noise of a step, by its number, to samplers that draw.
+    is. `step_noise` gives the noise of a step, by its number, to samplers that draw. For a
+    placement on a mesh the parameters must be cut by its rules.
     """
     latents = story.restore(noise)
     last_x0 = jnp.zeros_like(latents)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
-        result = _denoise_step(*transformer, story, step, latents, last_x0, step_noise(number))
+        graphdef, params = transformer
+        args = (params, story, step, latents, last_x0, step_noise(number))
+        result = _denoise_step(graphdef, placement, *args)
         latents, last_x0 = result.latents, result.x0
         yield result
 

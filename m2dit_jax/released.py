@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from m2dit_jax.encoders.text_encoder import TextEncoder
 from m2dit_jax.encoders.vae import CausalVae
 from m2dit_jax.model.transformer import M2DiT, TransformerConfig
+from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.weights.configs import (
     noise_schedule,
     sampler_name,
@@ -86,9 +88,12 @@ class ReleasedModel:
             dtype,
         )
 
-    def transformer(self, dtype: str | None = None, scan: bool = True) -> LoadedNetwork:
-        """The transformer; without `scan` its blocks are unrolled."""
-        return load_transformer(self.path / "transformer", self.transformer_config, dtype, scan)
+    def transformer(
+        self, dtype: str | None = None, scan: bool = True, mesh: Mesh | None = None
+    ) -> LoadedNetwork:
+        """The transformer; without `scan` its blocks are unrolled. It is cut over a mesh."""
+        folder = self.path / "transformer"
+        return load_transformer(folder, self.transformer_config, dtype, scan, mesh)
 
     def vae(self, dtype: str | None = None) -> LoadedNetwork:
         """The VAE."""
@@ -144,22 +149,33 @@ class ReleasedModel:
 
 
 def load_transformer(
-    path: Path, config: TransformerConfig, dtype: str | None = None, scan: bool = True
+    path: Path,
+    config: TransformerConfig,
+    dtype: str | None = None,
+    scan: bool = True,
+    mesh: Mesh | None = None,
 ) -> LoadedNetwork:
     """The transformer in a folder of its own; without `scan` its blocks are unrolled.
 
-    Its attention is chunked, which is plain where the logits are small.
+    With a mesh it is cut by `parallel.rules`.
     """
-    config = replace(config, scan=scan, attention="chunked")
-    return _load(path, "transformer", lambda: M2DiT(config, rngs=nnx.Rngs(0)), dtype)
+    config = replace(config, scan=scan, attention="auto")
+    return _load(path, "transformer", lambda: M2DiT(config, rngs=nnx.Rngs(0)), dtype, mesh)
 
 
 def _load(
-    path: Path, network: str, make: Callable[[], nnx.Module], dtype: str | None
+    path: Path,
+    network: str,
+    make: Callable[[], nnx.Module],
+    dtype: str | None,
+    mesh: Mesh | None = None,
 ) -> LoadedNetwork:
-    graphdef, abstract = nnx.split(nnx.eval_shape(make))
+    graphdef, state = nnx.split(nnx.eval_shape(make))
     cast = None if dtype is None else DTYPES[dtype]
-    params = load_params(path, NETWORKS[network], nnx.to_pure_dict(abstract), cast)
+    abstract = nnx.to_pure_dict(state)
+    if mesh is not None:
+        abstract = with_shardings(abstract, mesh)
+    params = load_params(path, NETWORKS[network], abstract, cast)
     return LoadedNetwork(graphdef, params)
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -31,6 +32,8 @@ from m2dit_jax.encoders.tokenizer import pad_or_truncate
 from m2dit_jax.encoders.vae import CausalVae, decoder_chunks
 from m2dit_jax.encoders.vae_strips import decode_in_strips
 from m2dit_jax.media import whole_file
+from m2dit_jax.parallel.context import placement_on
+from m2dit_jax.parallel.mesh import story_mesh
 from m2dit_jax.pipeline import denoise, encode_clips, encode_prompts
 from m2dit_jax.released import LoadedNetwork, ReleasedModel
 from m2dit_jax.sampling import SamplingSettings, StoryPlan
@@ -123,8 +126,8 @@ class ReleasedStories:
             },
         }
 
-    def _transformer(self) -> LoadedNetwork:
-        return self.model.transformer(self.dtype)
+    def _transformer(self, mesh: Mesh) -> LoadedNetwork:
+        return self.model.transformer(self.dtype, mesh=mesh)
 
     def _fingerprint(self, plan: StoryPlan) -> str:
         """What the latents depend on."""
@@ -165,7 +168,8 @@ class ReleasedStories:
         conditions = Story(clean, given, text_embeds, None if unguided else negative)
 
         with _stage("transformer"):
-            transformer = self._transformer()
+            mesh = story_mesh()
+            transformer = self._transformer(mesh)
             steps = plan.table(self.schedule)
             noise = _normal(noise_key, shape)
             latents = noise
@@ -177,6 +181,7 @@ class ReleasedStories:
                     conditions,
                     noise,
                     lambda n: _normal(jax.random.fold_in(step_key, n), shape),
+                    placement_on(mesh),
                 )
             ):
                 latents = result.latents.block_until_ready()

@@ -30,6 +30,7 @@ class Arguments:
     workdir: Path
     processes: Processes
     show_sharding: bool
+    profile_steps: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def _train(arguments: Arguments) -> int:
         if arguments.show_sharding:
             print(loop.show_sharding(arguments.config))
             return 0
-        run = loop.prepare(arguments.config, arguments.workdir)
+        run = loop.prepare(arguments.config, arguments.workdir, arguments.profile_steps)
     except (ValueError, OSError) as error:
         problem = str(error)
     except KeyboardInterrupt:
@@ -125,6 +126,7 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
             bool(values["distributed"].value),
         ),
         bool(values["show_sharding"].value),
+        values["profile"].value or 0,
     )
 
 
@@ -161,6 +163,13 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
         "show_sharding",
         False,
         "print what of the training state each device would hold, and stop",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "profile",
+        0,
+        "trace so many steps, for xprof and Perfetto, to WORKDIR/profile",
+        lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_bool("help", False, "show this", flag_values=values)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.recipe import build_recipe, make_transformer_config
 from m2dit_jax.released import LoadedNetwork
@@ -55,8 +57,8 @@ class TrainedLatents(ReleasedStories):
         """Where the defaults are written."""
         return "config.sample"
 
-    def _transformer(self) -> LoadedNetwork:
-        _, params, _ = load_for_sampling(self.workdir)
+    def _transformer(self, mesh: Mesh) -> LoadedNetwork:
+        _, params, _ = load_for_sampling(self.workdir, mesh)
         return LoadedNetwork(self.recipe.graphdef, params)
 
     def provenance(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "m2dit_jax.parity", *flags],
         cwd=TESTS.parent,
+        # The compiler's own settings, not those of tests/conftest.py.
+        env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
         capture_output=True,
         text=True,
     )

@@ -3,10 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Story, generate, noise_given
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.parallel.context import placement_on
+from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.pipeline import (
     decode_scene,
     denoise,
@@ -127,3 +130,21 @@ def test_scenes_are_decoded_to_pictures(vae):
 def test_the_range_of_pictures():
     values = to_unit_range(jnp.array([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0]))
     np.testing.assert_array_equal(values, [0, 0, 0.5, 0.75, 1, 1])
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_story_over_several_devices_is_that_of_one(devices, golden, on_eight_devices):
+    expected = _denoise_on(1, golden)
+    actual = on_eight_devices(_denoise_on, devices, golden)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def _denoise_on(devices, golden):
+    # 2 heads: on 2 devices they are exchanged for tokens, on 8 keys and values are gathered.
+    axes = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
+    mesh = make_mesh(axes, jax.devices()[:devices])
+    transformer = ReleasedModel(golden / "pipe_5b").transformer(mesh=mesh)
+    steps = sampling_steps(NoiseSchedule(), "ddim", 3, 3.0)
+    noise, place = normal(4, SHAPE), placement_on(mesh)
+    *_, last = denoise(transformer, steps, story(True), noise, step_noise, place)
+    return np.asarray(last.latents)

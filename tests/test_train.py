@@ -24,7 +24,7 @@ def test_reads_config_overrides_and_workdir():
 
 def test_the_workdir_is_named_after_the_config():
     arguments = read_flags([BASE])
-    assert arguments is not None and arguments[1] == Path("runs/base")
+    assert arguments is not None and arguments.workdir == Path("runs/base")
 
 
 def test_help_shows_the_flags(capsys):
@@ -106,13 +106,37 @@ def test_a_config_that_cannot_be_gets_a_message(tmp_path, capsys):
 def test_the_full_size_configs_need_encoded_videos(name, tmp_path, capsys):
     workdir = tmp_path / "workdir"
     config = f"--config={REPOSITORY / 'configs' / name}.py"
-    assert main([config, f"--workdir={workdir}", "--config.train.init_from="]) == 2
+    assert main([config, f"--workdir={workdir}"]) == 2
+    assert "config.mesh {'data': 1, 'fsdp': 8, 'context': 1} needs 8" in capsys.readouterr().err
+    here = ["--config.train.init_from=", "--config.mesh.fsdp=1"]
+    assert main([config, f"--workdir={workdir}", *here]) == 2
     errors = capsys.readouterr().err
     assert "config.data.paths is empty; with config.data.source 'latents' it names" in errors
     assert not workdir.exists()
     # What is wrong with a config is told all the same.
     assert main([config, "--config.train.steps=0"]) == 2
     assert "config.train.steps must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_shows_what_each_device_would_hold(tmp_path, capsys):
+    assert main([BASE, f"--workdir={tmp_path / 'workdir'}", "--show_sharding"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"params/transformer/blocks/mlp/linear_1/kernel +3x192x768 +\(-, ", table)
+    assert re.search(r"\n\d+ arrays, [\d,]+ bytes per device\n", table)
+    assert not (tmp_path / "workdir").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--processes=2"], "--coordinator=HOST:PORT, --processes=N and --process=I belong"),
+        (["--coordinator=here:1", "--processes=2", "--process=2"], "less than --processes 2"),
+        (["--profile=-1"], "profile"),
+    ],
+)
+def test_processes_that_cannot_be_get_a_message(flags, message, capsys):
+    assert main([BASE, *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_gets_a_message(tmp_path, capsys):

@@ -45,8 +45,8 @@ def resolve(
         return implementation
     batch, tokens, heads, head_dim = shape
     platform = platform or jax.default_backend()
-    if platform == "tpu":
-        return "splash" if tokens >= LONG_SEQUENCE else "grouped"
+    if platform == "tpu" and tokens >= LONG_SEQUENCE:
+        return "splash"
     if platform in ("gpu", "cuda") and fits_cudnn(head_dim, dtype):
         return "cudnn"
     logits_bytes = 4 * batch * heads * tokens**2

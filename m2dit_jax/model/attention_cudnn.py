@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from m2dit_jax.model.attention_grouped import grouped
+from m2dit_jax.model.attention_grouped import groups_in_turn
 from m2dit_jax.model.layout import Layout
 
 Heads = Float[Array, "B L N K"]
@@ -24,7 +24,7 @@ def cudnn(
     mask: str,
     backend: Literal["cudnn", "xla"] = "cudnn",
 ) -> Heads:
-    """`grouped` with cuDNN's attention; the same without cuDNN with `backend` "xla".
+    """Each group with cuDNN's attention; the same without cuDNN with `backend` "xla".
 
     Raises ValueError for a dtype or head dimension that cuDNN does not take (`xla` takes all).
     """
@@ -35,7 +35,7 @@ def cudnn(
             f"multiple of 8 and at most {MOST_HEAD_DIM}, got {query.dtype} and {head_dim}: use "
             "'chunked', or 'auto', which chooses"
         )
-    return grouped(query, key, value, layout, mask, partial(_attend_even, backend=backend))
+    return groups_in_turn(query, key, value, layout, mask, partial(_attend_even, backend=backend))
 
 
 def fits_cudnn(head_dim: int, dtype: Any) -> bool:

@@ -1,6 +1,6 @@
 """Masked attention without a mask: each group of queries gets exactly the keys that it may see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from m2dit_jax.model.attention_chunks import attend_in_chunks
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import segments_see
+from m2dit_jax.model.masks import sees, segment_codes
 
 Heads = Float[Array, "B L N K"]
 Attend = Callable[..., Float[Array, "B Q N K"]]
@@ -31,13 +31,37 @@ def grouped(
     others one after the other.
     """
     if not layout.equal_scenes:
-        return _by_segment(query, key, value, layout, mask, attend)
+        return groups_in_turn(query, key, value, layout, mask, attend)
     real = replace(layout, padding=0)
     end = real.tokens
     out = _scenes_together(query[:, :end], key[:, :end], value[:, :end], real, mask, attend)
     if not layout.padding:
         return out
     return jnp.concatenate([out, attend(query[:, end:], key[:, end:], value[:, end:])], axis=1)
+
+
+def groups_in_turn(
+    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, attend: Attend
+) -> Heads:
+    """`grouped`, one group after the other: less memory, as no keys are repeated for each scene."""
+    bounds = (*layout.segment_starts, layout.tokens)
+    spans = [slice(start, end) for start, end in pairwise(bounds) if start < end]
+    codes = segment_codes(layout.scenes, mask)[: len(spans)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for segment in range(len(spans)):
+        seen = np.flatnonzero(sees(codes[segment, None], codes))
+        groups.setdefault(tuple(seen.tolist()), []).append(segment)
+
+    def gather(x: Array, segments: Iterable[int]) -> Array:
+        return jnp.concatenate([x[:, spans[segment]] for segment in segments], axis=1)
+
+    outs: dict[int, Array] = {}
+    for seen, segments in groups.items():
+        out = attend(gather(query, segments), gather(key, seen), gather(value, seen))
+        lengths = [spans[segment].stop - spans[segment].start for segment in segments]
+        parts = jnp.split(out, np.cumsum(lengths[:-1]), axis=1)
+        outs.update(zip(segments, parts, strict=True))
+    return jnp.concatenate([outs[segment] for segment in range(len(spans))], axis=1)
 
 
 def chunked(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
@@ -83,22 +107,3 @@ def _every_scene(video: Float[Array, "B S V N K"]) -> Float[Array, "B S SV N K"]
     batch, scenes, tokens, *heads = video.shape
     joined = video.reshape(batch, 1, scenes * tokens, *heads)
     return jnp.broadcast_to(joined, (batch, scenes, scenes * tokens, *heads))
-
-
-def _by_segment(
-    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, attend: Attend
-) -> Heads:
-    """The queries of one segment after the other, with the keys of the segments that they see."""
-    bounds = (*layout.segment_starts, layout.tokens)
-    spans = [slice(start, end) for start, end in pairwise(bounds) if start < end]
-    segments = np.arange(len(spans))
-    sees = np.asarray(segments_see(segments[:, None], segments[None, :], layout.scenes, mask))
-
-    def gather(x: Array, segments: np.ndarray) -> Array:
-        return jnp.concatenate([x[:, spans[segment]] for segment in segments], axis=1)
-
-    outs = []
-    for segment, span in enumerate(spans):
-        seen = np.flatnonzero(sees[segment])
-        outs.append(attend(query[:, span], gather(key, seen), gather(value, seen)))
-    return jnp.concatenate(outs, axis=1)

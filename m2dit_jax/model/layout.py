@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-Positions = Int[np.ndarray | Array, "*shape"]
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -77,17 +75,10 @@ class Layout:
         counts = (self.text,) * self.scenes + self.video_counts
         return tuple(sum(counts[:segment]) for segment in range(2 * self.scenes + 1))
 
-    def segments_at(self, positions: Positions) -> Positions:
-        """The segment of the token at each position, which may be traced.
-
-        Only comparisons and sums, which a TPU kernel can do.
-        """
-        passed = [positions >= start for start in self.segment_starts[1:]]
-        return sum(passed[1:], passed[0] * 1)
-
     def segments(self) -> Int[np.ndarray, " L"]:
         """The segment of each token of the joint sequence."""
-        return np.asarray(self.segments_at(np.arange(self.tokens)))
+        lengths = np.diff((*self.segment_starts, self.tokens))
+        return np.repeat(np.arange(2 * self.scenes + 1), lengths)
 
     def table_rows(self) -> Int[np.ndarray, " L"]:
         """For each token, its row in a table of 2*S rows: text scenes, then video scenes.

@@ -6,8 +6,7 @@ from jaxtyping import Array, Bool, Int
 
 from m2dit_jax.model.layout import Layout
 
-Indices = Int[np.ndarray | Array, "*#shape"]
-Allowed = Bool[np.ndarray | Array, "*shape"]
+Codes = Int[np.ndarray | Array, "*#shape"]
 
 MASKS = ("symmetric", "full", "independent")
 
@@ -28,32 +27,61 @@ def scene_mask(layout: Layout, variant: str = "symmetric") -> Bool[Array, "L L"]
 
     `full`: everything sees everything but padding. `independent`: each scene is alone.
     """
-    positions = np.arange(layout.tokens)
-    return jnp.asarray(allowed(positions[:, None], positions[None, :], layout, variant))
+    codes = jnp.asarray(token_codes(layout, variant))
+    return jnp.asarray(sees(codes[:, None], codes[None, :]))
 
 
-def allowed(rows: Indices, columns: Indices, layout: Layout, variant: str) -> Allowed:
-    """`scene_mask` at the given positions, which broadcast against each other and may be traced."""
-    return segments_see(
-        layout.segments_at(rows), layout.segments_at(columns), layout.scenes, variant
-    )
+def allowed(
+    rows: Int[Array, "*#shape"], columns: Int[Array, "*#shape"], layout: Layout, variant: str
+) -> Bool[Array, "*shape"]:
+    """`scene_mask` at the given positions, which broadcast against each other and may be traced.
+
+    Positions beyond the joint sequence see each other and nothing else.
+    """
+    seen = sees(codes_at(rows, layout, variant), codes_at(columns, layout, variant))
+    return jnp.asarray(seen)
 
 
-def segments_see(rows: Indices, columns: Indices, scenes: int, variant: str) -> Allowed:
-    """Whether tokens of one segment may attend to those of another (`Layout`): the one definition.
+def sees(rows: Codes, columns: Codes) -> Bool[np.ndarray | Array, "*shape"]:
+    """Whether tokens of one code may attend to those of another: the one definition.
 
-    Only comparisons and sums, which a TPU kernel can do.
+    Tokens of the same pair of codes (2i, 2i + 1) see each other, and so do all tokens of odd codes.
+    """
+    return ((rows ^ columns) < 2) | ((rows & columns & 1) == 1)
+
+
+def segment_codes(scenes: int, variant: str) -> Int[np.ndarray, " segments"]:
+    """The code of each segment (`Layout`), of the padding, and of what lies beyond it.
+
+    Raises ValueError if there is no mask of that name.
     """
     check_mask(variant)
-    if variant == "full":
-        return ((rows < 2 * scenes) & (columns < 2 * scenes)) | (rows == columns)
-    # The scene is the segment modulo S; padding is left with a scene of its own, S.
-    same_scene = rows - scenes * (rows >= scenes) == columns - scenes * (columns >= scenes)
-    if variant == "independent":
-        return same_scene
-    row_video = (rows >= scenes) & (rows < 2 * scenes)
-    column_video = (columns >= scenes) & (columns < 2 * scenes)
-    return same_scene | (row_video & column_video)
+    pair = np.arange(scenes)
+    text, video = {
+        "symmetric": (2 * pair, 2 * pair + 1),
+        "independent": (2 * pair, 2 * pair),
+        "full": (0 * pair, 0 * pair),
+    }[variant]
+    return np.concatenate([text, video, [2 * scenes, 2 * scenes + 2]]).astype(np.int32)
+
+
+def token_codes(layout: Layout, variant: str) -> Int[np.ndarray, " L"]:
+    """The code of each token of the joint sequence."""
+    return segment_codes(layout.scenes, variant)[layout.segments()]
+
+
+def codes_at(positions: Int[Array, "*shape"], layout: Layout, variant: str) -> Int[Array, "*shape"]:
+    """The code of the token at each position, which may be traced.
+
+    Comparisons and selections only: a TPU kernel does this for every block of keys.
+    """
+    segments = segment_codes(layout.scenes, variant)
+    codes = jnp.full_like(positions, segments[0])
+    starts = (*layout.segment_starts, layout.tokens)
+    for segment, start in enumerate(starts):
+        if segments[segment] != segments[max(segment - 1, 0)]:
+            codes = jnp.where(positions >= start, segments[segment], codes)
+    return codes
 
 
 def check_mask(variant: str) -> None:

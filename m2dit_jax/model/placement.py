@@ -44,6 +44,14 @@ class Placement:
         """The same, whole on every device; their gradients are cut again."""
         return params
 
+    def gather_outside_blocks(self, params: Params) -> Params:
+        """Those of an M2DiT, or of what contains one as `transformer`, whole but for its blocks.
+
+        The blocks are most of it, and are gathered one at a time, when it is their turn.
+        """
+        inner = {"transformer": self.gather_outside_blocks, "blocks": lambda part: part}
+        return {name: inner.get(name, self.gather_params)(part) for name, part in params.items()}
+
     def attention(
         self,
         query: Heads,

@@ -32,6 +32,11 @@ def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(arrange(devices, sizes), AXES, axis_types=kinds)
 
 
+def story_mesh() -> Mesh:
+    """A mesh for sampling one story: its tokens are cut over all devices."""
+    return make_mesh(ConfigDict({"data": 1, "fsdp": 1, "context": -1}))
+
+
 def mesh_sizes(axes: ConfigDict, devices: int) -> tuple[int, ...]:
     """The sizes of `config.mesh` in the order of AXES, the -1 replaced.
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from m2dit_jax.parallel.mesh import PARAMETERS
+
+AnyMesh = Mesh | AbstractMesh
 
 # A pattern searched for in the path, and the mesh axes that cut each of the last dimensions (those
 # before them, such as the layers of stacked blocks, stay whole). The first rule holds whose pattern
@@ -20,22 +22,23 @@ RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
 )
 
 
-def spec_of(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def spec_of(path: str, shape: Sequence[int], mesh: AnyMesh) -> PartitionSpec:
     """The cut of an array, by the first rule that fits."""
     for pattern, cuts in RULES:
         if re.search(pattern, path) and _divides(cuts, shape, mesh):
-            return PartitionSpec(*(None,) * (len(shape) - len(cuts)), *cuts)
+            before = (None,) * (len(shape) - len(cuts)) if cuts else ()
+            return PartitionSpec(*before, *cuts)
     raise AssertionError("the last rule fits everything")
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: AnyMesh) -> Any:
     """The sharding of every array of a tree (of arrays or of their shapes)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, x: NamedSharding(mesh, spec_of(path_name(path), x.shape, mesh)), tree
     )
 
 
-def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+def with_shardings(shapes: Any, mesh: AnyMesh) -> Any:
     """The same shapes and dtypes, with the shardings of the rules."""
     return jax.tree.map(
         lambda x, cut: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut),
@@ -44,7 +47,7 @@ def with_shardings(shapes: Any, mesh: Mesh) -> Any:
     )
 
 
-def sharding_table(tree: Any, mesh: Mesh) -> str:
+def sharding_table(tree: Any, mesh: AnyMesh) -> str:
     """A line for every array: path, shape, cut, bytes on each device; then their sum."""
     rows, total = [], 0
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
@@ -68,7 +71,7 @@ def path_name(path: Sequence[Any]) -> str:
     )
 
 
-def _divides(cuts: Sequence[Any], shape: Sequence[int], mesh: Mesh) -> bool:
+def _divides(cuts: Sequence[Any], shape: Sequence[int], mesh: AnyMesh) -> bool:
     if len(cuts) > len(shape):
         return False
     return all(

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from m2dit_jax.encoders.vae import sample_latents
-from m2dit_jax.model.attention import IMPLEMENTATIONS
+from m2dit_jax.model.attention import PORTABLE
 from m2dit_jax.model.grid import Grid
 from m2dit_jax.model.layers import JointAttention
 from m2dit_jax.model.layout import Layout
@@ -55,7 +55,7 @@ def check_attention(file: GoldenFile, models: ReferenceModels) -> None:
         rope = jnp.concatenate([jnp.ones(still), cos]), jnp.concatenate([jnp.zeros(still), sin])
     file.expect("mask", scene_mask(layout), EXACT)
     expected_text, expected_video = file.input("output_text"), file.input("output_video")
-    for implementation in IMPLEMENTATIONS:
+    for implementation in PORTABLE:
         attention: JointAttention = nnx.merge(nnx.graphdef(model.blocks.attention), first)
         attention.implementation = implementation
         out = attention(jnp.asarray(tokens), layout, rope)

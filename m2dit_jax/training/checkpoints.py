@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from m2dit_jax.parallel.rules import shardings
 from m2dit_jax.training.state import TrainState
 
 Params = Any
@@ -85,11 +86,11 @@ def load_config(workdir: Path) -> ConfigDict:
     return config.lock()
 
 
-def load_for_sampling(workdir: Path) -> tuple[ConfigDict, Params, int]:
+def load_for_sampling(workdir: Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
     """Config, averaged weights and step of the latest checkpoint; the rest is not read.
 
-    Where no average was kept, the weights are the latest. They are on the first device. Raises
-    CheckpointError if there is none.
+    Where no average was kept, the weights are the latest. They are cut over the mesh, or on the
+    first device. Raises CheckpointError if there is none.
     """
     step_folder = _latest_folder(workdir)
     config = load_config(workdir)
@@ -98,8 +99,13 @@ def load_for_sampling(workdir: Path) -> tuple[ConfigDict, Params, int]:
     try:
         saved = handler.metadata(step_folder / "state").tree
         name = "ema" if saved.get("ema") is not None else "params"
+        places = jax.tree.map(lambda _: here, saved[name])
+        if mesh is not None:
+            places = shardings(saved[name], mesh)
         weights = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved[name]
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            saved[name],
+            places,
         )
         restored = ocp.PyTreeCheckpointer().restore(
             step_folder / "state",

@@ -20,6 +20,7 @@ from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import agree, is_first
 from m2dit_jax.parallel.rules import sharding_table
+from m2dit_jax.profiling import StepsTrace, named_step
 from m2dit_jax.recipe import Recipe, build_recipe
 from m2dit_jax.story_sampler import StorySampler
 from m2dit_jax.training import checkpoints
@@ -58,13 +59,15 @@ class Run:
     seed_key: Key[Array, ""]
     first_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Key[Array, ""], Any], TrainState]
+    profile_steps: int = 0
+    """Steps to trace, soon after the start."""
 
     @property
     def config(self) -> ConfigDict:
         return self.recipe.config
 
 
-def prepare(config: ConfigDict, workdir: Path) -> Run | None:
+def prepare(config: ConfigDict, workdir: Path, profile_steps: int = 0) -> Run | None:
     """The run to go on with, None if it is finished.
 
     Raises ValueError for a config that cannot be or that is not the workdir's.
@@ -90,7 +93,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Run | None:
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
         return compiled[_shapes(batch)](state, key, batch)
 
-    return Run(recipe, workdir, program, data, sampler, seed_key, first_state, train_step)
+    return Run(
+        recipe, workdir, program, data, sampler, seed_key, first_state, train_step, profile_steps
+    )
 
 
 def show_sharding(config: ConfigDict) -> str:
@@ -125,13 +130,18 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                 ),
                 lambda: not cast(Any, state.step).is_ready(),
             )
+            profile = StepsTrace(run.workdir / "profile", run.profile_steps, step)
+            stack.enter_context(closing(profile))
             stopping = False
             while step < train.steps and not stopping:
+                profile.before(step)
                 batch = next(batches)
                 if step == 0 and is_first():
                     shown = jax.tree.map(local_rows, batch)
                     write_first_batch(run.workdir / "first_batch.png", shown, run.recipe)
-                state = run.train_step(state, run.seed_key, batch)
+                with named_step("train", step):
+                    state = run.train_step(state, run.seed_key, batch)
+                profile.after(step, state)
                 step += 1
 
                 stopping = stop.asked(step)

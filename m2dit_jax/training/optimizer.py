@@ -80,12 +80,14 @@ def make_optimizer(train: ConfigDict, train_text_encoder: bool) -> optax.Gradien
 
 
 def clip_by_known_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
-    """Clips to a global norm that `update` is handed as `grad_norm`: it is computed once only."""
+    """Clips to a global norm, which `update` may be handed as `grad_norm`, to compute it once."""
 
     def update(
         updates: Params, state: Any, params: Params = None, **extra: Any
     ) -> tuple[Params, Any]:
-        grad_norm = extra["grad_norm"]
+        grad_norm = extra.get("grad_norm")
+        if grad_norm is None:
+            grad_norm = optax.tree.norm(updates)
         # Divided and multiplied as optax.clip_by_global_norm does it.
         clipped = jax.tree.map(
             lambda g: jnp.where(grad_norm < max_norm, g, g / grad_norm.astype(g.dtype) * max_norm),

@@ -105,23 +105,12 @@ def batch_loss(
     """
     dtype = COMPUTE_DTYPES[config.compute_dtype]
     params = jax.tree.map(lambda p: p.astype(dtype), params)
-    model = nnx.merge(graphdef, gather_but_blocks(params, placement))
+    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
     v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, placement)
     return v_loss(v_pred, batch.v_target, batch.weights)
-
-
-def gather_but_blocks(params: Params, placement: Placement) -> Params:
-    """A StoryModel's parameters, whole on every device but for the blocks.
-
-    Those are most of them, and are gathered one at a time, when it is their turn.
-    """
-    blocks = params["transformer"]["blocks"]
-    outside = {name: part for name, part in params["transformer"].items() if name != "blocks"}
-    rest = placement.gather_params(params | {"transformer": outside})
-    return rest | {"transformer": rest["transformer"] | {"blocks": blocks}}
 
 
 def loss_and_gradients(

@@ -59,22 +59,16 @@ def test_spread_over_unequal_scenes():
     assert spread.shape == (1, UNEQUAL.tokens, 1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 3), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 3))
 def test_split_scenes_is_the_inverse_of_join_scenes(text, video, padding):
     layout = Layout(len(video), text, tuple(video), padding)
     tokens = np.arange(1.0, layout.tokens + 1)[None, :, None]
     tokens[:, layout.real_tokens :] = 0
     parts = layout.split_scenes(jnp.asarray(tokens))
-    np.testing.assert_array_equal(layout.join_scenes(*parts), tokens)
+    np.testing.assert_array_equal(jax.jit(layout.join_scenes)(*parts), tokens)
     assert [part.shape[1] for part in parts[0]] == [text] * len(video)
     assert [part.shape[1] for part in parts[1]] == video
-
-
-def test_segments_at_traced_positions():
-    positions = np.array([7, 2, 0, 5])
-    traced = jax.jit(UNEQUAL.segments_at)(positions)
-    np.testing.assert_array_equal(traced, UNEQUAL.segments()[positions])
 
 
 def test_equal_counts_are_one_layout_however_they_are_given():

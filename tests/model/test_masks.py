@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,7 +88,7 @@ def test_padding_and_unequal_scenes():
 @pytest.mark.parametrize("variant", MASKS)
 def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
     rows = np.array([6, 0, 3])
-    columns = np.arange(UNEQUAL_PADDED.tokens)
+    columns = jnp.arange(UNEQUAL_PADDED.tokens)
 
     @jax.jit
     def some_rows(rows):
@@ -95,6 +96,16 @@ def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
 
     expected = np.asarray(scene_mask(UNEQUAL_PADDED, variant))[rows]
     np.testing.assert_array_equal(some_rows(rows), expected)
+
+
+@pytest.mark.parametrize("variant", MASKS)
+def test_positions_beyond_the_sequence_see_only_each_other(variant):
+    end = UNEQUAL_PADDED.tokens
+    positions = jnp.arange(end + 2)
+    mask = np.asarray(allowed(positions[:, None], positions[None, :], UNEQUAL_PADDED, variant))
+    np.testing.assert_array_equal(mask[:end, :end], scene_mask(UNEQUAL_PADDED, variant))
+    assert mask[end:, end:].all()
+    assert not mask[:end, end:].any() and not mask[end:, :end].any()
 
 
 def test_unknown_mask_is_named():

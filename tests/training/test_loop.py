@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -89,6 +90,16 @@ def test_evaluates_and_shows_held_out_stories(trained):
     assert previews == ["step_000008.gif", "step_000008.png", "step_000012.gif", "step_000012.png"]
     with Image.open(trained / "previews" / "step_000012.gif") as gif:
         assert len(list(ImageSequence.Iterator(gif))) == 2 * 2  # scenes x frames
+
+
+def test_traces_the_steps_that_were_asked_for(compiled, tmp_path, capsys):
+    train_and_evaluate(replace(compiled, workdir=tmp_path, profile_steps=2))
+    assert f"traced 2 steps: {tmp_path}/profile" in capsys.readouterr().out
+    (folder,) = (tmp_path / "profile" / "plugins" / "profile").iterdir()
+    assert list(folder.glob("*.xplane.pb"))
+    trace = json.loads(gzip.decompress((folder / "perfetto_trace.json.gz").read_bytes()))
+    steps = [event for event in trace["traceEvents"] if event.get("name") == "train"]
+    assert {event["args"]["step_num"] for event in steps} == {"2", "3"}
 
 
 def test_says_what_it_does(train, tmp_path, capsys):
@@ -232,7 +243,7 @@ def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
         ),
         ({"train.given_scenes": "none"}, "train.given_scenes must be one of all_but_last, any"),
         ({"model.mask": "round"}, "config.model.mask must be one of symmetric, full, independent"),
-        ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of dense"),
+        ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of auto, dense"),
         ({"data.text_length": 7}, "takes 8 tokens"),
         ({"sample.steps": 2000}, "config.sample.steps must be at most config.diffusion.timesteps"),
         ({"seed": -1}, "config.seed must be at least 0, got -1"),

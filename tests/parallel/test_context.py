@@ -1,0 +1,143 @@
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from m2dit_jax.model import attention as attention_module
+from m2dit_jax.model.attention_cudnn import cudnn
+from m2dit_jax.model.attention_splash import splash
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.placement import ONE_DEVICE
+from m2dit_jax.parallel.context import MeshPlacement, placement_on
+from m2dit_jax.parallel.mesh import make_mesh
+
+EQUAL, UNEQUAL = Layout(3, 2, 5), Layout(2, 3, (4, 9))
+ANYWHERE = {  # that a CPU runs them
+    "splash": partial(splash, interpret=True),
+    "cudnn": partial(cudnn, backend="xla"),
+}
+
+
+def _mesh(sizes):
+    return make_mesh(ConfigDict(dict(zip(("data", "fsdp", "context"), sizes, strict=True))))
+
+
+@dataclass(frozen=True)
+class Case:
+    implementation: str
+    layout: Layout
+    mask: str = "symmetric"
+    heads: int = 8
+    sizes: tuple[int, int, int] = (1, 1, 8)
+
+
+CASES = [
+    *(
+        Case(name, layout, mask)
+        for name in ("dense", "chunked")
+        for layout in (EQUAL, UNEQUAL)
+        for mask in ("symmetric", "independent")
+    ),
+    Case("grouped", EQUAL),
+    Case("grouped", EQUAL, "full", sizes=(2, 2, 2)),
+    Case("cudnn", EQUAL),
+    Case("splash", EQUAL),
+    Case("splash", UNEQUAL, sizes=(1, 2, 4)),
+    # Heads that do not divide: keys and values are gathered.
+    Case("dense", EQUAL, heads=3),
+    Case("grouped", UNEQUAL, "independent", heads=6, sizes=(2, 1, 4)),
+    Case("chunked", EQUAL, "full", heads=3, sizes=(1, 4, 2)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_attention_over_devices_equals_dense_on_one(case, on_eight_devices):
+    on_eight_devices(_check_attention, case)
+
+
+def _check_attention(case):
+    attention_module.IMPLEMENTATIONS |= ANYWHERE
+    placement = MeshPlacement(_mesh(case.sizes))
+    missing = placement.padding(case.layout.tokens)
+    layout = Layout(case.layout.scenes, case.layout.text, case.layout.video, missing)
+    assert missing and layout.tokens % case.sizes[2] == 0
+    keys = jax.random.split(jax.random.key(0), 4)
+    shape = (4, layout.tokens, case.heads, 16)
+    query, key, value, weights = (jax.random.normal(k, shape) for k in keys)
+    # Padding is nobody's business: what comes out there does not count.
+    weights = weights.at[:, layout.real_tokens :].set(0)
+
+    def weighted_sum(placement, implementation, *qkv):
+        cut = (placement.cut_tokens(x) for x in qkv)
+        out = placement.attention(*cut, layout, case.mask, implementation)
+        return jnp.sum(weights * out), out[:, : layout.real_tokens]
+
+    def outcome(placement, implementation):
+        run = jax.value_and_grad(partial(weighted_sum, placement, implementation), (0, 1, 2), True)
+        (_, out), gradients = jax.jit(run)(query, key, value)
+        return jax.device_get((out, gradients))
+
+    expected = outcome(ONE_DEVICE, "dense")
+    actual = outcome(placement, case.implementation)
+    chex.assert_trees_all_close(actual, expected, atol=1e-5)
+
+
+def test_modulation_and_text_are_placed_as_on_one_device(on_eight_devices):
+    on_eight_devices(_check_spread_and_text)
+
+
+def _check_spread_and_text():
+    placement = MeshPlacement(_mesh((2, 1, 4)))
+    layout = Layout(3, 2, 5, placement.padding(21))
+    keys = jax.random.split(jax.random.key(0), 4)
+    text, video = (jax.random.normal(k, (2, 3, 4)) for k in keys[:2])
+    tokens = jax.random.normal(keys[2], (2, layout.tokens, 4))
+    of_text = jax.random.normal(keys[3], (2, layout.text_tokens, 4))
+    real = slice(layout.real_tokens)
+
+    def outcome(placement):
+        def spread_sum(text, video):
+            out = placement.spread(text, video, layout)[:, real]
+            return jnp.sum(jnp.sin(out)), out
+
+        def replaced_sum(tokens, text):
+            out = placement.replace_text(placement.cut_tokens(tokens), text, layout)[:, real]
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.device_get(
+            (
+                jax.jit(jax.value_and_grad(spread_sum, (0, 1), True))(text, video),
+                jax.jit(jax.value_and_grad(replaced_sum, (0, 1), True))(tokens, of_text),
+            )
+        )
+
+    chex.assert_trees_all_close(outcome(placement), outcome(ONE_DEVICE), atol=1e-5)
+
+
+def test_gathered_parameters_have_gradients_cut_by_the_rules(on_eight_devices):
+    on_eight_devices(_check_gather)
+
+
+def _check_gather():
+    placement = MeshPlacement(_mesh((1, 4, 2)))
+    params = {"mlp": {"kernel": np.arange(32.0).reshape(8, 4), "bias": np.ones(4)}}
+
+    def total(params):
+        whole = placement.gather_params(params)
+        return jnp.sum(whole["mlp"]["kernel"] ** 2) + jnp.sum(whole["mlp"]["bias"] ** 3)
+
+    gradients = jax.jit(jax.grad(total))(params)
+    np.testing.assert_allclose(gradients["mlp"]["kernel"], 2 * params["mlp"]["kernel"])
+    np.testing.assert_allclose(gradients["mlp"]["bias"], 3.0)
+    shard = gradients["mlp"]["kernel"].addressable_shards[0].data
+    assert math.prod(shard.shape) == 4
+
+
+def test_one_device_is_left_alone():
+    assert placement_on(_mesh((1, 1, 1))) is ONE_DEVICE
