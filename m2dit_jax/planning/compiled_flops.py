@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import segments_see
+from m2dit_jax.model.masks import segment_codes, sees, token_codes
 from m2dit_jax.planning.hlo import ArrayShape, Instruction, Module
 
 # Products of matrices that a kernel makes, by a part of its name: forward, the logits and the
@@ -159,17 +159,19 @@ def visible_blocks(
 ) -> int:
     """Blocks of the mask in which any query sees any key.
 
-    Rows and columns may be more than the layout's tokens: the rest is padding.
+    Rows and columns may be more than the layout's tokens: the rest lies beyond it.
     """
+    of_segments = segment_codes(layout.scenes, mask)
+    kinds = np.unique(of_segments)
 
     def present(length: int, block: int) -> np.ndarray:
-        """Which segments [blocks, 2S + 1] each block has tokens of."""
-        segments = np.asarray(layout.segments_at(np.arange(length))).reshape(-1, block)
-        return np.stack([(segments == s).any(1) for s in range(2 * layout.scenes + 1)], axis=1)
+        """Which codes each block has tokens of."""
+        beyond = np.full(length - layout.tokens, of_segments[-1])
+        codes = np.concatenate([token_codes(layout, mask), beyond]).reshape(-1, block)
+        return np.stack([(codes == kind).any(1) for kind in kinds], axis=1).astype(int)
 
-    numbers = np.arange(2 * layout.scenes + 1)
-    see = np.asarray(segments_see(numbers[:, None], numbers[None, :], layout.scenes, mask))
-    meet = present(rows, row_block).astype(int) @ see @ present(columns, column_block).T
+    see = np.asarray(sees(kinds[:, None], kinds[None, :])).astype(int)
+    meet = present(rows, row_block) @ see @ present(columns, column_block).T
     return int((meet > 0).sum())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 from jax.stages import Lowered
+from ml_collections import ConfigDict
 
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.generate import Story, denoise_step
@@ -106,11 +107,13 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
 
 
 def _sample(recipe: Recipe, machine: Machine) -> Program:
-    """One step with guidance, of a story on each part of the mesh that stories are cut into."""
+    """One denoising step of a story with guidance, its tokens cut over all devices, in bfloat16."""
     config = recipe.config
-    mesh = make_mesh(config.mesh, machine.devices)
+    one_story = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
+    mesh = make_mesh(one_story, machine.devices)
+    placement = placement_on(mesh)
     transformer, layout = make_transformer_config(config), story_layout(recipe, mesh)
-    stories, dtype = story_shards(mesh), jnp.bfloat16
+    dtype = jnp.bfloat16
     params = with_shardings(
         jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
@@ -122,9 +125,9 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     def shaped(*shape: int, kind: Any = dtype, place: Any = None) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=place or batch_sharding(mesh))
 
-    latents = shaped(stories, config.data.scenes, *_latent_shape(recipe), kind=jnp.float32)
-    embeds = shaped(stories, layout.scenes, layout.text, transformer.text_dim)
-    given = shaped(stories, layout.scenes, kind=jnp.bool_)
+    latents = shaped(1, layout.scenes, *_latent_shape(recipe), kind=jnp.float32)
+    embeds = shaped(1, layout.scenes, layout.text, transformer.text_dim)
+    given = shaped(1, layout.scenes, kind=jnp.bool_)
     row = SamplingSteps(
         *(
             shaped(*shape, kind=kind, place=replicated(mesh))
@@ -134,13 +137,14 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     )
 
     def step(params, story, row, latents, last_x0, noise):
-        denoiser = partial(nnx.merge(recipe.graphdef, params), placement=placement_on(mesh))
+        model = nnx.merge(recipe.graphdef, placement.gather_outside_blocks(params))
+        denoiser = partial(model, placement=placement)
         result = denoise_step(denoiser, story, row, latents, last_x0, noise)
         return result.latents, result.x0
 
     story = Story(latents, given, embeds, embeds)
     forward = forward_flops(transformer, layout)
-    flops = 2 * stories * forward.total
+    flops = 2 * forward.total
     return Program(
         lowered=(jax.jit(step).lower(params, story, row, latents, latents, latents),),
         runs=(1,),
@@ -152,8 +156,8 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
         ),
         devices=mesh.size,
         mesh=dict(mesh.shape),
-        stories=stories,
-        attention=_attention(transformer, layout, mesh, machine, "bfloat16", 2 * stories),
+        stories=1,
+        attention=_attention(transformer, layout, mesh, machine, "bfloat16", 2),
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
@@ -261,7 +265,9 @@ def _attention(
     stories: int,
 ) -> str:
     """The implementation that `auto` stands for on this machine."""
-    heads = config.heads // mesh.shape[TOKENS] or 1
+    if config.heads % mesh.shape[TOKENS]:
+        return "chunked"  # each device asks for its own rows: `model.attention_chunks.attend_rows`
+    heads = config.heads // mesh.shape[TOKENS]
     local = (max(stories // story_shards(mesh), 1), layout.tokens, heads, config.head_dim)
     return resolve(config.attention, local, np.dtype(COMPUTE_DTYPES[dtype]), machine.platform)
 

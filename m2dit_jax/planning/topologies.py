@@ -90,8 +90,10 @@ def _tpu_devices(name: str) -> tuple[Any, ...]:
             f"--topology={name} needs the compiler for TPUs, which works without one: "
             "pip install -r requirements-tpu.txt"
         )
-    # Without a TPU nobody answers, which libtpu would wait for.
+    # Without a TPU nobody answers what libtpu would ask, and wait for, or complain about.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", name.replace(":", "-"))
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     return tuple(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
 
 
