@@ -24,14 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     flags, config_flags = _parser().parse_known_args(argv)
     try:
+        if flags.search and flags.mode != "train":
+            raise ValueError(f"--search is for --mode=train: there is one way to {flags.mode}")
         arguments = read_flags(config_flags)
         if arguments is None:
             return 0
         prefer_available_platform()
         # Only now: the imports take seconds, and a mistyped flag is answered at once.
         from m2dit_jax.planning.cache import keep_executables
-        from m2dit_jax.planning.planning import make_plan
-        from m2dit_jax.planning.search import search
+        from m2dit_jax.planning.planner import make_plan
+        from m2dit_jax.planning.search import search, table
         from m2dit_jax.planning.topologies import open_topology
         from m2dit_jax.recipe import build_recipe
 
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.cache:
             keep_executables(flags.cache)
         if flags.search:
-            plans = search(arguments.config, machine, flags.mode)
+            plans = search(arguments.config, machine)
+            print(table(plans))
         else:
             plans = [make_plan(build_recipe(arguments.config), machine, flags.mode)]
             print(plans[0].to_text())

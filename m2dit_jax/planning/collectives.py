@@ -53,11 +53,12 @@ class Exchange:
 
 
 def exchanges(module: Module, per_node: int) -> list[Exchange]:
-    """All collective operations, the largest first; `per_node` devices share a node."""
+    """All that is received, the largest first; `per_node` devices share a node."""
     found = [
         exchange
         for computation, instruction, count in module.instructions()
         if (exchange := _exchange(module, computation, instruction, count, per_node)) is not None
+        and exchange.bytes
     ]
     return sorted(found, key=lambda exchange: -exchange.total)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import segment_codes, sees, token_codes
+from m2dit_jax.model.masks import sees, segment_codes, token_codes
 from m2dit_jax.planning.hlo import ArrayShape, Instruction, Module
 
 # Products of matrices that a kernel makes, by a part of its name: forward, the logits and the

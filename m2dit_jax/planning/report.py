@@ -7,6 +7,7 @@ from m2dit_jax.planning.chips import GIB, Chip
 from m2dit_jax.planning.collectives import Exchange
 from m2dit_jax.planning.roofline import Roofline
 
+_SOURCE = 80  # characters of where an instruction came from, the last being the nearest
 MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framework, other programs
 
 
@@ -152,10 +153,10 @@ class Plan:
             shape = "x".join(map(str, each.shape))
             lines.append(
                 f"  {each.total / 1e9:.3f} GB {each.kind} x{each.count} over {each.group} "
-                f"{each.dtype}[{shape}] {each.name} {each.source}"
+                f"{each.dtype}[{shape}] {each.name} {each.source[-_SOURCE:]}"
             )
         for each in figures.gathered_activations:
-            lines.append(f"  a whole activation is gathered: {each.name} {each.source}")
+            lines.append(f"  a whole activation is gathered: {each.name} {each.source[-_SOURCE:]}")
         return lines
 
 

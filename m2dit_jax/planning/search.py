@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from m2dit_jax.planning.chips import GIB
-from m2dit_jax.planning.planning import make_plan
+from m2dit_jax.planning.planner import make_plan
 from m2dit_jax.planning.report import Plan
 from m2dit_jax.planning.topologies import Machine
 from m2dit_jax.recipe import build_recipe
@@ -16,28 +16,24 @@ REMATS = ("full", "attention", "matrices", "none")
 STORIES_EACH = (1, 2, 4)
 
 
-def search(config: ConfigDict, machine: Machine, mode: str) -> list[Plan]:
-    """Compiles candidates and prints a line for each, then the table, the best first.
+def search(config: ConfigDict, machine: Machine) -> list[Plan]:
+    """Plans training steps, the best first, with a line on stderr for each when it is there.
 
-    For each mesh more stories and remats that keep more are tried as long as it fits.
+    For each mesh more stories, and remats that keep more, are tried as long as something fits.
     """
     plans: list[Plan] = []
     for mesh in meshes(len(machine.devices), config.model.heads):
-        for remat in REMATS if mode == "train" else (config.model.remat,):
-            fitting = False
-            for each in STORIES_EACH if mode == "train" else (1,):
-                tried = candidate(config, mesh, remat, each)
-                plan = make_plan(build_recipe(tried), machine, mode)
-                print(row(plan), file=sys.stderr, flush=True)
-                plans.append(plan)
-                fitting = fitting or plan.fits
-                if not plan.fits:
+        for remat in REMATS:
+            tried = len(plans)
+            for each in STORIES_EACH:
+                changed = candidate(config, mesh, remat, each)
+                plans.append(make_plan(build_recipe(changed), machine, "train"))
+                print(row(plans[-1]), file=sys.stderr, flush=True)
+                if not plans[-1].fits:
                     break
-            if not fitting:
+            if not any(plan.fits for plan in plans[tried:]):
                 break
-    plans.sort(key=rank)
-    print(table(plans))
-    return plans
+    return sorted(plans, key=rank)
 
 
 def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:

@@ -92,6 +92,7 @@ def _tpu_devices(name: str) -> tuple[Any, ...]:
         )
     # Without a TPU nobody answers what libtpu would ask, and wait for, or complain about.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", name.replace(":", "-"))
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     return tuple(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
