@@ -132,13 +132,21 @@ def _groups(attributes: str, partitions: int, kind: str) -> np.ndarray:
 
 def _along_axes(mesh: str, order: str, along: str) -> np.ndarray:
     axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
-    if "device_ids" in order:
-        raise ValueError(f"a mesh with its devices in an order of their own: {order}")
     chosen = [list(axes).index(name) for name in re.findall(r"'(\w+)'", along)]
     others = [number for number in range(len(axes)) if number not in chosen]
-    numbers = np.arange(math.prod(axes.values())).reshape(tuple(axes.values()))
+    numbers = _device_order(order, math.prod(axes.values())).reshape(tuple(axes.values()))
     group = math.prod(numbers.shape[number] for number in chosen)
     return numbers.transpose(*others, *chosen).reshape(-1, group)
+
+
+def _device_order(text: str, devices: int) -> np.ndarray:
+    """Such as device_ids=([4,2]T(1,0)): numbers in a shape, transposed. Nothing: in order."""
+    transposed = re.search(r"device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\)", text)
+    if transposed:
+        shape, axes = (tuple(map(int, part.split(","))) for part in transposed.groups())
+        return np.arange(devices).reshape(shape).transpose(axes)
+    listed = re.search(r"device_ids=\(([\d,]+)\)", text)
+    return np.array(listed[1].split(","), int) if listed else np.arange(devices)
 
 
 def _rows(text: str) -> np.ndarray:

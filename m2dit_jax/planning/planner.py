@@ -75,13 +75,18 @@ def _figures(
         kernel_flops=program.devices * kernels,
         collective_bytes=bytes_by_kind(found),
         largest_exchanges=tuple(found[:_SHOWN]),
-        gathered_activations=tuple(
-            each
-            for each in found
-            if each.kind == "all-gather" and 0 < program.activation <= each.elements
-        ),
+        gathered_activations=tuple(each for each in found if _is_activation(each, program)),
         memory_traffic_bytes=traffic,
         roofline=roofline(machine.chip, total, traffic, found),
         compile_seconds=seconds,
         unknown_loops=tuple(loops),
     )
+
+
+def _is_activation(exchange: Exchange, program: Program) -> bool:
+    """Whether it puts together what a story is between two blocks, or more."""
+    if exchange.kind != "all-gather" or program.layout is None:
+        return False
+    layout = program.layout
+    lengths = {layout.tokens, layout.real_tokens, layout.real_tokens - layout.text_tokens}
+    return exchange.elements >= program.activation and not lengths.isdisjoint(exchange.shape)

@@ -70,6 +70,16 @@ def test_groups_along_axes_of_a_mesh():
         assert (found.group, found.group / found.per_node) == (group, nodes)
 
 
+def test_devices_of_a_mesh_in_an_order_of_their_own():
+    # In the order 0 4 1 5 2 6 3 7: pairs reach over to the other node.
+    line = (
+        "  ROOT %g = bf16[1]{0} all-gather(%x), "
+        "replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}"
+    )
+    (found,) = exchanges(module_of(line), per_node=4)
+    assert (found.group, found.per_node) == (2, 1)
+
+
 def test_nodes_share_what_they_gather_but_not_what_they_swap():
     gather = "  ROOT %g = bf16[128,4]{1,0} all-gather(%x), replica_groups=[1,8]<=[8]"
     (gathered,) = exchanges(module_of(gather), per_node=4)

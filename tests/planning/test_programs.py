@@ -1,10 +1,12 @@
 import pytest
 
 from m2dit_jax.encoders.vae import VaeConfig
+from m2dit_jax.model.layout import Layout
 from m2dit_jax.planning import programs
+from m2dit_jax.planning.model_flops import forward_flops
 from m2dit_jax.planning.planner import make_plan
 from m2dit_jax.planning.topologies import open_topology
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.recipe import build_recipe, make_transformer_config
 
 
 @pytest.fixture
@@ -32,21 +34,19 @@ def test_a_training_step_in_parts(latents_config):
 
 def test_a_denoising_step_is_two_forward_passes(latents_config):
     program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "sample")
-    train = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "train")
-    stories = latents_config.train.batch_size
-    assert program.model_flops * 3 * stories == train.model_flops * 2
-    assert program.parts["parameters"] * 2 == train.parts["parameters"]
+    transformer = make_transformer_config(latents_config)
+    forward = forward_flops(transformer, Layout(2, 8, 3 * 2 * 2))
+    assert program.model_flops == program.asked_flops == 2 * forward.total
+    assert (program.stories, program.mesh) == (1, {"data": 1, "fsdp": 1, "context": 1})
 
 
 def test_decoding_counts_every_chunk(latents_config, monkeypatch):
-    tiny = VaeConfig((4, 4, 4, 8), 1, 2, latent_channels=4)
+    tiny = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
     monkeypatch.setattr(programs, "released_vae", lambda: tiny)
+    latents_config.data.height = latents_config.data.width = 16
     program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "decode")
-    # 9 frames are 3 latent ones: the first alone, then two.
-    assert program.runs == (1, 1) and program.model_flops > 0
-    latents_config.data.frames = 17
-    longer = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "decode")
-    assert longer.runs == (1, 2) and longer.model_flops > program.model_flops
+    # 9 frames are 5 latent ones: the first alone, then two at a time.
+    assert program.runs == (1, 2) and program.model_flops > 0 and program.devices == 1
 
 
 def test_pixels_have_no_vae(tiny_config):

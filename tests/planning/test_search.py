@@ -1,10 +1,13 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from m2dit_jax.planning import search
+from m2dit_jax.planning.chips import CHIPS
+from m2dit_jax.planning.topologies import Machine
 from tests.planning.test_report import FIGURES, PLAN
+
+MACHINE = Machine("h100:4", CHIPS["h100"], "cuda", (None,) * 4, 4)
 
 
 def test_meshes_cut_tokens_while_heads_divide():
@@ -38,7 +41,7 @@ def tried(monkeypatch):
 
 def test_search_goes_on_while_something_fits_and_ranks(tried, tiny_config, capsys):
     tiny_config.model.heads = 2
-    plans = search.search(tiny_config, SimpleNamespace(devices=[None] * 4))
+    plans = search.search(tiny_config, MACHINE)
     of_each_mesh = [("full", 1), ("full", 2), ("attention", 1), ("attention", 2), ("matrices", 1)]
     assert tried == [(fsdp, *what) for fsdp in (4, 2) for what in of_each_mesh]
     best = [(plan.mesh["fsdp"], plan.remat, plan.fits) for plan in plans[:3]]
