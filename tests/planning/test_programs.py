@@ -3,8 +3,9 @@ import pytest
 from m2dit_jax.encoders.vae import VaeConfig
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.planning import programs
+from m2dit_jax.planning.collectives import Exchange
 from m2dit_jax.planning.model_flops import forward_flops
-from m2dit_jax.planning.planner import make_plan
+from m2dit_jax.planning.planner import _is_activation, make_plan
 from m2dit_jax.planning.topologies import open_topology
 from m2dit_jax.recipe import build_recipe, make_transformer_config
 
@@ -37,6 +38,10 @@ def test_a_denoising_step_is_two_forward_passes(latents_config):
     transformer = make_transformer_config(latents_config)
     forward = forward_flops(transformer, Layout(2, 8, 3 * 2 * 2))
     assert program.model_flops == program.asked_flops == 2 * forward.total
+    width = transformer.width
+    for shape, whole in (((1, 40, width), True), ((1, 20, width), False), ((width, 90), False)):
+        exchange = Exchange("all-gather", 1, 1, 2, 2.0, shape, "bf16", "", "")
+        assert _is_activation(exchange, program) == whole
     assert (program.stories, program.mesh) == (1, {"data": 1, "fsdp": 1, "context": 1})
 
 
