@@ -1,0 +1,1 @@
+"""What a program needs on a machine that is not there."""

@@ -1,0 +1,39 @@
+"""Memory of a device: what of the state it holds, and what a compiled program takes."""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.stages import Compiled
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def local_bytes(tree: Any) -> int:
+    """Bytes of the parts of all arrays (or shapes with shardings) that one device holds."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def program_bytes(compiled: Compiled) -> int:
+    """What a program takes of a device: arguments, results, temporaries and its code.
+
+    All allocations together, and not only what is in use at the same moment: that they are cut
+    from the memory in one piece costs a little more.
+    """
+    analysis: Any = compiled.memory_analysis()
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+        + analysis.generated_code_size_in_bytes
+    )
+
+
+def bytes_that_did_not_fit(message: str) -> int | None:
+    """What a program would take, from the compiler's message that it is too much; None if none."""
+    used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? ?hbm", message)
+    return int(float(used[1]) * _UNITS[used[2]]) if used else None

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import scene_mask
+from m2dit_jax.model.transformer import M2DiT, TransformerConfig
+from m2dit_jax.planning.compiled_flops import compiled_flops
+from m2dit_jax.planning.hlo import parse
+from m2dit_jax.planning.model_flops import attention_pairs, forward_flops, repeated_flops
+
+FIVE_B = TransformerConfig(
+    channels=16, patch_size=2, layers=42, heads=48, head_dim=64, text_dim=4096, time_dim=512
+)
+TINY = TransformerConfig(
+    channels=4, patch_size=2, layers=2, heads=2, head_dim=16, text_dim=24, time_dim=16
+)
+
+
+@pytest.mark.parametrize("mask", ["symmetric", "independent", "full"])
+@pytest.mark.parametrize("video", [5, (2, 7, 4)])
+def test_pairs_are_those_of_the_mask(mask, video):
+    layout = Layout(3, 2, video)
+    assert attention_pairs(layout, mask) == int(np.asarray(scene_mask(layout, mask)).sum())
+    padded = Layout(3, 2, video, padding=3)
+    assert attention_pairs(padded, mask) == attention_pairs(layout, mask)
+
+
+def test_a_story_of_5b_is_1_95_petaflop():
+    flops = forward_flops(FIVE_B, Layout(3, 226, 13 * 30 * 45))
+    assert flops.total == pytest.approx(1.95e15, rel=2e-3)
+    assert flops.attention / flops.total == pytest.approx(0.74, abs=5e-3)
+
+
+def test_the_closed_form_is_what_the_transformer_computes():
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: M2DiT(TINY, rngs=nnx.Rngs(0))))
+    shapes = ((1, 2, 3, 4, 6, 4), jnp.float32), ((1, 2, 5, 24), jnp.float32), ((1, 2), jnp.int32)
+    arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    lowered = jax.jit(lambda p, *xs: nnx.merge(graphdef, p)(*xs)).lower(params, *arguments)
+    counted = compiled_flops(parse(lowered.compile().as_text() or ""), None, "").products
+    # Text goes through the patches' two layers too, which the closed form does not ask for.
+    patches_of_text = 2 * 2 * (2 * 5) * (4 * 2 * 2) * TINY.width
+    assert counted == forward_flops(TINY, Layout(2, 5, 3 * 2 * 3)).total + patches_of_text
+
+
+def test_what_remat_and_kernels_repeat():
+    forward = forward_flops(TINY, Layout(2, 5, 18))
+    blocks = forward.linear + forward.attention
+    assert repeated_flops(forward, "none", "grouped") == 0
+    assert repeated_flops(forward, "full", "grouped") == blocks
+    assert repeated_flops(forward, "full", "cudnn") == blocks + forward.attention // 2
+    assert repeated_flops(forward, "attention", "dense") == forward.linear
+    with pytest.raises(ValueError, match="unknown remat 'some'"):
+        repeated_flops(forward, "some", "grouped")
