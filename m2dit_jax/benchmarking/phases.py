@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from m2dit_jax.benchmarking.flops import TRAINING_FACTOR, text_encoder_flops, transformer_flops
 from m2dit_jax.config_checks import VAE_FRAMES, VAE_SIDE
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.generate import Story, denoise_step
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.model.layout import Layout
+from m2dit_jax.planning.model_flops import TRAINING_FACTOR, forward_flops, text_encoder_flops
 from m2dit_jax.recipe import PIXEL_CHANNELS, Params, Recipe, make_transformer_config
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import COMPUTE_DTYPES, make_train_step
@@ -142,7 +142,7 @@ def story_layout(recipe: Recipe) -> Layout:
 
 
 def _story_flops(recipe: Recipe) -> int:
-    return transformer_flops(make_transformer_config(recipe.config), story_layout(recipe))
+    return forward_flops(make_transformer_config(recipe.config), story_layout(recipe)).total
 
 
 def _prompt_flops(recipe: Recipe) -> int:

@@ -1,4 +1,4 @@
-"""Floating-point operations of the transformer in closed form; a product and its sum count as two.
+"""Floating-point operations of the models in closed form; a product and its sum count as two.
 
 Only products of matrices are counted, and of attention the pairs that the mask allows. What a
 training step computes again is counted apart: it was asked for (remat, attention kernel), but it
@@ -6,6 +6,8 @@ is not the model's.
 """
 
 from dataclasses import dataclass
+
+from ml_collections import ConfigDict
 
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import check_mask
@@ -15,7 +17,16 @@ from m2dit_jax.model.transformer import TransformerConfig
 # gradients (twice the forward), as a share of it, beside what remat asks for. Of two products a
 # flash kernel repeats the logits; splash repeats logits in both of its kernels and the gradient of
 # the weights once; `chunked` repeats the chunk.
-REPEATED = {"dense": 0.0, "grouped": 0.0, "chunked": 1.0, "cudnn": 0.5, "splash": 1.5}
+REPEATED = {
+    "dense": 0.0,
+    "grouped": 0.0,
+    "by_head": 0.5,
+    "chunked": 1.0,
+    "cudnn": 0.5,
+    "splash": 1.5,
+}
+# A training step's products: the forward pass, the gradients of the inputs, those of the weights.
+TRAINING_FACTOR = 3
 
 
 @dataclass(frozen=True)
@@ -82,3 +93,11 @@ def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:
     if remat not in of_remat:
         raise ValueError(f"unknown remat {remat!r}; there are {', '.join(of_remat)}")
     return of_remat[remat] + int(REPEATED[attention] * forward.attention)
+
+
+def text_encoder_flops(text_encoder: ConfigDict, prompts: int, length: int) -> int:
+    """Of the forward pass of a T5 v1.1 encoder (fields as in `config.text_encoder`)."""
+    width, inner = text_encoder.d_model, text_encoder.num_heads * text_encoder.d_kv
+    per_token = 4 * width * inner + 3 * width * text_encoder.d_ff
+    layer = length * per_token + length**2 * 2 * inner
+    return 2 * prompts * text_encoder.num_layers * layer

@@ -27,7 +27,7 @@ from m2dit_jax.planning.communication import Parts, least_sampling_bytes, least_
 from m2dit_jax.planning.compiled_flops import compiled_flops
 from m2dit_jax.planning.hlo import parse
 from m2dit_jax.planning.memory import local_bytes
-from m2dit_jax.planning.model_flops import forward_flops, repeated_flops
+from m2dit_jax.planning.model_flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.planning.topologies import Machine
 from m2dit_jax.recipe import Recipe, make_transformer_config
 from m2dit_jax.training.program import make_train_program
@@ -85,9 +85,9 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             "optimizer": local_bytes(state.opt_state),
             "ema": local_bytes(state.ema),
         },
-        model_flops=3 * stories * forward.total,
+        model_flops=TRAINING_FACTOR * stories * forward.total,
         asked_flops=stories
-        * (3 * forward.total + repeated_flops(forward, transformer.remat, attention)),
+        * (TRAINING_FACTOR * forward.total + repeated_flops(forward, transformer.remat, attention)),
         least_bytes=least_training_bytes(
             transformer,
             layout,

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs.base import get_config
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import scene_mask
 from m2dit_jax.model.transformer import M2DiT, TransformerConfig
 from m2dit_jax.planning.compiled_flops import compiled_flops
 from m2dit_jax.planning.hlo import parse
-from m2dit_jax.planning.model_flops import attention_pairs, forward_flops, repeated_flops
+from m2dit_jax.planning.model_flops import (
+    attention_pairs,
+    forward_flops,
+    repeated_flops,
+    text_encoder_flops,
+)
+from m2dit_jax.recipe import build_recipe
 
 FIVE_B = TransformerConfig(
     channels=16, patch_size=2, layers=42, heads=48, head_dim=64, text_dim=4096, time_dim=512
@@ -54,3 +61,12 @@ def test_what_remat_and_kernels_repeat():
     assert repeated_flops(forward, "attention", "dense") == forward.linear
     with pytest.raises(ValueError, match="unknown remat 'some'"):
         repeated_flops(forward, "some", "grouped")
+
+
+def test_text_encoder_flops_are_those_of_its_products():
+    recipe = build_recipe(get_config())
+    params = jax.eval_shape(recipe.init_params, jax.random.key(0))
+    encode = jax.jit(lambda p, ids: nnx.merge(recipe.graphdef, p).encode_text(ids))
+    lowered = encode.lower(params, jax.ShapeDtypeStruct((1, 3, 8), jnp.int32))
+    counted = compiled_flops(parse(lowered.compile().as_text() or ""), None, "").products
+    assert counted == text_encoder_flops(recipe.config.text_encoder, prompts=3, length=8)
