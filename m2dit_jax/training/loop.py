@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
@@ -35,6 +37,10 @@ from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.quick_evaluation import evaluate_held_out, evaluate_recall
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.workdir import check_same_config, only_run_in
+
+# How many steps may be waiting for the devices: enough to keep them busy, but a signal that asks to
+# stop is heeded only after them, and a preempted machine has half a minute.
+STEPS_AHEAD = 2
 
 
 def say(text: str) -> None:
@@ -132,6 +138,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             )
             profile = StepsTrace(run.workdir / "profile", run.profile_steps, step)
             stack.enter_context(closing(profile))
+            under_way: deque[Array] = deque()
             stopping = False
             while step < train.steps and not stopping:
                 profile.before(step)
@@ -142,6 +149,9 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                 with named_step("train", step):
                     state = run.train_step(state, run.seed_key, batch)
                 profile.after(step, state)
+                under_way.append(jnp.copy(state.step))  # the state's own is given to the next step
+                if len(under_way) > STEPS_AHEAD:
+                    under_way.popleft().block_until_ready()
                 step += 1
 
                 stopping = stop.asked(step)
