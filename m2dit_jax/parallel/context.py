@@ -6,8 +6,10 @@ arXiv 2309.14509): then each device sees the whole sequence for some of the head
 what it always is. Where the heads do not divide, keys and values are gathered instead, and each
 device asks for its own piece.
 
-The blocks run in a shard_map, so that what is exchanged is what is written here: left to itself,
-the compiler sums whole gradients where it could sum and scatter them, for twice the bytes.
+What depends on the place of a token runs in a shard_map; linear layers and norms are left to the
+compiler. With whole blocks in a shard_map and gradients scattered by hand, the compiler for TPUs
+(libtpu 0.0.42) made all-reduces of the scatters: of the least that must be received 1.33 times on
+8 v5p instead of 1.13, 1.17 on v5p-64 instead of 1.03; on GPUs it was the same.
 """
 
 from collections.abc import Callable
@@ -129,21 +131,24 @@ class MeshPlacement(Placement):
         time_embed: Float[Array, "B S E"],
         rope: tuple[Float[Array, "L K"], ...],
     ) -> Float[Array, "B L D"]:
-        """Each device gathers the parameters and runs the block on its piece.
+        out = block(self.gather_params(params), tokens, time_embed, rope, self)
+        return self.cut_tokens(out)
 
-        The gradient of a gather is a sum that is scattered: no device holds a whole gradient.
-        """
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-        specs = [spec_of(path_name(path), x.shape, self.mesh) for path, x in leaves]
+    def attention(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        """In a shard_map, as the compiler cannot cut the kernels of TPU and GPU."""
 
-        def run(piece: PiecePlacement, leaves: list[Array], *inputs: Any) -> Array:
-            whole = [_all_gather(x, spec) for x, spec in zip(leaves, specs, strict=True)]
-            return block(structure.unflatten(whole), *inputs, piece)
+        def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads) -> Heads:
+            return piece.attention(query, key, value, layout, mask, implementation)
 
-        on_pieces = self._on_pieces(
-            run, specs, PIECE, PartitionSpec(STORIES), PartitionSpec(TOKENS)
-        )
-        return on_pieces([x for _, x in leaves], tokens, time_embed, rope)
+        return self._on_pieces(attend, PIECE, PIECE, PIECE)(query, key, value)
 
     def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
         """The function as each device runs it on its piece, which its result is a piece of."""
@@ -166,13 +171,6 @@ class MeshPlacement(Placement):
 def placement_on(mesh: Mesh) -> Placement:
     """How to place the work of a program for this mesh."""
     return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)
-
-
-def _all_gather(param: Array, spec: PartitionSpec) -> Array:
-    for axis, names in enumerate(spec):
-        if names is not None:
-            param = jax.lax.all_gather(param, names, axis=axis, tiled=True)
-    return param
 
 
 def _gathered(param: Array, cut: NamedSharding) -> Array:

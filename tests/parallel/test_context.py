@@ -15,7 +15,7 @@ from m2dit_jax.model.attention_cudnn import cudnn
 from m2dit_jax.model.attention_splash import splash
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.placement import ONE_DEVICE
-from m2dit_jax.parallel.context import PIECE, MeshPlacement, PiecePlacement, placement_on
+from m2dit_jax.parallel.context import MeshPlacement, placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 
 EQUAL, UNEQUAL = Layout(3, 2, 5), Layout(2, 3, (4, 9))
@@ -64,8 +64,8 @@ def test_attention_over_devices_equals_dense_on_one(case, on_eight_devices):
 
 def _check_attention(case):
     attention_module.IMPLEMENTATIONS |= ANYWHERE
-    mesh = _mesh(case.sizes)
-    missing = MeshPlacement(mesh).padding(case.layout.tokens)
+    placement = MeshPlacement(_mesh(case.sizes))
+    missing = placement.padding(case.layout.tokens)
     layout = Layout(case.layout.scenes, case.layout.text, case.layout.video, missing)
     assert missing and layout.tokens % case.sizes[2] == 0
     keys = jax.random.split(jax.random.key(0), 4)
@@ -74,12 +74,8 @@ def _check_attention(case):
     # Padding is nobody's business: what comes out there does not count.
     weights = weights.at[:, layout.real_tokens :].set(0)
 
-    def on_pieces(*qkv):
-        return PiecePlacement(mesh).attention(*qkv, layout, case.mask, case.implementation)
-
-    over_devices = jax.shard_map(
-        on_pieces, mesh=mesh, in_specs=(PIECE,) * 3, out_specs=PIECE, check_vma=False
-    )
+    def over_devices(*qkv):
+        return placement.attention(*qkv, layout, case.mask, case.implementation)
 
     def outcome(attend):
         def weighted_sum(*qkv):
