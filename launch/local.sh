@@ -46,6 +46,9 @@ if [[ -z $workdir ]]; then workdir=runs/$(basename "${config%%.py*}"); fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/env.sh requirements.txt
 
+# A tenth faster on CPUs, as malloc then asks for huge pages; only glibc reads it.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
 # ${array[@]+...}: the bash of macOS calls an empty array unbound.
 python -m m2dit_jax.train --config="$config" --workdir="$workdir" \
   ${train_flags[@]+"${train_flags[@]}"}
