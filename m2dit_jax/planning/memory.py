@@ -33,7 +33,16 @@ def program_bytes(compiled: Compiled) -> int:
     )
 
 
-def bytes_that_did_not_fit(message: str) -> int | None:
-    """What a program would take, from the compiler's message that it is too much; None if none."""
-    used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? ?hbm", message)
-    return int(float(used[1]) * _UNITS[used[2]]) if used else None
+def bytes_that_did_not_fit(message: str, held: int) -> int | None:
+    """What a program would take, from the compiler's message that it is too much; None if none.
+
+    `held` are the bytes of its arguments, as one of the messages speaks of temporaries only.
+    """
+    for pattern, beside in (
+        (r"[Uu]sed ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? ?hbm", 0),
+        (r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM", held),
+    ):
+        found = re.search(pattern, message)
+        if found:
+            return int(float(found[1]) * _UNITS[found[2]]) + beside
+    return None

@@ -28,7 +28,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
     try:
         compiled = [each.compile(machine.compiler_options) for each in program.lowered]
     except JaxRuntimeError as error:
-        peak = bytes_that_did_not_fit(str(error))
+        peak = bytes_that_did_not_fit(str(error), sum(program.parts.values()))
         if peak is None:
             raise
     else:

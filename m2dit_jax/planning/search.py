@@ -11,29 +11,43 @@ from m2dit_jax.planning.report import Plan
 from m2dit_jax.planning.topologies import Machine
 from m2dit_jax.recipe import build_recipe
 
-# Those that keep the least come first: what they do not fit with, no other fits with.
-REMATS = ("full", "attention", "matrices", "none")
-STORIES_EACH = (1, 2, 4)
+# What is tried for each mesh, each row as long as it fits: more stories, or keeping more of them.
+# A compilation takes minutes, so that not everything is combined with everything.
+ROWS = (
+    (("full", 1), ("full", 2), ("full", 4)),
+    (("attention", 1), ("matrices", 1), ("none", 1)),
+)
 
 
 def search(config: ConfigDict, machine: Machine) -> list[Plan]:
     """Plans training steps, the best first, with a line on stderr for each when it is there.
 
-    For each mesh more stories, and remats that keep more, are tried as long as something fits.
+    For each mesh ROWS are tried, none of the later ones if not even the first candidate fits.
     """
     plans: list[Plan] = []
     for mesh in meshes(len(machine.devices), config.model.heads):
-        for remat in REMATS:
-            tried = len(plans)
-            for each in STORIES_EACH:
-                changed = candidate(config, mesh, remat, each)
-                plans.append(make_plan(build_recipe(changed), machine, "train"))
-                print(row(plans[-1]), file=sys.stderr, flush=True)
-                if not plans[-1].fits:
-                    break
-            if not any(plan.fits for plan in plans[tried:]):
+        for candidates in ROWS:
+            tried = _while_it_fits(config, machine, mesh, candidates)
+            plans += tried
+            if not tried[0].fits:
                 break
     return sorted(plans, key=rank)
+
+
+def _while_it_fits(
+    config: ConfigDict,
+    machine: Machine,
+    mesh: dict[str, int],
+    candidates: tuple[tuple[str, int], ...],
+) -> list[Plan]:
+    plans = []
+    for remat, stories_each in candidates:
+        recipe = build_recipe(candidate(config, mesh, remat, stories_each))
+        plans.append(make_plan(recipe, machine, "train"))
+        print(row(plans[-1]), file=sys.stderr, flush=True)
+        if not plans[-1].fits:
+            break
+    return plans
 
 
 def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:

@@ -23,9 +23,12 @@ def test_donated_memory_counts_once():
     assert kept - donated == 4 * 2**20 and donated >= 4 * 2**20
 
 
-def test_the_compilers_message_that_it_is_too_much():
-    message = (
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 105.50G of 95.74G hbm."
+def test_the_compilers_messages_that_it_is_too_much():
+    whole = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 105.50G of 95.74G hbm."
+    assert bytes_that_did_not_fit(whole, 7) == int(105.5 * 2**30)
+    temporaries = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (36.67G) exceeds available HBM (15.75G)."
     )
-    assert bytes_that_did_not_fit(message) == int(105.5 * 2**30)
-    assert bytes_that_did_not_fit("INTERNAL: something else") is None
+    assert bytes_that_did_not_fit(temporaries, 7) == int(36.67 * 2**30) + 7
+    assert bytes_that_did_not_fit("INTERNAL: something else", 7) is None
