@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 from ml_collections import ConfigDict
+
+# A shell that starts the tests in the background leaves SIGINT ignored, and the commands that they
+# start and interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Through the environment, so that processes started by tests share the cache. Everything is
 # cached: the programs are small, and compiling them is most of what the tests do.

@@ -154,10 +154,10 @@ def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
     def watched(name):
         load = getattr(ReleasedModel, name)
 
-        def watch(self, *args):
+        def watch(self, *args, **kwargs):
             gc.collect()
             assert [n for n, array in alive.items() if array() is not None] == []
-            network = load(self, *args)
+            network = load(self, *args, **kwargs)
             alive[name] = weakref.ref(jax.tree.leaves(network.params)[0])
             order.append(name)
             return network
