@@ -2,7 +2,8 @@
 
 Run: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
 Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 7 minutes with compilation, the quick
-evaluations and some other work beside it (6.2 steps/s when alone).
+evaluations and some other work beside it (6.2 steps/s when alone, 7.2 with huge pages, for which
+launch/local.sh asks).
 Scores on 256 held-out stories (python -m m2dit_jax.evaluate), per cent, generation and extension:
 background 100 and 99.6, colour 99.5 and 99.2, shape 99.6 and 98.8, direction 100 and 99.6, "it"
 97.9 and 99.2, same actor 97.3 and 98.4, leakage 0 and 0.

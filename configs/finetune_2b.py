@@ -10,7 +10,8 @@ as `python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
 
 Hardware: nothing of this size was run. The model has 1,693,783,872 parameters; in float32 they
 and AdamW's two moments are 19 GiB, and the gradients 6 GiB more while a step is computed. A step
-of 8 stories takes 16.4 GiB of each of 8 H100 and 27.7 PFLOP (python -m m2dit_jax.plan). Deviations from the paper's scripts: as in configs/finetune_5b.py.
+of 8 stories takes 16.4 GiB of each of 8 H100 and 27.7 PFLOP (python -m m2dit_jax.plan).
+Deviations from the paper's scripts: as in configs/finetune_5b.py.
 """
 
 from ml_collections import ConfigDict

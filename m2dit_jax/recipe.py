@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.config_checks import check_config
+from m2dit_jax.config_checks import VAE_FRAMES, VAE_SIDE, check_config
 from m2dit_jax.data.shapes import vocabulary
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.text_encoder import TextEncoderConfig
@@ -21,6 +21,7 @@ from m2dit_jax.encoders.tokenizer import (
     pad_or_truncate,
     tokenize_prompts,
 )
+from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.transformer import TransformerConfig
 from m2dit_jax.story_model import StoryModel
 from m2dit_jax.training.optimizer import make_optimizer
@@ -90,6 +91,21 @@ class Recipe:
         if data.source == "shapes":
             return data.frames, data.size, data.size
         return data.frames, data.height, data.width
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Frames, rows, columns and channels of a scene as the transformer gets it."""
+        frames, height, width = self.scene_size()
+        if self.config.data.source != "latents":
+            return frames, height, width, PIXEL_CHANNELS
+        latent_frames = (frames - 1) // VAE_FRAMES + 1
+        return latent_frames, height // VAE_SIDE, width // VAE_SIDE, self.config.data.channels
+
+    def story_layout(self) -> Layout:
+        """The tokens of a story, without padding."""
+        data, model = self.config.data, self.config.model
+        frames, height, width, _ = self.latent_shape()
+        patches = (height // model.patch_size) * (width // model.patch_size)
+        return Layout(data.scenes, data.text_length, (frames // model.patch_size_t) * patches)
 
 
 def build_recipe(config: ConfigDict) -> Recipe:

@@ -7,7 +7,7 @@ import pytest
 
 from configs import bench_medium
 from m2dit_jax.benchmark import main
-from m2dit_jax.benchmarking.phases import latent_shape, random_batch, story_layout
+from m2dit_jax.benchmarking.phases import random_batch
 from m2dit_jax.benchmarking.timing import Plan, time_phase
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training.data import open_training_data
@@ -71,5 +71,5 @@ def test_wrong_flags_are_refused(flags, message, tiny_flags, capfd):
 
 def test_the_sizes_of_bench_medium():
     config = bench_medium.get_config()
-    assert latent_shape(config) == (5, 16, 16, 16)
-    assert story_layout(build_recipe(config)).tokens == 3 * (32 + 5 * 8 * 8) == 1056
+    assert build_recipe(config).latent_shape() == (5, 16, 16, 16)
+    assert build_recipe(config).story_layout().tokens == 3 * (32 + 5 * 8 * 8) == 1056

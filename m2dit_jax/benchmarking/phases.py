@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from m2dit_jax.config_checks import VAE_FRAMES, VAE_SIDE
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.generate import Story, denoise_step
 from m2dit_jax.diffusion.samplers import sampling_steps
-from m2dit_jax.model.layout import Layout
+from m2dit_jax.planning.memory import program_bytes
 from m2dit_jax.planning.model_flops import TRAINING_FACTOR, forward_flops, text_encoder_flops
-from m2dit_jax.recipe import PIXEL_CHANNELS, Params, Recipe, make_transformer_config
+from m2dit_jax.recipe import Params, Recipe, make_transformer_config
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import COMPUTE_DTYPES, make_train_step
 
@@ -51,8 +50,8 @@ def forward(recipe: Recipe) -> Phase:
     return Phase(
         run=lambda: jax.block_until_ready(compiled(*arguments)),
         flops=stories * _story_flops(recipe),
-        tokens=stories * story_layout(recipe).tokens,
-        program_bytes=_program_bytes(compiled),
+        tokens=stories * recipe.story_layout().tokens,
+        program_bytes=program_bytes(compiled),
     )
 
 
@@ -83,8 +82,8 @@ def train_step(recipe: Recipe) -> Phase:
     return Phase(
         run,
         flops=TRAINING_FACTOR * stories * (_story_flops(recipe) + _prompt_flops(recipe)),
-        tokens=stories * story_layout(recipe).tokens,
-        program_bytes=_program_bytes(compiled),
+        tokens=stories * recipe.story_layout().tokens,
+        program_bytes=program_bytes(compiled),
     )
 
 
@@ -109,8 +108,8 @@ def sample_step(recipe: Recipe) -> Phase:
     return Phase(
         run=lambda: jax.block_until_ready(compiled(*arguments)),
         flops=rows * _story_flops(recipe),
-        tokens=rows * story_layout(recipe).tokens,
-        program_bytes=_program_bytes(compiled),
+        tokens=rows * recipe.story_layout().tokens,
+        program_bytes=program_bytes(compiled),
     )
 
 
@@ -121,28 +120,8 @@ PHASES: dict[str, Callable[[Recipe], Phase]] = {
 }
 
 
-def latent_shape(config: Any) -> tuple[int, int, int, int]:
-    """Frames, rows, columns and channels of a scene as the transformer gets it."""
-    data = config.data
-    if data.source == "latents":
-        frames = (data.frames - 1) // VAE_FRAMES + 1
-        return frames, data.height // VAE_SIDE, data.width // VAE_SIDE, data.channels
-    if data.source == "shapes":
-        return data.frames, data.size, data.size, PIXEL_CHANNELS
-    return data.frames, data.height, data.width, PIXEL_CHANNELS
-
-
-def story_layout(recipe: Recipe) -> Layout:
-    """The tokens of a story of the config."""
-    config = recipe.config
-    frames, height, width, _ = latent_shape(config)
-    patch = config.model.patch_size
-    video = (frames // config.model.patch_size_t) * (height // patch) * (width // patch)
-    return Layout(config.data.scenes, config.data.text_length, video)
-
-
 def _story_flops(recipe: Recipe) -> int:
-    return forward_flops(make_transformer_config(recipe.config), story_layout(recipe)).total
+    return forward_flops(make_transformer_config(recipe.config), recipe.story_layout()).total
 
 
 def _prompt_flops(recipe: Recipe) -> int:
@@ -172,7 +151,7 @@ def _random_inputs(recipe: Recipe) -> tuple[jax.Array, jax.Array, jax.Array]:
     keys = jax.random.split(jax.random.key(config.seed), 3)
     text = (config.data.text_length, make_transformer_config(config).text_dim)
     return (
-        jax.random.normal(keys[0], (stories, scenes, *latent_shape(config))),
+        jax.random.normal(keys[0], (stories, scenes, *recipe.latent_shape())),
         jax.random.normal(keys[1], (stories, scenes, *text)),
         jax.random.randint(keys[2], (stories, scenes), 0, config.diffusion.timesteps),
     )
@@ -187,7 +166,7 @@ def random_batch(recipe: Recipe) -> Batch | EncodedBatch:
         latents, text_embeds, _ = _random_inputs(recipe)
         mean, text_embeds = latents.astype(jnp.bfloat16), text_embeds.astype(jnp.bfloat16)
         return EncodedBatch(mean, jnp.full_like(mean, -4.0), text_embeds)
-    video = random.integers(0, 256, (stories, scenes, *latent_shape(config)), np.uint8)
+    video = random.integers(0, 256, (stories, scenes, *recipe.latent_shape()), np.uint8)
     token_ids = np.broadcast_to(_empty_prompt(recipe), (stories, scenes, config.data.text_length))
     return Batch(jnp.asarray(video), jnp.asarray(token_ids))
 
@@ -197,13 +176,3 @@ def _empty_prompt(recipe: Recipe) -> Any:
     if data.source == "latents":
         return np.zeros((data.text_length, data.text_dim), jnp.bfloat16)
     return recipe.tokenize([""])[0]
-
-
-def _program_bytes(compiled: Any) -> int:
-    memory = compiled.memory_analysis()
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )

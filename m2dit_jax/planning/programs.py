@@ -1,7 +1,7 @@
 """The programs that can be planned: a training step, a denoising step, a VAE's decoding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
     mesh = make_mesh(config.mesh, machine.devices)
     batch, empty_prompt = _batch(recipe)
     program = make_train_program(recipe, mesh, empty_prompt)
-    transformer, layout = make_transformer_config(config), story_layout(recipe, mesh)
+    transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
     stories, state = config.train.batch_size, program.state
     attention = _attention(transformer, layout, mesh, machine, config.train.compute_dtype, stories)
     forward = forward_flops(transformer, layout)
@@ -112,7 +112,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     one_story = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
     mesh = make_mesh(one_story, machine.devices)
     placement = placement_on(mesh)
-    transformer, layout = make_transformer_config(config), story_layout(recipe, mesh)
+    transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
     dtype = jnp.bfloat16
     params = with_shardings(
         jax.tree.map(
@@ -125,7 +125,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     def shaped(*shape: int, kind: Any = dtype, place: Any = None) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=place or batch_sharding(mesh))
 
-    latents = shaped(1, layout.scenes, *_latent_shape(recipe), kind=jnp.float32)
+    latents = shaped(1, layout.scenes, *recipe.latent_shape(), kind=jnp.float32)
     embeds = shaped(1, layout.scenes, layout.text, transformer.text_dim)
     given = shaped(1, layout.scenes, kind=jnp.bool_)
     row = SamplingSteps(
@@ -185,7 +185,7 @@ def _decode(recipe: Recipe, machine: Machine) -> Program:
     def decode(params, latents, cache):
         return nnx.merge(graphdef, params).decode_chunk(latents, cache)
 
-    frames, *rest = _latent_shape(recipe)
+    frames, *rest = recipe.latent_shape()
     sizes = decoder_chunks(frames, "reference")
     lowered, runs, cache, flops = [], [], None, 0
     for size in sorted(set(sizes), key=sizes.index):
@@ -217,27 +217,10 @@ def released_vae() -> VaeConfig:
     return vae_config({})
 
 
-def story_layout(recipe: Recipe, mesh: Mesh) -> Layout:
+def padded_layout(recipe: Recipe, mesh: Mesh) -> Layout:
     """The joint sequence of a story of the recipe's data, padded as on the mesh."""
-    config, data = make_transformer_config(recipe.config), recipe.config.data
-    frames, height, width, _ = _latent_shape(recipe)
-    video = (
-        (frames // config.patch_size_t)
-        * (height // config.patch_size)
-        * (width // config.patch_size)
-    )
-    tokens = data.scenes * (data.text_length + video)
-    return Layout(data.scenes, data.text_length, video, placement_on(mesh).padding(tokens))
-
-
-def _latent_shape(recipe: Recipe) -> tuple[int, int, int, int]:
-    """Frames, rows, columns and channels of a scene, as the transformer gets them."""
-    frames, height, width = recipe.scene_size()
-    if recipe.config.data.source != "latents":
-        return frames, height, width, 3
-    vae, side = released_vae(), released_vae().spatial_compression
-    latent_frames = (frames - 1) // vae.temporal_compression_ratio + 1
-    return latent_frames, height // side, width // side, recipe.config.data.channels
+    layout = recipe.story_layout()
+    return replace(layout, padding=placement_on(mesh).padding(layout.tokens))
 
 
 def _batch(recipe: Recipe) -> tuple[Any, Any]:
@@ -248,7 +231,7 @@ def _batch(recipe: Recipe) -> tuple[Any, Any]:
         return jax.ShapeDtypeStruct((stories, data.scenes, *shape), kind)
 
     if data.source == "latents":
-        moments = shaped(jnp.bfloat16, *_latent_shape(recipe))
+        moments = shaped(jnp.bfloat16, *recipe.latent_shape())
         embeds = shaped(jnp.bfloat16, data.text_length, data.text_dim)
         empty = np.zeros(embeds.shape[2:], jnp.bfloat16)
         return EncodedBatch(moments, moments, embeds), empty

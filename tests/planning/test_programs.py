@@ -49,8 +49,9 @@ def test_decoding_counts_every_chunk(latents_config, monkeypatch):
     tiny = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
     monkeypatch.setattr(programs, "released_vae", lambda: tiny)
     latents_config.data.height = latents_config.data.width = 16
+    latents_config.data.frames = 17
     program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "decode")
-    # 9 frames are 5 latent ones: the first alone, then two at a time.
+    # 17 frames are 5 latent ones: the first alone, then two at a time.
     assert program.runs == (1, 2) and program.model_flops > 0 and program.devices == 1
 
 
