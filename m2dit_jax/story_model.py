@@ -1,7 +1,7 @@
 """Prompts to v: what is trained, the transformer with or without a text encoder."""
 
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.encoders.text_encoder import TextEncoder, TextEncoderConfig
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
@@ -39,6 +39,7 @@ class StoryModel(nnx.Module):
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B S T E"],
         timesteps: Int[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B S F H W C"]:
-        return self.transformer(latents, text_embeds, timesteps, placement)
+        return self.transformer(latents, text_embeds, timesteps, given, placement)

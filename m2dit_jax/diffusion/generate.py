@@ -12,7 +12,10 @@ from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 Latents = Float[Array, "B S F H W C"]
-Denoiser = Callable[[Latents, Float[Array, "B2 S T E"], Int[Array, "B2 S"]], Latents]
+# (latents, text_embeds, timesteps, given) -> v
+Denoiser = Callable[
+    [Latents, Float[Array, "B2 S T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
+]
 
 
 class Story(NamedTuple):
@@ -57,12 +60,13 @@ def denoise_step(
     """
     timesteps = jnp.where(story.given, 0, step.timesteps)
     if story.negative_embeds is None:
-        v_pred = guided = denoiser(latents, story.text_embeds, timesteps)
+        v_pred = guided = denoiser(latents, story.text_embeds, timesteps, story.given)
     else:
         v_pred = denoiser(
             jnp.concatenate([latents, latents]),
             jnp.concatenate([story.negative_embeds, story.text_embeds]),
             jnp.concatenate([timesteps, timesteps]),
+            jnp.concatenate([story.given, story.given]),
         )
         uncond, cond = jnp.split(v_pred, 2)
         guided = guide(uncond, cond, jnp.asarray(step.guidance))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.model.attention import check_implementation
 from m2dit_jax.model.grid import Grid
@@ -153,9 +153,10 @@ class M2DiT(nnx.Module):
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B S T E"],
         timesteps: Int[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B S F H W C"]:
-        """v of every scene; `timesteps` is 0 for scenes that are given.
+        """v of every scene; `timesteps` is 0 for scenes that are `given`.
 
         Raises ValueError if the latents' frames, rows or columns do not divide into patches.
         """

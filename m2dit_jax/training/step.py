@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
@@ -32,6 +32,7 @@ class NoisyBatch(NamedTuple):
     timesteps: Int[Array, "B S"]
     prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
     """Token ids, or embeddings if the prompts were encoded beforehand."""
+    given: Bool[Array, "B S"]
     weights: Float[Array, "B S"]
 
 
@@ -88,6 +89,7 @@ def draw_noisy_batch(
         v_target=schedule.v_target(latents, noise, timesteps),
         timesteps=timesteps,
         prompts=jnp.where(dropped, empty_prompt, prompts),
+        given=given,
         weights=scene_weights(given),
     )
 
@@ -109,7 +111,7 @@ def batch_loss(
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
-    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, placement)
+    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
     return v_loss(v_pred, batch.v_target, batch.weights)
 
 

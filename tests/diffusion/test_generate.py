@@ -28,7 +28,7 @@ def run(denoiser, given, guidance_scale=1.0, text=TEXT, negative=TEXT, sampler="
 def test_given_scenes_stay_wherever_they_stand(given, sampler):
     seen = []
 
-    def denoiser(latents, text_embeds, timesteps):
+    def denoiser(latents, text_embeds, timesteps, given):
         jax.debug.callback(
             lambda x, t: seen.append((np.asarray(x), np.asarray(t))), latents, timesteps
         )
@@ -49,7 +49,7 @@ def test_given_scenes_stay_wherever_they_stand(given, sampler):
 def test_a_perfect_denoiser_gives_the_clean_latents(sampler):
     schedule = NoiseSchedule()
 
-    def denoiser(latents, text_embeds, timesteps):
+    def denoiser(latents, text_embeds, timesteps, given):
         a, s = schedule.signal_and_noise(timesteps, latents.ndim)
         clean = jnp.concatenate([CLEAN, CLEAN])
         return (a * latents - clean) / s  # from x = a x0 + s n: v = (a x - x0) / s
@@ -58,7 +58,7 @@ def test_a_perfect_denoiser_gives_the_clean_latents(sampler):
 
 
 def test_guidance_uses_the_negative_text_as_uncond():
-    def denoiser(latents, text_embeds, timesteps):
+    def denoiser(latents, text_embeds, timesteps, given):
         return jnp.broadcast_to(text_embeds[..., None, None], latents.shape)
 
     # v = negative + 3 (text - negative) = -1 + 3 * 2 = 5, the same as text 5 without guidance.
