@@ -53,7 +53,9 @@ def get_config() -> ConfigDict:
     config.model.heads = 3  # attention heads
     config.model.head_dim = 64  # width of a head, a multiple of 16; heads x head_dim = model width
     config.model.time_dim = 64  # width of the time embedding
-    config.model.mask = "symmetric"  # who sees whom: symmetric (the paper's), full or independent
+    # Who sees whom: symmetric (the paper's), full, independent, or causal: as symmetric, but given
+    # scenes do not see generated ones, so that extending a story computes them once.
+    config.model.mask = "symmetric"
     # Implementation: dense (the definition), grouped, by_head (CPU), chunked (bounded memory),
     # splash (TPU), cudnn (NVIDIA, bfloat16), or auto: what suits device and size.
     config.model.attention = "auto"

@@ -40,7 +40,10 @@ def test_all_impossible_fields_are_named_together(tiny_config):
     assert "config.train.steps must be at least 1, got 0" in message
     assert "config.train.caption_dropout must be between 0 and 1, got 1.5" in message
     assert "config.data.size must be a multiple of config.model.patch_size 4, got 10" in message
-    assert "config.model.mask must be one of symmetric, full, independent, got 'half'" in message
+    assert (
+        "config.model.mask must be one of symmetric, full, independent, causal, got 'half'"
+        in message
+    )
 
 
 def _encoded_config(**changes):

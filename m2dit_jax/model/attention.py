@@ -4,29 +4,47 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from m2dit_jax.model import attention_chunks
+from m2dit_jax.model.attention_causal import hide_generated
 from m2dit_jax.model.attention_cudnn import cudnn, fits_cudnn
 from m2dit_jax.model.attention_grouped import by_head, chunked, grouped
 from m2dit_jax.model.attention_splash import LONG_SEQUENCE, splash
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import check_mask, scene_mask
+from m2dit_jax.model.masks import check_given, check_mask, given_tokens, scene_mask
 
 Heads = Float[Array, "B L N K"]
 
 
 def attention(
-    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, implementation: str
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    layout: Layout,
+    mask: str,
+    implementation: str,
+    given: Bool[Array, "B S"] | None = None,
+    platform: str | None = None,
 ) -> Heads:
     """Attention of the joint sequence under the named mask (`masks.scene_mask`).
 
     All implementations compute the same function. `auto` stands for one of them, chosen for the
-    default backend; use `resolve` to choose for another. Raises ValueError for an unknown name.
+    platform (`resolve`). Raises ValueError for an unknown name, and for the causal mask if it is
+    not told which scenes are given.
     """
     check_mask(mask)
-    name = resolve(implementation, query.shape, query.dtype)
-    return IMPLEMENTATIONS[name](query, key, value, layout, mask)
+    check_given(mask, given)
+    if given is None or mask != "causal":
+        name = resolve(implementation, query.shape, query.dtype, platform)
+        return IMPLEMENTATIONS[name](query, key, value, layout, mask)
+    if implementation == "dense":
+        return _dense_causal(query, key, value, layout, given)
+    of_given = given_tokens(layout, given)
+    longer = hide_generated(query, key, value, of_given, of_given)
+    name = resolve(implementation, longer[0].shape, query.dtype, platform)
+    return IMPLEMENTATIONS[name](*longer, layout, "symmetric")[..., : query.shape[3]]
 
 
 def resolve(
@@ -57,6 +75,13 @@ def resolve(
 def dense(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
     """The definition: the whole boolean mask given to `jax.nn.dot_product_attention`."""
     allowed = scene_mask(layout, mask)[None, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=allowed)
+
+
+def _dense_causal(
+    query: Heads, key: Heads, value: Heads, layout: Layout, given: Bool[Array, "B S"]
+) -> Heads:
+    allowed = jnp.stack([scene_mask(layout, "causal", of_story) for of_story in given])[:, None]
     return jax.nn.dot_product_attention(query, key, value, mask=allowed)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
@@ -91,6 +91,7 @@ class JointAttention(nnx.Module):
         layout: Layout,
         rope: Rope,
         placement: Placement = ONE_DEVICE,
+        given: Bool[Array, "B S"] | None = None,
     ) -> Float[Array, "B L D"]:
         query, key, value = (
             linear(tokens).reshape(*tokens.shape[:2], self.heads, -1)
@@ -100,7 +101,7 @@ class JointAttention(nnx.Module):
         if rope:
             cos, sin = rope
             query, key = apply_rope(query, cos, sin), apply_rope(key, cos, sin)
-        out = placement.attention(query, key, value, layout, self.mask, self.implementation)
+        out = placement.attention(query, key, value, layout, self.mask, self.implementation, given)
         return self.to_out(checkpoint_name(out.reshape(tokens.shape), "attended"))
 
 

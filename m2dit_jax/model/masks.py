@@ -1,4 +1,4 @@
-"""Who may attend to whom: the paper's symmetric mask and the two that it is compared with."""
+"""Who may attend to whom: the paper's symmetric mask and those that it is compared with."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +8,14 @@ from m2dit_jax.model.layout import Layout
 
 Codes = Int[np.ndarray | Array, "*#shape"]
 
-MASKS = ("symmetric", "full", "independent")
+# Those that depend on the layout alone.
+STATIC_MASKS = ("symmetric", "full", "independent")
+MASKS = (*STATIC_MASKS, "causal")
 
 
-def scene_mask(layout: Layout, variant: str = "symmetric") -> Bool[Array, "L L"]:
+def scene_mask(
+    layout: Layout, variant: str = "symmetric", given: Bool[np.ndarray | Array, " S"] | None = None
+) -> Bool[Array, "L L"]:
     """The attention mask over the joint sequence; True = row (query) may attend to column (key).
 
     `symmetric` (Mask²DiT, section 3.2): text_i and video_i see each other and themselves, and all
@@ -26,9 +30,32 @@ def scene_mask(layout: Layout, variant: str = "symmetric") -> Bool[Array, "L L"]
         p    0  0  0  0 1
 
     `full`: everything sees everything but padding. `independent`: each scene is alone.
+
+    `causal`: as symmetric, but tokens of a `given` scene see no tokens of a generated one. So what
+    the model makes of given scenes stays the same while others are generated. If scene 0 is given:
+
+            t0 t1 v0 v1 p
+        t0   1  0  1  0 0
+        t1   0  1  0  1 0
+        v0   1  0  1  0 0
+        v1   0  1  1  1 0
+        p    0  0  0  0 1
+
+    Other masks ignore `given`. Raises ValueError if the causal one is not told.
     """
     codes = jnp.asarray(token_codes(layout, variant))
-    return jnp.asarray(sees(codes[:, None], codes[None, :]))
+    mask = jnp.asarray(sees(codes[:, None], codes[None, :]))
+    if variant != "causal":
+        return mask
+    check_given(variant, given)
+    of_given = given_tokens(layout, jnp.asarray(given)[None])[0]
+    return mask & (of_given[None, :] | ~of_given[:, None])
+
+
+def given_tokens(layout: Layout, given: Bool[Array, "B S"]) -> Bool[Array, "B L"]:
+    """Whether each token of the joint sequence is of a given scene; padding is of none."""
+    no_scene = jnp.zeros((given.shape[0], 1), bool)
+    return jnp.concatenate([given, no_scene], axis=1)[:, layout.scene_ids()]
 
 
 def allowed(
@@ -53,12 +80,14 @@ def sees(rows: Codes, columns: Codes) -> Bool[np.ndarray | Array, "*shape"]:
 def segment_codes(scenes: int, variant: str) -> Int[np.ndarray, " segments"]:
     """The code of each segment (`Layout`), of the padding, and of what lies beyond it.
 
+    Those of `causal` are the symmetric ones: which scenes are given comes on top of them.
     Raises ValueError if there is no mask of that name.
     """
     check_mask(variant)
     pair = np.arange(scenes)
     text, video = {
         "symmetric": (2 * pair, 2 * pair + 1),
+        "causal": (2 * pair, 2 * pair + 1),
         "independent": (2 * pair, 2 * pair),
         "full": (0 * pair, 0 * pair),
     }[variant]
@@ -88,3 +117,9 @@ def check_mask(variant: str) -> None:
     """Raises ValueError if there is no mask of that name."""
     if variant not in MASKS:
         raise ValueError(f"unknown attention mask {variant!r}; there are {', '.join(MASKS)}")
+
+
+def check_given(variant: str, given: object) -> None:
+    """Raises ValueError if the mask needs to know which scenes are given and is not told."""
+    if variant == "causal" and given is None:
+        raise ValueError("the attention mask 'causal' needs to know which scenes are `given`")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from m2dit_jax.model.attention import Heads, attention
 from m2dit_jax.model.layout import Layout
@@ -76,9 +76,10 @@ class Placement:
         layout: Layout,
         mask: str,
         implementation: str,
+        given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
         """`model.attention.attention`, in a block."""
-        return attention(query, key, value, layout, mask, implementation)
+        return attention(query, key, value, layout, mask, implementation, given)
 
 
 ONE_DEVICE = Placement()

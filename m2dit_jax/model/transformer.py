@@ -21,7 +21,7 @@ from m2dit_jax.model.layers import (
     modulate,
 )
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import check_mask
+from m2dit_jax.model.masks import check_given, check_mask
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.rope import axis_dims, rope_table
 from m2dit_jax.model.sincos import sincos_table, stretched_sincos_table
@@ -110,10 +110,11 @@ class Block(nnx.Module):
         layout: Layout,
         rope: Rope,
         placement: Placement = ONE_DEVICE,
+        given: Bool[Array, "B S"] | None = None,
     ) -> Float[Array, "B L D"]:
         shift, scale, gate = self.modulation1(time_embed, layout, placement)
         modulated = modulate(self.norm1(tokens), shift, scale)
-        attended = self.attention(modulated, layout, rope, placement)
+        attended = self.attention(modulated, layout, rope, placement, given)
         tokens = tokens + gate * checkpoint_name(attended, "attention")
         shift, scale, gate = self.modulation2(time_embed, layout, placement)
         fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
@@ -158,8 +159,10 @@ class M2DiT(nnx.Module):
     ) -> Float[Array, "B S F H W C"]:
         """v of every scene; `timesteps` is 0 for scenes that are `given`.
 
-        Raises ValueError if the latents' frames, rows or columns do not divide into patches.
+        Raises ValueError if the latents' frames, rows or columns do not divide into patches, and
+        under the causal mask without `given`, which other masks ignore.
         """
+        check_given(self.config.mask, given)
         patch, patch_t = self.config.patch_size, self.config.patch_size_t
         _, scenes, frames, height, width, _ = latents.shape
         if frames % patch_t or height % patch or width % patch:
@@ -185,7 +188,7 @@ class M2DiT(nnx.Module):
         time_embed = placement.cut_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(layout, grid) if self.config.rotary else ()
-        tokens = self._run_blocks(tokens, time_embed, layout, rope, placement)
+        tokens = self._run_blocks(tokens, time_embed, layout, rope, placement, given)
 
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
@@ -216,11 +219,11 @@ class M2DiT(nnx.Module):
         around = ((layout.text_tokens, layout.padding), (0, 0))
         return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
-    def _run_blocks(self, tokens, time_embed, layout, rope, placement):
+    def _run_blocks(self, tokens, time_embed, layout, rope, placement, given):
         block_def, stacked = nnx.split(self.blocks)
 
         def block(params, tokens, time_embed, rope, placement):
-            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope, placement)
+            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope, placement, given)
 
         def run_block(tokens, params):
             return placement.run_block(block, params, tokens, time_embed, rope), None

@@ -19,11 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from m2dit_jax.model.attention import Heads, attention, resolve
+from m2dit_jax.model.attention import Heads, attention
+from m2dit_jax.model.attention_causal import hide_generated
 from m2dit_jax.model.attention_chunks import attend_rows
 from m2dit_jax.model.layout import Layout
+from m2dit_jax.model.masks import check_given, given_tokens
 from m2dit_jax.model.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
@@ -61,18 +63,23 @@ class PiecePlacement(Placement):
         layout: Layout,
         mask: str,
         implementation: str,
+        given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
         """By heads; where they do not divide by rows, whatever the implementation asked for."""
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
-            return attend_rows(query, key, value, self._positions(layout), layout, mask)
+            rows = self._positions(layout)
+            if given is None or mask != "causal":
+                return attend_rows(query, key, value, rows, layout, mask)
+            of_given = given_tokens(layout, given)
+            longer = hide_generated(query, key, value, of_given[:, rows], of_given)
+            return attend_rows(*longer, rows, layout, "symmetric")[..., : query.shape[3]]
         query, key, value = (
             jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
         )
         platform = self.mesh.devices.flat[0].platform
-        name = resolve(implementation, query.shape, query.dtype, platform)
-        out = attention(query, key, value, layout, mask, name)
+        out = attention(query, key, value, layout, mask, implementation, given, platform)
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
@@ -142,13 +149,17 @@ class MeshPlacement(Placement):
         layout: Layout,
         mask: str,
         implementation: str,
+        given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
         """In a shard_map, as the compiler cannot cut the kernels of TPU and GPU."""
+        check_given(mask, given)
 
-        def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads) -> Heads:
-            return piece.attention(query, key, value, layout, mask, implementation)
+        def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
+            return piece.attention(query, key, value, layout, mask, implementation, *rest)
 
-        return self._on_pieces(attend, PIECE, PIECE, PIECE)(query, key, value)
+        rest = (given,) if mask == "causal" else ()
+        stories = [PartitionSpec(STORIES)] * len(rest)
+        return self._on_pieces(attend, PIECE, PIECE, PIECE, *stories)(query, key, value, *rest)
 
     def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
         """The function as each device runs it on its piece, which its result is a piece of."""

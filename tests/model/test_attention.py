@@ -11,7 +11,7 @@ from m2dit_jax.model.attention import CHOICES, IMPLEMENTATIONS, attention, resol
 from m2dit_jax.model.attention_cudnn import cudnn
 from m2dit_jax.model.attention_splash import splash
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import MASKS
+from m2dit_jax.model.masks import STATIC_MASKS
 
 EQUAL = Layout(3, 5, 7)
 PADDED = Layout(2, 3, 5, padding=3)
@@ -50,8 +50,8 @@ dense_output_and_gradient = lru_cache(partial(output_and_gradient, "dense"))
 @pytest.mark.parametrize(
     "layout, mask",
     [
-        *((EQUAL, mask) for mask in MASKS),
-        *((UNEQUAL, mask) for mask in MASKS),
+        *((EQUAL, mask) for mask in STATIC_MASKS),
+        *((UNEQUAL, mask) for mask in STATIC_MASKS),
         (PADDED, "symmetric"),
         (PADDED, "full"),
     ],
@@ -69,7 +69,7 @@ def test_all_equal_dense_forward_and_gradient(name, layout, mask, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", STATIC_MASKS)
 def test_splash_over_several_blocks_equals_dense(mask):
     layout = Layout(2, 20, (150, 70), padding=3)  # 263 tokens in blocks of 128
     chex.assert_trees_all_close(

@@ -10,7 +10,7 @@ from m2dit_jax.model import attention_chunks
 from m2dit_jax.model.attention import dense
 from m2dit_jax.model.attention_chunks import attend_in_chunks, attend_rows
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import MASKS
+from m2dit_jax.model.masks import STATIC_MASKS
 
 LAYOUT = Layout(scenes=2, text=2, video=(4, 2), padding=1)
 ROWS = np.array([10, 3, 0, 6, 8])  # padding, both scenes, text and video, in no order
@@ -39,7 +39,7 @@ def output_and_gradient(attend, *arguments):
     return jax.jit(both, compiler_options=QUICK)(*arguments)
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", STATIC_MASKS)
 def test_traced_rows_are_those_of_dense(mask, chunk_size):
     query, key, value = heads(LAYOUT.tokens)
 

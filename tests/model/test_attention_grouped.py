@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from m2dit_jax.model.attention_grouped import grouped, groups_in_turn
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import MASKS, sees, token_codes
+from m2dit_jax.model.masks import STATIC_MASKS, sees, token_codes
 
 
 def sum_of_keys(query, key, value):
@@ -22,7 +22,7 @@ def sum_of_keys(query, key, value):
     st.lists(st.integers(1, 6), min_size=1, max_size=4),
     st.booleans(),
     st.integers(0, 2),
-    st.sampled_from(MASKS),
+    st.sampled_from(STATIC_MASKS),
 )
 def test_groups_are_the_mask_for_any_counts(group, text, video, equal, padding, mask):
     layout = Layout(len(video), text, video[0] if equal else tuple(video), padding)

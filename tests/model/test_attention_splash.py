@@ -8,13 +8,13 @@ import pytest
 from m2dit_jax.model import attention_splash
 from m2dit_jax.model.attention_splash import SceneMask, splash
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import MASKS, scene_mask
+from m2dit_jax.model.masks import STATIC_MASKS, scene_mask
 
 LAYOUT = Layout(scenes=2, text=3, video=(5, 2), padding=2)
 TOKENS = 24
 
 
-@pytest.mark.parametrize("variant", MASKS)
+@pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_blocks_of_the_mask(variant):
     mask = SceneMask(LAYOUT, variant, TOKENS)
     expected = np.zeros((TOKENS, TOKENS), bool)
@@ -26,7 +26,7 @@ def test_blocks_of_the_mask(variant):
             np.testing.assert_array_equal(mask[block], expected[block])
 
 
-@pytest.mark.parametrize("variant", MASKS)
+@pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_what_the_kernel_computes_is_the_mask(variant):
     mask = SceneMask(LAYOUT, variant, TOKENS)
     computed = mask.mask_function(mask.q_sequence[:, None], jnp.arange(TOKENS)[None, :])

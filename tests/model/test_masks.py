@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import MASKS, allowed, scene_mask
+from m2dit_jax.model.masks import STATIC_MASKS, allowed, scene_mask
 
 TWO_SCENES = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
 
@@ -85,7 +85,35 @@ def test_padding_and_unequal_scenes():
     )
 
 
-@pytest.mark.parametrize("variant", MASKS)
+def test_under_the_causal_mask_given_scenes_do_not_see_generated_ones():
+    layout = Layout(scenes=2, text=1, video=1, padding=1)  # t0 t1 v0 v1 p
+    np.testing.assert_array_equal(
+        scene_mask(layout, "causal", np.array([True, False])),
+        np.array(
+            [
+                [1, 0, 1, 0, 0],
+                [0, 1, 0, 1, 0],
+                [1, 0, 1, 0, 0],
+                [0, 1, 1, 1, 0],
+                [0, 0, 0, 0, 1],
+            ],
+            bool,
+        ),
+    )
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_with_none_or_all_given_causal_is_symmetric(given):
+    causal = scene_mask(UNEQUAL_PADDED, "causal", np.full(2, given))
+    np.testing.assert_array_equal(causal, scene_mask(UNEQUAL_PADDED, "symmetric"))
+
+
+def test_causal_must_be_told_what_is_given():
+    with pytest.raises(ValueError, match="'causal' needs to know which scenes are `given`"):
+        scene_mask(TWO_SCENES, "causal")
+
+
+@pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
     rows = np.array([6, 0, 3])
     columns = jnp.arange(UNEQUAL_PADDED.tokens)
@@ -98,7 +126,7 @@ def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
     np.testing.assert_array_equal(some_rows(rows), expected)
 
 
-@pytest.mark.parametrize("variant", MASKS)
+@pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_positions_beyond_the_sequence_see_only_each_other(variant):
     end = UNEQUAL_PADDED.tokens
     positions = jnp.arange(end + 2)
@@ -109,5 +137,5 @@ def test_positions_beyond_the_sequence_see_only_each_other(variant):
 
 
 def test_unknown_mask_is_named():
-    with pytest.raises(ValueError, match="'diagonal'.*symmetric, full, independent"):
+    with pytest.raises(ValueError, match="'diagonal'.*symmetric, full, independent, causal"):
         scene_mask(TWO_SCENES, "diagonal")

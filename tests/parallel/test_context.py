@@ -54,6 +54,9 @@ CASES = [
     Case("dense", EQUAL, heads=3),
     Case("grouped", UNEQUAL, "independent", heads=6, sizes=(2, 1, 4)),
     Case("chunked", EQUAL, "full", heads=3, sizes=(1, 4, 2)),
+    Case("dense", UNEQUAL, "causal", sizes=(2, 1, 4)),
+    Case("grouped", EQUAL, "causal"),
+    Case("grouped", UNEQUAL, "causal", heads=6, sizes=(2, 1, 4)),
 ]
 
 
@@ -74,8 +77,11 @@ def _check_attention(case):
     # Padding is nobody's business: what comes out there does not count.
     weights = weights.at[:, layout.real_tokens :].set(0)
 
+    stories_given = [[True, False, False], [False, True, True]] * 2
+    given = jnp.array(stories_given)[:, : layout.scenes]
+
     def over_devices(*qkv):
-        return placement.attention(*qkv, layout, case.mask, case.implementation)
+        return placement.attention(*qkv, layout, case.mask, case.implementation, given)
 
     def outcome(attend):
         def weighted_sum(*qkv):
@@ -86,7 +92,7 @@ def _check_attention(case):
         (_, out), gradients = run(query, key, value)
         return jax.device_get((out, gradients))
 
-    expected = outcome(lambda *qkv: attention(*qkv, layout, case.mask, "dense"))
+    expected = outcome(lambda *qkv: attention(*qkv, layout, case.mask, "dense", given))
     chex.assert_trees_all_close(outcome(over_devices), expected, atol=1e-5)
 
 
