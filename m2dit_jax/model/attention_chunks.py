@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import allowed
+from m2dit_jax.model.masks import allowed, codes_at
 
 # The logits (float32) of a chunk of queries take about this many bytes, but there are at least so
 # many queries in a chunk.
@@ -30,24 +30,31 @@ def attend_in_chunks(
 
 def attend_rows(
     query: Float[Array, "B Q N K"],
-    key: Float[Array, "B L N K"],
-    value: Float[Array, "B L N K"],
+    key: Float[Array, "B M N K"],
+    value: Float[Array, "B M N K"],
     rows: Int[Array, " Q"],
     layout: Layout,
     mask: str,
 ) -> Float[Array, "B Q N K"]:
     """Attention of the queries at some positions of the joint sequence, to all of it.
 
-    `rows` are the positions, in any order; they may be traced. Gives those rows of `dense`.
+    `rows` are the positions, in any order; they may be traced. Gives those rows of `dense`. Keys
+    beyond the joint sequence are cached ones of other scenes' video: under the symmetric mask all
+    video sees them.
     """
     columns = jnp.arange(layout.tokens)
+    cached = key.shape[1] - layout.tokens
 
     def attend(query: Array, rows: Array, key: Array, value: Array) -> Array:
         # The mask needs no gradient, and so its bits for all chunks would be kept for the backward
         # pass (2.8 GB at full size), did it not seem to depend on the queries.
         query, rows = jax.lax.optimization_barrier((query, rows))
-        seen = allowed(rows[:, None], columns[None, :], layout, mask)[None, None]
-        return jax.nn.dot_product_attention(query, key, value, mask=seen)
+        seen = allowed(rows[:, None], columns[None, :], layout, mask)
+        if cached:
+            of_video = codes_at(rows, layout, mask) % 2 == 1
+            of_video = jnp.broadcast_to(of_video[:, None], (len(rows), cached))
+            seen = jnp.concatenate([seen, of_video], axis=1)
+        return jax.nn.dot_product_attention(query, key, value, mask=seen[None, None])
 
     return _over_chunks(attend, query, rows, key, value)
 

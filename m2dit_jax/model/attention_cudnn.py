@@ -35,7 +35,7 @@ def cudnn(
             f"multiple of 8 and at most {MOST_HEAD_DIM}, got {query.dtype} and {head_dim}: use "
             "'chunked', or 'auto', which chooses"
         )
-    return groups_in_turn(query, key, value, layout, mask, partial(_attend_even, backend=backend))
+    return groups_in_turn(query, key, value, layout, mask, partial(attend_even, backend=backend))
 
 
 def fits_cudnn(head_dim: int, dtype: Any) -> bool:
@@ -43,11 +43,11 @@ def fits_cudnn(head_dim: int, dtype: Any) -> bool:
     return jnp.dtype(dtype).name in DTYPES and head_dim % 8 == 0 and head_dim <= MOST_HEAD_DIM
 
 
-def _attend_even(
+def attend_even(
     query: Float[Array, "B Q N K"],
     key: Float[Array, "B M N K"],
     value: Float[Array, "B M N K"],
-    backend: Literal["cudnn", "xla"],
+    backend: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B Q N K"]:
     """Attention with odd lengths filled up, as the backward pass of cuDNN wants even ones."""
     batch, queries, keys = query.shape[0], query.shape[1], key.shape[1]

@@ -11,6 +11,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as kernel_masks
 from jaxtyping import Array, Float
 
+from m2dit_jax.model.attention_causal import hide_generated
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.masks import codes_at, sees, segment_codes, token_codes
 
@@ -40,6 +41,31 @@ def splash(
     scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
     out = jax.vmap(kernel)(heads_first(scaled), heads_first(key), heads_first(value))
     return out.swapaxes(1, 2)[:, : layout.tokens]
+
+
+def attend_padded(
+    query: Float[Array, "B Q N K"],
+    key: Float[Array, "B M N K"],
+    value: Float[Array, "B M N K"],
+    interpret: bool = False,
+) -> Float[Array, "B Q N K"]:
+    """`jax.nn.dot_product_attention` without a mask; what fills up the keys is hidden."""
+    queries, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
+    block_queries = 512 if queries >= LONG_SEQUENCE else 128
+    block_keys = 1024 if keys >= LONG_SEQUENCE else 128
+    lengths = queries + -queries % block_queries, keys + -keys % block_keys
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0)))
+        for x, length in ((query, lengths[0]), (key, lengths[1]), (value, lengths[1]))
+    )
+    everyone = jnp.ones(query.shape[:2], bool)
+    is_real = jnp.broadcast_to(jnp.arange(lengths[1]) < keys, key.shape[:2])
+    query, key, value = hide_generated(query, key, value, everyone, is_real)
+    mask = kernel_masks.FullMask(lengths)
+    kernel = _make_kernel(mask, query.shape[2], block_queries, block_keys, interpret)
+    scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
+    out = jax.vmap(kernel)(*(x.swapaxes(1, 2) for x in (scaled, key, value)))
+    return out.swapaxes(1, 2)[:, :queries, :, :head_dim]
 
 
 class SceneMask(kernel_masks._ComputableMask):
@@ -76,7 +102,7 @@ class SceneMask(kernel_masks._ComputableMask):
 # every layer and every compilation asks for the same.
 @lru_cache(maxsize=16)
 def _make_kernel(
-    mask: SceneMask, heads: int, block_queries: int, block_keys: int, interpret: bool
+    mask: kernel_masks.Mask, heads: int, block_queries: int, block_keys: int, interpret: bool
 ) -> Callable[..., Any]:
     sizes = kernels.BlockSizes(
         block_q=block_queries,

@@ -7,6 +7,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from m2dit_jax.model.attention import Heads
+from m2dit_jax.model.attention_cached import KeyValues
 from m2dit_jax.model.layout import Layout
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.rope import apply_rope
@@ -92,17 +94,28 @@ class JointAttention(nnx.Module):
         rope: Rope,
         placement: Placement = ONE_DEVICE,
         given: Bool[Array, "B S"] | None = None,
+        cached: KeyValues | None = None,
     ) -> Float[Array, "B L D"]:
-        query, key, value = (
-            linear(tokens).reshape(*tokens.shape[:2], self.heads, -1)
-            for linear in (self.to_q, self.to_k, self.to_v)
-        )
-        query, key = self.norm_q(query), self.norm_k(key)
+        query = self.norm_q(self._split_heads(self.to_q(tokens)))
         if rope:
-            cos, sin = rope
-            query, key = apply_rope(query, cos, sin), apply_rope(key, cos, sin)
-        out = placement.attention(query, key, value, layout, self.mask, self.implementation, given)
+            query = apply_rope(query, *rope)
+        key, value = self.keys_values(tokens, rope)
+        name = self.implementation
+        if cached is None:
+            out = placement.attention(query, key, value, layout, self.mask, name, given)
+        else:
+            out = placement.attention_cached(query, key, value, cached, layout, name)
         return self.to_out(checkpoint_name(out.reshape(tokens.shape), "attended"))
+
+    def keys_values(self, tokens: Float[Array, "B L D"], rope: Rope) -> tuple[Heads, Heads]:
+        """Keys, rotated, and values."""
+        key = self.norm_k(self._split_heads(self.to_k(tokens)))
+        if rope:
+            key = apply_rope(key, *rope)
+        return key, self._split_heads(self.to_v(tokens))
+
+    def _split_heads(self, features: Float[Array, "B L D"]) -> Heads:
+        return features.reshape(*features.shape[:2], self.heads, -1)
 
 
 class FeedForward(nnx.Module):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from m2dit_jax.model.attention import Heads, attention
+from m2dit_jax.model.attention_cached import KeyValues, attention_cached
 from m2dit_jax.model.layout import Layout
 
 Params = Any
@@ -80,6 +81,23 @@ class Placement:
     ) -> Heads:
         """`model.attention.attention`, in a block."""
         return attention(query, key, value, layout, mask, implementation, given)
+
+    def attention_cached(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        cached: KeyValues,
+        layout: Layout,
+        implementation: str,
+    ) -> Heads:
+        """`model.attention_cached.attention_cached`, in a block; `cached` as `keep` gives it."""
+        return attention_cached(query, key, value, cached, layout, implementation)
+
+    def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
+        """Those of the video of a joint sequence, laid as `attention_cached` wants them."""
+        video = slice(layout.text_tokens, layout.real_tokens)
+        return KeyValues(keys[:, video], values[:, video])
 
 
 ONE_DEVICE = Placement()

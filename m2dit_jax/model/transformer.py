@@ -3,14 +3,17 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.model.attention import check_implementation
+from m2dit_jax.model.attention_cached import KeyValues
 from m2dit_jax.model.grid import Grid
 from m2dit_jax.model.layers import (
     ExpertModulation,
@@ -111,15 +114,39 @@ class Block(nnx.Module):
         rope: Rope,
         placement: Placement = ONE_DEVICE,
         given: Bool[Array, "B S"] | None = None,
+        cached: KeyValues | None = None,
     ) -> Float[Array, "B L D"]:
         shift, scale, gate = self.modulation1(time_embed, layout, placement)
         modulated = modulate(self.norm1(tokens), shift, scale)
-        attended = self.attention(modulated, layout, rope, placement, given)
+        attended = self.attention(modulated, layout, rope, placement, given, cached)
         tokens = tokens + gate * checkpoint_name(attended, "attention")
         shift, scale, gate = self.modulation2(time_embed, layout, placement)
         fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
         tokens = tokens + gate * checkpoint_name(fed_forward, "mlp")
         return checkpoint_name(tokens, "block")
+
+    def keep(
+        self,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        layout: Layout,
+        rope: Rope,
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues:
+        """Of the video that the block is called with."""
+        shift, scale, _ = self.modulation1(time_embed, layout, placement)
+        modulated = modulate(self.norm1(tokens), shift, scale)
+        return placement.keep(*self.attention.keys_values(modulated, rope), layout)
+
+
+class Embedded(NamedTuple):
+    """What the blocks start with; `grid` counts the patches of a scene."""
+
+    tokens: Float[Array, "B L D"]
+    time_embed: Float[Array, "B S E"]
+    rope: Rope
+    layout: Layout
+    grid: Grid
 
 
 class M2DiT(nnx.Module):
@@ -163,6 +190,73 @@ class M2DiT(nnx.Module):
         under the causal mask without `given`, which other masks ignore.
         """
         check_given(self.config.mask, given)
+        story = np.arange(latents.shape[1])
+        embedded = self._embed(latents, text_embeds, timesteps, placement, story, len(story))
+        tokens = self._run_blocks(embedded, placement, given)
+        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+
+    def cache_given(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues:
+        """Of all layers: what the generated scenes of a story look at in its given ones.
+
+        `latents` and `text_embeds` are those of the given scenes alone; `given` says which of the
+        story's scenes they are. Raises ValueError unless the mask is causal: under others it is
+        not constant.
+        """
+        if self.config.mask != "causal":
+            raise ValueError(
+                "keys and values of given scenes are constant under the attention mask 'causal' "
+                f"only, this model has {self.config.mask!r}"
+            )
+        timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
+        places = np.flatnonzero(given)
+        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        block_def, stacked = nnx.split(self.blocks)
+        tokens, time_embed, rope, layout, _ = embedded
+        everyone = jnp.ones(latents.shape[:2], bool)
+
+        def run_block(tokens, params):
+            block = nnx.merge(block_def, placement.gather_params(params))
+            kept = block.keep(tokens, time_embed, layout, rope, placement)
+            tokens = block(tokens, time_embed, layout, rope, placement, everyone)
+            return placement.cut_tokens(tokens), kept
+
+        return self._over_layers(run_block, tokens, stacked)[1]
+
+    def predict_cached(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        timesteps: Int[Array, "B G"],
+        cached: KeyValues,
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> Float[Array, "B G F H W C"]:
+        """v of the generated scenes, the others being in the cache (`cache_given`).
+
+        All but `given`, which says which of the story's scenes are in the cache, is of the
+        generated scenes alone. The same as `__call__` with the whole story.
+        """
+        places = np.flatnonzero(np.logical_not(given))
+        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        tokens = self._run_blocks(embedded, placement, cached=cached)
+        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+
+    def _embed(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B S T E"],
+        timesteps: Int[Array, "B S"],
+        placement: Placement,
+        places: Int[np.ndarray, " S"],
+        story_scenes: int,
+    ) -> Embedded:
+        """Scenes that stand at some `places` of a story of `story_scenes`."""
         patch, patch_t = self.config.patch_size, self.config.patch_size_t
         _, scenes, frames, height, width, _ = latents.shape
         if frames % patch_t or height % patch or width % patch:
@@ -173,6 +267,7 @@ class M2DiT(nnx.Module):
         grid = (frames // patch_t, height // patch, width // patch)
         counts = text_embeds.shape[2], math.prod(grid)
         layout = Layout(scenes, *counts, placement.padding(scenes * sum(counts)))
+        positions = (layout, grid, places, story_scenes)
         dtype = self.proj_out.kernel.dtype
 
         patches = patchify(latents.astype(dtype), patch, patch_t)
@@ -181,15 +276,19 @@ class M2DiT(nnx.Module):
         )
         tokens = self.patch_embed(placement.cut_tokens(patches))
         if self.config.added_positions:
-            tokens += self._added_positions(layout, grid).astype(dtype)
+            tokens += self._added_positions(*positions).astype(dtype)
         text = self.text_proj(placement.cut_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
         time_embed = placement.cut_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
-        rope = self._joint_rope(layout, grid) if self.config.rotary else ()
-        tokens = self._run_blocks(tokens, time_embed, layout, rope, placement, given)
+        rope = self._joint_rope(*positions) if self.config.rotary else ()
+        return Embedded(tokens, time_embed, rope, layout, grid)
 
+    def _predict(
+        self, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
+    ) -> Float[Array, "B S F H W C"]:
+        _, time_embed, _, layout, grid = embedded
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         # Text too, for nothing: so the tokens can stay cut until they are as narrow as patches.
@@ -197,9 +296,11 @@ class M2DiT(nnx.Module):
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
         _, video = layout.split(placement.cut_stories(checkpoint_name(patches, "proj_out")))
-        return unpatchify(video, grid, patch, patch_t).astype(latents.dtype)
+        return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
 
-    def _added_positions(self, layout: Layout, grid: Grid) -> Float[Array, "L D"]:
+    def _added_positions(
+        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
+    ) -> Float[Array, "L D"]:
         """The table over the joint sequence: zeros for text and padding."""
         config = self.config
         scales = config.spatial_scale, config.temporal_scale
@@ -207,36 +308,53 @@ class M2DiT(nnx.Module):
             table = jnp.tile(sincos_table(grid, config.width, *scales), (layout.scenes, 1))
         else:
             table = stretched_sincos_table(
-                config.base_grid, layout.scenes, grid, config.width, *scales
-            ).reshape(-1, config.width)
+                config.base_grid, story_scenes, grid, config.width, *scales
+            )[places].reshape(-1, config.width)
         return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
 
-    def _joint_rope(self, layout: Layout, grid: Grid) -> Rope:
+    def _joint_rope(
+        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
+    ) -> Rope:
         """The table over the joint sequence: text and padding are not turned (cos 1, sin 0)."""
         base = None if self.config.base_grid is None else self.config.base_grid[1:]
-        all_scenes = (layout.scenes * grid[0], *grid[1:])
-        cos, sin = rope_table(all_scenes, self.config.head_dim, base)
+        all_scenes = (story_scenes * grid[0], *grid[1:])
+        cos, sin = (
+            table.reshape(story_scenes, -1, self.config.head_dim)[places].reshape(
+                -1, self.config.head_dim
+            )
+            for table in rope_table(all_scenes, self.config.head_dim, base)
+        )
         around = ((layout.text_tokens, layout.padding), (0, 0))
         return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
-    def _run_blocks(self, tokens, time_embed, layout, rope, placement, given):
+    def _run_blocks(self, embedded, placement, given=None, cached=None):
+        tokens, time_embed, rope, layout, _ = embedded
         block_def, stacked = nnx.split(self.blocks)
 
-        def block(params, tokens, time_embed, rope, placement):
-            return nnx.merge(block_def, params)(tokens, time_embed, layout, rope, placement, given)
+        def run_block(tokens, layer):
+            params, cached = layer
 
-        def run_block(tokens, params):
+            def block(params, tokens, time_embed, rope, placement):
+                of_layer = nnx.merge(block_def, params)
+                return of_layer(tokens, time_embed, layout, rope, placement, given, cached)
+
             return placement.run_block(block, params, tokens, time_embed, rope), None
 
         keep = REMAT[self.config.remat]
         if keep is not None:
             # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
             run_block = jax.checkpoint(run_block, policy=keep, prevent_cse=not self.config.scan)
+        return self._over_layers(run_block, tokens, (stacked, cached))[0]
+
+    def _over_layers(self, run_block, tokens, layers):
+        """The last tokens, and what `run_block` gives beside its tokens, stacked."""
         if self.config.scan:
-            return jax.lax.scan(run_block, tokens, stacked)[0]
+            return jax.lax.scan(run_block, tokens, layers)
+        kept = []
         for layer in range(self.config.layers):
-            tokens, _ = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], stacked))
-        return tokens
+            tokens, of_layer = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
+            kept.append(of_layer)
+        return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
 
 
 def patchify(

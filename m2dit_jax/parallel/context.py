@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.model.attention import Heads, attention
+from m2dit_jax.model.attention_cached import KeyValues, attention_cached
 from m2dit_jax.model.attention_causal import hide_generated
 from m2dit_jax.model.attention_chunks import attend_rows
 from m2dit_jax.model.layout import Layout
@@ -80,6 +81,29 @@ class PiecePlacement(Placement):
         )
         platform = self.mesh.devices.flat[0].platform
         out = attention(query, key, value, layout, mask, implementation, given, platform)
+        return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+
+    def attention_cached(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        cached: KeyValues,
+        layout: Layout,
+        implementation: str,
+    ) -> Heads:
+        """As `attention`; of `cached` each device has all tokens of its heads, or all of it."""
+        if query.shape[2] % self.mesh.shape[TOKENS]:
+            key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
+            key = jnp.concatenate([key, cached.keys], axis=1)
+            value = jnp.concatenate([value, cached.values], axis=1)
+            return attend_rows(query, key, value, self._positions(layout), layout, "symmetric")
+        query, key, value = (
+            jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
+            for x in (query, key, value)
+        )
+        platform = self.mesh.devices.flat[0].platform
+        out = attention_cached(query, key, value, cached, layout, implementation, platform)
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
@@ -160,6 +184,33 @@ class MeshPlacement(Placement):
         rest = (given,) if mask == "causal" else ()
         stories = [PartitionSpec(STORIES)] * len(rest)
         return self._on_pieces(attend, PIECE, PIECE, PIECE, *stories)(query, key, value, *rest)
+
+    def attention_cached(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        cached: KeyValues,
+        layout: Layout,
+        implementation: str,
+    ) -> Heads:
+        def attend(
+            piece: PiecePlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
+        ) -> Heads:
+            return piece.attention_cached(query, key, value, cached, layout, implementation)
+
+        kept = self._kept_spec(query.shape[2])
+        return self._on_pieces(attend, PIECE, PIECE, PIECE, kept)(query, key, value, cached)
+
+    def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
+        kept = super().keep(keys, values, layout)
+        spec = self._kept_spec(keys.shape[2])
+        return KeyValues(self._constrain(kept.keys, spec), self._constrain(kept.values, spec))
+
+    def _kept_spec(self, heads: int) -> PartitionSpec:
+        """Of cached keys: each device has its heads of them, if they divide."""
+        divide = heads % self.mesh.shape[TOKENS] == 0
+        return PartitionSpec(STORIES, None, TOKENS if divide else None)
 
     def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
         """The function as each device runs it on its piece, which its result is a piece of."""
