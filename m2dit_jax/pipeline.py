@@ -11,8 +11,18 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.diffusion.generate import Latents, StepResult, Story, denoise_step
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.vae import CausalVae, sample_latents
+from m2dit_jax.model.attention_cached import KeyValues
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.released import LoadedNetwork
+from m2dit_jax.story_cache import (
+    Given,
+    cached_denoiser,
+    cached_scenes,
+    fill_cache,
+    generated_scenes,
+    generated_story,
+    whole_result,
+)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -42,6 +52,22 @@ def _denoise_step(graphdef: nnx.GraphDef, placement: Placement, params, *args) -
     return denoise_step(partial(model, placement=placement), *args)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _fill_cache(
+    graphdef: nnx.GraphDef, placement: Placement, given: Given, params, story: Story
+) -> KeyValues:
+    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
+    return fill_cache(model, story, given, placement)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _denoise_step_cached(
+    graphdef: nnx.GraphDef, placement: Placement, given: Given, params, cache: KeyValues, *args
+) -> StepResult:
+    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
+    return denoise_step(cached_denoiser(model, cache, given, placement), *args)
+
+
 def denoise(
     transformer: LoadedNetwork,
     steps: SamplingSteps,
@@ -49,22 +75,34 @@ def denoise(
     noise: Latents,
     step_noise: Callable[[int], Latents],
     placement: Placement = ONE_DEVICE,
+    cache: bool = True,
 ) -> Iterator[StepResult]:
     """The results of the sampling steps, one after another.
 
     The same as `generate`, with the loop outside the compiled program: so one can see how far it
     is. `step_noise` gives the noise of a step, by its number, to samplers that draw. For a
     placement on a mesh the parameters must be cut by its rules.
+
+    Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
+    ones are given in all stories; v of given scenes is zero then. Without `cache` it is not, with
+    the same result, and so must guidance be that compares with given scenes that are noise.
     """
-    latents = story.restore(noise)
+    graphdef, params = transformer
+    given = cached_scenes(nnx.merge(graphdef, params).mask, story.given) if cache else None
+    if given is None:
+        part, take_step = story, partial(_denoise_step, graphdef, placement, params)
+    else:
+        part = generated_story(story, given)
+        kept = _fill_cache(graphdef, placement, given, params, story)
+        take_step = partial(_denoise_step_cached, graphdef, placement, given, params, kept)
+    of_part = partial(generated_scenes, given=given or (False,) * story.given.shape[1])
+    latents = part.restore(of_part(noise))
     last_x0 = jnp.zeros_like(latents)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
-        graphdef, params = transformer
-        args = (params, story, step, latents, last_x0, step_noise(number))
-        result = _denoise_step(graphdef, placement, *args)
+        result = take_step(part, step, latents, last_x0, of_part(step_noise(number)))
         latents, last_x0 = result.latents, result.x0
-        yield result
+        yield result if given is None else whole_result(result, given, story)
 
 
 def decode_scene(vae: CausalVae, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:

@@ -4,6 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from m2dit_jax.model.attention_cached import KeyValues
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.transformer import M2DiT, TransformerConfig
 
@@ -43,3 +44,32 @@ class StoryModel(nnx.Module):
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B S F H W C"]:
         return self.transformer(latents, text_embeds, timesteps, given, placement)
+
+    @property
+    def mask(self) -> str:
+        """The transformer's attention mask."""
+        return self.transformer.mask
+
+    def cache_given(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues:
+        """`M2DiT.cache_given`."""
+        return self.transformer.cache_given(latents, text_embeds, given, placement)
+
+    def predict_cached(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        timesteps: Int[Array, "B G"],
+        cached: KeyValues,
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> Float[Array, "B G F H W C"]:
+        """`M2DiT.predict_cached`."""
+        return self.transformer.predict_cached(
+            latents, text_embeds, timesteps, cached, given, placement
+        )

@@ -12,6 +12,15 @@ from m2dit_jax.diffusion.generate import Story, generate, noise_given
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.recipe import Params, Recipe
+from m2dit_jax.story_cache import (
+    Given,
+    cached_denoiser,
+    cached_scenes,
+    fill_cache,
+    generated_scenes,
+    generated_story,
+    whole_story,
+)
 
 
 class StorySampler:
@@ -19,7 +28,7 @@ class StorySampler:
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
-        self._sample = jax.jit(partial(_sample, recipe), static_argnames="noisy")
+        self._sample = jax.jit(partial(_sample, recipe), static_argnames=("noisy", "cached"))
 
     def sample(
         self,
@@ -31,8 +40,12 @@ class StorySampler:
         prompts: Sequence[Sequence[str]],
         negative_prompt: str = "",
         noise_given: bool = False,
+        cache: bool = True,
     ) -> UInt8[np.ndarray, "B S F H W 3"]:
         """The stories with all scenes that are not `given` replaced by generated ones.
+
+        Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
+        ones are given in all stories; without `cache` it is not, with the same result.
 
         One key per story, so that a story does not depend on which others are in its batch.
         Raises ValueError for a prompt that is too long or has unknown words.
@@ -40,8 +53,17 @@ class StorySampler:
         flat = [prompt for story in prompts for prompt in story]
         token_ids = self.recipe.tokenize(flat).reshape(*given.shape, -1)
         negative_ids = np.broadcast_to(self.recipe.tokenize([negative_prompt]), token_ids.shape)
+        mask = self.recipe.config.model.mask
         made = self._sample(
-            params, steps, keys, video, given, token_ids, negative_ids, noisy=noise_given
+            params,
+            steps,
+            keys,
+            video,
+            given,
+            token_ids,
+            negative_ids,
+            noisy=noise_given,
+            cached=cached_scenes(mask, given) if cache else None,
         )
         # Given scenes come back as they went in, not as the codec's round trip of them.
         return np.where(given[:, :, None, None, None, None], video, made)
@@ -57,6 +79,7 @@ def _sample(
     token_ids: Int[Array, "B S T"],
     negative_ids: Int[Array, "B S T"],
     noisy: bool,
+    cached: Given | None,
 ) -> UInt8[Array, "B S F H W 3"]:
     model = nnx.merge(recipe.graphdef, params)
     clean = encode_pixels(video)
@@ -70,5 +93,18 @@ def _sample(
     if noisy:
         clean = noise_given(recipe.schedule, clean, noise(folded(0)))
     story = Story(clean, given, model.encode_text(token_ids), model.encode_text(negative_ids))
-    latents = generate(model, steps, story, noise(keys), lambda step: noise(folded(step + 1)))
-    return decode_pixels(latents)
+
+    def step_noise(number: Int[Array, ""]) -> Float[Array, "B S F H W C"]:
+        return noise(folded(number + 1))
+
+    if cached is None:
+        return decode_pixels(generate(model, steps, story, noise(keys), step_noise))
+    denoiser = cached_denoiser(model, fill_cache(model, story, cached), cached)
+    made = generate(
+        denoiser,
+        steps,
+        generated_story(story, cached),
+        generated_scenes(noise(keys), cached),
+        lambda number: generated_scenes(step_noise(number), cached),
+    )
+    return decode_pixels(whole_story(made, cached, clean))

@@ -34,15 +34,18 @@ def test_the_command_prints_json_and_writes_a_trace(tiny_flags, tmp_path, capfd)
     assert {event["args"]["step_num"] for event in steps} == {"0", "1"}
 
 
-@pytest.mark.parametrize(("phase", "branches"), [("forward", 1), ("sample_step", 2)])
-def test_phases_of_latents_in_bfloat16(phase, branches, tiny_config, monkeypatch):
+# Of two scenes, extend_step leaves one to compute.
+@pytest.mark.parametrize(
+    ("phase", "scenes"), [("forward", 2), ("sample_step", 4), ("extend_step", 2)]
+)
+def test_phases_of_latents_in_bfloat16(phase, scenes, tiny_config, monkeypatch):
     monkeypatch.setattr("m2dit_jax.benchmarking.timing.MATMUL_SIDE", 64)
     latents = {"source": "latents", "height": 32, "width": 64, "text_dim": 24, "channels": 4}
     tiny_config.data.update(latents | {"frames": 5})
     tiny_config.model.patch_size = 2
     tiny_config.train.compute_dtype = "bfloat16"
     figures = time_phase(phase, tiny_config, PLAN)
-    tokens = branches * 4 * 2 * (8 + 2 * 4)  # stories, scenes, text and video tokens
+    tokens = 4 * scenes * (8 + 2 * 4)  # stories, scenes of all branches, text and video tokens
     assert figures["tokens_per_second"] * figures["seconds"]["median"] == pytest.approx(tokens)
     assert figures["cpus"] == len(os.sched_getaffinity(0))
 
@@ -59,7 +62,10 @@ def test_random_batches_are_like_those_of_training(tiny_config):
     ("flags", "message"),
     [
         (["--threads=1000"], "--threads must be 1 to "),
-        (["--phases=forward,backward"], "--phases must be of forward,train_step,sample_step"),
+        (
+            ["--phases=forward,backward"],
+            "--phases must be of forward,train_step,sample_step,extend_step",
+        ),
         (["--repeats=1"], "--repeats must be at least 2, got 1"),
         (["--config.model.layer=1"], "the nearest is --config.model.layers"),
     ],

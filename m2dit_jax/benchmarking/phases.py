@@ -3,6 +3,7 @@
 They are the functions that training and sampling call, on random inputs and one device.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,14 @@ from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.generate import Story, denoise_step
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.planning.memory import program_bytes
-from m2dit_jax.planning.model_flops import TRAINING_FACTOR, forward_flops, text_encoder_flops
-from m2dit_jax.recipe import Params, Recipe, make_transformer_config
+from m2dit_jax.planning.model_flops import (
+    TRAINING_FACTOR,
+    forward_flops,
+    generated_flops,
+    text_encoder_flops,
+)
+from m2dit_jax.recipe import Params, Recipe, build_recipe, make_transformer_config
+from m2dit_jax.story_cache import cached_denoiser, fill_cache, generated_story
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import COMPUTE_DTYPES, make_train_step
 
@@ -45,7 +52,8 @@ def forward(recipe: Recipe) -> Phase:
     def compute(params, *inputs):
         return nnx.merge(recipe.graphdef, params)(*inputs)
 
-    arguments = (_cast_params(recipe), latents, text_embeds, timesteps)
+    given = jnp.zeros(timesteps.shape, bool)
+    arguments = (_cast_params(recipe), latents, text_embeds, timesteps, given)
     compiled = jax.jit(compute).lower(*arguments).compile()
     return Phase(
         run=lambda: jax.block_until_ready(compiled(*arguments)),
@@ -113,10 +121,54 @@ def sample_step(recipe: Recipe) -> Phase:
     )
 
 
+def extend_step(recipe: Recipe) -> Phase:
+    """A sampling step that makes the last scene from all others: `sample_step` under another mask.
+
+    The mask is the causal one, whatever the config's; the given scenes are in the cache already.
+    """
+    recipe = _causal(recipe)
+    latents, text_embeds, _ = _random_inputs(recipe)
+    stories, scenes = latents.shape[:2]
+    given = (True,) * (scenes - 1) + (False,)
+    story = Story(latents, jnp.array([given] * stories), text_embeds, jnp.zeros_like(text_embeds))
+    steps = sampling_steps(recipe.schedule, "ddim", recipe.config.sample.steps, 2.0)
+    step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), steps)
+    params = _cast_params(recipe)
+
+    @jax.jit
+    def fill(params, story):
+        return fill_cache(nnx.merge(recipe.graphdef, params), story, given)
+
+    def compute(params, cache, story, step, latents):
+        denoiser = cached_denoiser(nnx.merge(recipe.graphdef, params), cache, given)
+        zeros = jnp.zeros_like(latents)
+        result = denoise_step(denoiser, story, step, latents, zeros, zeros)
+        return result.latents, result.x0
+
+    part = generated_story(story, given)
+    arguments = (params, fill(params, story), part, step, part.clean)
+    compiled = jax.jit(compute).lower(*arguments).compile()
+    layout = recipe.story_layout()
+    flops = generated_flops(make_transformer_config(recipe.config), layout, scenes - 1)
+    return Phase(
+        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        flops=2 * stories * flops.total,
+        tokens=2 * stories * (layout.tokens // scenes),
+        program_bytes=program_bytes(compiled),
+    )
+
+
+def _causal(recipe: Recipe) -> Recipe:
+    config = copy.deepcopy(recipe.config)
+    config.model.mask = "causal"
+    return build_recipe(config)
+
+
 PHASES: dict[str, Callable[[Recipe], Phase]] = {
     "forward": forward,
     "train_step": train_step,
     "sample_step": sample_step,
+    "extend_step": extend_step,
 }
 
 

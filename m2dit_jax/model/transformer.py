@@ -195,6 +195,11 @@ class M2DiT(nnx.Module):
         tokens = self._run_blocks(embedded, placement, given)
         return self._predict(tokens, embedded, placement).astype(latents.dtype)
 
+    @property
+    def mask(self) -> str:
+        """The attention mask, one of `masks.MASKS`."""
+        return self.config.mask
+
     def cache_given(
         self,
         latents: Float[Array, "B G F H W C"],

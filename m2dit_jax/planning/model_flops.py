@@ -5,7 +5,7 @@ training step computes again is counted apart: it was asked for (remat, attentio
 is not the model's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_collections import ConfigDict
 
@@ -46,7 +46,8 @@ class ForwardFlops:
 def attention_pairs(layout: Layout, mask: str) -> int:
     """Pairs of a query and a key that may see each other (`model.masks.scene_mask`).
 
-    Padding, which sees only itself, is left out. Raises ValueError for an unknown mask.
+    Padding, which sees only itself, is left out. For the causal mask they are the symmetric one's:
+    that is what is computed without a cache. Raises ValueError for an unknown mask.
     """
     check_mask(mask)
     if mask == "full":
@@ -77,6 +78,24 @@ def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
     return ForwardFlops(
         2 * config.layers * linear, 2 * config.layers * attention, 2 * (embeddings + head)
     )
+
+
+def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> ForwardFlops:
+    """Of the forward pass of the generated scenes of a story, `given` others being cached.
+
+    The mask is the causal one. Raises ValueError unless all scenes are of equal length and some are
+    given, but not all.
+    """
+    new = layout.scenes - given
+    if not layout.equal_scenes or given < 1 or new < 1:
+        raise ValueError(
+            f"a cache is for 1 to {layout.scenes - 1} given scenes of {layout.scenes} of equal "
+            f"length, got {given} given of {layout.video_counts} video tokens"
+        )
+    alone = forward_flops(config, Layout(new, layout.text, layout.video))
+    video = layout.video_counts[0]
+    to_cached = new * video * given * video * 2 * config.width
+    return replace(alone, attention=alone.attention + 2 * config.layers * to_cached)
 
 
 def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:

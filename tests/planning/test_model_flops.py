@@ -13,6 +13,7 @@ from m2dit_jax.planning.hlo import parse
 from m2dit_jax.planning.model_flops import (
     attention_pairs,
     forward_flops,
+    generated_flops,
     repeated_flops,
     text_encoder_flops,
 )
@@ -39,6 +40,26 @@ def test_a_story_of_5b_is_1_95_petaflop():
     flops = forward_flops(FIVE_B, Layout(3, 226, 13 * 30 * 45))
     assert flops.total == pytest.approx(1.95e15, rel=2e-3)
     assert flops.attention / flops.total == pytest.approx(0.74, abs=5e-3)
+
+
+@pytest.mark.parametrize(("given", "share"), [(2, 0.333), (1, 0.667)])
+def test_what_a_cache_leaves_of_a_step_of_5b(given, share):
+    layout = Layout(3, 226, 13 * 30 * 45)
+    left = generated_flops(FIVE_B, layout, given).total
+    assert left / forward_flops(FIVE_B, layout).total == pytest.approx(share, abs=2e-3)
+
+
+def test_pairs_with_a_cache_are_those_of_the_generated_rows():
+    layout, given = Layout(3, 2, 5), np.array([True, False, True])
+    rows = np.repeat(np.tile(given, 2), [2] * 3 + [5] * 3)
+    pairs = int(np.asarray(scene_mask(layout, "causal", given))[~rows].sum())
+    attention = generated_flops(TINY, layout, 2).attention
+    assert attention == pairs * 2 * 2 * TINY.width * TINY.layers
+
+
+def test_a_cache_of_all_scenes_leaves_nothing():
+    with pytest.raises(ValueError, match="1 to 2 given scenes of 3 .*, got 3 given"):
+        generated_flops(TINY, Layout(3, 2, 5), 3)
 
 
 def test_the_closed_form_is_what_the_transformer_computes():
