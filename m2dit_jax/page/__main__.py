@@ -13,8 +13,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2, after a message, if the user's input is wrong."""
     parser = _parser()
     flags = parser.parse_args(argv)
-    runs, output = flags.runs, flags.output
-    if output is None and len(runs) > 1:
+    runs: list[Path] = flags.runs
+    output: Path = flags.output or runs[0] / PAGE
+    if flags.output is None and len(runs) > 1:
         parser.error("--output=FILE.html is needed for several stories")
     try:
         target = write_page(runs[0], output) if len(runs) == 1 else write_comparison(runs, output)

@@ -11,9 +11,11 @@ from m2dit_jax.page.parts import (
     badge,
     flat,
     named,
-    scene_fields,
+    scene_costs,
+    scene_settings,
     seconds,
     shown,
+    thumbnails,
     video,
     write_document,
 )
@@ -72,48 +74,58 @@ def _column(name: str) -> str:
 
 def _players(stories: Sequence[StoryRecord], names: Sequence[str]) -> str:
     return "".join(
-        f"<td>{video(story.video, f'{name}, the whole story', 'data-group=story')}"
+        f"<td>{_video(story.video, f'{name}, the whole story', 'story')}"
         f"{'' if story.seconds is None else f'<p class=note>{seconds(story.seconds)}</p>'}</td>"
         for story, name in zip(stories, names, strict=True)
     )
 
 
+def _video(path: Path, label: str, group: str) -> str:
+    return video(path, label, thumbnails(path)[0][0], f"data-group={group}")
+
+
 def _scene_rows(number: int, scenes: Sequence[SceneRecord | None], names: Sequence[str]) -> str:
     """The same scene of all stories: its videos, and what is told of it, differences marked."""
-    known = [_facts(scene) for scene in scenes]
+    settings = [_settings_of(scene) for scene in scenes]
+    measured = [_measured(scene) for scene in scenes]
     videos = "".join(
         "<td class=note>no such scene</td>"
         if scene is None
-        else f"<td>{video(scene.video, f'{name}, scene {number}', f'data-group=scene-{number}')}"
+        else f"<td>{_video(scene.video, f'{name}, scene {number}', f'scene-{number}')}"
         f"{attempts_list(scene.attempts)}</td>"
         for scene, name in zip(scenes, names, strict=True)
     )
     return (
         f'<tr class=first id="scene-{number}"><th scope="row">scene {number}</th>{videos}</tr>'
-        f"{_rows(known)}"
+        f"{_rows(settings)}{_rows(measured, mark=False)}"
     )
 
 
-def _facts(scene: SceneRecord | None) -> dict[str, str]:
+def _settings_of(scene: SceneRecord | None) -> dict[str, str]:
     if scene is None:
         return {}
     return {
         "prompt": escape(scene.prompt),
         "status": badge(scene.status),
-        **scene_fields(scene),
-        **{name: shown(value) for name, value in scene.metrics.items()},
+        **scene_settings(scene),
     }
 
 
-def _rows(columns: Sequence[Mapping[str, str]]) -> str:
-    """A row for each name that any column has; those whose values differ are marked."""
+def _measured(scene: SceneRecord | None) -> dict[str, str]:
+    if scene is None:
+        return {}
+    return scene_costs(scene) | {name: shown(value) for name, value in scene.metrics.items()}
+
+
+def _rows(columns: Sequence[Mapping[str, str]], mark: bool = True) -> str:
+    """A row for each name that any column has; where asked, those that differ are marked."""
     names = dict.fromkeys(name for column in columns for name in column)
     rows = []
     for name in names:
         values = [column.get(name, "–") for column in columns]
-        mark = " class=differs" if len(set(values)) > 1 else ""
+        differs = " class=differs" if mark and len(set(values)) > 1 else ""
         cells = "".join(f"<td>{value}</td>" for value in values)
-        rows.append(f'<tr{mark}><th scope="row">{escape(named(name))}</th>{cells}</tr>')
+        rows.append(f'<tr{differs}><th scope="row">{escape(named(name))}</th>{cells}</tr>')
     return "".join(rows)
 
 

@@ -43,12 +43,12 @@ form-action 'none'">
         part.write_bytes(page.encode(errors="backslashreplace"))
 
 
-def video(path: Path, label: str, attributes: str = "") -> str:
-    """A player that holds the video itself. It has no sound, and so may play unasked."""
+def video(path: Path, label: str, poster: str, attributes: str = "") -> str:
+    """A player that holds the video itself, and shows the data URI `poster` until it is loaded."""
     data = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<video controls loop muted playsinline aria-label="{escape(label)}" {attributes}'
-        f' src="data:video/mp4;base64,{data}"></video>'
+        f' poster="{poster}" src="data:video/mp4;base64,{data}"></video>'
     )
 
 
@@ -115,8 +115,8 @@ def named(field: str) -> str:
     return field.replace("_", " ")
 
 
-def scene_fields(scene: SceneRecord) -> dict[str, str]:
-    """What is told of a scene, as HTML by name; what is not known is left out."""
+def scene_settings(scene: SceneRecord) -> dict[str, str]:
+    """What a scene was made from, as HTML by name; what is not known is left out."""
     fields = {name: shown(value) for name, value in scene.settings.items() if value is not None}
     if scene.clip and scene.status == "given":
         fields["clip"] = shown(scene.clip)
@@ -124,6 +124,12 @@ def scene_fields(scene: SceneRecord) -> dict[str, str]:
         fields["was given"] = _links(scene.context)
     if scene.made_with:
         fields["made together with"] = _links(scene.made_with)
+    return fields
+
+
+def scene_costs(scene: SceneRecord) -> dict[str, str]:
+    """What a scene took, as HTML by name; what is not known is left out."""
+    fields = {}
     if scene.seconds is not None:
         fields["time"] = seconds(scene.seconds)
     for name in ("steps", "evaluations"):

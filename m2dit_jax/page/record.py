@@ -66,22 +66,17 @@ def read_record(folder: Path) -> StoryRecord:
     story = _Fields(_read_json(path), f"{path}: ")
     storyboard = story.mapping("storyboard", needed=True)
     settings = {key: value for key, value in storyboard.items() if key != "scenes"}
-    told = storyboard.get("scenes")
     entries = story.list("scenes", needed=True)
     if not entries:
         raise RecordError(f"{path}: scenes: found an empty list, needs at least one scene")
     scenes = tuple(
-        _read_scene(folder, number, _Fields(entry, f"{path}: scenes[{number - 1}]."), settings)
+        _read_scene(folder, number, _Fields(entry, f"{path}: scenes[{number - 1}]."), storyboard)
         for number, entry in enumerate(entries, 1)
     )
-    clips = [_clip_name(told, number) for number in range(len(scenes))]
     return StoryRecord(
         folder=folder,
         video=_own_video(folder, "story.mp4", str(path)),
-        scenes=tuple(
-            SceneRecord(**(vars(scene) | {"clip": clip}))
-            for scene, clip in zip(scenes, clips, strict=True)
-        ),
+        scenes=scenes,
         settings=settings,
         seconds=story.number("seconds"),
         origin=dict(story.mapping("checkpoint")) | dict(story.mapping("versions")),
@@ -93,7 +88,7 @@ _OF_A_SCENE = ("seed", "guidance_scale", "negative_prompt", "frames")
 
 
 def _read_scene(
-    folder: Path, number: int, scene: "_Fields", story_settings: Mapping[str, Any]
+    folder: Path, number: int, scene: "_Fields", storyboard: Mapping[str, Any]
 ) -> SceneRecord:
     given = scene.value("given", bool, needed=True)
     status = scene.value("status", str) or ("given" if given else "generated")
@@ -104,9 +99,9 @@ def _read_scene(
         prompt=scene.value("prompt", str, needed=True),
         status=status,
         video=_own_video(folder, scene.value("video", str, needed=True), f"{scene.place}video"),
-        clip="",
+        clip=_clip_name(storyboard, number - 1),
         settings={
-            name: scene.values.get(name, story_settings.get(name))
+            name: scene.values.get(name, storyboard.get(name))
             for name in _OF_A_SCENE
             if name == "frames" or not given
         },
@@ -132,10 +127,10 @@ def _read_attempt(attempt: "_Fields") -> Attempt:
     )
 
 
-def _clip_name(scenes: Any, number: int) -> str:
+def _clip_name(storyboard: Mapping[str, Any], index: int) -> str:
     """Name alone: the page may go to others, whom the folders of this machine do not concern."""
     try:
-        return Path(scenes[number]["video"]).name
+        return Path(storyboard["scenes"][index]["video"]).name
     except (LookupError, TypeError):
         return ""
 

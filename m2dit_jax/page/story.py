@@ -10,7 +10,8 @@ from m2dit_jax.page.parts import (
     flat,
     metrics_table,
     picture,
-    scene_fields,
+    scene_costs,
+    scene_settings,
     seconds,
     shown,
     thumbnails,
@@ -30,7 +31,8 @@ def write_page(folder: Path, target: Path | None = None) -> Path:
     """
     target = target or folder / PAGE
     story = read_record(folder)
-    pictures, frames = zip(*(thumbnails(scene.video) for scene in story.scenes), strict=True)
+    shots = [thumbnails(scene.video) for scene in story.scenes]
+    pictures, frames = [uris for uris, _ in shots], [count for _, count in shots]
     title = f"Story of {len(story.scenes)} scene{'s' if len(story.scenes) > 1 else ''}"
     body = "\n".join(
         [
@@ -57,7 +59,7 @@ def _summary(story: StoryRecord) -> str:
     return ", ".join([story.folder.absolute().name, *parts])
 
 
-def _player(story: StoryRecord, pictures: tuple[list[str], ...], frames: tuple[int, ...]) -> str:
+def _player(story: StoryRecord, pictures: list[list[str]], frames: list[int]) -> str:
     """The whole story, and a strip of its scenes to jump to.
 
     A jump leads to the middle of a scene's first frame, told as a share of the whole story: a
@@ -76,7 +78,7 @@ def _player(story: StoryRecord, pictures: tuple[list[str], ...], frames: tuple[i
         )
     return (
         '<section class=story aria-label="The whole story">'
-        f"{video(story.video, 'The whole story', 'id=story')}"
+        f"{video(story.video, 'The whole story', pictures[0][0], 'id=story')}"
         f'<p id=now aria-live=polite></p><ol class=strip aria-label="Scenes">'
         f"{''.join(buttons)}</ol></section>"
     )
@@ -87,10 +89,11 @@ def _scene(scene: SceneRecord, pictures: list[str]) -> str:
         picture(uri, f"Scene {scene.number}, picture {i} of {len(pictures)}")
         for i, uri in enumerate(pictures, 1)
     )
-    tables = field_table(scene_fields(scene)) + metrics_table(scene.metrics)
+    tables = field_table(scene_settings(scene) | scene_costs(scene))
+    tables += metrics_table(scene.metrics)
     return (
         f'<article class=scene id="scene-{scene.number}">'
-        f"{video(scene.video, f'Scene {scene.number}')}"
+        f"{video(scene.video, f'Scene {scene.number}', pictures[0])}"
         f"<div><h2>Scene {scene.number} {badge(scene.status)}</h2>"
         f"<p class=prompt>{escape(scene.prompt)}</p>"
         f"<div class=thumbnails>{strip}</div>{attempts_list(scene.attempts)}"
