@@ -31,6 +31,7 @@ def write_page(folder: Path, target: Path | None = None) -> Path:
     """
     target = target or folder / PAGE
     story = read_record(folder)
+    prompt = story.scenes[0].prompt
     shots = [thumbnails(scene.video) for scene in story.scenes]
     pictures, frames = [uris for uris, _ in shots], [count for _, count in shots]
     title = f"Story of {len(story.scenes)} scene{'s' if len(story.scenes) > 1 else ''}"
@@ -44,7 +45,7 @@ def write_page(folder: Path, target: Path | None = None) -> Path:
             "</main>",
         ]
     )
-    write_document(target, f"{title}: {story.scenes[0].prompt}", body)
+    write_document(target, f"{title}: {prompt}", body)
     return target
 
 
