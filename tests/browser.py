@@ -127,7 +127,7 @@ class Page:
         """Until the expression is truthy; its value. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if value := self.run(script):
+            if value := self.run(f"(v => v instanceof Node ? true : v)({script})"):
                 return value
             time.sleep(0.1)
         raise TimeoutError(f"after {seconds} s not true: {script}")
@@ -147,6 +147,12 @@ class Page:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": value}],
         )
+
+    def attach(self, selector: str, file: Path) -> None:
+        """Chooses a file for the first input that a CSS selector finds."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
 
     def press(self, key: str) -> None:
         text = {"Enter": "\r"}.get(key, "")

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from m2dit_jax.app.shelf import Shelf
+
 # Gradio's own scripts need eval and inline code; nothing may come from, or go to, other hosts.
 _POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
@@ -17,11 +19,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class OutputOnly:
-    """ASGI middleware before Gradio, whose own routes also fetch addresses for the browser."""
+    """ASGI middleware before Gradio, whose own routes also fetch addresses for the browser.
 
-    def __init__(self, app: Callable[..., Awaitable[None]], output: Path):
+    Uploads as they came are not given out: one may be a page with a script in it.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], shelf: Shelf):
         self.app = app
-        self.output = output.resolve()
+        self.shelf = shelf
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.allows(scope["path"]):
@@ -38,7 +43,7 @@ class OutputOnly:
         await self.app(scope, receive, send_with_policy)
 
     def allows(self, path: str) -> bool:
-        """Whether a request's path, decoded, asks for no file but one of the output folder."""
+        """Whether a request's path, decoded, asks for no file but one that the app made or checked."""
         if "/proxy=" in path:
             return False
         _, asked, name = path.partition("/file=")
@@ -46,6 +51,6 @@ class OutputOnly:
             return "/file/" not in path
         try:
             # After links: one in the folder could lead out of it.
-            return Path(name).is_absolute() and Path(name).resolve().is_relative_to(self.output)
+            return Path(name).is_absolute() and self.shelf.shows(Path(name).resolve())
         except (ValueError, OSError):  # a null character, a name too long
             return False

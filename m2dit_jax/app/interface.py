@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
+import gradio as gr  # pyright: ignore[reportMissingImports]
 
 from m2dit_jax.app.board import (
     SCENE_FIELDS,
@@ -29,7 +29,8 @@ STYLE = """
 .cards figure { margin: 0; } .cards figcaption { overflow-wrap: anywhere; font-size: 0.9rem; }
 .story .empty { aspect-ratio: 1; display: grid; place-items: center; color: #bbb; }
 .story progress { width: 100%; } .downloads a { margin-right: 0.8rem; }
-.problems { color: #b3261e; } .dark .problems { color: #f2988f; } footer { display: none !important; }
+.problems { color: #b3261e; } .dark .problems { color: #f2988f; }
+footer { display: none !important; }
 """
 
 

@@ -1,13 +1,14 @@
 """The app's server: Gradio, kept to this machine and to its output folder."""
 
 import os
+from typing import Any
 
 from m2dit_jax.app.guard import OutputOnly
 from m2dit_jax.app.runs import Runner
 from m2dit_jax.app.shelf import MAX_CLIP_BYTES, Shelf
 
 
-def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> tuple[str, object]:
+def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> tuple[str, Any]:
     """Starts it in threads of its own; returns its address and what has a `close`.
 
     Without a port the first free one from 7860 on is taken. Raises ValueError, with what to
@@ -18,13 +19,14 @@ def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> t
     os.environ["GRADIO_TEMP_DIR"] = str(shelf.uploads)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
-        import gradio as gr
-        from starlette.middleware import Middleware
+        import gradio as gr  # pyright: ignore[reportMissingImports]
+        from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             "the app needs Gradio: pip install -r requirements-app.txt "
             f"({error.name or error} is missing)"
         ) from error
+    # Needs Gradio itself.
     from m2dit_jax.app.interface import STYLE, build_interface
 
     blocks = build_interface(shelf, runner)
@@ -34,7 +36,7 @@ def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> t
         share=False,
         allowed_paths=[str(shelf.output)],
         max_file_size=MAX_CLIP_BYTES,
-        app_kwargs={"middleware": [Middleware(OutputOnly, output=shelf.output)]},
+        app_kwargs={"middleware": [Middleware(OutputOnly, shelf=shelf)]},
         css=STYLE,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         footer_links=[],

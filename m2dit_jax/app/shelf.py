@@ -58,6 +58,13 @@ class Shelf:
             raise ValueError(f"story {name[:60]!r}: there is none of that name")
         return self.output / name
 
+    def shows(self, path: Path) -> bool:
+        """Whether a path, links followed, is one of a story or a checked clip."""
+        if not path.is_relative_to(self.output):
+            return False
+        first = path.relative_to(self.output).parts[:1]
+        return bool(first) and (first[0] == self.clips.name or bool(_NAME.fullmatch(first[0])))
+
     def storyboard(self, name: str) -> dict[str, Any] | None:
         """What the story was last made from; None if it never was finished."""
         path = self.folder(name) / "storyboard.json"
