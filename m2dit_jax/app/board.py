@@ -28,6 +28,10 @@ class SceneForm:
     texts: Mapping[str, str] = field(default_factory=dict)
     clip: Path | None = None
 
+    def __hash__(self) -> int:
+        # Gradio tells by it whether the form has changed.
+        return hash((tuple(sorted(self.texts.items())), self.clip))
+
 
 def to_storyboard(scenes: Sequence[SceneForm], settings: Mapping[str, str]) -> Storyboard:
     """Empty fields are left to the model. Raises StoryboardError with every problem."""

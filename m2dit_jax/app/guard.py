@@ -43,7 +43,7 @@ class OutputOnly:
         await self.app(scope, receive, send_with_policy)
 
     def allows(self, path: str) -> bool:
-        """Whether a request's path, decoded, asks for no file but one that the app made or checked."""
+        """Whether a request's path, decoded, asks for no file that is not shown."""
         if "/proxy=" in path:
             return False
         _, asked, name = path.partition("/file=")
