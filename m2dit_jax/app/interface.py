@@ -28,6 +28,7 @@ STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 0.7rem; }
 .cards figure { margin: 0; } .cards figcaption { overflow-wrap: anywhere; font-size: 0.9rem; }
 .story .empty { aspect-ratio: 1; display: grid; place-items: center; color: #bbb; }
+.clip { height: 7rem; }
 .story progress { width: 100%; } .downloads a { margin-right: 0.8rem; }
 .problems { color: #b3261e; } .dark .problems { color: #f2988f; }
 footer { display: none !important; }
@@ -64,11 +65,14 @@ def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
                         if others:
                             with gr.Accordion(f"Settings of scene {number}", open=False):
                                 texts += [_field(name, form) for name in others]
+                        if form.clip is not None:
+                            gr.HTML(
+                                f'<video class=clip controls muted src="{file_address(form.clip)}">'
+                            )
                         with gr.Row():
                             if form.clip is None:
                                 uploads.append((number, _upload()))
                             else:
-                                gr.HTML(f'<video controls muted src="{file_address(form.clip)}">')
                                 clearers.append((number, gr.Button("Not given", size="sm")))
                             removers.append((number, gr.Button("Remove", size="sm")))
                 add = gr.Button("Add a scene")

@@ -1,6 +1,7 @@
 """The app without a browser: its form, its folder, its runs, what it shows and gives out."""
 
 import json
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from m2dit_jax.app.__main__ import main
 from m2dit_jax.app.board import SceneForm, problems, to_forms, to_storyboard
 from m2dit_jax.app.guard import OutputOnly
 from m2dit_jax.app.runs import Runner
+from m2dit_jax.app.server import start_server
 from m2dit_jax.app.shelf import Shelf
 from m2dit_jax.app.view import story_view
 from m2dit_jax.media import VideoError, write_mp4
@@ -225,6 +227,12 @@ def test_a_story_that_was_made_opens_again(shelf):
     assert shelf.storyboard(name) is None
     (shelf.folder(name) / "storyboard.json").write_text(json.dumps({"scenes": [{"prompt": "a"}]}))
     assert shelf.storyboard(name) == {"scenes": [{"prompt": "a"}]}
+
+
+def test_without_gradio_it_is_told_what_to_install(shelf, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ValueError, match="pip install -r requirements-app.txt"):
+        start_server(shelf, Runner(lambda *_: None), "127.0.0.1", None)
 
 
 def test_a_checkpoint_that_is_none_is_told_before_the_server_starts(tmp_path, capsys):
