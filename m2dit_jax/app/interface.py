@@ -30,7 +30,7 @@ STYLE = """
 .story .empty { aspect-ratio: 1; display: grid; place-items: center; color: #bbb; }
 .clip { height: 7rem; }
 .story progress { width: 100%; } .downloads a { margin-right: 0.8rem; }
-.problems { color: #b3261e; } .dark .problems { color: #f2988f; }
+.problems li { color: #b3261e; } .dark .problems li { color: #f2988f; }
 footer { display: none !important; }
 """
 

@@ -23,8 +23,15 @@ def story_view(run: Run) -> str:
     if run.state == "done":
         finished = set(range(len(run.storyboard.scenes)))
     at_work = set(progress.at_work) if progress and run.state == "running" else set()
+    unfinished = "not made" if run.ended.is_set() else "waiting"
     cards = [
-        _card(run.folder, number, scene.prompt, number in finished, number in at_work)
+        _card(
+            run.folder,
+            number,
+            scene.prompt,
+            number in finished,
+            "at work" if number in at_work else unfinished,
+        )
         for number, scene in enumerate(run.storyboard.scenes)
     ]
     whole = _whole(run.folder) if run.state == "done" else ""
@@ -33,7 +40,7 @@ def story_view(run: Run) -> str:
 
 def finished_view(folder: Path, prompts: Sequence[str]) -> str:
     """A story that was made before."""
-    cards = [_card(folder, number, prompt, True, False) for number, prompt in enumerate(prompts)]
+    cards = [_card(folder, number, prompt, True, "") for number, prompt in enumerate(prompts)]
     return f"<div class=story>{_whole(folder)}<div class=cards>{''.join(cards)}</div></div>"
 
 
@@ -79,12 +86,12 @@ def _whole(folder: Path) -> str:
     return f"{_video(folder / 'story.mp4', 'whole')}<p class=downloads>Download: {links}</p>"
 
 
-def _card(folder: Path, number: int, prompt: str, finished: bool, at_work: bool) -> str:
+def _card(folder: Path, number: int, prompt: str, finished: bool, otherwise: str) -> str:
     path = folder / f"scene_{number + 1}.mp4"
     # Those of an earlier story of this folder do not count.
     picture = _video(path, "") if finished else ""
     if not picture:
-        picture = f"<div class=empty>{'at work' if at_work else 'waiting'}</div>"
+        picture = f"<div class=empty>{otherwise}</div>"
     return (
         f"<figure>{picture}<figcaption><b>{number + 1}</b> {escape(prompt)}</figcaption></figure>"
     )

@@ -169,6 +169,7 @@ def test_a_story_is_cancelled_at_work_and_while_it_waits(shelf):
     runner = Runner(make)
     first, second = (runner.start(story("a"), shelf.folder(shelf.new())) for _ in range(2))
     wait_for(lambda: reports)
+    assert "waiting</div>" in story_view(second if first.state == "running" else first)
     waiting = second if first.state == "running" else first
     waiting.cancel()
     assert waiting.ended.wait(10)
@@ -176,6 +177,7 @@ def test_a_story_is_cancelled_at_work_and_while_it_waits(shelf):
     assert first.ended.wait(10) and second.ended.wait(10)
     assert (first.state, second.state) == ("cancelled", "cancelled")
     assert set(reports) != {first.folder, second.folder}
+    assert "not made</div>" in story_view(first)
 
 
 def test_what_went_wrong_is_text_and_the_next_story_goes_on(shelf, capsys):
