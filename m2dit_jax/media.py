@@ -37,6 +37,12 @@ def check_clip(path: Path | str) -> None:
     raise VideoError(f"{path}: holds no video frame")
 
 
+def video_frames(path: Path | str) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
+    """Every frame, one after another, in its own size. Raises VideoError if it cannot be read."""
+    for frame in _decoded(Path(path)):
+        yield _upright(frame)
+
+
 def read_clip(
     path: Path | str, frames: int, height: int, width: int
 ) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
