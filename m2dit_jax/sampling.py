@@ -5,6 +5,7 @@ wrong with the user's input comes out within seconds.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -29,6 +30,7 @@ from m2dit_jax.media import (
     write_gif,
     write_mp4,
 )
+from m2dit_jax.page import write_page
 from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
 
 # The videos that write_story writes or, as scenes of an older and longer story, removes.
@@ -111,6 +113,22 @@ class StoryPlan:
     def to_mapping(self) -> dict[str, Any]:
         """The content of a storyboard file that leaves nothing to the model."""
         return storyboard_to_mapping(self.storyboard) | vars(self.settings)
+
+
+def make_story(storyboard: Storyboard, maker: StoryMaker, folder: Path) -> str:
+    """Checks, generates and writes a story with its page; returns the digest of its frames.
+
+    What the user should know goes to stderr. Raises StoryboardError before any long work, and
+    before the folder is made, as `check_output` and `plan_story` do.
+    """
+    check_output(storyboard, folder)
+    plan = plan_story(storyboard, maker)
+    folder.mkdir(parents=True, exist_ok=True)
+    for note in plan.notes:
+        print(note, file=sys.stderr)
+    digest = write_story(folder, plan, maker.make(plan, folder), maker.provenance())
+    write_page(folder)
+    return digest
 
 
 def check_output(storyboard: Storyboard, folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("story.mp4", "story.gif", "scene_1.mp4", "scene_2.mp4", "scene_3.mp4"),
-        *("contact_sheet.png", "story.json", "storyboard.json"),
+        *("contact_sheet.png", "story.json", "storyboard.json", "index.html"),
     }
     assert story["storyboard"] == {
         "scenes": as_scenes(PROMPTS),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from m2dit_jax.diffusion.generate import Story
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.model.transformer import M2DiT, TransformerConfig
+from m2dit_jax.model.transformer import TransformerConfig
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.pipeline import denoise
@@ -19,13 +19,13 @@ from m2dit_jax.recipe import build_recipe
 from m2dit_jax.released import LoadedNetwork
 from m2dit_jax.story_cache import cached_denoiser, cached_scenes, fill_cache, generated_story
 from m2dit_jax.story_sampler import StorySampler
+from tests.model.random_weights import random_transformer
 
 SHAPE = (2, 3, 1, 4, 4, 2)  # B S F H W C
 
 
 @functools.cache
 def make_transformer(heads: int = 2) -> LoadedNetwork:
-    """With weights that are not zero, so that every part matters."""
     config = TransformerConfig(
         channels=2,
         patch_size=2,
@@ -37,11 +37,8 @@ def make_transformer(heads: int = 2) -> LoadedNetwork:
         mask="causal",
         attention="auto",
     )
-    graphdef, params = nnx.split(M2DiT(config, rngs=nnx.Rngs(0)))
-    leaves, treedef = jax.tree.flatten(nnx.to_pure_dict(params))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return LoadedNetwork(graphdef, jax.tree.unflatten(treedef, leaves))
+    graphdef, params = nnx.split(random_transformer(config))
+    return LoadedNetwork(graphdef, nnx.to_pure_dict(params))
 
 
 def normal(seed, shape):

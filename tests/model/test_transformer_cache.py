@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from m2dit_jax.model.transformer import M2DiT, TransformerConfig
+from tests.model.random_weights import random_transformer
 
 FIELDS = dict(
     channels=3, patch_size=2, layers=2, heads=2, head_dim=16, text_dim=6, time_dim=8, mask="causal"
@@ -15,13 +16,7 @@ FIELDS = dict(
 
 @functools.cache
 def make_model(**changes) -> M2DiT:
-    """A model whose zero-initialised weights are not zero, so that every part matters."""
-    model = M2DiT(TransformerConfig(**(FIELDS | changes)), rngs=nnx.Rngs(0))
-    graphdef, params = nnx.split(model)
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return nnx.merge(graphdef, jax.tree.unflatten(treedef, leaves))
+    return random_transformer(TransformerConfig(**(FIELDS | changes)))
 
 
 def make_inputs(given):
