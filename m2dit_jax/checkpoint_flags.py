@@ -5,7 +5,7 @@ from pathlib import Path
 
 from m2dit_jax.released import DTYPES
 from m2dit_jax.released_stories import DECODERS, ReleasedStories, is_released
-from m2dit_jax.sampling import StoryMaker
+from m2dit_jax.stories.maker import StoryMaker
 from m2dit_jax.trained_latents import TrainedLatents
 from m2dit_jax.trained_stories import TrainedStories
 from m2dit_jax.training.checkpoints import load_config

@@ -4,10 +4,10 @@ import hashlib
 import os
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -24,6 +24,8 @@ READABLE = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
 }
 _PLAYER_SIDE = 256  # pixels: below it players show little, and 4:2:0 chroma smears the edges
+
+Videos = Iterable[UInt8[np.ndarray, "_F _H _W 3"]]
 
 
 class VideoError(ValueError):
@@ -69,23 +71,29 @@ def read_clip(
     )
 
 
-def write_mp4(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float | int) -> None:
+def write_mp4(
+    path: Path | str, frames: Iterable[UInt8[np.ndarray, "_H _W 3"]], fps: float | int
+) -> None:
     """Writes H.264 that any player shows; the same frames give the same bytes.
 
-    `fps` is in frames per second. A video smaller than 256 pixels is enlarged by a whole number,
-    each pixel to a block; so is one with an odd side, which 4:2:0 does not allow.
+    The frames, of one size, may come one after another. `fps` is in frames per second. A video
+    smaller than 256 pixels is enlarged by a whole number, each pixel to a block; so is one with an
+    odd side, which 4:2:0 does not allow.
     Raises ValueError when there is no frame or fps is not positive.
     """
-    frames, rate = _enlarged(frames), _frame_rate(fps)
+    rate, images = _frame_rate(fps), (_enlarged(frame) for frame in frames)
+    first = next(images, None)
+    if first is None:
+        raise ValueError("needs at least one frame, found none")
     with whole_file(Path(path)) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # x264's result depends on the number of threads
         # said in the file too, else a player guesses the matrix from the size of the picture
         stream.codec_context.colorspace = Colorspace.ITU601
         stream.codec_context.color_range = ColorRange.MPEG
-        for image in frames:
+        for image in chain([first], images):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -95,7 +103,9 @@ def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
 
     Raises ValueError when there is no frame or fps is not positive.
     """
-    images = [Image.fromarray(image) for image in _enlarged(frames)]
+    images = [Image.fromarray(_enlarged(frame)) for frame in frames]
+    if not images:
+        raise ValueError("needs at least one frame, found none")
     # GIF counts whole hundredths of a second: rounding the times of the frames, not their
     # durations, keeps the length of the whole right. Browsers slow down what is below 2.
     rate = min(_frame_rate(fps), Fraction(50))
@@ -113,21 +123,24 @@ def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
 
 
 def contact_sheet(
-    videos: UInt8[np.ndarray, "S F H W 3"],
+    videos: Videos,
     prompts: Sequence[str],
     given: Sequence[bool] = (),
     title: str = "",
 ) -> Image.Image:
     """One story as a picture: a row for each scene, its prompt at the left of its frames.
 
-    At most 8 frames of a scene are shown. An empty `given` stands for no given scene.
+    At most 8 frames of a scene are shown. An empty `given` stands for no given scene. The videos
+    may come one after another.
     """
     given = given if len(given) else [False] * len(prompts)
     return stories_sheet([(videos, prompts, given)], [title])
 
 
 def stories_sheet(
-    stories: Sequence[tuple[UInt8[np.ndarray, "_S _F _H _W 3"], Sequence[str], Sequence[bool]]],
+    stories: Sequence[
+        tuple[Iterable[UInt8[np.ndarray, "_F _H _W 3"]], Sequence[str], Sequence[bool]]
+    ],
     titles: Sequence[str] = (),
 ) -> Image.Image:
     """Several stories (videos, prompts, given) one below the other, each under its title.
@@ -140,13 +153,9 @@ def stories_sheet(
         raise ValueError(f"needs a title for each story, found {len(titles)} for {len(stories)}")
     parts: list[Image.Image] = []
     for title, (videos, prompts, given) in zip(titles, stories, strict=True):
-        if not len(videos) == len(prompts) == len(given):
-            raise ValueError(
-                f"needs one prompt and one given for each scene, found {len(videos)} scenes, "
-                f"{len(prompts)} prompts, {len(given)} given"
-            )
         if title:
             parts.append(_title(title))
+        # A row is small, whatever the video is that it is made from.
         parts += [
             _scene_row(*scene) for scene in zip(videos, prompts, map(bool, given), strict=True)
         ]
@@ -240,15 +249,15 @@ def _frame_rate(fps: float | int) -> Fraction:
     return rate
 
 
-def _enlarged(frames: UInt8[np.ndarray, "F H W 3"]) -> UInt8[np.ndarray, "F H2 W2 3"]:
+def _enlarged(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
     """By the smallest whole number that makes the short side 256 pixels and both sides even."""
-    if frames.size == 0:
-        raise ValueError(f"needs at least one frame and pixel, found the shape {frames.shape}")
-    height, width = frames.shape[1:3]
+    height, width = frame.shape[:2]
+    if frame.size == 0:
+        raise ValueError(f"needs at least one pixel, found the shape {frame.shape}")
     factor = -(-_PLAYER_SIDE // min(height, width))
     if factor % 2 and (height % 2 or width % 2):
         factor += 1
-    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 # --- contact sheets, sizes in pixels

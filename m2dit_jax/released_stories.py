@@ -1,50 +1,46 @@
 """Stories from a released model: text encoder, transformer and VAE one after the other.
 
 Each network is loaded when its turn comes and freed after it, so that memory is that of the
-largest. The latents are kept in the output folder until the video is written: if decoding fails,
-the same command begins there.
+largest.
 """
 
-import hashlib
-import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from m2dit_jax.diffusion.generate import Latents, Story, noise_given
+from m2dit_jax.diffusion.generate import Latents, StepResult, Story
+from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.encoders.tiling import decode_tiled
 from m2dit_jax.encoders.tokenizer import pad_or_truncate
 from m2dit_jax.encoders.vae import CausalVae, decoder_chunks
 from m2dit_jax.encoders.vae_strips import decode_in_strips
-from m2dit_jax.media import whole_file
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import story_mesh
 from m2dit_jax.pipeline import denoise, encode_clips, encode_prompts
 from m2dit_jax.released import LoadedNetwork, ReleasedModel
-from m2dit_jax.sampling import SamplingSettings, StoryPlan
+from m2dit_jax.stories.maker import Decode, Denoise, EncodeClip, EncodeText, SamplingSettings
+from m2dit_jax.stories.noise import clip_noise
+from m2dit_jax.weights.fingerprint import fingerprint
 
-LATENTS = "latents.safetensors"
 # How the VAE decodes: a scene as it is; the same layer by layer in strips of rows, with little
 # memory; in tiles that blend, quicker than strips and an approximation (`encoders.tiling`).
 DECODERS = ("whole", "strips", "tiles")
 WHOLE_LATENTS = 36 * 54  # rows x columns up to which a scene is decoded whole by default
 # Defaults of the reference's scripts.
 FPS, STEPS, GUIDANCE_SCALE = 8.0, 50, 6.0
+WINDOW = 3  # scenes that the paper's models are trained with
 
 
 def is_released(path: Path) -> bool:
@@ -55,11 +51,13 @@ def is_released(path: Path) -> bool:
 class ReleasedStories:
     """A `StoryMaker` of a released model; see `ReleasedModel` for what it raises."""
 
+    instant_decoder = False
+
     def __init__(self, path: Path, dtype: str | None = None, decoder: str | None = None):
         """`decoder` is one of DECODERS; None stands for strips where whole would be too large."""
         self.model = ReleasedModel(path)
         self.dtype = dtype
-        self.decoder = decoder
+        self._decoding = decoder
         self.tokenizer = self.model.tokenizer()
 
     @property
@@ -78,6 +76,9 @@ class ReleasedStories:
             sampler=self.model.sampler,
             steps=STEPS,
             guidance_scale=GUIDANCE_SCALE,
+            window=WINDOW,
+            new_scenes=1,
+            anchor=True,
         )
 
     @property
@@ -96,30 +97,101 @@ class ReleasedStories:
             return ""
         return f"the prompt has {tokens} tokens, the model reads the first {most - 1} and the end"
 
-    def make(self, plan: StoryPlan, folder: Path) -> UInt8[np.ndarray, "S F H W 3"]:
-        """All scenes of the plan; the given ones are its clips, unchanged.
+    @property
+    def default_checks(self) -> tuple[str, ...]:
+        """What can be told without knowing what a prompt means."""
+        return ("finite", "frozen", "cut", "saturation")
 
-        Progress goes to stderr. The latents are kept in `folder` until the video is made.
-        """
-        saved = folder / LATENTS
-        key = self._fingerprint(plan)
-        latents = _read_latents(saved, key)
-        if latents is None:
-            latents = np.asarray(self._latents(plan))
-            with whole_file(saved) as part:
-                save_file({"latents": latents}, part, metadata={"key": key})
-        else:
-            print(f"{saved}: denoised before, only to be decoded", file=sys.stderr)
-        video = self._decode(latents, plan)
-        saved.unlink()
-        return video
+    @property
+    def decoder_name(self) -> str:
+        """With the dtype, on which the frames depend too."""
+        return f"{self._decoding or 'whole or strips'}, {self.dtype or 'as stored'}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all networks, and of the dtype that they are used in."""
+        folders = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+        return f"{fingerprint(self.model.path, folders)} {self.dtype or 'as stored'}"
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """That of the VAE."""
+        return self.model.latent_shape(frames, height, width)
+
+    @contextmanager
+    def text_encoder(self) -> Iterator[EncodeText]:
+        """T5, one prompt after another."""
+        with _stage("text encoder"):
+            network = self.model.text_encoder(self.dtype)
+            length = self.model.text_length
+
+            def encode(prompt: str) -> Float[Array, "T E"]:
+                ids = pad_or_truncate(self.tokenizer, self._token_ids(prompt), length)
+                return encode_prompts(network, jnp.asarray(ids)[None, None])[0, 0]
+
+            yield encode
+
+    @contextmanager
+    def clip_encoder(self) -> Iterator[EncodeClip]:
+        """Draws from the VAE's posterior."""
+        with _stage("VAE, for the given scenes"):
+            vae: CausalVae = nnx.merge(*self.model.vae(self.dtype))
+
+            def encode(
+                clip: UInt8[np.ndarray, "F H W 3"], key: Key[Array, ""]
+            ) -> Float[Array, "f h w C"]:
+                drawn = clip_noise(key, self.model.latent_shape(*clip.shape[:3]))
+                return encode_clips(vae, encode_pixels(jnp.asarray(clip)[None]), drawn[None])[0]
+
+            yield encode
+
+    @contextmanager
+    def transformer(self) -> Iterator[Denoise]:
+        """Cut over all devices."""
+        with _stage("transformer"):
+            mesh = story_mesh()
+            network, placement = self._transformer(mesh), placement_on(mesh)
+
+            def run(
+                steps: SamplingSteps,
+                story: Story,
+                noise: Latents,
+                step_noise: Callable[[int], Latents],
+                frames: tuple[int, ...] | None,
+            ) -> Iterator[StepResult]:
+                ragged = {} if frames is None else {"frames": frames}
+                return denoise(network, steps, story, noise, step_noise, placement, **ragged)
+
+            yield run
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decode]:
+        """The VAE, a scene at a time."""
+        with _stage("VAE"):
+            vae: CausalVae = nnx.merge(*self.model.vae(self.dtype))
+
+            def decode(
+                latents: Float[np.ndarray, "f h w C"], name: str
+            ) -> UInt8[np.ndarray, "F H W 3"]:
+                return self._decode_scene(vae, latents[None], name)
+
+            yield decode
+
+    def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
+        """As they are: through the VAE and back they would only lose."""
+        return latents
+
+    def oracle(
+        self, prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
+    ) -> list[str]:
+        """Nobody can tell."""
+        return []
 
     def provenance(self) -> dict[str, Any]:
         """Folder, dtype and configs of the networks."""
         return {
             "checkpoint": {"path": str(self.model.path.absolute())},
             "dtype": self.dtype or "as stored",
-            "decoder": self.decoder or "whole or strips",
+            "decoder": self._decoding or "whole or strips",
             "config": {
                 "transformer": vars(self.model.transformer_config),
                 "schedule": vars(self.model.schedule),
@@ -129,96 +201,15 @@ class ReleasedStories:
     def _transformer(self, mesh: Mesh) -> LoadedNetwork:
         return self.model.transformer(self.dtype, mesh=mesh)
 
-    def _fingerprint(self, plan: StoryPlan) -> str:
-        """What the latents depend on."""
-        made_by = self.provenance()
-        del made_by["decoder"]
-        settings = json.dumps([plan.to_mapping(), made_by], sort_keys=True)
-        digest = hashlib.sha256(settings.encode())
-        digest.update(plan.clips.tobytes())
-        return digest.hexdigest()
-
     def _token_ids(self, prompt: str) -> list[int]:
         return self.tokenizer(prompt, verbose=False)["input_ids"]
-
-    def _latents(self, plan: StoryPlan) -> Latents:
-        story, settings, model = plan.storyboard, plan.settings, self.model
-        prompts = [scene.prompt for scene in story.scenes]
-        rows = [
-            pad_or_truncate(self.tokenizer, self._token_ids(prompt), model.text_length)
-            for prompt in [*prompts, story.negative_prompt]
-        ]
-        with _stage("text encoder"):
-            # Every prompt is encoded alone, so the negative one only once for all scenes.
-            embeds = encode_prompts(model.text_encoder(self.dtype), jnp.asarray([rows]))
-            text_embeds, negative = embeds[:, :-1], embeds[:, -1:]
-            negative = jnp.broadcast_to(negative, text_embeds.shape)
-            text_embeds.block_until_ready()
-
-        key = jax.random.key(story.seed)
-        noise_key, step_key, given_key = jax.random.split(key, 3)
-        size = model.latent_shape(settings.frames, settings.height, settings.width)
-        shape = (1, len(prompts), *size)
-        clean = jnp.zeros(shape)
-        if any(story.given):
-            with _stage("VAE, for the given scenes"):
-                clean = self._encode(plan, given_key, shape)
-        unguided = settings.guidance_scale == 1 and not story.dynamic_guidance
-        given = jnp.asarray([story.given])
-        conditions = Story(clean, given, text_embeds, None if unguided else negative)
-
-        with _stage("transformer"):
-            mesh = story_mesh()
-            transformer = self._transformer(mesh)
-            steps = plan.table(self.schedule)
-            noise = _normal(noise_key, shape)
-            latents = noise
-            started = time.monotonic()
-            for number, result in enumerate(
-                denoise(
-                    transformer,
-                    steps,
-                    conditions,
-                    noise,
-                    lambda n: _normal(jax.random.fold_in(step_key, n), shape),
-                    placement_on(mesh),
-                )
-            ):
-                latents = result.latents.block_until_ready()
-                _show_step(number + 1, len(steps.timesteps), started)
-        return latents
-
-    def _encode(self, plan: StoryPlan, key: Key[Array, ""], shape: tuple[int, ...]) -> Latents:
-        """Latents of the given scenes, black for the others."""
-        story, vae = plan.storyboard, nnx.merge(*self.model.vae(self.dtype))
-        latents = jnp.zeros(shape)
-        for i, is_given in enumerate(story.given):
-            if is_given:
-                noise = _normal(jax.random.fold_in(key, 2 * i), (1, *shape[2:]))
-                clip = encode_clips(vae, encode_pixels(plan.clips[i][None]), noise)
-                latents = latents.at[:, i].set(clip)
-        if story.noise_given:
-            noise = _normal(jax.random.fold_in(key, 1), shape)
-            latents = noise_given(self.schedule, latents, noise)
-        return latents
-
-    def _decode(
-        self, latents: Float[np.ndarray, "1 S f h w C"], plan: StoryPlan
-    ) -> UInt8[np.ndarray, "S F H W 3"]:
-        video = plan.clips.copy()
-        with _stage("VAE"):
-            vae: CausalVae = nnx.merge(*self.model.vae(self.dtype))
-            for i, is_given in enumerate(plan.storyboard.given):
-                if not is_given:
-                    video[i] = self._decode_scene(vae, latents[:, i], f"scene {i + 1}")
-        return video
 
     def _decode_scene(
         self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str
     ) -> UInt8[np.ndarray, "F H W 3"]:
         scaled = latents / vae.config.scaling_factor
         _, frames, rows, columns, _ = latents.shape
-        decoder = self.decoder or ("whole" if rows * columns <= WHOLE_LATENTS else "strips")
+        decoder = self._decoding or ("whole" if rows * columns <= WHOLE_LATENTS else "strips")
         if decoder == "tiles":
             factor = vae.config.spatial_compression
             video = decode_tiled(
@@ -234,22 +225,6 @@ class ReleasedStories:
         return np.concatenate(parts)
 
 
-def _normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Every draw of a run; tests put the reference's in its place."""
-    return jax.random.normal(key, shape)
-
-
-def _read_latents(path: Path, key: str) -> Float[np.ndarray, "1 S F H W C"] | None:
-    """What an interrupted run with the same settings has denoised, if there is such."""
-    try:
-        with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return file.get_tensor("latents")
-    except (OSError, SafetensorError):
-        pass
-    return None
-
-
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     """Says on stderr which network is at work, and in the end how long."""
@@ -257,12 +232,6 @@ def _stage(name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
-
-
-def _show_step(number: int, steps: int, started: float) -> None:
-    per_step = (time.monotonic() - started) / number
-    left = per_step * (steps - number)
-    print(f"step {number}/{steps}, {per_step:.1f} s a step, {left:.0f} s left", file=sys.stderr)
 
 
 def _show_part(name: str, number: int, parts: int) -> None:

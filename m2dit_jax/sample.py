@@ -9,12 +9,14 @@ from pathlib import Path
 from m2dit_jax.checkpoint_flags import add_checkpoint_flags, open_checkpoint
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.sampling import make_story
+from m2dit_jax.sampling import explain_story, make_story
+from m2dit_jax.stories.gate import CHECKS
 from m2dit_jax.storyboard import override, read_storyboard
 
 OVERRIDES = (
     *("seed", "frames", "height", "width", "fps", "sampler", "steps", "guidance_scale"),
-    *("dynamic_guidance", "as_reference", "noise_given"),
+    *("dynamic_guidance", "as_reference", "noise_given", "negative_prompt", "global_prompt"),
+    *("window", "new_scenes", "anchor", "retries", "checks"),
 )
 
 
@@ -28,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         storyboard = override(
             read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
         )
-        digest = make_story(storyboard, open_checkpoint(flags), flags.output)
+        maker = open_checkpoint(flags)
+        if flags.explain:
+            print("\n".join(explain_story(storyboard, maker, flags.output)))
+            return 0
+        digest = make_story(storyboard, maker, flags.output)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -36,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on with what is finished", file=sys.stderr)
         return 130
 
-    names = sorted(path.name for path in flags.output.iterdir())
+    names = sorted(path.name for path in flags.output.iterdir() if not _is_scene(path))
     print(f"{flags.output}: {', '.join(names)}")
     print(f"{len(storyboard.scenes)} scenes, {sum(storyboard.given)} of them given")
     print(f"{time.perf_counter() - started:.1f} s, frames sha256 {digest}")
     return 0
+
+
+def _is_scene(path: Path) -> bool:
+    """A long story's would fill the terminal."""
+    return path.name.startswith("scene_")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_checkpoint_flags(parser)
     parser.add_argument("--storyboard", required=True, help="YAML or JSON file")
-    parser.add_argument("--output", type=Path, required=True, help="folder, made if need be")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder, made if need be; scenes that it has, made from the same inputs, are kept",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="only say for each scene whether it would be made, and why",
+    )
     settings = parser.add_argument_group("instead of the storyboard's, or of the model's default")
     settings.add_argument("--seed", type=int)
     settings.add_argument("--frames", type=int, help="of a scene")
@@ -66,6 +87,21 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("--as_reference", action=yes_or_no, help="with the reference's defects")
     settings.add_argument(
         "--noise_given", action=yes_or_no, help="given scenes get the noise of timestep 0"
+    )
+    settings.add_argument("--negative_prompt")
+    settings.add_argument("--global_prompt", help="text that every scene sees")
+    settings.add_argument("--window", type=int, help="scenes that go through the model at once")
+    settings.add_argument(
+        "--new_scenes", type=int, help="of these to be generated, where enough others are known"
+    )
+    settings.add_argument(
+        "--anchor", action=yes_or_no, help="the story's first scene is always given"
+    )
+    settings.add_argument(
+        "--checks", nargs="*", help=f"that a scene must pass: {', '.join(CHECKS)}"
+    )
+    settings.add_argument(
+        "--retries", type=int, help="how often a scene that fails a check is drawn again"
     )
     return parser
 

@@ -1,50 +1,62 @@
 """The user's input: a storyboard file, read and checked.
 
-    seed: 7
-    negative_prompt: blurry
-    scenes:
-      - prompt: A fox wakes in the snow.
-        video: fox.mp4            # given: kept as it is, and the story goes on from it
-      - prompt: The fox crosses a frozen river.
-
-YAML and JSON are both read through the YAML node tree, since it knows the line of every value.
+seed: 7
+negative_prompt: blurry
+global_prompt: in the manner of an old woodcut    # every scene sees it
+scenes:
+  - prompt: A fox wakes in the snow.
+    video: fox.mp4            # given: kept as it is, and the story goes on from it
+  - prompt: The fox crosses a frozen river.
+    frames: 25                # the others have the story's, or the model's
+    cut: true                 # the gate asks for a cut between the scene before and this one
 """
 
 import difflib
-import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.media import VideoError, check_clip
+from m2dit_jax.stories.gate import CHECKS
+from m2dit_jax.storyboard_tree import (
+    Item,
+    StoryboardError,
+    from_value,
+    parse,
+    read_text,
+    shown,
+)
 
-MAX_FILE_BYTES = 1_000_000
 MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
 MIN_FPS, MAX_FPS = 0.1, 240.0
+MAX_RETRIES = 100
 
 STORYBOARD_KEYS = (
     *("scenes", "seed", "negative_prompt", "fps", "frames", "height", "width"),
     *("sampler", "steps", "guidance_scale", "dynamic_guidance", "as_reference", "noise_given"),
+    *("global_prompt", "window", "new_scenes", "anchor", "retries", "checks"),
 )
-SCENE_KEYS = ("prompt", "video")
-
-
-class StoryboardError(ValueError):
-    """All that is wrong with a storyboard, a line each: `file:line: field: found, needed`."""
+SCENE_KEYS = ("prompt", "video", "negative_prompt", "guidance_scale", "frames", "seed", "cut")
 
 
 @dataclass(frozen=True)
 class StoryScene:
-    """One scene. `video` is the clip of a scene that is given, None for one to generate."""
+    """One scene. `video` is the clip of a scene that is given, None for one to generate.
+
+    None stands for the story's own value; without a seed of its own, a scene draws by that of the
+    story and its place. `cut` asks for a cut between the scene before and this one.
+    """
 
     prompt: str
     video: Path | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    frames: int | None = None
+    seed: int | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +66,12 @@ class Storyboard:
     `frames` are those of a scene, `height` and `width` pixels, `fps` frames per second.
     `guidance_scale` 1 is no guidance, `dynamic_guidance` lets it grow over the steps.
     `as_reference` samples with the reference's defects (`diffusion.samplers`), `noise_given` gives
-    the given scenes the noise of timestep 0, as the reference does when it extends. `places` says
-    where the values were written, for errors that only the model brings to light:
-    "story.yaml:3: steps", "--steps".
+    the given scenes the noise of timestep 0, as the reference does when it extends.
+    `global_prompt` is text that every scene sees; "" is none. `window`, `new_scenes` and `anchor`
+    say how a long story is made piece by piece (`stories.windows`). A scene that fails one of the
+    `checks` (`stories.gate`; None: no gate, or with `retries` those that suit the model) is drawn
+    again up to `retries` times. `places` says where the values were written, for errors that only
+    the model brings to light: "story.yaml:3: steps", "--steps".
     """
 
     scenes: tuple[StoryScene, ...]
@@ -72,6 +87,12 @@ class Storyboard:
     dynamic_guidance: bool = False
     as_reference: bool = False
     noise_given: bool = False
+    global_prompt: str = ""
+    window: int | None = None
+    new_scenes: int | None = None
+    anchor: bool | None = None
+    retries: int = 0
+    checks: tuple[str, ...] | None = None
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def place(self, name: str) -> str:
@@ -82,6 +103,11 @@ class Storyboard:
     def given(self) -> tuple[bool, ...]:
         return tuple(scene.video is not None for scene in self.scenes)
 
+    def negative_prompt_of(self, scene: int) -> str:
+        """The scene's own, or else the story's."""
+        own = self.scenes[scene].negative_prompt
+        return self.negative_prompt if own is None else own
+
 
 def read_storyboard(path: Path | str) -> Storyboard:
     """Reads a YAML or JSON storyboard; a relative `video` is looked for in the file's own folder.
@@ -89,7 +115,7 @@ def read_storyboard(path: Path | str) -> Storyboard:
     Raises StoryboardError with every problem of the file, and no other exception.
     """
     path = Path(path)
-    return _check(_parse(_read_text(path), str(path)), path.parent, str(path))
+    return _check(parse(read_text(path), str(path)), path.parent, str(path))
 
 
 def storyboard_from_mapping(
@@ -100,7 +126,7 @@ def storyboard_from_mapping(
     `folder` is where a relative `video` is looked for; `source` names the mapping in errors.
     Raises StoryboardError, without line numbers.
     """
-    return _check(_from_value(mapping), Path(folder), source)
+    return _check(from_value(mapping), Path(folder), source)
 
 
 def override(storyboard: Storyboard, **flags: Any) -> Storyboard:
@@ -108,7 +134,7 @@ def override(storyboard: Storyboard, **flags: Any) -> Storyboard:
 
     Raises StoryboardError, naming the flags, for values that a file could not have either.
     """
-    items = {name: _Item(value, None) for name, value in flags.items() if value is not None}
+    items = {name: Item(value, None) for name, value in flags.items() if value is not None}
     checker = _FlagChecker("flags", Path())
     values = checker.settings(items)
     checker.raise_problems()
@@ -121,152 +147,20 @@ def override(storyboard: Storyboard, **flags: Any) -> Storyboard:
 
 def storyboard_to_mapping(storyboard: Storyboard) -> dict[str, Any]:
     """The content of a storyboard file, fit for JSON; clips by absolute path, defaults left out."""
-    scenes = [
-        {"prompt": scene.prompt}
-        | ({} if scene.video is None else {"video": str(scene.video.absolute())})
-        for scene in storyboard.scenes
-    ]
+    scenes = [_scene_to_mapping(scene) for scene in storyboard.scenes]
     mapping = {key: getattr(storyboard, key) for key in STORYBOARD_KEYS} | {"scenes": scenes}
+    if storyboard.checks is not None:
+        mapping["checks"] = list(storyboard.checks)
     return {key: value for key, value in mapping.items() if value is not None}
 
 
-# --- from bytes to a tree of values that know their lines
+def _scene_to_mapping(scene: StoryScene) -> dict[str, Any]:
+    video = None if scene.video is None else str(scene.video.absolute())
+    mapping = vars(scene) | {"video": video, "cut": scene.cut or None}
+    return {key: value for key, value in mapping.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A value and the line it starts on (None outside a file).
-
-    A list holds items; a mapping is a tuple of (key item, value item), so that a duplicate stays.
-    """
-
-    value: Any
-    line: int | None
-
-
-class _Loader(yaml.BaseLoader):
-    """Composes nodes without building any object, and refuses what a storyboard has no use for."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        # an alias can make a small file expand without end; a tag can ask for a Python object
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise yaml.MarkedYAMLError(
-                problem="found an anchor or alias (& or *), write the value out, or quote the text",
-                problem_mark=event.start_mark,
-            )
-        if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(
-                problem=f"found the tag {_shown(event.tag)}, needs a plain value, or quotes around",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise StoryboardError(f"{path}: cannot be read ({reason})") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise StoryboardError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a storyboard")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise StoryboardError(
-            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8, needs UTF-8 text"
-        ) from error
-
-
-def _parse(text: str, source: str) -> _Item:
-    """The file's tree. Raises StoryboardError when the text is neither YAML nor JSON."""
-    try:
-        node = yaml.compose(_yaml_from_json(text), Loader=_Loader)
-        return _Item(None, 1) if node is None else _from_node(node)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        reason = f"character {_shown(text[error.position])} is not allowed"
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = 1 if mark is None else mark.line + 1
-        reason = error.problem or error.context
-    except RecursionError:
-        line, reason = 1, "nested too deeply"
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape beyond Unicode
-        line, reason = 1, error
-    raise StoryboardError(f"{source}:{line}: not YAML or JSON: {reason}")
-
-
-def _yaml_from_json(text: str) -> str:
-    """Makes JSON into YAML, line by line; other text stays as it is.
-
-    The one thing of JSON that the YAML reader refuses is a tab between values. JSON has no bare tab
-    within a string, so that in a text which is JSON every tab may become a space.
-    """
-    if "\t" not in text:
-        return text
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return text.replace("\t", " ")
-
-
-def _from_node(node: yaml.Node) -> _Item:
-    line = node.start_mark.line + 1
-    match node:
-        case yaml.MappingNode():
-            return _Item(tuple((_from_node(k), _from_node(v)) for k, v in node.value), line)
-        case yaml.SequenceNode():
-            return _Item([_from_node(child) for child in node.value], line)
-        case yaml.ScalarNode(style=None):
-            return _Item(_plain_value(node.value), line)
-        case _:
-            return _Item(node.value, line)
-
-
-def _from_value(value: Any) -> _Item:
-    match value:
-        case Mapping():
-            return _Item(
-                tuple((_from_value(k), _from_value(v)) for k, v in value.items()), line=None
-            )
-        case list() | tuple():
-            return _Item([_from_value(child) for child in value], line=None)
-        case _:
-            return _Item(value, line=None)
-
-
-_INT = re.compile(r"[-+]?[0-9]{1,4000}")  # Python itself refuses to read an int much longer
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?(\.inf|\.Inf|\.INF|Infinity)|\.nan|\.NaN|\.NAN|NaN")
-
-
-def _plain_value(text: str) -> Any:
-    """An unquoted value by the rules of YAML 1.2, which are JSON's.
-
-    PyYAML's own rules are those of YAML 1.1: there `yes` is a bool, 010 is 8, and 1e3 is text.
-    """
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
-        return text.lower() == "true"
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _NOT_FINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text
-
-
-# --- from the tree to a storyboard
-
-
-def _check(tree: _Item, folder: Path, source: str) -> Storyboard:
+def _check(tree: Item, folder: Path, source: str) -> Storyboard:
     checker = _Checker(source, folder)
     storyboard = checker.storyboard(tree)
     checker.raise_problems()
@@ -282,7 +176,7 @@ class _Checker:
         self.problems: list[tuple[int, str]] = []  # line and message
         self.places: dict[str, str] = {}  # of all fields that are there
 
-    def storyboard(self, tree: _Item) -> Storyboard:
+    def storyboard(self, tree: Item) -> Storyboard:
         fields = self.mapping(tree, "", STORYBOARD_KEYS)
         if fields is None:
             return Storyboard(())
@@ -292,15 +186,18 @@ class _Checker:
             places=self.places,
         )
 
-    def settings(self, fields: Mapping[str, _Item]) -> dict[str, Any]:
+    def settings(self, fields: Mapping[str, Item]) -> dict[str, Any]:
         """All but the scenes; the default for what is not among the fields."""
         return {
             "seed": self.integer(fields.get("seed"), "seed", 0, MAX_SEED) or 0,
-            "negative_prompt": self.text(fields.get("negative_prompt"), "negative_prompt") or "",
+            **{
+                name: self.text(fields.get(name), name) or ""
+                for name in ("negative_prompt", "global_prompt")
+            },
             "fps": self.number(fields.get("fps"), "fps", MIN_FPS, MAX_FPS),
             **{
                 name: self.integer(fields.get(name), name, 1)
-                for name in ("frames", "height", "width", "steps")
+                for name in ("frames", "height", "width", "steps", "window", "new_scenes")
             },
             "sampler": self.choice(fields.get("sampler"), "sampler", SAMPLERS),
             "guidance_scale": self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
@@ -308,9 +205,23 @@ class _Checker:
                 name: self.boolean(fields.get(name), name)
                 for name in ("dynamic_guidance", "as_reference", "noise_given")
             },
+            # None, which leaves it to the model, is not the same as false.
+            "anchor": self.boolean(fields["anchor"], "anchor") if "anchor" in fields else None,
+            "retries": self.integer(fields.get("retries"), "retries", 0, MAX_RETRIES) or 0,
+            "checks": self.checks(fields.get("checks"), "checks"),
         }
 
-    def scenes(self, item: _Item | None, parent_line: int | None) -> tuple[StoryScene, ...]:
+    def checks(self, item: Item | None, field: str) -> tuple[str, ...] | None:
+        if item is None or item.value is None:
+            return None
+        names = [item.value] if isinstance(item.value, str) else item.value
+        found = [name.value if isinstance(name, Item) else name for name in names or [""]]
+        if not isinstance(names, list) or any(name not in CHECKS for name in found):
+            self.wrong(item, field, f"one or a list of {', '.join(CHECKS)}")
+            return None
+        return tuple(name for name in CHECKS if name in found)
+
+    def scenes(self, item: Item | None, parent_line: int | None) -> tuple[StoryScene, ...]:
         needed = "a list of scenes, each with a prompt"
         if item is None:
             self.problem(parent_line, "scenes", f"missing, needs {needed}")
@@ -329,7 +240,7 @@ class _Checker:
             )
         return scenes
 
-    def scene(self, item: _Item, field: str) -> StoryScene:
+    def scene(self, item: Item, field: str) -> StoryScene:
         fields = self.mapping(item, field, SCENE_KEYS)
         if fields is None:
             return StoryScene("")
@@ -340,9 +251,17 @@ class _Checker:
         elif prompt.value is None or prompt.value == "" or str(prompt.value).isspace():
             self.wrong(prompt, f"{field}.prompt", needed)
         text = self.text(prompt, f"{field}.prompt") or ""
-        return StoryScene(text.strip(), self.video(fields.get("video"), f"{field}.video"))
+        return StoryScene(
+            text.strip(),
+            self.video(fields.get("video"), f"{field}.video"),
+            self.text(fields.get("negative_prompt"), f"{field}.negative_prompt"),
+            self.number(fields.get("guidance_scale"), f"{field}.guidance_scale", 0.0),
+            self.integer(fields.get("frames"), f"{field}.frames", 1),
+            self.integer(fields.get("seed"), f"{field}.seed", 0, MAX_SEED),
+            self.boolean(fields.get("cut"), f"{field}.cut"),
+        )
 
-    def video(self, item: _Item | None, field: str) -> Path | None:
+    def video(self, item: Item | None, field: str) -> Path | None:
         """The path also of a clip that cannot be read: the scene is meant to be given."""
         name = self.text(item, field)
         if item is None or name is None:
@@ -354,17 +273,17 @@ class _Checker:
             self.wrong(item, field, f"the path of a readable video ({error})")
         return path
 
-    def mapping(self, item: _Item, field: str, keys: tuple[str, ...]) -> dict[str, _Item] | None:
+    def mapping(self, item: Item, field: str, keys: tuple[str, ...]) -> dict[str, Item] | None:
         """The known keys' items by name; None when the item is no mapping at all."""
         if not isinstance(item.value, tuple):
             self.wrong(item, field, f"a mapping with the keys {', '.join(keys)}")
             return None
-        fields: dict[str, _Item] = {}
+        fields: dict[str, Item] = {}
         first_line: dict[str, int | None] = {}
         for key, value in item.value:
             name = key.value
             if not isinstance(name, str) or name not in keys:
-                self.problem(key.line, field, f"unknown key {_shown(name)}, {_nearest(name, keys)}")
+                self.problem(key.line, field, f"unknown key {shown(name)}, {_nearest(name, keys)}")
             elif name in fields:
                 self.problem(
                     key.line,
@@ -378,7 +297,7 @@ class _Checker:
                 self.places[full_name] = self.place(value.line, full_name)
         return fields
 
-    def text(self, item: _Item | None, field: str) -> str | None:
+    def text(self, item: Item | None, field: str) -> str | None:
         if item is None or item.value is None:
             return None
         if not isinstance(item.value, str):
@@ -391,7 +310,7 @@ class _Checker:
             self.wrong(item, field, r"text; one half of a \uD800-\uDFFF pair is missing")
             return None
 
-    def choice(self, item: _Item | None, field: str, names: tuple[str, ...]) -> str | None:
+    def choice(self, item: Item | None, field: str, names: tuple[str, ...]) -> str | None:
         if item is None or item.value is None:
             return None
         if item.value not in names:
@@ -399,7 +318,7 @@ class _Checker:
             return None
         return item.value
 
-    def boolean(self, item: _Item | None, field: str) -> bool:
+    def boolean(self, item: Item | None, field: str) -> bool:
         if item is None or item.value is None:
             return False
         if not isinstance(item.value, bool):
@@ -408,7 +327,7 @@ class _Checker:
         return item.value
 
     def integer(
-        self, item: _Item | None, field: str, least: int, most: int | None = None
+        self, item: Item | None, field: str, least: int, most: int | None = None
     ) -> int | None:
         if item is None or item.value is None:
             return None
@@ -424,7 +343,7 @@ class _Checker:
         return value
 
     def number(
-        self, item: _Item | None, field: str, least: float, most: float | None = None
+        self, item: Item | None, field: str, least: float, most: float | None = None
     ) -> float | None:
         if item is None or item.value is None:
             return None
@@ -437,8 +356,8 @@ class _Checker:
             return None
         return value
 
-    def wrong(self, item: _Item, field: str, needed: str) -> None:
-        self.problem(item.line, field, f"found {_shown(item.value)}, needs {needed}")
+    def wrong(self, item: Item, field: str, needed: str) -> None:
+        self.problem(item.line, field, f"found {shown(item.value)}, needs {needed}")
 
     def problem(self, line: int | None, field: str, message: str) -> None:
         self.problems.append((line or 0, f"{self.place(line, field)}: {message}"))
@@ -471,20 +390,3 @@ def _range(least: float | int, most: float | int | None) -> str:
 def _nearest(name: Any, keys: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(str(name)[:100], keys, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"needs one of {', '.join(keys)}"
-
-
-def _shown(value: Any) -> str:
-    """The value on one line of at most 60 characters, as its file would write it."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"a list of {len(value)}"
-        case tuple():
-            return f"a mapping of {len(value)}"
-        case int() if abs(value) > 10**57:
-            return "a number of very many digits"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -1,5 +1,6 @@
 """Stories of latents: a transformer trained here, text encoder and VAE of a released model."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,14 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.recipe import build_recipe, make_transformer_config
 from m2dit_jax.released import LoadedNetwork
 from m2dit_jax.released_stories import ReleasedStories
-from m2dit_jax.sampling import SamplingSettings
+from m2dit_jax.stories.maker import SamplingSettings
 from m2dit_jax.trained_stories import trained_defaults
-from m2dit_jax.training.checkpoints import latest_step, load_config, load_for_sampling
+from m2dit_jax.training.checkpoints import (
+    checkpoint_fingerprint,
+    latest_step,
+    load_config,
+    load_for_sampling,
+)
 
 
 class TrainedLatents(ReleasedStories):
@@ -56,6 +62,11 @@ class TrainedLatents(ReleasedStories):
     def source(self) -> str:
         """Where the defaults are written."""
         return "config.sample"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the checkpoint, and of the other networks."""
+        return f"{checkpoint_fingerprint(self.workdir)} {super().fingerprint}"
 
     def _transformer(self, mesh: Mesh) -> LoadedNetwork:
         _, params, _ = load_for_sampling(self.workdir, mesh)

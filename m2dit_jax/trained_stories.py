@@ -1,18 +1,32 @@
 """Stories of pixels, from the checkpoint of a training run here."""
 
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, UInt8
 
+from m2dit_jax.data.oracle import read_scene
+from m2dit_jax.data.shapes import parse_captions
+from m2dit_jax.diffusion.generate import Latents, StepResult, Story
+from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.recipe import Params, Recipe, build_recipe
-from m2dit_jax.sampling import SamplingSettings, StoryPlan
-from m2dit_jax.story_sampler import StorySampler
-from m2dit_jax.training.checkpoints import load_config, load_for_sampling
+from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
+from m2dit_jax.pipeline import denoise
+from m2dit_jax.recipe import PIXEL_CHANNELS, Params, Recipe, build_recipe
+from m2dit_jax.released import LoadedNetwork
+from m2dit_jax.stories.maker import Decode, Denoise, EncodeClip, EncodeText, SamplingSettings
+from m2dit_jax.training.checkpoints import (
+    checkpoint_fingerprint,
+    load_config,
+    load_for_sampling,
+)
 
 
 def trained_defaults(recipe: Recipe) -> SamplingSettings:
@@ -27,6 +41,9 @@ def trained_defaults(recipe: Recipe) -> SamplingSettings:
         sampler="ddim",
         steps=sample.steps,
         guidance_scale=sample.guidance_scale,
+        window=recipe.config.data.scenes,
+        new_scenes=1,
+        anchor=recipe.config.data.scenes > 2,
     )
 
 
@@ -35,6 +52,9 @@ class TrainedStories:
 
     Raises CheckpointError if there is no checkpoint, ValueError for a config that cannot be.
     """
+
+    instant_decoder = True
+    decoder_name = "pixels"
 
     def __init__(self, workdir: Path):
         self.workdir = workdir
@@ -56,13 +76,30 @@ class TrainedStories:
         """Where the defaults are written."""
         return "config.sample"
 
+    @property
+    def default_checks(self) -> tuple[str, ...]:
+        """Of shapes the oracle knows more than statistics, and they are saturated at will."""
+        if self.config.data.source == "shapes":
+            return ("finite", "frozen", "cut", "oracle")
+        return ("finite", "frozen", "cut", "saturation")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the checkpoint."""
+        return checkpoint_fingerprint(self.workdir)
+
     def check_size(self, frames: int, height: int, width: int) -> None:
-        """Raises ValueError for a size other than that of the training videos."""
+        """Raises ValueError for another picture than in training, or frames that are no patches.
+
+        Scenes of other lengths are possible, and as good as positions never trained can be.
+        """
         trained = self.recipe.scene_size()
-        if (frames, height, width) != trained:
+        patch = self.config.model.patch_size_t
+        if (height, width) != trained[1:] or frames % patch:
             raise ValueError(
                 f"{frames} frames of {height}x{width} cannot be: this model was trained with "
                 f"{trained[0]} frames of {trained[1]}x{trained[2]}"
+                + (f", and other frames must be multiples of {patch}" if patch > 1 else "")
             )
 
     def check_prompt(self, prompt: str) -> str:
@@ -73,30 +110,81 @@ class TrainedStories:
             return f"the prompt has {len(prompt.encode())} bytes, the model reads {most - 1}"
         return ""
 
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """That of the pixels."""
+        return frames, height, width, PIXEL_CHANNELS
+
     @cached_property
     def weights(self) -> tuple[Params, int]:
         """The averaged weights and the step they are of."""
         _, params, step = load_for_sampling(self.workdir)
         return params, step
 
-    @cached_property
-    def _sampler(self) -> StorySampler:
-        """Kept, since it keeps what it has compiled."""
-        return StorySampler(self.recipe)
+    @contextmanager
+    def text_encoder(self) -> Iterator[EncodeText]:
+        """Word by word, or byte by byte."""
 
-    def make(self, plan: StoryPlan, folder: Path) -> UInt8[np.ndarray, "S F H W 3"]:
-        """All scenes of the plan; the given ones are its clips, unchanged."""
-        story = plan.storyboard
-        return self._sampler.sample(
-            self.weights[0],
-            plan.table(self.schedule),
-            jax.random.key(story.seed)[None],
-            plan.clips[None],
-            np.array([story.given]),
-            [[scene.prompt for scene in story.scenes]],
-            story.negative_prompt,
-            story.noise_given,
-        )[0]
+        def encode(prompt: str) -> Float[Array, "T E"]:
+            ids = jnp.asarray(self.recipe.tokenize([prompt]))[None]
+            return _encode_text(self.recipe.graphdef, self.weights[0], ids)[0, 0]
+
+        yield encode
+
+    @contextmanager
+    def clip_encoder(self) -> Iterator[EncodeClip]:
+        """Pixels are latents."""
+
+        def encode(
+            clip: UInt8[np.ndarray, "F H W 3"], key: Key[Array, ""]
+        ) -> Float[Array, "F H W 3"]:
+            return encode_pixels(jnp.asarray(clip))
+
+        yield encode
+
+    @contextmanager
+    def transformer(self) -> Iterator[Denoise]:
+        """The whole model is small and stays loaded."""
+        network = LoadedNetwork(self.recipe.graphdef, self.weights[0])
+
+        def run(
+            steps: SamplingSteps,
+            story: Story,
+            noise: Latents,
+            step_noise: Callable[[int], Latents],
+            frames: tuple[int, ...] | None,
+        ) -> Iterator[StepResult]:
+            ragged = {} if frames is None else {"frames": frames}
+            return denoise(network, steps, story, noise, step_noise, **ragged)
+
+        yield run
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decode]:
+        """Latents are pixels."""
+
+        def decode(
+            latents: Float[np.ndarray, "F H W 3"], name: str
+        ) -> UInt8[np.ndarray, "F H W 3"]:
+            return np.asarray(decode_pixels(jnp.asarray(latents)))
+
+        yield decode
+
+    def as_given(self, latents: Float[np.ndarray, "F H W 3"]) -> Float[np.ndarray, "F H W 3"]:
+        """Rounded to what a video can hold, as all given scenes were in training."""
+        return np.asarray(encode_pixels(decode_pixels(jnp.asarray(latents))))
+
+    def oracle(
+        self, prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
+    ) -> list[str]:
+        """Of shapes, what can be read from the pixels and is not what the captions say."""
+        wanted = parse_captions(prompts)[scene] if self.config.data.source == "shapes" else None
+        if wanted is None:
+            return []
+        return [
+            f"{name} is {found or 'not to be recognised'}, not {getattr(wanted, name)}"
+            for name, found in read_scene(frames).items()
+            if found != getattr(wanted, name)
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """Checkpoint and config."""
@@ -104,3 +192,10 @@ class TrainedStories:
             "checkpoint": {"path": str(self.workdir.absolute()), "step": self.weights[1]},
             "config": self.config.to_dict(),
         }
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_text(
+    graphdef: nnx.GraphDef, params: Params, ids: Int[Array, "B S T"]
+) -> Float[Array, "B S T E"]:
+    return nnx.merge(graphdef, params).encode_text(ids)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from m2dit_jax.media import write_mp4
 from m2dit_jax.storyboard import (
-    MAX_FILE_BYTES,
     Storyboard,
     StoryboardError,
     StoryScene,
@@ -17,6 +16,7 @@ from m2dit_jax.storyboard import (
     storyboard_from_mapping,
     storyboard_to_mapping,
 )
+from m2dit_jax.storyboard_tree import MAX_FILE_BYTES
 
 ONE_SCENE = "scenes:\n  - prompt: a fox\n"
 

@@ -3,15 +3,16 @@
 import argparse
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.app.runs import Progress, Runner
+from m2dit_jax.app.runs import Runner
 from m2dit_jax.app.server import start_server
 from m2dit_jax.app.shelf import Shelf
 from m2dit_jax.checkpoint_flags import add_checkpoint_flags, open_checkpoint
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.sampling import make_story
+from m2dit_jax.stories.progress import Report
 from m2dit_jax.storyboard import Storyboard
 
 
@@ -23,9 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         maker = open_checkpoint(flags)
         shelf = Shelf(flags.output, flags.checkpoint, *([flags.model] if flags.model else []))
 
-        def make(storyboard: Storyboard, folder: Path, report: Callable[[Progress], None]) -> None:
-            # No model reports progress yet: a story at work cannot be cancelled.
-            make_story(storyboard, maker, folder)
+        def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
+            make_story(storyboard, maker, folder, report)
 
         address, _ = start_server(shelf, Runner(make), flags.host, flags.port)
     except (ValueError, OSError) as error:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        print("ended; a story that was at work is made anew when it is generated again")
+        print("ended; a story that was at work goes on when it is generated again")
     return 0
 
 

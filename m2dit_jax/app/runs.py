@@ -5,30 +5,12 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
+from m2dit_jax.stories.progress import Report, StoryProgress
 from m2dit_jax.storyboard import Storyboard
 
-
-@runtime_checkable
-class Progress(Protocol):
-    """How far a story is: scenes counted from 0, given ones being finished from the start."""
-
-    @property
-    def scenes(self) -> int: ...
-    @property
-    def finished(self) -> tuple[int, ...]: ...
-    @property
-    def at_work(self) -> tuple[int, ...]: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def seconds_left(self) -> float | None: ...
-
-
-Make = Callable[[Storyboard, Path, Callable[[Progress], None]], None]
+Make = Callable[[Storyboard, Path, Report], None]
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 
 
@@ -43,7 +25,7 @@ class Run:
         self.storyboard = storyboard
         self.folder = folder
         self.state: State = "waiting"
-        self.progress: Progress | None = None
+        self.progress: StoryProgress | None = None
         self.error = ""
         self.ended = threading.Event()
         self._cancel = threading.Event()
@@ -52,7 +34,7 @@ class Run:
         """Takes effect at the next report of progress; what is finished stays."""
         self._cancel.set()
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: StoryProgress) -> None:
         self.progress = progress
         self.check()
 

@@ -1,6 +1,5 @@
 """What becomes of decoded scenes before they are stored: pixels as they are, or a VAE's latents."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,9 +17,9 @@ from m2dit_jax.encoders.tokenizer import pad_or_truncate
 from m2dit_jax.encoders.vae import CausalVae
 from m2dit_jax.pipeline import encode_prompts
 from m2dit_jax.released import LoadedNetwork, ReleasedModel
+from m2dit_jax.weights.fingerprint import fingerprint
 
 NETWORKS_USED = ("vae", "text_encoder", "tokenizer")
-_HASHED = 2**20  # bytes at each end of a weights file: reading all of T5 would take minutes
 
 
 @runtime_checkable
@@ -188,19 +187,3 @@ class VaeCodec:
 
     def _placed(self, network: LoadedNetwork) -> LoadedNetwork:
         return network._replace(params=jax.device_put(network.params, self._whole))
-
-
-def fingerprint(path: Path, networks: Sequence[str]) -> str:
-    """SHA-256 of configs and weights: by names, sizes, and both ends of each file."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for file in sorted(path.joinpath(network).rglob("*")):
-            if not file.is_file():
-                continue
-            size = file.stat().st_size
-            digest.update(f"{file.relative_to(path).as_posix()} {size}\n".encode())
-            with file.open("rb") as content:
-                for start in sorted({0, max(size - _HASHED, 0)}):
-                    content.seek(start)
-                    digest.update(content.read(_HASHED))
-    return digest.hexdigest()

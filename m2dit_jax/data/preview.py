@@ -92,11 +92,12 @@ def _vae_view(dataset: EncodedDataset) -> _View:
     import jax.numpy as jnp
     from flax import nnx
 
-    from m2dit_jax.data.codecs import NETWORKS_USED, fingerprint
+    from m2dit_jax.data.codecs import NETWORKS_USED
     from m2dit_jax.encoders.pixels import decode_pixels
     from m2dit_jax.encoders.tokenizer import pad_or_truncate
     from m2dit_jax.encoders.vae import CausalVae
     from m2dit_jax.released import ReleasedModel
+    from m2dit_jax.weights.fingerprint import fingerprint
 
     folder = Path(dataset.settings["model"])
     try:

@@ -5,7 +5,8 @@ it in a straight line. Everything a caption says can be read back from the pixel
 so the agreement of a generated video with its prompts can be measured exactly.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -38,6 +39,10 @@ REACH = 5 / 16
 PATH = 5 / 16
 JITTER = 1 / 32
 
+_CAPTION = (
+    rf"(it|a (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})) moves "
+    rf"(?P<direction>{'|'.join(DIRECTIONS)}) on (?P<background>{'|'.join(BACKGROUNDS)})"
+)
 _SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
 _COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
 _BACKGROUND_INDEX = {name: i for i, name in enumerate(BACKGROUNDS)}
@@ -66,6 +71,32 @@ class Story(TypedDict):
     video: UInt8[np.ndarray, "S F H W 3"]
     captions: list[str]
     scenes: tuple[Scene, ...]
+
+
+def parse_captions(captions: Sequence[str]) -> list[Scene | None]:
+    """The scenes that the captions of a story describe; None for a text that is no caption.
+
+    Who "it" is was said by the last scene before that names an actor, or else by the first after.
+    """
+    found = [re.fullmatch(_CAPTION, caption.strip()) for caption in captions]
+    named = [i for i, match in enumerate(found) if match and match["shape"]]
+    scenes: list[Scene | None] = []
+    for i, match in enumerate(found):
+        before = [j for j in named if j <= i]
+        actor = found[(before[-1:] or named[:1] or [i])[0]]
+        if match is None or actor is None or actor["shape"] is None:
+            scenes.append(None)
+            continue
+        scenes.append(
+            Scene(
+                actor["shape"],
+                actor["colour"],
+                match["background"],
+                match["direction"],
+                says_it=match["shape"] is None,
+            )
+        )
+    return scenes
 
 
 def vocabulary() -> list[str]:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from m2dit_jax.parallel.rules import shardings
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.weights.fingerprint import fingerprint
 
 Params = Any
 FOLDER = "checkpoints"
@@ -118,6 +119,11 @@ def load_for_sampling(workdir: Path, mesh: Mesh | None = None) -> tuple[ConfigDi
     except Exception as error:  # as above
         raise _damaged(step_folder, error) from error
     return config, _with_int_keys(restored[name]), int(step_folder.name)
+
+
+def checkpoint_fingerprint(workdir: Path) -> str:
+    """Of the latest checkpoint's weights. Raises CheckpointError if there is none."""
+    return fingerprint(_latest_folder(workdir), ("state",))
 
 
 def _latest_folder(workdir: Path) -> Path:

@@ -1,0 +1,68 @@
+"""The noise of a story, scene by scene: a scene's draws do not depend on which others there are."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+# Streams of a scene's key. What a step draws is STEPS plus its number.
+_CLIP, _GIVEN, _START, _STEPS = range(4)
+
+
+def scene_key(seed: Sequence[int], attempt: int = 0) -> Key[Array, ""]:
+    """The key of a scene by the numbers of `scene_seed`, another one for each attempt."""
+    key = jax.random.key(seed[0])
+    for number in (*seed[1:], attempt):
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def scene_seed(story_seed: int, scene: int, own: int | None) -> list[int]:
+    """What a scene draws by: its own seed, or the story's and its place."""
+    return [story_seed, scene] if own is None else [own]
+
+
+def clip_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """For the draw from the posterior of a given clip."""
+    return normal(jax.random.fold_in(key, _CLIP), shape)
+
+
+def given_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """That of timestep 0, for a given scene."""
+    return normal(jax.random.fold_in(key, _GIVEN), shape)
+
+
+def start_noise(
+    keys: Sequence[Key[Array, ""]], frames: Sequence[int], size: tuple[int, ...]
+) -> Float[Array, "1 S F H W C"]:
+    """What the scenes are denoised from; `size` is that of a frame's latents."""
+    return _of_scenes([jax.random.fold_in(key, _START) for key in keys], frames, size)
+
+
+def step_noise(
+    keys: Sequence[Key[Array, ""]], step: int, frames: Sequence[int], size: tuple[int, ...]
+) -> Float[Array, "1 S F H W C"]:
+    """What a sampler that draws adds in a step."""
+    return _of_scenes([jax.random.fold_in(key, _STEPS + step) for key in keys], frames, size)
+
+
+def pad_frames(
+    scenes: Sequence[Float[Array, "_F H W C"] | Float[np.ndarray, "_F H W C"]],
+) -> Float[Array, "1 S F H W C"]:
+    """Scenes as a story, filled up with zeros to the length of the longest."""
+    longest = max(len(scene) for scene in scenes)
+    padded = [jnp.pad(x, [(0, longest - len(x)), (0, 0), (0, 0), (0, 0)]) for x in scenes]
+    return jnp.stack(padded)[None]
+
+
+def normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Every draw of a story; tests put the reference's in its place."""
+    return jax.random.normal(key, shape)
+
+
+def _of_scenes(
+    keys: Sequence[Key[Array, ""]], frames: Sequence[int], size: tuple[int, ...]
+) -> Float[Array, "1 S F H W C"]:
+    return pad_frames([normal(key, (n, *size)) for key, n in zip(keys, frames, strict=True)])

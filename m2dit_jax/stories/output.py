@@ -1,0 +1,185 @@
+"""The folder of a story: its videos, pictures and records, written scene after scene."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+import m2dit_jax
+from m2dit_jax.evaluation.report import write_json
+from m2dit_jax.media import contact_sheet, frames_digest, whole_file, write_gif, write_mp4
+from m2dit_jax.stories.inputs import Inputs
+from m2dit_jax.stories.plan import StoryPlan
+from m2dit_jax.stories.store import SceneStore
+from m2dit_jax.stories.walk import Outcome
+from m2dit_jax.storyboard import Storyboard, StoryboardError
+
+SCENES = "scenes"  # the folder of what the scenes are made of
+BUILD = "build.json"  # what the scenes of the last build depended on
+# Frames times pixels up to which there is a GIF, which is made in memory: 3 scenes of 5B's size.
+GIF_MOST = 60_000_000
+
+# The videos that are written here or, as scenes of an older and longer story, removed.
+_OWN_VIDEO = re.compile(r"story\.(mp4|gif)|scene_[0-9]+\.mp4")
+
+Frames = Callable[[int], UInt8[np.ndarray, "F H W 3"]]  # of a scene, read from disk
+
+
+def check_output(storyboard: Storyboard, folder: Path) -> None:
+    """Raises StoryboardError if a given clip could be overwritten or removed by a story's files."""
+    problems = [
+        f"{storyboard.place(f'scenes[{i}].video')}: {scene.video} is a given clip, but its name in "
+        f"--output={folder} is one of a story's own files: needs another folder"
+        for i, scene in enumerate(storyboard.scenes)
+        if scene.video is not None and _is_own_video(scene.video, folder)
+    ]
+    if problems:
+        raise StoryboardError("\n".join(problems))
+
+
+def write_scene(folder: Path, scene: int, frames: UInt8[np.ndarray, "F H W 3"], fps: float) -> None:
+    """A scene's video."""
+    write_mp4(folder / scene_name(scene), frames, fps)
+
+
+def write_story(
+    folder: Path,
+    plan: StoryPlan,
+    outcomes: Mapping[int, Outcome],
+    frames: Frames,
+    store: SceneStore,
+    about: dict[str, Any],
+) -> str:
+    """Writes all files of a story but the generated scenes' videos, and returns its digest.
+
+    Each file replaces an older one only when it is whole; story.json, which names them, comes last.
+    `about` is what it says of the model and the whole run. No more than a scene is in memory.
+    """
+    story, fps, scenes = plan.storyboard, plan.settings.fps, range(len(plan.storyboard.scenes))
+    for scene in scenes:
+        if story.given[scene]:
+            write_scene(folder, scene, frames(scene), fps)
+    write_mp4(folder / "story.mp4", chain.from_iterable(map(frames, scenes)), fps)
+    _write_gif(folder / "story.gif", plan, frames)
+    prompts = [scene.prompt for scene in story.scenes]
+    with whole_file(folder / "contact_sheet.png") as part:
+        contact_sheet(map(frames, scenes), prompts, story.given).save(part, format="PNG")
+    if (folder / "story.json").exists():
+        _remove_scenes_beyond(folder, len(scenes))
+    write_json(folder / "storyboard.json", plan.to_mapping())
+    records = [_record(plan, scene, outcomes[scene], frames, store) for scene in scenes]
+    digest = hashlib.sha256("".join(r["frames_sha256"] for r in records).encode()).hexdigest()
+    versions = {
+        "m2dit_jax": m2dit_jax.__version__,
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+    }
+    write_json(
+        folder / "story.json",
+        {
+            "storyboard": plan.to_mapping(),
+            "frames_sha256": digest,
+            "scenes": records,
+            **about,
+            "versions": versions,
+        },
+    )
+    return digest
+
+
+def write_build(folder: Path, inputs: Mapping[int, Inputs]) -> None:
+    """What each scene depends on, for the next build to compare."""
+    scenes = {str(scene + 1): inputs[scene] for scene in sorted(inputs)}
+    write_json(folder / BUILD, {"scenes": scenes})
+
+
+def read_build(folder: Path) -> dict[int, Inputs]:
+    """That of the last build by scene, from 0; empty if there is none or it cannot be read."""
+    try:
+        scenes = json.loads((folder / BUILD).read_text(encoding="utf-8"))["scenes"]
+        return {int(number) - 1: inputs for number, inputs in scenes.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def scene_name(scene: int) -> str:
+    """The name of a scene's video."""
+    return f"scene_{scene + 1}.mp4"
+
+
+def _record(
+    plan: StoryPlan, scene: int, outcome: Outcome, frames: Frames, store: SceneStore
+) -> dict[str, Any]:
+    """A scene as story.json tells it; `page.record` says what the fields mean."""
+    told = plan.storyboard.scenes[scene]
+    record: dict[str, Any] = {
+        "prompt": told.prompt,
+        "given": outcome.status == "given",
+        "status": outcome.status,
+        "video": scene_name(scene),
+        "frames": plan.frames(scene),
+        "frames_sha256": frames_digest(frames(scene)),
+    }
+    if outcome.group is None:
+        return record
+    made = store.about(outcome.identity.key) or {}
+    group = outcome.group
+    return record | {
+        "key": outcome.identity.key,
+        "seed": plan.storyboard.seed if told.seed is None else told.seed,
+        "guidance_scale": plan.guidance_scale(scene),
+        "negative_prompt": plan.storyboard.negative_prompt_of(scene),
+        "context": [number + 1 for number in group.context],
+        "made_with": [number + 1 for number in group.new if number != scene],
+        **{name: made[name] for name in ("seconds", "steps", "evaluations") if name in made},
+        **_attempts(plan, outcome),
+    }
+
+
+def _attempts(plan: StoryPlan, outcome: Outcome) -> dict[str, Any]:
+    if not plan.checks:
+        return {}
+    attempts = [
+        {
+            "passed": attempt.verdict.passed,
+            "failures": list(attempt.verdict.failures),
+            "metrics": dict(attempt.verdict.metrics),
+        }
+        for attempt in outcome.attempts
+    ]
+    return {"attempts": attempts, "metrics": attempts[-1]["metrics"], "passed": not outcome.failed}
+
+
+def _write_gif(path: Path, plan: StoryPlan, frames: Frames) -> None:
+    """Only of a story that is small enough; an older one must not stay beside a new story."""
+    scenes, settings = range(len(plan.storyboard.scenes)), plan.settings
+    if sum(map(plan.frames, scenes)) * settings.height * settings.width > GIF_MOST:
+        path.unlink(missing_ok=True)
+        return
+    images: Iterator[UInt8[np.ndarray, "H W 3"]] = chain.from_iterable(map(frames, scenes))
+    write_gif(path, np.stack(list(images)), settings.fps)
+
+
+def _is_own_video(video: Path, folder: Path) -> bool:
+    # A link counts both as the link, which would be replaced, and as the file that it leads to.
+    return any(
+        path.parent == folder.resolve() and _OWN_VIDEO.fullmatch(path.name)
+        for path in (video.parent.resolve() / video.name, video.resolve())
+    )
+
+
+def _remove_scenes_beyond(folder: Path, num_scenes: int) -> None:
+    """What a longer story left in the folder would look like scenes of this one."""
+    for number in count(num_scenes):
+        path = folder / scene_name(number)
+        if not path.exists():
+            return
+        path.unlink()

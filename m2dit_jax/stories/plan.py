@@ -1,0 +1,167 @@
+"""A storyboard checked against a model: what is to be made, with every setting filled in."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.media import VideoError, frames_digest, read_clip
+from m2dit_jax.stories.maker import SamplingSettings, StoryMaker
+from m2dit_jax.stories.noise import scene_seed
+from m2dit_jax.stories.windows import Windows, check_windows
+from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
+
+
+@dataclass(frozen=True)
+class StoryPlan:
+    """A checked storyboard and what it says or leaves to the model.
+
+    `clip_digests` has one for each scene, None for those to generate; the clips themselves are
+    read when they are needed, since those of a long story need not fit into memory. `checks` are
+    the gate's, none for no gate. `notes` are what the user should know before a long run.
+    """
+
+    storyboard: Storyboard
+    settings: SamplingSettings
+    clip_digests: tuple[str | None, ...]
+    checks: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def windows(self) -> Windows:
+        """How the story is cut."""
+        settings = self.settings
+        return Windows(settings.window, settings.new_scenes, settings.anchor)
+
+    def frames(self, scene: int) -> int:
+        """Of a scene of the finished video."""
+        return self.storyboard.scenes[scene].frames or self.settings.frames
+
+    def guidance_scale(self, scene: int) -> float:
+        """The scene's own, or else the story's."""
+        own = self.storyboard.scenes[scene].guidance_scale
+        return self.settings.guidance_scale if own is None else own
+
+    def seed(self, scene: int) -> list[int]:
+        """What a scene draws by."""
+        return scene_seed(self.storyboard.seed, scene, self.storyboard.scenes[scene].seed)
+
+    def clip(self, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
+        """A given scene's frames. Raises VideoError if the file is no longer what it was."""
+        path = self.storyboard.scenes[scene].video
+        assert path is not None, f"scene {scene} is not given"
+        return read_clip(path, self.frames(scene), self.settings.height, self.settings.width)
+
+    def guided(self, scenes: Sequence[int]) -> bool:
+        """Whether any of the scenes needs the negative branch."""
+        return self.storyboard.dynamic_guidance or any(self.guidance_scale(s) != 1 for s in scenes)
+
+    def table(self, schedule: NoiseSchedule, scenes: Sequence[int]) -> SamplingSteps:
+        """The table of a sampling run of these scenes."""
+        scales = [self.guidance_scale(scene) for scene in scenes]
+        return sampling_steps(
+            schedule,
+            self.settings.sampler,
+            self.settings.steps,
+            scales[0] if len(set(scales)) == 1 else scales,
+            self.storyboard.dynamic_guidance,
+            self.storyboard.as_reference,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The content of a storyboard file that leaves nothing to the model."""
+        checks = {"checks": list(self.checks)} if self.checks else {}
+        return storyboard_to_mapping(self.storyboard) | vars(self.settings) | checks
+
+
+def plan_story(storyboard: Storyboard, maker: StoryMaker) -> StoryPlan:
+    """Checks the storyboard against the model and reads each of its clips once.
+
+    Raises StoryboardError with every problem: prompts that the model's tokenizer cannot take, clips
+    that are too short or damaged, sizes that the model cannot make, more steps than its schedule
+    has, windows that cannot be.
+    """
+    problems, notes = _check_prompts(storyboard, maker)
+    settings = _filled_in(storyboard, maker.defaults)
+
+    def place(*fields: str) -> str:
+        """Where the values were written: in the storyboard, on the command line, in the model."""
+        found = [storyboard.places[field] for field in fields if field in storyboard.places]
+        return ", ".join(found) or f"{maker.source}.{fields[0]}"
+
+    def size_is_possible(field: str, frames: int) -> bool:
+        return _checked(
+            problems,
+            place(field, "height", "width"),
+            lambda: maker.check_size(frames, settings.height, settings.width),
+        )
+
+    possible = size_is_possible("frames", settings.frames)
+    digests: list[str | None] = [None] * len(storyboard.scenes)
+    for i, scene in enumerate(storyboard.scenes):
+        if scene.frames is not None and not size_is_possible(f"scenes[{i}].frames", scene.frames):
+            continue
+        if possible and scene.video is not None:
+            frames = scene.frames or settings.frames
+            try:
+                clip = read_clip(scene.video, frames, settings.height, settings.width)
+            except VideoError as error:
+                problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
+            else:
+                digests[i] = frames_digest(clip)
+    _checked(problems, place("steps"), lambda: maker.schedule.check_steps(settings.steps))
+    windows = Windows(settings.window, settings.new_scenes, settings.anchor)
+    _checked(problems, place("new_scenes", "window"), lambda: check_windows(windows))
+    if problems:
+        raise StoryboardError("\n".join(problems))
+    return StoryPlan(storyboard, settings, tuple(digests), _checks(storyboard, maker), tuple(notes))
+
+
+def _filled_in(storyboard: Storyboard, defaults: SamplingSettings) -> SamplingSettings:
+    """The model's defaults where the storyboard says nothing."""
+    said = {name: getattr(storyboard, name) for name in vars(defaults)}
+    known = {name: value for name, value in said.items() if value is not None}
+    if storyboard.window is not None and storyboard.new_scenes is None:
+        known["new_scenes"] = min(defaults.new_scenes, storyboard.window)
+    return replace(defaults, **known)
+
+
+def _checks(storyboard: Storyboard, maker: StoryMaker) -> tuple[str, ...]:
+    if storyboard.checks is None and storyboard.retries:
+        return maker.default_checks
+    return storyboard.checks or ()
+
+
+def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool:
+    """Whether a check passes; else the problem is added."""
+    try:
+        check()
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return False
+    return True
+
+
+def _check_prompts(storyboard: Storyboard, maker: StoryMaker) -> tuple[list[str], list[str]]:
+    """A line for each prompt that the tokenizer cannot take, and for each that it changes."""
+    prompts = {f"scenes[{i}].prompt": s.prompt for i, s in enumerate(storyboard.scenes)}
+    prompts |= {
+        f"scenes[{i}].negative_prompt": s.negative_prompt
+        for i, s in enumerate(storyboard.scenes)
+        if s.negative_prompt is not None
+    }
+    prompts["negative_prompt"] = storyboard.negative_prompt
+    prompts["global_prompt"] = storyboard.global_prompt
+    problems, notes = [], []
+    for field, prompt in prompts.items():
+        try:
+            note = maker.check_prompt(prompt)
+        except ValueError as error:
+            problems.append(f"{storyboard.place(field)}: {error}")
+        else:
+            notes += [f"{storyboard.place(field)}: {note}"] if note else []
+    return problems, notes

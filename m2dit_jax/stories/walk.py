@@ -1,0 +1,87 @@
+"""The way through a story, group by group: what is known, what is pending, what failed."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from m2dit_jax.stories.gate import Verdict
+from m2dit_jax.stories.inputs import Identity, clip_identity, scene_identity
+from m2dit_jax.stories.plan import StoryPlan
+from m2dit_jax.stories.windows import Group, next_group
+
+Status = Literal["given", "generated", "reused"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One drawing of a scene; the first has the number 0."""
+
+    number: int
+    identity: Identity
+    verdict: Verdict
+
+
+@dataclass
+class Outcome:
+    """What became of a scene. A given one has neither group nor attempts; the last one counts."""
+
+    status: Status
+    identity: Identity
+    group: Group | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it never passed the gate."""
+        return bool(self.attempts) and not self.attempts[-1].verdict.passed
+
+
+class StoryWalk:
+    """Says which group comes next, and is told how it went; both the build and its outlook do so.
+
+    A scene that fails is drawn again until its retries are used up, and no attempt of it is given
+    to others; `known` has the keys of those that may be.
+    """
+
+    def __init__(self, plan: StoryPlan, model: str):
+        self.plan = plan
+        self.model = model
+        self.outcomes: dict[int, Outcome] = {}
+        self.known: dict[int, str] = {}
+        self._attempts: dict[int, list[Attempt]] = {}
+        for scene, given in enumerate(plan.storyboard.given):
+            if given:
+                self.outcomes[scene] = Outcome("given", clip_identity(plan, model, scene))
+                self.known[scene] = self.outcomes[scene].identity.key
+        self._pending = set(range(len(plan.storyboard.scenes))) - set(self.outcomes)
+
+    def next_group(self) -> Group | None:
+        """None when the story is finished."""
+        if not self._pending:
+            return None
+        return next_group(self._pending, self.known.keys(), self.plan.windows)
+
+    def identities(self, group: Group) -> dict[int, Identity]:
+        """Of the group's new scenes."""
+        attempts = {scene: self.attempt(scene) for scene in group.new}
+        return {
+            scene: scene_identity(self.plan, self.model, group, self.known, attempts, scene)
+            for scene in group.new
+        }
+
+    def attempt(self, scene: int) -> int:
+        """The number of the scene's next drawing."""
+        return len(self._attempts.get(scene, []))
+
+    def settle(
+        self, scene: int, group: Group, identity: Identity, verdict: Verdict, reused: bool
+    ) -> None:
+        """Takes in a scene that is made; all of a group's, in the order of the story."""
+        attempts = self._attempts.setdefault(scene, [])
+        attempts.append(Attempt(len(attempts), identity, verdict))
+        if not verdict.passed and len(attempts) <= self.plan.storyboard.retries:
+            return
+        status = "reused" if reused else "generated"
+        self.outcomes[scene] = Outcome(status, identity, group, attempts)
+        self._pending.remove(scene)
+        if verdict.passed:
+            self.known[scene] = identity.key

@@ -1,0 +1,62 @@
+"""A long story in pieces that fit the model: which scenes are generated next, and beside which.
+
+The reference stops at the number of scenes that it was trained with. Here a window of that size
+slides over the story (extension, Mask²DiT section 3.3, again and again).
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+
+class Windows(NamedTuple):
+    """How a story is cut.
+
+    `window` scenes at most go through the model at once, and, where enough others are known,
+    `new_scenes` of them are generated and the rest given. With `anchor` the story's first scene is
+    given always, against drift, beside the nearest ones.
+    """
+
+    window: int
+    new_scenes: int
+    anchor: bool
+
+
+class Group(NamedTuple):
+    """Scenes that are generated together, and those that are given to them; places from 0."""
+
+    new: tuple[int, ...]
+    context: tuple[int, ...]
+
+    @property
+    def scenes(self) -> tuple[int, ...]:
+        """All, in the order of the story."""
+        return tuple(sorted(self.new + self.context))
+
+
+def next_group(pending: Collection[int], known: Collection[int], windows: Windows) -> Group:
+    """The first scenes that are still to be generated, with the nearest of those that are known.
+
+    A story that fits into the window is generated as one. Of two known scenes that are equally
+    near the earlier is given. Raises ValueError if nothing is pending or the windows cannot be.
+    """
+    if not pending:
+        raise ValueError("no scene is pending")
+    check_windows(windows)
+    first = min(pending)
+    room = windows.window - min(len(known), windows.window - windows.new_scenes)
+    # What is further than a window away is not generated together, though there may be room.
+    new = tuple(sorted(s for s in pending if s < first + windows.window)[:room])
+    by_distance = sorted(known, key=lambda s: (min(abs(s - n) for n in new), s))
+    context = by_distance[: windows.window - len(new)]
+    if windows.anchor and len(context) >= 2 and 0 in known and 0 not in context:
+        context[-1] = 0
+    return Group(new, tuple(sorted(context)))
+
+
+def check_windows(windows: Windows) -> None:
+    """Raises ValueError if nothing, or more than the window holds, would be generated at once."""
+    if not 1 <= windows.new_scenes <= windows.window:
+        raise ValueError(
+            f"new_scenes {windows.new_scenes} cannot be with a window of {windows.window} scenes, "
+            f"needs 1 to {windows.window}"
+        )
