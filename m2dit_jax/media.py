@@ -146,7 +146,8 @@ def stories_sheet(
     """Several stories (videos, prompts, given) one below the other, each under its title.
 
     The stories may differ in their numbers of scenes and frames and in the size of these.
-    Raises ValueError when a story's parts do not have the same number of scenes.
+    Raises ValueError when a story's parts do not have the same number of scenes, or a title is
+    missing.
     """
     titles = titles or [""] * len(stories)
     if len(titles) != len(stories) or not stories:

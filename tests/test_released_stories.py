@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-from m2dit_jax import convert, released_stories, sample
+from m2dit_jax import convert, sample
 from m2dit_jax.media import read_clip, write_mp4
 from m2dit_jax.reference.functions import reference_draws
 from m2dit_jax.reference.golden import read_npz
 from m2dit_jax.reference.layout import channels_last, to_scenes
 from m2dit_jax.released import ReleasedModel
-from m2dit_jax.released_stories import DECODERS, LATENTS, ReleasedStories
-from m2dit_jax.sampling import plan_story
+from m2dit_jax.released_stories import DECODERS, ReleasedStories
+from m2dit_jax.stories import noise
 from m2dit_jax.storyboard import storyboard_from_mapping
+from tests.story_building import build_scenes
 
 PROMPTS = ["A striped cat waits.", "It runs.", "It sleeps."]
 SMALL = {"frames": 5, "height": 32, "width": 32, "steps": 2}
@@ -52,7 +53,6 @@ def as_scenes(prompts):
 def test_a_converted_folder_makes_the_same_story(run, model, tmp_path):
     _, direct, err = run(as_scenes(PROMPTS))
     assert direct["storyboard"]["sampler"] == "ddim" and direct["storyboard"]["fps"] == 8
-    assert not (tmp_path / "out" / LATENTS).exists()
     assert "step 2/2" in err and "scene 3, chunk 2/2" in err
     assert convert.main([f"--source={model}", f"--output={tmp_path / 'orbax'}"]) == 0
     _, converted, _ = run(
@@ -67,7 +67,7 @@ def test_the_ways_of_decoding_agree(model, tmp_path):
     made = {}
     for decoder in DECODERS:
         maker = ReleasedStories(model, decoder=decoder)
-        made[decoder] = maker.make(plan_story(storyboard, maker), tmp_path).astype(int)
+        made[decoder] = np.stack(build_scenes(maker, storyboard, tmp_path)).astype(int)
     # Strips are exact but for rounding; here the picture is a single tile.
     assert np.abs(made["strips"] - made["whole"]).max() <= 1
     assert np.abs(made["tiles"] - made["whole"]).max() <= 1
@@ -84,7 +84,7 @@ def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
         storyboard = storyboard_from_mapping(
             {"scenes": scenes, "sampler": sampler, **SMALL, **settings}, tmp_path
         )
-        return maker.make(plan_story(storyboard, maker), tmp_path)
+        return build_scenes(maker, storyboard, tmp_path)
 
     video, noisy = make(given), make(given, noise_given=True)
     np.testing.assert_array_equal(video[1], read_clip(tmp_path / "clip.mp4", 5, 32, 32))
@@ -101,10 +101,9 @@ def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch
     scenes, steps = len(arguments["prompt"]), arguments["num_inference_steps"]
     # The reference draws twice in steps of second order and uses the second draw.
     used = np.cumsum(reference_draws(maker.schedule, steps)) - 1
-    draws = iter([file.input("initial_latents"), *file.input("noise_draws")[used]])
-    monkeypatch.setattr(
-        released_stories, "_normal", lambda key, shape: to_scenes(next(draws), scenes)
-    )
+    draws = [file.input("initial_latents"), *file.input("noise_draws")[used]]
+    by_scene = iter([scene for draw in draws for scene in to_scenes(draw, scenes)[0]])
+    monkeypatch.setattr(noise, "normal", lambda key, shape: next(by_scene))
     storyboard = storyboard_from_mapping(
         {
             "scenes": as_scenes(arguments["prompt"]),
@@ -117,7 +116,7 @@ def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch
             **{key: arguments[key] for key in ("height", "width", "guidance_scale")},
         }
     )
-    made = maker.make(plan_story(storyboard, maker), tmp_path)
+    made = np.stack(build_scenes(maker, storyboard, tmp_path))
     expected = np.asarray(channels_last(file.input("video")))[0] * 255
     np.testing.assert_allclose(made.reshape(expected.shape), expected, atol=0.51)
 
@@ -127,22 +126,15 @@ def fail(*_):
 
 
 def test_what_was_denoised_is_not_lost_when_decoding_fails(run, monkeypatch, tmp_path, capsys):
-
     expected = run(as_scenes(PROMPTS), output=tmp_path / "other")[1]
     with monkeypatch.context() as patch:
-        patch.setattr(ReleasedStories, "_decode", fail)
+        patch.setattr(ReleasedStories, "_decode_scene", fail)
         with pytest.raises(MemoryError):
             run(as_scenes(PROMPTS))
-    assert (tmp_path / "out" / LATENTS).exists()
     capsys.readouterr()
     _, story, err = run(as_scenes(PROMPTS))
-    assert "only to be decoded" in err and "transformer" not in err
+    assert "scene 1: kept" in err and "VAE" in err and "transformer" not in err
     assert story["frames_sha256"] == expected["frames_sha256"]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReleasedStories, "_decode", fail)
-        with pytest.raises(MemoryError):
-            run(as_scenes(PROMPTS))
     _, other, err = run(as_scenes(PROMPTS), "--seed=5")  # another story: they are of no use
     assert "transformer" in err and other["frames_sha256"] != expected["frames_sha256"]
 
@@ -168,12 +160,12 @@ def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
         monkeypatch.setattr(ReleasedModel, name, watched(name))
     maker = ReleasedStories(model)
     storyboard = storyboard_from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
-    maker.make(plan_story(storyboard, maker), tmp_path)
+    build_scenes(maker, storyboard, tmp_path)
     assert order == ["text_encoder", "transformer", "vae"]
 
 
 def test_impossible_sizes_fail_at_once_with_the_nearest(run, monkeypatch):
-    monkeypatch.setattr(ReleasedStories, "make", fail)
+    monkeypatch.setattr(ReleasedStories, "transformer", fail)
     status, _, err = run(as_scenes(PROMPTS), "--height=50", frames=12)
     assert status == 2
     assert "--height" in err and "story.yaml:1: frames" in err

@@ -121,7 +121,8 @@ scenes:
         "story.yaml:10: scenes[2].prompt: missing, needs a text that says what the scene shows",
         "story.yaml:10: scenes[2].video: found 'no.mp4', "
         "needs the path of a readable video (no.mp4: no such file)",
-        "story.yaml:11: scenes[3]: found 'a fox', needs a mapping with the keys prompt, video",
+        "story.yaml:11: scenes[3]: found 'a fox', needs a mapping with the keys "
+        "prompt, video, negative_prompt, guidance_scale, frames, seed, cut",
         "story.yaml:13: scenes[4].prompt: given twice, first on line 12, needs one value",
     ]
 
@@ -212,10 +213,49 @@ def test_mapping_round_trip(read, tmp_path):
         "negative_prompt": "",
         "fps": 8.0,
         **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
+        **{"global_prompt": "", "retries": 0},
     }
     assert storyboard_from_mapping(mapping) == storyboard
     assert read(json.dumps(mapping)) == storyboard
     assert read(json.dumps(mapping, indent="\t", ensure_ascii=False)) == storyboard
+
+
+def test_a_scene_may_have_its_own_settings_and_a_story_a_gate(read):
+    text = """global_prompt: at sea
+window: 4
+new_scenes: 2
+anchor: false
+retries: 3
+checks: [cut, finite]
+scenes:
+  - {prompt: a, frames: 9, seed: 4, guidance_scale: 1.5, negative_prompt: "", cut: true}
+  - prompt: b
+negative_prompt: grey
+"""
+    storyboard = read(text)
+    assert storyboard.scenes[0] == StoryScene("a", None, "", 1.5, 9, 4, True)
+    assert [storyboard.negative_prompt_of(i) for i in (0, 1)] == ["", "grey"]
+    assert (storyboard.window, storyboard.new_scenes, storyboard.anchor) == (4, 2, False)
+    assert (storyboard.retries, storyboard.checks) == (3, ("finite", "cut"))
+    assert storyboard.global_prompt == "at sea"
+    assert storyboard_from_mapping(storyboard_to_mapping(storyboard)) == storyboard
+    assert override(storyboard, checks=["frozen"], retries=0).checks == ("frozen",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("checks: sharp\n", "story.yaml:1: checks: found 'sharp', needs one or a list of finite"),
+        ("checks: [1]\n", "story.yaml:1: checks: found a list of 1, needs one or a list of"),
+        ("retries: 101\n", "story.yaml:1: retries: found 101, needs a whole number, from 0 to 100"),
+        ("window: 0\n", "story.yaml:1: window: found 0, needs a whole number, 1 or more"),
+        ("anchor: 1\n", "story.yaml:1: anchor: found 1, needs true or false"),
+    ],
+)
+def test_settings_of_long_stories_are_checked(read, text, message):
+    with pytest.raises(StoryboardError) as error:
+        read(text + ONE_SCENE)
+    assert message in str(error.value)
 
 
 def test_values_know_their_places(read, tmp_path):

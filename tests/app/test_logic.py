@@ -4,7 +4,6 @@ import json
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from m2dit_jax.app.server import start_server
 from m2dit_jax.app.shelf import Shelf
 from m2dit_jax.app.view import story_view
 from m2dit_jax.media import VideoError, write_mp4
+from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.storyboard import StoryboardError, storyboard_to_mapping
 
 
@@ -37,9 +37,8 @@ def story(*prompts):
 
 
 def progress(**fields):
-    return SimpleNamespace(
-        **({"scenes": 2, "finished": (), "at_work": (0,), "step": 1, "steps": 4} | fields),
-        seconds_left=None,
+    return StoryProgress(
+        **({"scenes": 2, "finished": (), "at_work": (0,), "step": 1, "steps": 4} | fields)
     )
 
 
