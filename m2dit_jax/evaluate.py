@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
@@ -18,11 +19,19 @@ from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
+from m2dit_jax.evaluation.long_stories import (
+    LongReport,
+    held_out_stories,
+    sample_long_stories,
+    score_by_scene,
+)
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
-from m2dit_jax.media import stories_sheet, whole_file
+from m2dit_jax.media import contact_sheet, stories_sheet, whole_file
 from m2dit_jax.recipe import Params, Recipe, build_recipe
+from m2dit_jax.stories.windows import Windows
 from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.trained_stories import trained_defaults
 from m2dit_jax.training.checkpoints import load_for_sampling
 
 SHEET_STORIES = 4  # for each of generation and extension
@@ -52,6 +61,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
                 f"{flags.checkpoint}: stories of latents cannot be scored; sample some"
             )
         sampler = StorySampler(recipe)
+        if flags.scenes is not None and config.data.source != "shapes":
+            raise ValueError(f"--scenes={flags.scenes}: needs a run on shapes")
         if flags.steps is not None:
             recipe.schedule.check_steps(flags.steps)
     except (ValueError, OSError) as error:
@@ -61,6 +72,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
     started = time.perf_counter()
     if config.data.source == "pixels":
         return _recall(flags, recipe, params, step, sampler)
+    if flags.scenes is not None:
+        return _evaluate_long(flags, params, step, sampler)
     scores, shown = {}, {}
     for task in ("generation", "extension"):
         progress = _Progress(task, flags.stories)
@@ -83,6 +96,53 @@ def _evaluate(flags: argparse.Namespace) -> int:
         print(flags.json)
     if flags.sheet:
         _write_sheet(flags.sheet, shown)
+        print(flags.sheet)
+    return 0
+
+
+def _evaluate_long(
+    flags: argparse.Namespace, params: Params, step: int, sampler: StorySampler
+) -> int:
+    """Stories of more scenes than the model was trained with, scored by the place of a scene."""
+    recipe, started = sampler.recipe, time.perf_counter()
+    defaults = trained_defaults(recipe)
+    window = flags.window or defaults.window
+    windows = Windows(
+        window,
+        min(flags.new_scenes or defaults.new_scenes, window),
+        defaults.anchor if flags.anchor is None else flags.anchor,
+    )
+    batches = held_out_stories(recipe, flags.scenes, flags.stories, flags.seed)
+    videos = []
+    for number, batch in enumerate(batches, 1):
+        videos.append(
+            sample_long_stories(
+                sampler,
+                params,
+                batch,
+                windows,
+                seed=flags.seed,
+                first_index=sum(map(len, batches[: number - 1])),
+                steps=flags.steps,
+                guidance_scale=flags.guidance_scale,
+                progress=lambda group, number=number: print(
+                    f"batch {number} of {len(batches)}: scene {group.new[-1] + 1} of "
+                    f"{flags.scenes}, {time.perf_counter() - started:.0f} s",
+                    file=sys.stderr,
+                ),
+            )
+        )
+    stories = [story for batch in batches for story in batch]
+    by_scene, whole = score_by_scene(np.concatenate(videos), stories)
+    report = LongReport(windows, by_scene, whole, time.perf_counter() - started, step)
+    print(report.to_text())
+    if flags.json:
+        write_json(flags.json, report.to_json())
+        print(flags.json)
+    if flags.sheet:
+        captions = [scene.caption for scene in stories[0]]
+        with whole_file(flags.sheet) as part:
+            contact_sheet(videos[0][0], captions).save(part, format="PNG")
         print(flags.sheet)
     return 0
 
@@ -260,6 +320,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=_integer(1), help="DDIM steps; default: the checkpoint's")
     parser.add_argument("--guidance_scale", type=_scale, help="default: the checkpoint's")
+    long = parser.add_argument_group("long stories, made window by window")
+    long.add_argument("--scenes", type=_integer(1), help="score stories of so many, by place")
+    long.add_argument("--window", type=_integer(1), help="scenes at once; default: as in training")
+    long.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
+    long.add_argument(
+        "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
+    )
     parser.add_argument("--compare", action="store_true", help="train and score three masks")
     parser.add_argument(
         "--config", default=DEFAULT_CONFIG, help="of the compared runs; also --config.x.y=z"

@@ -16,6 +16,7 @@ from m2dit_jax.data.shapes import (
     draw_coverage,
     draw_story,
     is_held_out,
+    parse_captions,
     render_scene,
     render_story,
     vocabulary,
@@ -188,3 +189,25 @@ def test_drawing_and_rendering_refuse_bad_arguments():
         draw_story(np.random.default_rng(0), 0, held_out=False)
     with pytest.raises(ValueError, match="frames must be at least 2, got 1"):
         render_scene(ALL_SCENES[0], frames=1, size=16)
+
+
+def test_captions_can_be_read_back():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        story = draw_story(rng, 5, held_out=False)
+        assert parse_captions([scene.caption for scene in story]) == list(story)
+
+
+def test_it_is_the_last_actor_named_or_else_the_first_to_come():
+    captions = [
+        "it moves up on navy",
+        "a red cross moves up on gray",
+        "a dog",
+        "it moves up on gray",
+    ]
+    first, second, third, fourth = parse_captions(captions)
+    assert first == Scene("cross", "red", "navy", "up", says_it=True)
+    assert second == Scene("cross", "red", "gray", "up")
+    assert third is None
+    assert fourth == Scene("cross", "red", "gray", "up", says_it=True)
+    assert parse_captions(["it moves up on navy", "a dog"]) == [None, None]

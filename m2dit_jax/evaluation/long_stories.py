@@ -1,0 +1,129 @@
+"""Whether long stories stay good: scores by the place of a scene, made window by window."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from m2dit_jax.data.oracle import read_scenes
+from m2dit_jax.data.shapes import Scene, ShapesSource
+from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories
+from m2dit_jax.recipe import Params, Recipe
+from m2dit_jax.stories.windows import Group, Windows, next_group
+from m2dit_jax.story_sampler import StorySampler
+
+# Of a single scene; that all scenes have one actor is a matter of the whole story.
+SCENE_METRICS = tuple(metric for metric in METRICS if metric != "same_actor")
+
+
+@dataclass(frozen=True)
+class LongReport:
+    """Scores of each scene by its place, and of all scenes taken together."""
+
+    windows: Windows
+    by_scene: Sequence[dict[str, Score]]
+    whole: dict[str, Score]
+    seconds: float
+    checkpoint_step: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate --scenes --json` writes it."""
+        return {
+            "windows": self.windows._asdict(),
+            "scenes": [{m: asdict(s) for m, s in scores.items()} for scores in self.by_scene],
+            "whole": {metric: asdict(score) for metric, score in self.whole.items()},
+            "seconds": self.seconds,
+            "checkpoint_step": self.checkpoint_step,
+        }
+
+    def to_text(self) -> str:
+        """A row for each scene, shares in per cent."""
+        lines = ["scene " + "".join(f"{metric:>12}" for metric in METRICS)]
+        for number, scores in enumerate(self.by_scene, 1):
+            lines.append(f"{number:<6}" + "".join(_cell(scores.get(m)) for m in METRICS))
+        lines.append("all   " + "".join(_cell(self.whole[metric]) for metric in METRICS))
+        n = self.whole["same_actor"].n
+        lines.append(
+            f"{n} stories, window {self.windows.window}, {self.windows.new_scenes} new, "
+            f"{'with' if self.windows.anchor else 'without'} anchor; "
+            f"checkpoint of step {self.checkpoint_step}, {self.seconds:.0f} s"
+        )
+        return "\n".join(lines)
+
+
+def sample_long_stories(
+    sampler: StorySampler,
+    params: Params,
+    stories: Sequence[Sequence[Scene]],
+    windows: Windows,
+    *,
+    seed: int,
+    first_index: int = 0,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    progress: Callable[[Group], None] | None = None,
+) -> UInt8[np.ndarray, "N S F H W 3"]:
+    """All stories, side by side, each group of scenes at once.
+
+    The order is that of `stories.build`, the noise is not: here a whole group draws by one key.
+    Story i draws by (seed, first_index + i) alone.
+    """
+    recipe = sampler.recipe
+    config, number, scenes = recipe.config, len(stories), len(stories[0])
+    scale = float(config.sample.guidance_scale if guidance_scale is None else guidance_scale)
+    table = sampling_steps(recipe.schedule, "ddim", steps or config.sample.steps, scale)
+    video = np.zeros((number, scenes, *recipe.scene_size(), 3), np.uint8)
+    story_keys = [jax.random.fold_in(jax.random.key(seed), first_index + i) for i in range(number)]
+    pending, known = set(range(scenes)), set()
+    while pending:
+        group = next_group(pending, known, windows)
+        chosen = list(group.scenes)
+        video[:, chosen] = sampler.sample(
+            params,
+            table,
+            jax.numpy.stack([jax.random.fold_in(key, group.new[0]) for key in story_keys]),
+            video[:, chosen],
+            np.array([[scene in group.context for scene in chosen]] * number),
+            [[story[scene].caption for scene in chosen] for story in stories],
+        )
+        pending -= set(group.new)
+        known |= set(group.new)
+        if progress is not None:
+            progress(group)
+    return video
+
+
+def score_by_scene(
+    video: UInt8[np.ndarray, "N S F H W 3"], stories: Sequence[tuple[Scene, ...]]
+) -> tuple[list[dict[str, Score]], dict[str, Score]]:
+    """The scores of each scene's place, and of all; see `score_stories`."""
+    readings = read_scenes(video.reshape(-1, *video.shape[2:]))
+    none_given = np.zeros(video.shape[:2], bool)
+    by_scene = []
+    for place in range(video.shape[1]):
+        all_others = ~none_given
+        all_others[:, place] = False
+        scores = score_stories(readings, stories, all_others)
+        by_scene.append({metric: scores[metric] for metric in SCENE_METRICS})
+    return by_scene, score_stories(readings, stories, none_given)
+
+
+def held_out_stories(
+    recipe: Recipe, scenes: int, num_stories: int, seed: int, batch_size: int = 64
+) -> list[list[tuple[Scene, ...]]]:
+    """Stories of that many scenes, in batches of nearly one size."""
+    data = recipe.config.data
+    source = ShapesSource(seed, scenes, data.frames, data.size, True, num_stories)
+    size = math.ceil(num_stories / math.ceil(num_stories / batch_size))
+    stories = [source[index]["scenes"] for index in range(num_stories)]
+    return [stories[start : start + size] for start in range(0, num_stories, size)]
+
+
+def _cell(score: Score | None) -> str:
+    shown = "-" if score is None or score.value is None else f"{100 * score.value:.1f}"
+    return f"{shown:>12}"
