@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Generated, Story, for_story, generate, noise_given
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.recipe import Params, Recipe
@@ -23,6 +25,14 @@ from m2dit_jax.story_cache import (
     generated_story,
     whole_story,
 )
+
+
+def trained_options(config: ConfigDict) -> SamplingOptions:
+    """How a model that was trained here samples, if nobody says otherwise."""
+    sample = config.sample
+    return SamplingOptions(
+        sampler="ddim", steps=sample.steps, guidance_scale=float(sample.guidance_scale)
+    )
 
 
 class Sampled(NamedTuple):
