@@ -40,7 +40,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache_tolerance",
         type=float,
-        help="leave out steps over which the prediction changes by less, e.g. 0.05; default 0: none",
+        help="leave out steps over which the prediction changes by less than this share, default 0",
     )
 
 

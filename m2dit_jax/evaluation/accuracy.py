@@ -84,7 +84,8 @@ def evaluate_stories(
     """Samples held-out stories and scores them; the result's keys are METRICS.
 
     `extension` gives all scenes but the last; otherwise none is given. The sampler can be given to
-    share what it has compiled. The options default to those of the recipe's config. `progress` is called with each batch when it is done.
+    share what it has compiled. The options default to those of the recipe's config. `progress` is
+    called with each batch when it is done.
     """
     readings, stories, given = [], [], []
     for batch in sample_held_out(
