@@ -1,6 +1,7 @@
 """Scores a checkpoint on held-out stories, or trains and scores three attention masks.
 
 python -m m2dit_jax.evaluate --checkpoint=runs/base --json=FILE
+python -m m2dit_jax.evaluate --checkpoint=runs/base --compare_sampling --stories=128
 python -m m2dit_jax.evaluate --compare --config=configs/base.py --config.train.steps=500 --seeds=0,1
 """
 
@@ -10,27 +11,25 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
 
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.devices import prefer_available_platform
-from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
-from m2dit_jax.evaluation.long_stories import (
-    LongReport,
-    held_out_stories,
-    sample_long_stories,
-    score_by_scene,
-)
+from m2dit_jax.evaluation.compare_sampling import compare_sampling
+from m2dit_jax.evaluation.long_stories import evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
+from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.media import contact_sheet, stories_sheet, whole_file
 from m2dit_jax.recipe import Params, Recipe, build_recipe
+from m2dit_jax.sampling_flags import add_sampling_flags, flags_given, with_flags
 from m2dit_jax.stories.windows import Windows
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.story_sampler import StorySampler, trained_options
 from m2dit_jax.trained_stories import trained_defaults
 from m2dit_jax.training.checkpoints import load_for_sampling
 
@@ -61,20 +60,27 @@ def _evaluate(flags: argparse.Namespace) -> int:
                 f"{flags.checkpoint}: stories of latents cannot be scored; sample some"
             )
         sampler = StorySampler(recipe)
-        if flags.scenes is not None and config.data.source != "shapes":
-            raise ValueError(f"--scenes={flags.scenes}: needs a run on shapes")
-        if flags.steps is not None:
-            recipe.schedule.check_steps(flags.steps)
+        options = with_flags(trained_options(config), flags)
+        options.table(recipe.schedule)
+        if (flags.compare_sampling or flags.scenes) and config.data.source != "shapes":
+            name = "compare_sampling" if flags.compare_sampling else "scenes"
+            raise ValueError(f"{flags.checkpoint}: --{name} needs a run on shapes")
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 
     started = time.perf_counter()
     if config.data.source == "pixels":
-        return _recall(flags, recipe, params, step, sampler)
+        return _recall(flags, recipe, params, step, sampler, options)
     if flags.scenes is not None:
-        return _evaluate_long(flags, params, step, sampler)
-    scores, shown = {}, {}
+        return _evaluate_long(flags, params, step, sampler, options)
+    if flags.compare_sampling:
+        table = compare_sampling(recipe, params, options, flags.stories, flags.seed, sampler)
+        print(table.to_markdown())
+        if flags.json:
+            write_json(flags.json, table.to_json())
+        return 0
+    scores, shown, costs = {}, {}, {}
     for task in ("generation", "extension"):
         progress = _Progress(task, flags.stories)
         scores[task] = evaluate_stories(
@@ -83,14 +89,24 @@ def _evaluate(flags: argparse.Namespace) -> int:
             num_stories=flags.stories,
             extension=task == "extension",
             seed=flags.seed,
-            steps=flags.steps,
-            guidance_scale=flags.guidance_scale,
+            options=options,
             sampler=sampler,
             progress=progress,
         )
-        shown[task] = progress.first_batch
-    report = Report(**scores, seconds=time.perf_counter() - started, checkpoint_step=step)
+        shown[task] = progress.batches[0]
+        costs[task] = _cost(flags, recipe, params, sampler, options, progress)
+    report = Report(
+        **scores,
+        seconds=time.perf_counter() - started,
+        checkpoint_step=step,
+        sampling={
+            "options": vars(options),
+            **{task: cost.to_json() for task, cost in costs.items()},
+        },
+    )
     print(report.to_text())
+    for task, cost in costs.items():
+        print(f"{task}: {cost.to_text()}")
     if flags.json:
         write_json(flags.json, report.to_json())
         print(flags.json)
@@ -101,64 +117,71 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 
 def _evaluate_long(
-    flags: argparse.Namespace, params: Params, step: int, sampler: StorySampler
+    flags: argparse.Namespace,
+    params: Params,
+    step: int,
+    sampler: StorySampler,
+    options: SamplingOptions,
 ) -> int:
     """Stories of more scenes than the model was trained with, scored by the place of a scene."""
-    recipe, started = sampler.recipe, time.perf_counter()
-    defaults = trained_defaults(recipe)
+    defaults = trained_defaults(sampler.recipe)
     window = flags.window or defaults.window
     windows = Windows(
         window,
         min(flags.new_scenes or defaults.new_scenes, window),
         defaults.anchor if flags.anchor is None else flags.anchor,
     )
-    batches = held_out_stories(recipe, flags.scenes, flags.stories, flags.seed)
-    videos = []
-    for number, batch in enumerate(batches, 1):
-        videos.append(
-            sample_long_stories(
-                sampler,
-                params,
-                batch,
-                windows,
-                seed=flags.seed,
-                first_index=sum(map(len, batches[: number - 1])),
-                steps=flags.steps,
-                guidance_scale=flags.guidance_scale,
-                progress=lambda group, number=number: print(
-                    f"batch {number} of {len(batches)}: scene {group.new[-1] + 1} of "
-                    f"{flags.scenes}, {time.perf_counter() - started:.0f} s",
-                    file=sys.stderr,
-                ),
-            )
-        )
-    stories = [story for batch in batches for story in batch]
-    by_scene, whole = score_by_scene(np.concatenate(videos), stories)
-    report = LongReport(windows, by_scene, whole, time.perf_counter() - started, step)
+    report, captions, video = evaluate_long(
+        sampler, params, step, flags.scenes, windows, flags.stories, flags.seed, options
+    )
     print(report.to_text())
     if flags.json:
         write_json(flags.json, report.to_json())
         print(flags.json)
     if flags.sheet:
-        captions = [scene.caption for scene in stories[0]]
         with whole_file(flags.sheet) as part:
-            contact_sheet(videos[0][0], captions).save(part, format="PNG")
+            contact_sheet(video, captions).save(part, format="PNG")
         print(flags.sheet)
     return 0
 
 
+def _cost(
+    flags: argparse.Namespace,
+    recipe: Recipe,
+    params: Params,
+    sampler: StorySampler,
+    options: SamplingOptions,
+    made: "_Progress",
+) -> Cost:
+    """Of what was made; where evaluations were saved, the full run is made too."""
+    if options == options.full():
+        return cost_of(made.batches)
+    progress = _Progress(f"{made.task} with every evaluation", flags.stories)
+    for batch in sample_held_out(
+        recipe,
+        params,
+        num_stories=flags.stories,
+        extension=made.task == "extension",
+        seed=flags.seed,
+        options=options.full(),
+        sampler=sampler,
+    ):
+        progress(batch)
+    return cost_of(made.batches, progress.batches)
+
+
 class _Progress:
-    """Prints how far sampling is, to stderr, and keeps the first batch."""
+    """Prints how far sampling is, to stderr, and keeps the batches."""
 
     def __init__(self, task: str, num_stories: int):
         self.task = task
         self.num_stories = num_stories
         self.done = 0
         self.started = time.perf_counter()
-        self.first_batch: StoryBatch | None = None
+        self.batches: list[StoryBatch] = []
 
     def __call__(self, batch: StoryBatch) -> None:
-        self.first_batch = self.first_batch or batch
+        self.batches.append(batch)
         self.done += len(batch.stories)
         rate = self.done / (time.perf_counter() - self.started)
         print(
@@ -170,7 +193,12 @@ class _Progress:
 
 
 def _recall(
-    flags: argparse.Namespace, recipe: Recipe, params: Params, step: int, sampler: StorySampler
+    flags: argparse.Namespace,
+    recipe: Recipe,
+    params: Params,
+    step: int,
+    sampler: StorySampler,
+    options: SamplingOptions,
 ) -> int:
     """For a run on real clips: what the prompts of its training stories bring back."""
     data = recipe.config.data
@@ -181,9 +209,7 @@ def _recall(
         return 2
     # Stories of one batch have one size; the first dataset's stand for all.
     clips = training_stories(datasets[:1], data.scenes, min(flags.stories, MOST_RECALLED))
-    recalled = recall_stories(
-        recipe, params, clips, flags.seed, sampler, flags.steps, flags.guidance_scale
-    )
+    recalled = recall_stories(recipe, params, clips, flags.seed, sampler, options)
     for number, (clip, values) in enumerate(zip(clips, recalled.psnr, strict=True)):
         for caption, value in zip(clip.captions, values, strict=True):
             print(f"story {number}: {value:5.1f} dB  {caption}")
@@ -212,15 +238,13 @@ def _write_sheet(path: Path, shown: dict[str, StoryBatch]) -> None:
 
 
 def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
-    evaluate_flags = [f"--stories={flags.stories}", f"--seed={flags.seed}"]
-    for name in ("steps", "guidance_scale"):
-        if getattr(flags, name) is not None:
-            evaluate_flags.append(f"--{name}={getattr(flags, name)}")
+    evaluate_flags = [f"--stories={flags.stories}", f"--seed={flags.seed}", *flags_given(flags)]
     try:
         config = _load_config(flags.config, overrides)
         for arm in ARMS:
             config.model.mask = arm
-            build_recipe(config)
+            recipe = build_recipe(config)
+            with_flags(trained_options(config), flags).table(recipe.schedule)
         flags.workdir.mkdir(parents=True, exist_ok=True)
         result = compare(
             Plan(
@@ -276,6 +300,8 @@ def _check_flags(
         parser.error(f"--compare sets the mask and the seed itself: {' '.join(fixed)}")
     if flags.compare == (flags.checkpoint is not None):
         parser.error("needs either --checkpoint=DIR or --compare")
+    if flags.compare_sampling and (flags.compare or flags.sheet):
+        parser.error("--compare_sampling takes no --compare or --sheet")
     if flags.compare and (flags.json or flags.sheet):
         parser.error("--compare writes to --workdir and takes no --json or --sheet")
 
@@ -288,13 +314,6 @@ def _integer(least: int) -> Callable[[str], int]:
         return value
 
     return integer
-
-
-def _scale(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {text}")
-    return value
 
 
 def _seeds(text: str) -> list[int]:
@@ -318,14 +337,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=_integer(0), default=0, help="of stories and noise, default 0"
     )
-    parser.add_argument("--steps", type=_integer(1), help="DDIM steps; default: the checkpoint's")
-    parser.add_argument("--guidance_scale", type=_scale, help="default: the checkpoint's")
+    add_sampling_flags(parser)
     long = parser.add_argument_group("long stories, made window by window")
     long.add_argument("--scenes", type=_integer(1), help="score stories of so many, by place")
     long.add_argument("--window", type=_integer(1), help="scenes at once; default: as in training")
     long.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
     long.add_argument(
         "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
+    )
+    parser.add_argument(
+        "--compare_sampling",
+        action="store_true",
+        help="tables of samplers and steps, and of what saves evaluations",
     )
     parser.add_argument("--compare", action="store_true", help="train and score three masks")
     parser.add_argument(

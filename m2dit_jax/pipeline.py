@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from m2dit_jax.diffusion.generate import Latents, StepResult, Story, denoise_step
+from m2dit_jax.diffusion.generate import (
+    Latents,
+    StepResult,
+    StepState,
+    Story,
+    denoise_step,
+    for_story,
+    start,
+)
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.vae import CausalVae, sample_latents
 from m2dit_jax.model.attention_cached import KeyValues
@@ -20,6 +28,7 @@ from m2dit_jax.story_cache import (
     cached_scenes,
     fill_cache,
     generated_scenes,
+    generated_steps,
     generated_story,
     whole_result,
 )
@@ -47,7 +56,9 @@ def encode_clips(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _denoise_step(graphdef: nnx.GraphDef, placement: Placement, params, *args) -> StepResult:
+def _denoise_step(
+    graphdef: nnx.GraphDef, placement: Placement, params, *args
+) -> tuple[StepState, StepResult]:
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
     return denoise_step(partial(model, placement=placement), *args)
 
@@ -63,7 +74,7 @@ def _fill_cache(
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _denoise_step_cached(
     graphdef: nnx.GraphDef, placement: Placement, given: Given, params, cache: KeyValues, *args
-) -> StepResult:
+) -> tuple[StepState, StepResult]:
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
     return denoise_step(cached_denoiser(model, cache, given, placement), *args)
 
@@ -84,24 +95,24 @@ def denoise(
     placement on a mesh the parameters must be cut by its rules.
 
     Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
-    ones are given in all stories; v of given scenes is zero then. Without `cache` it is not, with
-    the same result, and so must guidance be that compares with given scenes that are noise.
+    ones are given in all stories; v of given scenes is zero then. Without `cache`, and always with
+    guidance by given scenes, which has a branch where they are noise, it is not.
     """
     graphdef, params = transformer
+    steps = for_story(steps, story.given)
+    cache = cache and steps.given_guidance is None
     given = cached_scenes(nnx.merge(graphdef, params).mask, story.given) if cache else None
     if given is None:
         part, take_step = story, partial(_denoise_step, graphdef, placement, params)
     else:
-        part = generated_story(story, given)
+        part, steps = generated_story(story, given), generated_steps(steps, given)
         kept = _fill_cache(graphdef, placement, given, params, story)
         take_step = partial(_denoise_step_cached, graphdef, placement, given, params, kept)
     of_part = partial(generated_scenes, given=given or (False,) * story.given.shape[1])
-    latents = part.restore(of_part(noise))
-    last_x0 = jnp.zeros_like(latents)
+    part, state = start(steps, part, of_part(noise))
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
-        result = take_step(part, step, latents, last_x0, of_part(step_noise(number)))
-        latents, last_x0 = result.latents, result.x0
+        state, result = take_step(part, step, state, of_part(step_noise(number)))
         yield result if given is None else whole_result(result, given, story)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.diffusion.generate import Denoiser, Latents, StepResult, Story
+from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.model.attention_cached import KeyValues
 from m2dit_jax.model.placement import ONE_DEVICE, Placement
 from m2dit_jax.model.transformer import M2DiT
@@ -81,6 +82,11 @@ def generated_story(story: Story, given: Given) -> Story:
     return jax.tree.map(lambda x: generated_scenes(x, given), story)
 
 
+def generated_steps(steps: SamplingSteps, given: Given) -> SamplingSteps:
+    """The table of the scenes that are not given."""
+    return steps.of_scenes(np.flatnonzero(np.logical_not(given)))
+
+
 def generated_scenes(x: Float[Array, "B S *rest"] | Array, given: Given) -> Array:
     """Of all scenes those that are not given."""
     return x[:, np.flatnonzero(np.logical_not(given))]
@@ -100,4 +106,5 @@ def whole_result(result: StepResult, given: Given, story: Story) -> StepResult:
         latents=whole_story(result.latents, given, story.clean),
         x0=whole_story(result.x0, given, story.clean),
         v_pred=whole_story(result.v_pred, given, zeros),
+        evaluations=result.evaluations,
     )

@@ -61,7 +61,7 @@ def test_steps_one_by_one_end_where_the_compiled_loop_does(transformer, sampler,
     noise = normal(4, SHAPE)
     results = list(denoise(transformer, steps, story(negative), noise, step_noise))
     assert len(results) == 4
-    expected = generate(nnx.merge(*transformer), steps, story(negative), noise, step_noise)
+    expected = generate(nnx.merge(*transformer), steps, story(negative), noise, step_noise).latents
     np.testing.assert_allclose(results[-1].latents, expected, atol=1e-4)
     assert not np.allclose(results[-2].latents, expected, atol=1e-2)
     assert results[0].v_pred.shape[0] == (2 if negative else 1)

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import Story, denoise_step
+from m2dit_jax.diffusion.generate import StepState, Story, denoise_step
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.planning.memory import program_bytes
 from m2dit_jax.planning.model_flops import (
@@ -107,8 +107,7 @@ def sample_step(recipe: Recipe) -> Phase:
     def compute(params, story, step, latents):
         model = nnx.merge(recipe.graphdef, params)
         zeros = jnp.zeros_like(latents)
-        result = denoise_step(model, story, step, latents, zeros, zeros)
-        return result.latents, result.x0  # what the loop carries on
+        return denoise_step(model, story, step, StepState(latents, (zeros,)), zeros)[0]
 
     arguments = (_cast_params(recipe), story, step, latents)
     compiled = jax.jit(compute).lower(*arguments).compile()
@@ -142,8 +141,7 @@ def extend_step(recipe: Recipe) -> Phase:
     def compute(params, cache, story, step, latents):
         denoiser = cached_denoiser(nnx.merge(recipe.graphdef, params), cache, given)
         zeros = jnp.zeros_like(latents)
-        result = denoise_step(denoiser, story, step, latents, zeros, zeros)
-        return result.latents, result.x0
+        return denoise_step(denoiser, story, step, StepState(latents, (zeros,)), zeros)[0]
 
     part = generated_story(story, given)
     arguments = (params, fill(params, story), part, step, part.clean)

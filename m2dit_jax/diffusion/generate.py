@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from m2dit_jax.diffusion.guidance import guide
-from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.guidance import guide, guide_by_both
+from m2dit_jax.diffusion.samplers import ALL, CONDITIONAL, SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.step_cache import StepCache, after_step, needs_evaluation, start_cache
 
 Latents = Float[Array, "B S F H W C"]
+Branches = Float[Array, "B2 S F H W C"]  # of guidance, along the batch
 # (latents, text_embeds, timesteps, given) -> v
 Denoiser = Callable[
     [Latents, Float[Array, "B2 S T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
@@ -29,53 +32,118 @@ class Story(NamedTuple):
     text_embeds: Float[Array, "B S T E"]
     negative_embeds: Float[Array, "B S T E"] | None
     """None: no guidance."""
+    given_noise: Latents | None = None
+    """For guidance by given scenes: the noise that they have where it compares with a story
+    without them (`start` puts it here)."""
 
     def restore(self, latents: Latents) -> Latents:
         """The latents with the given scenes as they are given."""
-        return jnp.where(self.given[:, :, None, None, None, None], self.clean, latents)
+        return jnp.where(_of_stories(self.given), self.clean, latents)
+
+
+class StepState(NamedTuple):
+    """What a step leaves to the next one; `x0s` are those of the last steps, the latest first."""
+
+    latents: Latents
+    x0s: tuple[Latents, ...]
+    offsets: Float[Array, "B1 S F H W C"] | None = None
+    """What the v of the other branches differed by from the conditional one when last evaluated;
+    None: they always are evaluated."""
+    cache: StepCache | None = None
+    """None: every step is evaluated."""
 
 
 class StepResult(NamedTuple):
     """After a sampling step: the latents, the prediction of the clean ones, and v as predicted.
 
-    `v_pred` has the negative branch, if there is one, before the other along the batch.
+    `v_pred` has the branches of guidance along the batch, the conditional one last, before it the
+    negative one, before that the one without given scenes. Of what was not evaluated it has what
+    was used instead.
+
+    `evaluations` counts for each story the evaluations of the model that went into the step.
     """
 
     latents: Latents
     x0: Latents
-    v_pred: Float[Array, "B2 S F H W C"]
+    v_pred: Branches
+    evaluations: Int[Array, " B"]
+
+
+class Generated(NamedTuple):
+    """Latents of all scenes, and how many evaluations each step of each story took."""
+
+    latents: Latents
+    evaluations: Int[Array, "steps B"]
+
+
+def start(steps: SamplingSteps, story: Story, noise: Latents) -> tuple[Story, StepState]:
+    """Before the first step. Raises ValueError for guidance by given scenes without a negative."""
+    branches = 1 if story.negative_embeds is None else 2
+    if steps.given_guidance is not None:
+        if branches == 1:
+            raise ValueError("guidance by given scenes needs negative_embeds, found None")
+        branches = 3
+        story = story._replace(given_noise=noise)
+    latents = story.restore(noise)
+    offsets, cache = None, None
+    if steps.refresh is not None and branches > 1:
+        offsets = jnp.zeros(((branches - 1) * latents.shape[0], *latents.shape[1:]), latents.dtype)
+    if steps.tolerance is not None:
+        cache = start_cache(latents.shape[0])
+    return story, StepState(latents, (jnp.zeros_like(latents),) * steps.x0s, offsets, cache)
 
 
 def denoise_step(
-    denoiser: Denoiser,
-    story: Story,
-    step: SamplingSteps,
-    latents: Latents,
-    last_x0: Latents,
-    noise: Latents,
-) -> StepResult:
+    denoiser: Denoiser, story: Story, step: SamplingSteps, state: StepState, noise: Latents
+) -> tuple[StepState, StepResult]:
     """One step of the sampler, with a row of the run's table.
 
     Given scenes are at timestep 0 and are put back after the step (Mask²DiT, section 3.3).
     """
-    timesteps = jnp.where(story.given, 0, step.timesteps)
-    if story.negative_embeds is None:
-        v_pred = guided = denoiser(latents, story.text_embeds, timesteps, story.given)
+    latents, cache, offsets = state.latents, state.cache, state.offsets
+    everyone = jnp.ones(latents.shape[0], bool)
+    needed = everyone if cache is None else needs_evaluation(cache, step)
+    due = everyone
+    if offsets is not None:
+        due = step.refresh == ALL
+        if cache is not None:
+            due |= cache.owed & (step.refresh != CONDITIONAL)
+        due = jnp.broadcast_to(due, everyone.shape)
+
+    def evaluate() -> tuple:
+        return _predict(denoiser, story, step, latents, offsets, needed & due)
+
+    if cache is None:
+        v_pred, offsets = evaluate()
     else:
-        v_pred = denoiser(
-            jnp.concatenate([latents, latents]),
-            jnp.concatenate([story.negative_embeds, story.text_embeds]),
-            jnp.concatenate([timesteps, timesteps]),
-            jnp.concatenate([story.given, story.given]),
-        )
-        uncond, cond = jnp.split(v_pred, 2)
-        guided = guide(uncond, cond, jnp.asarray(step.guidance))
+        branches = jax.eval_shape(evaluate)[0].shape[0] // latents.shape[0]
+        nothing = jnp.concatenate([jnp.zeros_like(latents)] * branches), offsets
+        v_pred, offsets = jax.lax.cond(jnp.any(needed), evaluate, lambda: nothing)
+    branches = v_pred.shape[0] // latents.shape[0]
+    guided = _guided(jnp.split(v_pred, branches), step)
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
+    if cache is not None:
+        last_x0 = state.x0s[0]
+        x0 = jnp.where(_of_stories(needed), x0, last_x0)
+        of_last = (x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
+        guided = jnp.where(_of_stories(needed), guided, of_last)
+        v_pred = jnp.where(
+            _of_stories(jnp.tile(needed, branches)), v_pred, jnp.concatenate([of_last] * branches)
+        )
+        cache = after_step(cache, step, needed, due & ~needed, x0, last_x0, story.given)
     weights = step.weights
     following = (
-        weights[0] * latents + weights[1] * guided + weights[2] * last_x0 + weights[3] * noise
+        weights[0] * latents + weights[1] * guided + weights[2] * state.x0s[0] + weights[3] * noise
     )
-    return StepResult(story.restore(following), x0, v_pred)
+    for weight, earlier in zip(weights[4:], state.x0s[1:], strict=True):
+        following = following + weight * earlier
+    following = story.restore(following)
+    x0s = (x0, *state.x0s[:-1])
+    evaluations = jnp.where(needed, jnp.where(due, branches, 1), 0).astype(jnp.int32)
+    return (
+        StepState(following, x0s, offsets, cache),
+        StepResult(following, x0, v_pred, evaluations),
+    )
 
 
 def generate(
@@ -84,23 +152,31 @@ def generate(
     story: Story,
     noise: Latents,
     step_noise: Callable[[Int[Array, ""]], Latents],
-) -> Latents:
-    """Latents of all scenes: given ones as they are, the others made from `noise`.
+) -> Generated:
+    """Given scenes as they are, the others made from `noise`.
 
     `step_noise` gives the noise of a step, by its number, to samplers that draw. Fixed-scene
     generation, extension, filling in and replacing differ only in which scenes are given.
     """
+    story, state = start(steps, story, noise)
 
-    def denoise(carry: tuple[Latents, Latents], numbered: tuple) -> tuple:
+    def denoise(state: StepState, numbered: tuple) -> tuple[StepState, Int[Array, " B"]]:
         number, step = numbered
-        result = denoise_step(denoiser, story, step, *carry, step_noise(number))
-        return (result.latents, result.x0), None
+        state, result = denoise_step(denoiser, story, step, state, step_noise(number))
+        return state, result.evaluations
 
     steps = jax.tree.map(jnp.asarray, steps)
     numbers = jnp.arange(steps.timesteps.shape[0])
-    start = story.restore(noise)
-    (latents, _), _ = jax.lax.scan(denoise, (start, jnp.zeros_like(start)), (numbers, steps))
-    return latents
+    state, evaluations = jax.lax.scan(denoise, state, (numbers, steps))
+    return Generated(state.latents, evaluations)
+
+
+def for_story(steps: SamplingSteps, given: Bool[np.ndarray | Array, "B S"]) -> SamplingSteps:
+    """The table without guidance by given scenes if there are none: it would change nothing.
+
+    `given` must not be traced.
+    """
+    return steps if np.any(given) else steps._replace(given_guidance=None)
 
 
 def noise_given(
@@ -113,3 +189,75 @@ def noise_given(
     In training, also the reference's, they are clean.
     """
     return schedule.add_noise(latents, noise, jnp.zeros(latents.shape[:2], jnp.int32))
+
+
+def _predict(
+    denoiser: Denoiser,
+    story: Story,
+    step: SamplingSteps,
+    latents: Latents,
+    offsets: Float[Array, "B1 S F H W C"] | None,
+    due: Bool[Array, " B"],
+) -> tuple[Branches, Float[Array, "B1 S F H W C"] | None]:
+    """v of all branches along the batch, and the offsets: in stories that are `due` as evaluated,
+    in others what was kept of them."""
+    timesteps = jnp.where(story.given, 0, step.timesteps)
+    conditional = (latents, story.text_embeds, timesteps, story.given)
+    inputs = [conditional]
+    if story.negative_embeds is not None:
+        inputs.insert(0, (latents, story.negative_embeds, timesteps, story.given))
+    if step.given_guidance is not None:
+        inputs.insert(0, _without_given(story, step, latents))
+
+    def evaluate_all() -> Branches:
+        return denoiser(*(jnp.concatenate(parts) for parts in zip(*inputs, strict=True)))
+
+    if len(inputs) == 1:
+        return denoiser(*conditional), None
+    if offsets is None:
+        return evaluate_all(), None
+    others = len(inputs) - 1
+
+    def evaluate_conditional() -> Branches:
+        cond = denoiser(*conditional)
+        return jnp.concatenate([offsets + jnp.concatenate([cond] * others), cond])
+
+    v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)
+    cond = v_pred[-latents.shape[0] :]
+    conds = jnp.concatenate([cond] * others)
+    of_due = _of_stories(jnp.tile(due, others))
+    offsets = jnp.where(of_due, v_pred[: -latents.shape[0]] - conds, offsets)
+    kept = jnp.where(of_due, v_pred[: -latents.shape[0]], conds + offsets)
+    return jnp.concatenate([kept, cond]), offsets
+
+
+def _without_given(story: Story, step: SamplingSteps, latents: Latents) -> tuple:
+    """What the model is asked where nothing is given: all scenes are at the step's timestep.
+
+    The scenes that are given have the noise of that timestep, since the model never saw scenes
+    without any signal beside others that have some.
+    """
+    assert story.given_noise is not None
+    noisy = step.x0_weights[0] * story.clean - step.x0_weights[1] * story.given_noise
+    latents = jnp.where(_of_stories(story.given), noisy, latents)
+    timesteps = jnp.broadcast_to(step.timesteps, story.given.shape)
+    return latents, story.negative_embeds, timesteps, jnp.zeros_like(story.given)
+
+
+def _guided(branches: list[Latents], step: SamplingSteps) -> Latents:
+    def of_scenes(scale: Array | np.ndarray) -> Float[Array, "1 S 1 1 1 1"]:
+        return jnp.reshape(scale, (1, -1, 1, 1, 1, 1))
+
+    match branches:
+        case [cond]:
+            return cond
+        case [uncond, cond]:
+            return guide(uncond, cond, of_scenes(step.guidance))
+        case _:
+            scales = of_scenes(step.given_guidance), of_scenes(step.guidance)
+            return guide_by_both(*branches, *scales)
+
+
+def _of_stories(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """With trailing axes to broadcast over latents."""
+    return x.reshape(*x.shape, *(1,) * (6 - x.ndim))

@@ -9,10 +9,26 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def guide(
-    uncond: Float[Array, "*shape"], cond: Float[Array, "*shape"], guidance_scale: Float[Array, ""]
+    uncond: Float[Array, "*shape"],
+    cond: Float[Array, "*shape"],
+    guidance_scale: Float[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
     """Away from the unconditional prediction; a scale of 1 is the conditional prediction."""
     return uncond + guidance_scale * (cond - uncond)
+
+
+def guide_by_both(
+    nothing: Float[Array, "*shape"],
+    uncond: Float[Array, "*shape"],
+    cond: Float[Array, "*shape"],
+    given_guidance: Float[Array, "*#shape"],
+    guidance_scale: Float[Array, "*#shape"],
+) -> Float[Array, "*shape"]:
+    """By given scenes and by text (arXiv 2211.09800, eq. 3).
+
+    `nothing` is predicted from neither, `uncond` from the given scenes, `cond` from both.
+    """
+    return guide(nothing, uncond, given_guidance) + guidance_scale * (cond - uncond)
 
 
 def guidance_weights(

@@ -1,6 +1,7 @@
 """Samplers as tables: every step is a weighted sum whose weights are known before the run."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -8,31 +9,68 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.diffusion.guidance import guidance_weights
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
-SAMPLERS = ("ddim", "dpm")
+SAMPLERS = ("ddim", "dpm", "dpmpp_3m")
+
+# Which branches of guidance a step evaluates: the conditional one, as there is no guidance; that
+# one, with what is known of the others; all.
+CONDITIONAL, REUSED, ALL = range(3)
+
+# In place of an SNR of zero where a finite logarithm is needed, as in diffusers.
+_LEAST_ALPHA = 2.0**-24
+# Runs shorter than this come down to second order before the last step, as in diffusers.
+_FEW_STEPS = 15
 
 
 class SamplingSteps(NamedTuple):
     """One row for each step of a sampling run (or, within the loop, one row).
 
-    The next latents are the sum of latents, v, the last step's x0 and fresh noise with `weights`;
-    x0, the prediction of the clean latents, that of latents and v with `x0_weights`.
+    The next latents are the sum of latents, v, the last step's x0, fresh noise and, with samplers
+    that look so far back, the x0 of the step before it, with `weights`; x0, the prediction of the
+    clean latents, that of latents and v with `x0_weights`. Scales of guidance are for all scenes,
+    or one for each.
     """
 
     timesteps: Int[np.ndarray | Array, "*steps"]
-    weights: Float[np.ndarray | Array, "*steps 4"]
+    weights: Float[np.ndarray | Array, "*steps 4"] | Float[np.ndarray | Array, "*steps 5"]
     x0_weights: Float[np.ndarray | Array, "*steps 2"]
-    guidance: Float[np.ndarray | Array, "*steps"]
+    guidance: Float[np.ndarray | Array, "*steps"] | Float[np.ndarray | Array, "*steps S"]
+    given_guidance: (
+        Float[np.ndarray | Array, "*steps"] | Float[np.ndarray | Array, "*steps S"] | None
+    ) = None
+    """Scale of the guidance by given scenes; None: there is none."""
+    refresh: Int[np.ndarray | Array, "*steps"] | None = None
+    """CONDITIONAL, REUSED or ALL branches are evaluated; None: always all."""
+    tolerance: Float[np.ndarray | Array, "*steps"] | None = None
+    """Estimated change of x0 below which the step is not evaluated; None: always it is."""
+
+    @property
+    def x0s(self) -> int:
+        """How many x0 of earlier steps are looked at."""
+        return self.weights.shape[-1] - 3
+
+    def of_scenes(self, places: Sequence[int] | Int[np.ndarray, " G"]) -> "SamplingSteps":
+        """The table for some of the scenes."""
+
+        def scales(x: np.ndarray | Array | None) -> np.ndarray | Array | None:
+            return x if x is None or x.ndim < 2 else x[:, np.asarray(places)]
+
+        return self._replace(
+            guidance=scales(self.guidance), given_guidance=scales(self.given_guidance)
+        )
 
 
 def sampling_steps(
     schedule: NoiseSchedule,
     sampler: str,
     steps: int,
-    guidance_scale: float,
+    guidance_scale: float | tuple[float, ...],
     dynamic_guidance: bool = False,
     as_reference: bool = False,
 ) -> SamplingSteps:
-    """The table of a run: `sampler` is ddim (deterministic) or dpm (draws noise at every step).
+    """The table of a run that evaluates all branches at every step.
+
+    `sampler` is ddim or dpmpp_3m (deterministic), or dpm (draws noise at every step). The guidance
+    scale is one for all scenes, or one for each.
 
     `as_reference` repeats three defects of diffusers 0.30 that the reference has: a last timestep
     of -1 for some numbers of steps; a next timestep of t - timesteps // steps, which is not the
@@ -50,16 +88,23 @@ def sampling_steps(
     else:
         following = np.append(timesteps[1:], -1)
     next_alphas = np.where(following < 0, schedule.final_alpha(), alphas[following])
-    solve = {"ddim": _ddim_weights, "dpm": _dpm_weights}[sampler]
+    solve = {"ddim": _ddim_weights, "dpm": _dpm_weights, "dpmpp_3m": _dpmpp_3m_weights}[sampler]
     a, s = np.sqrt(alphas[timesteps]), np.sqrt(1 - alphas[timesteps])
     return SamplingSteps(
         timesteps=timesteps.astype(np.int32),
         weights=solve(alphas[timesteps], next_alphas, following < 0).astype(np.float32),
         x0_weights=np.stack([a, -s], axis=1).astype(np.float32),
-        guidance=guidance_weights(
-            guidance_scale, timesteps, steps, dynamic_guidance, as_reference
-        ).astype(np.float32),
+        guidance=_guidance_column(guidance_scale, timesteps, steps, dynamic_guidance, as_reference),
     )
+
+
+def _guidance_column(
+    guidance_scale: float | tuple[float, ...], *run: Any
+) -> Float[np.ndarray, "steps *scenes"]:
+    if isinstance(guidance_scale, tuple):
+        columns = [guidance_weights(scale, *run) for scale in guidance_scale]
+        return np.stack(columns, axis=1).astype(np.float32)
+    return guidance_weights(guidance_scale, *run).astype(np.float32)
 
 
 def _ddim_weights(
@@ -101,3 +146,45 @@ def _dpm_weights(
     x0_weight, last_x0_weight = pull * (1 + correction), -pull * correction
     noise = next_s * np.sqrt(-np.expm1(-2 * h))
     return np.stack([keep + x0_weight * a, -x0_weight * s, last_x0_weight, noise], axis=1)
+
+
+def _dpmpp_3m_weights(
+    alphas: Float[np.ndarray, " steps"],
+    next_alphas: Float[np.ndarray, " steps"],
+    is_last: np.ndarray,
+) -> Float[np.ndarray, "steps 5"]:
+    """DPM-Solver++(3M), deterministic (arXiv 2211.01095, appendix B): of third order in half the
+    log-SNR, from the x0 of three steps.
+
+    The first step and the last, which goes to the clean latents, are of first order, the second
+    one of second; in a short run also the last but one, which is of third order else (diffusers).
+    """
+    steps = len(alphas)
+    a, s = np.sqrt(alphas), np.sqrt(1 - alphas)
+    next_a, next_s = np.sqrt(next_alphas), np.sqrt(1 - next_alphas)
+    order = np.minimum(np.arange(steps) + 1, 3)
+    if steps < _FEW_STEPS:
+        order[-2:-1] = np.minimum(order[-2:-1], 2)
+    order[is_last] = 1
+    now = np.log(np.sqrt(np.maximum(alphas, _LEAST_ALPHA)) / s)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h = np.log(next_a / next_s) - now  # inf to the clean latents; what that spoils is not used
+        back = np.append(np.nan, np.diff(now))  # to the step before
+        farther = np.append(np.nan, back[:-1])  # and from that to the one before it
+        slope = next_a * (np.expm1(-h) / h + 1)  # weights of the derivatives of x0
+        curve = -next_a * ((np.expm1(-h) + h) / h**2 - 0.5)
+        # Divided differences of x0 in units of h: the two steps', and the second derivative.
+        near = np.stack([h / back, -h / back, 0 * h], axis=1)
+        far = np.stack([0 * h, h / farther, -h / farther], axis=1)
+        second = (near - far) * (h / (back + farther))[:, None]
+        third_order = (
+            slope[:, None] * (near + (back / (back + farther))[:, None] * (near - far))
+            + curve[:, None] * second
+        )
+        second_order = -next_a[:, None] * np.expm1(-h)[:, None] * near / 2
+    of_x0s = np.where((order == 2)[:, None], second_order, 0.0)
+    of_x0s = np.where((order == 3)[:, None], third_order, of_x0s)
+    of_x0s[:, 0] += -next_a * np.expm1(-h)
+    latents = next_s / s + of_x0s[:, 0] * a
+    none = np.zeros_like(a)
+    return np.stack([latents, -of_x0s[:, 0] * s, of_x0s[:, 1], none, of_x0s[:, 2]], axis=1)

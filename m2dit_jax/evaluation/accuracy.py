@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
-from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.story_sampler import StorySampler, trained_options
 
 METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
 
@@ -57,11 +57,16 @@ class Score:
 
 @dataclass(frozen=True)
 class StoryBatch:
-    """Sampled held-out stories: what was asked for, what came out, and which scenes were given."""
+    """Sampled held-out stories: what was asked for, what came out, and which scenes were given.
+
+    `evaluations` are those of the model, at each step.
+    """
 
     stories: tuple[tuple[Scene, ...], ...]
     video: UInt8[np.ndarray, "N S F H W 3"]
     given: Bool[np.ndarray, "N S"]
+    latents: Float[np.ndarray, "N S F H W C"]
+    evaluations: Int[np.ndarray, "steps N"]
 
 
 def evaluate_stories(
@@ -72,16 +77,15 @@ def evaluate_stories(
     extension: bool,
     seed: int,
     batch_size: int = 64,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
+    options: SamplingOptions | None = None,
     sampler: StorySampler | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
 ) -> dict[str, Score]:
     """Samples held-out stories and scores them; the result's keys are METRICS.
 
     `extension` gives all scenes but the last; otherwise none is given. The sampler can be given to
-    share what it has compiled. Steps and guidance scale default to those of the recipe's config.
-    `progress` is called with each batch when it is done.
+    share what it has compiled. The options default to those of the recipe's config. `progress` is
+    called with each batch when it is done.
     """
     readings, stories, given = [], [], []
     for batch in sample_held_out(
@@ -91,8 +95,7 @@ def evaluate_stories(
         extension=extension,
         seed=seed,
         batch_size=batch_size,
-        steps=steps,
-        guidance_scale=guidance_scale,
+        options=options,
         sampler=sampler,
     ):
         readings.append(read_scenes(batch.video.reshape(-1, *batch.video.shape[2:])))
@@ -117,8 +120,7 @@ def sample_held_out(
     extension: bool,
     seed: int,
     batch_size: int = 64,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
+    options: SamplingOptions | None = None,
     sampler: StorySampler | None = None,
 ) -> Iterator[StoryBatch]:
     """Yields `num_stories` held-out stories in batches; story i depends on (seed, i) alone.
@@ -129,9 +131,8 @@ def sample_held_out(
         raise ValueError(f"needs at least 1 story, got {num_stories=} {batch_size=}")
     config = recipe.config
     sampler = sampler or StorySampler(recipe)
-    scale = float(config.sample.guidance_scale if guidance_scale is None else guidance_scale)
-    table = sampling_steps(recipe.schedule, "ddim", steps or config.sample.steps, scale)
     data = config.data
+    table = (options or trained_options(config)).table(recipe.schedule, data.scenes)
     source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
     # Every batch has the same size, or the last one would compile anew; equal parts leave the
     # least to pad.
@@ -143,7 +144,7 @@ def sample_held_out(
         given = np.broadcast_to(
             extension & (np.arange(data.scenes) < data.scenes - 1), (size, data.scenes)
         )
-        made = sampler.sample(
+        made = sampler.sample_counted(
             params,
             table,
             jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices)),
@@ -152,7 +153,11 @@ def sample_held_out(
             [item["captions"] for item in items],
         )
         yield StoryBatch(
-            tuple(item["scenes"] for item in items[:wanted]), made[:wanted], given[:wanted]
+            tuple(item["scenes"] for item in items[:wanted]),
+            made.video[:wanted],
+            given[:wanted],
+            made.latents[:wanted],
+            made.evaluations[:, :wanted],
         )
 
 

@@ -1,6 +1,8 @@
 """Whether long stories stay good: scores by the place of a scene, made window by window."""
 
 import math
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.data.oracle import read_scenes
 from m2dit_jax.data.shapes import Scene, ShapesSource
-from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories
 from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.stories.windows import Group, Windows, next_group
@@ -56,6 +58,48 @@ class LongReport:
         return "\n".join(lines)
 
 
+def evaluate_long(
+    sampler: StorySampler,
+    params: Params,
+    step: int,
+    scenes: int,
+    windows: Windows,
+    num_stories: int,
+    seed: int,
+    options: SamplingOptions,
+) -> tuple[LongReport, list[str], UInt8[np.ndarray, "S F H W 3"]]:
+    """The report, and the first story: its captions and its video. Progress goes to stderr."""
+    started = time.perf_counter()
+    batches = held_out_stories(sampler.recipe, scenes, num_stories, seed)
+    videos, done = [], 0
+    for number, batch in enumerate(batches, 1):
+
+        def tell(group: Group, number: int = number) -> None:
+            print(
+                f"batch {number} of {len(batches)}: scene {group.new[-1] + 1} of {scenes}, "
+                f"{time.perf_counter() - started:.0f} s",
+                file=sys.stderr,
+            )
+
+        videos.append(
+            sample_long_stories(
+                sampler,
+                params,
+                batch,
+                windows,
+                seed=seed,
+                options=options,
+                first_index=done,
+                progress=tell,
+            )
+        )
+        done += len(batch)
+    stories = [story for batch in batches for story in batch]
+    by_scene, whole = score_by_scene(np.concatenate(videos), stories)
+    report = LongReport(windows, by_scene, whole, time.perf_counter() - started, step)
+    return report, [scene.caption for scene in stories[0]], videos[0][0]
+
+
 def sample_long_stories(
     sampler: StorySampler,
     params: Params,
@@ -63,9 +107,8 @@ def sample_long_stories(
     windows: Windows,
     *,
     seed: int,
+    options: SamplingOptions,
     first_index: int = 0,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
     progress: Callable[[Group], None] | None = None,
 ) -> UInt8[np.ndarray, "N S F H W 3"]:
     """All stories, side by side, each group of scenes at once.
@@ -74,9 +117,8 @@ def sample_long_stories(
     Story i draws by (seed, first_index + i) alone.
     """
     recipe = sampler.recipe
-    config, number, scenes = recipe.config, len(stories), len(stories[0])
-    scale = float(config.sample.guidance_scale if guidance_scale is None else guidance_scale)
-    table = sampling_steps(recipe.schedule, "ddim", steps or config.sample.steps, scale)
+    number, scenes = len(stories), len(stories[0])
+    table = options.table(recipe.schedule)
     video = np.zeros((number, scenes, *recipe.scene_size(), 3), np.uint8)
     story_keys = [jax.random.fold_in(jax.random.key(seed), first_index + i) for i in range(number)]
     pending, known = set(range(scenes)), set()

@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.media import stories_sheet
 from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.story_sampler import StorySampler, trained_options
 
 
 class Clips(NamedTuple):
@@ -60,21 +60,19 @@ def recall_stories(
     stories: Sequence[Clips],
     seed: int,
     sampler: StorySampler | None = None,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
+    options: SamplingOptions | None = None,
 ) -> Recall:
     """Makes each story from its prompts alone; no scene is given.
 
-    The stories have the same numbers of scenes and sizes. Steps and guidance scale default to those
-    of the recipe's config.
+    The stories have the same numbers of scenes and sizes. The options default to those of the
+    recipe's config.
     """
     sampler = sampler or StorySampler(recipe)
-    sample = recipe.config.sample
-    scale = float(sample.guidance_scale if guidance_scale is None else guidance_scale)
+    options = options or trained_options(recipe.config)
     video = np.stack([story.video for story in stories])
     made = sampler.sample(
         params,
-        sampling_steps(recipe.schedule, "ddim", steps or sample.steps, scale),
+        options.table(recipe.schedule, video.shape[1]),
         jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(stories))),
         video,
         np.zeros(video.shape[:2], bool),

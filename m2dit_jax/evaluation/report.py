@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ Scores = Mapping[str, Score]
 
 @dataclass(frozen=True)
 class Report:
-    """All scores of one checkpoint; `seconds` is how long sampling and scoring took."""
+    """All scores of one checkpoint; `seconds` is how long sampling and scoring took.
+
+    `sampling` says how the stories were sampled, and what it cost, fit for JSON.
+    """
 
     generation: Scores
     extension: Scores
     seconds: float
     checkpoint_step: int
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As `evaluate --json` writes it; what has no case has null for value, low and high."""
@@ -28,6 +32,7 @@ class Report:
             "extension": scores_to_json(self.extension),
             "seconds": self.seconds,
             "checkpoint_step": self.checkpoint_step,
+            "sampling": dict(self.sampling),
         }
 
     @classmethod
@@ -39,7 +44,11 @@ class Report:
                 for task in ("generation", "extension")
             )
             return cls(
-                generation, extension, float(mapping["seconds"]), int(mapping["checkpoint_step"])
+                generation,
+                extension,
+                float(mapping["seconds"]),
+                int(mapping["checkpoint_step"]),
+                dict(mapping.get("sampling", {})),
             )
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"not the report of an evaluation ({error!r})") from error

@@ -14,7 +14,7 @@ from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import Story, denoise_step
+from m2dit_jax.diffusion.generate import StepState, Story, denoise_step
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.encoders.vae import CausalVae, VaeConfig, decoder_chunks
 from m2dit_jax.model.attention import resolve
@@ -139,8 +139,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     def step(params, story, row, latents, last_x0, noise):
         model = nnx.merge(recipe.graphdef, placement.gather_outside_blocks(params))
         denoiser = partial(model, placement=placement)
-        result = denoise_step(denoiser, story, row, latents, last_x0, noise)
-        return result.latents, result.x0
+        return denoise_step(denoiser, story, row, StepState(latents, (last_x0,)), noise)[0]
 
     story = Story(latents, given, embeds, embeds)
     forward = forward_flops(transformer, layout)

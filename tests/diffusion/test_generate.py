@@ -20,7 +20,7 @@ def run(denoiser, given, guidance_scale=1.0, text=TEXT, negative=TEXT, sampler="
     def step_noise(number):
         return jax.random.normal(jax.random.fold_in(jax.random.key(1), number), SHAPE)
 
-    return generate(denoiser, steps, Story(CLEAN, given, text, negative), NOISE, step_noise)
+    return generate(denoiser, steps, Story(CLEAN, given, text, negative), NOISE, step_noise).latents
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -13,7 +13,7 @@ def test_true_v_leads_back_to_the_latents(sampler, steps):
     schedule = NoiseSchedule(snr_shift=3.0)
     keys = jax.random.split(jax.random.key(0), 3)
     latents, x, *fresh = (jax.random.normal(k, (1, 1, 4)) for k in keys)
-    last_x0 = jnp.zeros_like(x)
+    last_x0 = before = jnp.zeros_like(x)
     table = sampling_steps(schedule, sampler, steps, 1.0)
     for timestep, weights, x0_weights in zip(
         table.timesteps, table.weights, table.x0_weights, strict=True
@@ -24,7 +24,8 @@ def test_true_v_leads_back_to_the_latents(sampler, steps):
         x0 = x0_weights[0] * x + x0_weights[1] * v
         np.testing.assert_allclose(x0, latents, atol=2e-5)
         x = weights[0] * x + weights[1] * v + weights[2] * last_x0 + weights[3] * fresh[0]
-        last_x0 = x0
+        x = x + weights[4] * before if len(weights) == 5 else x
+        last_x0, before = x0, last_x0
     np.testing.assert_allclose(x, latents, atol=2e-5)
 
 
@@ -32,7 +33,8 @@ def test_true_v_leads_back_to_the_latents(sampler, steps):
 def test_one_step_is_the_prediction_of_the_latents(sampler):
     # From pure noise v = -latents, whatever the noise.
     table = sampling_steps(NoiseSchedule(), sampler, 1, 1.0)
-    np.testing.assert_allclose(table.weights, [[0, -1, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(table.weights[:, :4], [[0, -1, 0, 0]], atol=1e-12)
+    np.testing.assert_array_equal(table.weights[:, 4:], 0)
 
 
 def test_ddim_against_the_textbook_form():
@@ -49,12 +51,12 @@ def test_ddim_against_the_textbook_form():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_latents_keep_their_variance(sampler):
-    # With x0 and noise independent of variance 1, x has variance 1 at every timestep. DPM's second
-    # order corrects with the last x0, so only a step of first order keeps it: here the second.
+    # With x0 and noise independent of variance 1, x has variance 1 at every timestep. Higher orders
+    # correct with the last x0: here the second step, of first or second order, whose sum counts.
     table = sampling_steps(NoiseSchedule(), sampler, 10, 1.0)
     alphas = NoiseSchedule().alphas_cumprod()
     t, following = table.timesteps[1:3]
-    keep, v_weight, last, fresh = table.weights[1].astype(np.float64)
+    keep, v_weight, last, fresh, *_ = table.weights[1].astype(np.float64)
     a, s = np.sqrt(alphas[t]), np.sqrt(1 - alphas[t])
     of_x0, of_noise = keep * a - v_weight * s + last, keep * s + v_weight * a
     np.testing.assert_allclose(of_x0**2, alphas[following], rtol=1e-4)
@@ -81,5 +83,5 @@ def test_reference_has_its_defects_and_the_default_has_not():
 
 
 def test_unknown_sampler_is_refused():
-    with pytest.raises(ValueError, match="unknown sampler 'euler'; there are ddim, dpm"):
+    with pytest.raises(ValueError, match="unknown sampler 'euler'; there are ddim, dpm, dpmpp_3m"):
         sampling_steps(NoiseSchedule(), "euler", 5, 1.0)

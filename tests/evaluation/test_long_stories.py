@@ -6,6 +6,7 @@ import pytest
 
 from m2dit_jax import evaluate
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.long_stories import (
     held_out_stories,
     sample_long_stories,
@@ -14,6 +15,8 @@ from m2dit_jax.evaluation.long_stories import (
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.story_sampler import StorySampler
+
+OPTIONS = SamplingOptions(steps=2, guidance_scale=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +41,11 @@ def test_stories_do_not_depend_on_their_batch(sampler):
     (stories,) = held_out_stories(sampler.recipe, 4, 3, seed=1)
     windows, groups = Windows(2, 1, True), []
     together = sample_long_stories(
-        sampler, params, stories, windows, seed=5, progress=groups.append
+        sampler, params, stories, windows, seed=5, options=OPTIONS, progress=groups.append
     )
-    alone = sample_long_stories(sampler, params, stories[1:2], windows, seed=5, first_index=1)
+    alone = sample_long_stories(
+        sampler, params, stories[1:2], windows, seed=5, options=OPTIONS, first_index=1
+    )
     assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
     assert [group.new for group in groups] == [(0, 1), (2,), (3,)]
     assert len({scene.tobytes() for scene in together[0]}) == 4

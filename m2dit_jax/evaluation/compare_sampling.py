@@ -1,0 +1,212 @@
+"""Samplers, numbers of steps and savings beside each other, on the same stories and noise."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.diffusion.samplers import SAMPLERS
+from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.report import Scores, scores_to_json
+from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
+from m2dit_jax.recipe import Params, Recipe
+from m2dit_jax.story_sampler import StorySampler
+
+STEPS = (10, 20, 50)
+TIMED_RUNS = 9  # of one story, the full run and the saving one in turn
+TASKS = ("generation", "extension")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to sample; `time` is that of the full run's, for one story, in seconds and ratio.
+
+    None: it is the full run, or was not timed.
+    """
+
+    name: str
+    options: SamplingOptions
+    scores: dict[str, Scores]
+    costs: dict[str, Cost]
+    time_ratio: float | None
+
+
+@dataclass(frozen=True)
+class SamplingTables:
+    """`samplers` are the full runs by sampler and steps, `savings` what the options change."""
+
+    samplers: Sequence[Row]
+    savings: Sequence[Row]
+    stories: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Every row with options, scores and costs."""
+        return {"stories": self.stories} | {
+            table: [
+                {
+                    "name": row.name,
+                    "options": vars(row.options),
+                    "time_ratio": row.time_ratio,
+                    **{
+                        task: {
+                            "scores": scores_to_json(row.scores[task]),
+                            "cost": row.costs[task].to_json(),
+                        }
+                        for task in row.scores
+                    },
+                }
+                for row in getattr(self, table)
+            ]
+            for table in ("samplers", "savings")
+        }
+
+    def to_markdown(self) -> str:
+        """Shares in per cent, generation / extension."""
+        lines = [
+            f"Per cent of {self.stories} stories, generation / extension.",
+            "",
+            f"| sampler, steps | {' | '.join(METRICS)} |",
+            "|---" * (len(METRICS) + 1) + "|",
+            *(f"| {row.name} | {_cells(row)} |" for row in self.samplers),
+            "",
+            f"| saving | evaluations | time | error | {' | '.join(METRICS)} |",
+            "|---" * (len(METRICS) + 4) + "|",
+        ]
+        for row in self.savings:
+            costs = row.costs.values()
+            lines.append(
+                f"| {row.name} | {' / '.join(f'{cost.evaluations:.1f}' for cost in costs)} | "
+                f"{'-' if row.time_ratio is None else f'{row.time_ratio:.2f}'} | "
+                f"{' / '.join(f'{cost.error:.3f}' for cost in costs)} | {_cells(row)} |"
+            )
+        return "\n".join(lines)
+
+
+def savings(options: SamplingOptions) -> dict[str, SamplingOptions]:
+    """What is compared with the full run of the options, which comes first."""
+    changes: dict[str, dict[str, Any]] = {
+        "guidance in steps 0 to 50 %": {"guidance_end": 0.5},
+        "guidance in steps 50 to 100 %": {"guidance_start": 0.5},
+        "guidance in steps 20 to 80 %": {"guidance_start": 0.2, "guidance_end": 0.8},
+        "unconditional branch every 2nd step": {"reuse_uncond": 2},
+        "unconditional branch every 3rd step": {"reuse_uncond": 3},
+        "unconditional branch every 5th step": {"reuse_uncond": 5},
+        "step cache, tolerance 0.05": {"cache_tolerance": 0.05},
+        "step cache, tolerance 0.1": {"cache_tolerance": 0.1},
+        "step cache, tolerance 0.2": {"cache_tolerance": 0.2},
+        "tolerance 0.1, every 2nd step": {"cache_tolerance": 0.1, "reuse_uncond": 2},
+    }
+    full = options.full()
+    return {"everything evaluated": full} | {
+        name: replace(full, **change) for name, change in changes.items()
+    }
+
+
+def compare_sampling(
+    recipe: Recipe,
+    params: Params,
+    options: SamplingOptions,
+    num_stories: int,
+    seed: int,
+    sampler: StorySampler | None = None,
+    steps: Sequence[int] = STEPS,
+) -> SamplingTables:
+    """Both tables, on held-out stories of shapes; progress goes to stderr.
+
+    Beside the savings stands the guidance by given scenes, for which only extension is of interest:
+    its error is how much it changes.
+    """
+    sampler = sampler or StorySampler(recipe)
+    full = options.full()
+
+    def sample(chosen: SamplingOptions) -> tuple[dict[str, Scores], dict[str, list[StoryBatch]]]:
+        scores, batches = {}, {}
+        for task in TASKS:
+            batches[task] = []
+            scores[task] = evaluate_stories(
+                recipe,
+                params,
+                num_stories=num_stories,
+                extension=task == "extension",
+                seed=seed,
+                options=chosen,
+                sampler=sampler,
+                progress=batches[task].append,
+            )
+        return scores, batches
+
+    def row(name: str, chosen: SamplingOptions, timed: bool) -> Row:
+        print(name, file=sys.stderr, flush=True)
+        scores, batches = sample(chosen)
+        saves = chosen != full
+        costs = {t: cost_of(batches[t], of_full[t] if timed and saves else None) for t in TASKS}
+        ratio = _time_ratio(recipe, params, sampler, chosen, full) if timed and saves else None
+        return Row(name, chosen, scores, costs, ratio)
+
+    of_full = sample(full)[1]
+    samplers = [
+        row(f"{name}, {count}", replace(full, sampler=name, steps=count), timed=False)
+        for name in SAMPLERS
+        for count in steps
+    ]
+    chosen = savings(options)
+    by_given = {
+        f"guidance by given scenes, {scale:g}": replace(full, given_guidance_scale=scale)
+        for scale in (1.0, 1.5, 3.0)
+    }
+    return SamplingTables(
+        samplers,
+        [row(name, each, timed=True) for name, each in (chosen | by_given).items()],
+        num_stories,
+    )
+
+
+def _time_ratio(
+    recipe: Recipe,
+    params: Params,
+    sampler: StorySampler,
+    options: SamplingOptions,
+    full: SamplingOptions,
+) -> float:
+    """Of sampling one extension, decoding included: median of the ratios of neighbours."""
+    data = recipe.config.data
+    story = ShapesSource(0, data.scenes, data.frames, data.size, True, 1)[0]
+    given = np.arange(data.scenes)[None] < data.scenes - 1
+
+    def run(chosen: SamplingOptions) -> Callable[[], float]:
+        table = chosen.table(recipe.schedule, data.scenes)
+
+        def timed() -> float:
+            started = time.perf_counter()
+            sampler.sample(
+                params,
+                table,
+                jax.random.key(0)[None],
+                story["video"][None],
+                given,
+                [story["captions"]],
+            )
+            return time.perf_counter() - started
+
+        timed()  # compiles
+        return timed
+
+    saving, whole = run(options), run(full)
+    return statistics.median(saving() / whole() for _ in range(TIMED_RUNS))
+
+
+def _cells(row: Row) -> str:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    return " | ".join(
+        " / ".join(share(row.scores[task][metric].value) for task in row.scores)
+        for metric in METRICS
+    )

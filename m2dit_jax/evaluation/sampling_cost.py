@@ -1,0 +1,69 @@
+"""What sampling cost, and how far from the full run it came out where evaluations were saved."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from m2dit_jax.evaluation.accuracy import StoryBatch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over stories. An evaluation is the model run on one story for one branch of guidance.
+
+    `skipped` has for each step the share of stories in which it was not evaluated at all; `error`
+    is the rms of the difference between the generated scenes' final latents and those of a run with
+    the same noise in which everything is evaluated, relative to the rms of these; 0 where nothing
+    was saved.
+    """
+
+    evaluations: float
+    full_evaluations: float
+    skipped: tuple[float, ...]
+    error: float
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        return (
+            f"{self.evaluations:.1f} of {self.full_evaluations:.1f} evaluations per story, "
+            f"{sum(self.skipped):.1f} of {len(self.skipped)} steps left out, "
+            f"error {self.error:.4f}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields."""
+        return asdict(self)
+
+
+def cost_of(made: Sequence[StoryBatch], full: Sequence[StoryBatch] | None = None) -> Cost:
+    """Of stories, beside the same ones from the full run; None: they are the full run.
+
+    Raises ValueError if the batches do not go together.
+    """
+    if full is not None and [x.given.tolist() for x in made] != [x.given.tolist() for x in full]:
+        raise ValueError(
+            f"needs the same stories of the full run, got {len(made)} and {len(full)} batches"
+        )
+    evaluations = _joined(made)
+    error = 0.0
+    if full is not None:
+        pairs = zip(made, full, strict=True)
+        changes = [(a.latents - b.latents)[~a.given] for a, b in pairs]
+        error = _rms(changes) / _rms([batch.latents[~batch.given] for batch in full])
+    return Cost(
+        evaluations=float(evaluations.sum(0).mean()),
+        full_evaluations=float(_joined(full or made).sum(0).mean()),
+        skipped=tuple(np.mean(evaluations == 0, axis=1).tolist()),
+        error=error,
+    )
+
+
+def _joined(batches: Sequence[StoryBatch]) -> np.ndarray:
+    return np.concatenate([batch.evaluations for batch in batches], axis=1)
+
+
+def _rms(parts: Sequence[np.ndarray]) -> float:
+    values = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
+    return float(np.sqrt(np.mean(values**2)))
