@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ class ReleasedStories:
         """With the dtype, on which the frames depend too."""
         return f"{self._decoding or 'whole or strips'}, {self.dtype or 'as stored'}"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of all networks, and of the dtype that they are used in."""
         folders = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")

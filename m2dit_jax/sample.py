@@ -8,15 +8,16 @@ from pathlib import Path
 
 from m2dit_jax.checkpoint_flags import add_checkpoint_flags, open_checkpoint
 from m2dit_jax.devices import prefer_available_platform
-from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.sampling import explain_story, make_story
+from m2dit_jax.sampling_flags import add_sampling_flags
 from m2dit_jax.stories.gate import CHECKS
 from m2dit_jax.storyboard import override, read_storyboard
 
 OVERRIDES = (
     *("seed", "frames", "height", "width", "fps", "sampler", "steps", "guidance_scale"),
     *("dynamic_guidance", "as_reference", "noise_given", "negative_prompt", "global_prompt"),
-    *("window", "new_scenes", "anchor", "retries", "checks"),
+    *("guidance_start", "guidance_end", "reuse_uncond", "given_guidance_scale"),
+    *("cache_tolerance", "window", "new_scenes", "anchor", "retries", "checks"),
 )
 
 
@@ -79,11 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("--height", type=int, help="in pixels")
     settings.add_argument("--width", type=int, help="in pixels")
     settings.add_argument("--fps", type=float)
-    settings.add_argument("--sampler", help=", ".join(SAMPLERS))
-    settings.add_argument("--steps", type=int)
-    settings.add_argument("--guidance_scale", type=float, help="1 is no guidance")
     yes_or_no = argparse.BooleanOptionalAction
-    settings.add_argument("--dynamic_guidance", action=yes_or_no, help="grows over the steps")
     settings.add_argument("--as_reference", action=yes_or_no, help="with the reference's defects")
     settings.add_argument(
         "--noise_given", action=yes_or_no, help="given scenes get the noise of timestep 0"
@@ -103,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument(
         "--retries", type=int, help="how often a scene that fails a check is drawn again"
     )
+    add_sampling_flags(parser)
     return parser
 
 

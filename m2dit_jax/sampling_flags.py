@@ -14,7 +14,7 @@ FLAGS = (
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     """Each is None if it is not given: the checkpoint's own setting, or none."""
-    group = parser.add_argument_group("sampling, instead of the checkpoint's settings")
+    group = parser.add_argument_group("sampling, instead of the settings of storyboard or model")
     group.add_argument("--sampler", choices=SAMPLERS, help="default ddim")
     group.add_argument("--steps", type=int, help="of the sampler")
     group.add_argument("--guidance_scale", type=float, help="1 is no guidance")

@@ -33,11 +33,13 @@ from m2dit_jax.storyboard_tree import (
 MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
 MIN_FPS, MAX_FPS = 0.1, 240.0
 MAX_RETRIES = 100
+_SHARES = {"guidance_start": 0.0, "guidance_end": 1.0, "cache_tolerance": 0.0}
 
 STORYBOARD_KEYS = (
     *("scenes", "seed", "negative_prompt", "fps", "frames", "height", "width"),
     *("sampler", "steps", "guidance_scale", "dynamic_guidance", "as_reference", "noise_given"),
-    *("global_prompt", "window", "new_scenes", "anchor", "retries", "checks"),
+    *("guidance_start", "guidance_end", "reuse_uncond", "given_guidance_scale"),
+    *("cache_tolerance", "global_prompt", "window", "new_scenes", "anchor", "retries", "checks"),
 )
 SCENE_KEYS = ("prompt", "video", "negative_prompt", "guidance_scale", "frames", "seed", "cut")
 
@@ -67,6 +69,8 @@ class Storyboard:
     `guidance_scale` 1 is no guidance, `dynamic_guidance` lets it grow over the steps.
     `as_reference` samples with the reference's defects (`diffusion.samplers`), `noise_given` gives
     the given scenes the noise of timestep 0, as the reference does when it extends.
+    `given_guidance_scale` guides towards the given scenes as such; `guidance_start`,
+    `guidance_end`, `reuse_uncond` and `cache_tolerance` save evaluations (`SamplingOptions`).
     `global_prompt` is text that every scene sees; "" is none. `window`, `new_scenes` and `anchor`
     say how a long story is made piece by piece (`stories.windows`). A scene that fails one of the
     `checks` (`stories.gate`; None: no gate, or with `retries` those that suit the model) is drawn
@@ -87,6 +91,11 @@ class Storyboard:
     dynamic_guidance: bool = False
     as_reference: bool = False
     noise_given: bool = False
+    given_guidance_scale: float | None = None
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    reuse_uncond: int = 1
+    cache_tolerance: float = 0.0
     global_prompt: str = ""
     window: int | None = None
     new_scenes: int | None = None
@@ -200,7 +209,15 @@ class _Checker:
                 for name in ("frames", "height", "width", "steps", "window", "new_scenes")
             },
             "sampler": self.choice(fields.get("sampler"), "sampler", SAMPLERS),
-            "guidance_scale": self.number(fields.get("guidance_scale"), "guidance_scale", 0.0),
+            **{
+                name: self.number(fields.get(name), name, 0.0)
+                for name in ("guidance_scale", "given_guidance_scale")
+            },
+            **{
+                name: self.share(fields.get(name), name, default)
+                for name, default in _SHARES.items()
+            },
+            "reuse_uncond": self.integer(fields.get("reuse_uncond"), "reuse_uncond", 1) or 1,
             **{
                 name: self.boolean(fields.get(name), name)
                 for name in ("dynamic_guidance", "as_reference", "noise_given")
@@ -210,6 +227,10 @@ class _Checker:
             "retries": self.integer(fields.get("retries"), "retries", 0, MAX_RETRIES) or 0,
             "checks": self.checks(fields.get("checks"), "checks"),
         }
+
+    def share(self, item: Item | None, field: str, default: float) -> float:
+        value = self.number(item, field, 0.0, 1.0)
+        return default if value is None else value
 
     def checks(self, item: Item | None, field: str) -> tuple[str, ...] | None:
         if item is None or item.value is None:

@@ -1,6 +1,5 @@
 """Stories of latents: a transformer trained here, text encoder and VAE of a released model."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ class TrainedLatents(ReleasedStories):
         """Where the defaults are written."""
         return "config.sample"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the checkpoint, and of the other networks."""
         return f"{checkpoint_fingerprint(self.workdir)} {super().fingerprint}"

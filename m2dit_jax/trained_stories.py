@@ -83,7 +83,7 @@ class TrainedStories:
             return ("finite", "frozen", "cut", "oracle")
         return ("finite", "frozen", "cut", "saturation")
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the checkpoint."""
         return checkpoint_fingerprint(self.workdir)

@@ -87,6 +87,8 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
         **{"frames": 3, "height": 16, "width": 16},
         **{"sampler": "ddim", "steps": 2, "guidance_scale": 2.0},
         **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
+        **{"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1},
+        **{"cache_tolerance": 0.0},
         **{"global_prompt": "", "window": 3, "new_scenes": 1, "anchor": True, "retries": 0},
     }
     assert json.loads((tmp_path / "out" / "storyboard.json").read_text()) == story["storyboard"]
@@ -150,7 +152,7 @@ negative_prompt: blurry
         f"{path}:6: scenes[2].prompt: prompt 'up up ",
         f"{path}:8: negative_prompt: prompt 'blurry' has unknown words: blurry",
         f"{path}:4: scenes[0].video: {tmp_path}/short.mp4: has 2 frames, needs at least 3",
-        f"{path}:1: steps: sampling steps must be in 1..1000, got 2000",
+        f"{path}:1: steps: found 2000, needs a number from 1 to 1000",
     ]
     for line, start in zip(err.splitlines(), starts, strict=True):
         assert line.startswith(start)
@@ -164,7 +166,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
     assert status == 2
     first, second = err.splitlines()
     assert first.startswith(f"{path}:3: scenes[0].prompt: prompt 'it moves sideways' has unknown")
-    assert second == "--steps: sampling steps must be in 1..1000, got 3000"
+    assert second == "--steps: found 3000, needs a number from 1 to 1000"
 
 
 @pytest.mark.parametrize(
@@ -173,8 +175,10 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         ([], {"fps": 0}, "story.yaml:1: fps: found 0"),
         (["--seed=-1"], {}, "--seed: found -1"),
         (["--guidance_scale=nan"], {}, "--guidance_scale: found nan"),
-        (["--steps=2000"], {}, "--steps: sampling steps must be in 1..1000, got 2000"),
-        (["--sampler=euler"], {}, "--sampler: found 'euler', needs one of ddim, dpm"),
+        (["--steps=2000"], {}, "--steps: found 2000, needs a number from 1 to 1000"),
+        ([], {"sampler": "euler"}, "sampler: found 'euler', needs one of ddim, dpm, dpmpp_3m"),
+        ([], {"guidance_start": 0.5, "guidance_end": 0.2}, "guidance_end: found 0.2, needs"),
+        (["--cache_tolerance=2"], {}, "--cache_tolerance: found 2.0, needs a finite number, from"),
         ([], {"noise_given": 1}, "story.yaml:1: noise_given: found 1, needs true or false"),
         (["--width=24"], {"frames": 3}, "story.yaml:1: frames, --width: 3 frames of 16x24 cannot"),
         ([], {"frames": 4}, "story.yaml:1: frames: 4 frames of 16x16 cannot be"),

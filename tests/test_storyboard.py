@@ -213,6 +213,8 @@ def test_mapping_round_trip(read, tmp_path):
         "negative_prompt": "",
         "fps": 8.0,
         **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
+        **{"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1},
+        **{"cache_tolerance": 0.0},
         **{"global_prompt": "", "retries": 0},
     }
     assert storyboard_from_mapping(mapping) == storyboard

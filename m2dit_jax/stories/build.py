@@ -109,7 +109,7 @@ class StoryBuilder:
         ]
         lengths, size = self._latent_sizes(scenes)
         story = self._conditions(walk, group, keys)
-        steps = plan.table(self.maker.schedule, scenes)
+        steps = plan.options(scenes).table(self.maker.schedule)
         draws = bool(np.any(steps.weights[:, 3]))
         none = jnp.zeros_like(story.clean)
 
@@ -117,11 +117,12 @@ class StoryBuilder:
             return noise.step_noise(keys, step, lengths, size) if draws else none
 
         tracker.begin(group.new)
-        latents = start = noise.start_noise(keys, lengths, size)
+        evaluations, latents = 0, noise.start_noise(keys, lengths, size)
         denoise = networks.open("transformer")
         ragged = lengths if len(set(lengths)) > 1 else None
-        for number, result in enumerate(denoise(steps, story, start, step_noise, ragged), 1):
+        for number, result in enumerate(denoise(steps, story, latents, step_noise, ragged), 1):
             latents = result.latents.block_until_ready()
+            evaluations += int(result.evaluations[0])
             tracker.step(number)
         made, seconds = np.asarray(latents, np.float32), time.monotonic() - started
         for place, scene in enumerate(scenes):
@@ -132,6 +133,7 @@ class StoryBuilder:
                     "inputs": identity.inputs,
                     "seconds": round(seconds, 3),
                     "steps": len(steps.timesteps),
+                    "evaluations": evaluations,
                 }
                 self.store.put_latents(identity.key, np.asarray(kept, np.float32), about)
 
@@ -158,7 +160,7 @@ class StoryBuilder:
                 [story.global_prompt, *prompts],
                 [story.negative_prompt, *negatives],
             )
-        negative = self._embeds(negatives) if plan.guided(scenes) else None
+        negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
         return Story(noise.pad_frames(clean), given, self._embeds(prompts), negative)
 
     def _latent_sizes(self, scenes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -6,8 +6,8 @@ from it, and to nothing else.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from m2dit_jax.stories.plan import StoryPlan
@@ -65,10 +65,7 @@ def scene_identity(
             "scene": scene + 1,
             "height": settings.height,
             "width": settings.width,
-            "sampler": settings.sampler,
-            "steps": settings.steps,
-            "dynamic_guidance": story.dynamic_guidance,
-            "as_reference": story.as_reference,
+            **_options(plan, group.scenes),
             "noise_given": story.noise_given,
             "global_prompt": story.global_prompt,
             "beside": [
@@ -77,6 +74,13 @@ def scene_identity(
             ],
         }
     )
+
+
+def _options(plan: StoryPlan, scenes: Sequence[int]) -> dict[str, Any]:
+    """Those of sampling; a scale of guidance belongs to each scene."""
+    options = asdict(plan.options(scenes))
+    del options["guidance_scale"]
+    return options
 
 
 def _beside(
@@ -89,7 +93,7 @@ def _beside(
         "prompt": story.scenes[number].prompt,
         "negative_prompt": story.negative_prompt_of(number),
         "frames": plan.frames(number),
-        "guidance_scale": plan.guidance_scale(number),
+        "guidance_scale": plan.options([number]).guidance_scale,
     }
     if key is None:
         return inputs | {"seed": plan.seed(number), "attempt": attempts.get(number, 0)}

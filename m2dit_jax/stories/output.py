@@ -135,7 +135,7 @@ def _record(
     return record | {
         "key": outcome.identity.key,
         "seed": plan.storyboard.seed if told.seed is None else told.seed,
-        "guidance_scale": plan.guidance_scale(scene),
+        "guidance_scale": plan.options([scene]).guidance_scale,
         "negative_prompt": plan.storyboard.negative_prompt_of(scene),
         "context": [number + 1 for number in group.context],
         "made_with": [number + 1 for number in group.new if number != scene],

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.media import VideoError, frames_digest, read_clip
 from m2dit_jax.stories.maker import SamplingSettings, StoryMaker
 from m2dit_jax.stories.noise import scene_seed
 from m2dit_jax.stories.windows import Windows, check_windows
 from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
+
+# Options of sampling that a storyboard does not leave to the model.
+_STORY_OPTIONS = (
+    *("dynamic_guidance", "as_reference", "guidance_start", "guidance_end", "reuse_uncond"),
+    *("given_guidance_scale", "cache_tolerance"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,6 @@ class StoryPlan:
         """Of a scene of the finished video."""
         return self.storyboard.scenes[scene].frames or self.settings.frames
 
-    def guidance_scale(self, scene: int) -> float:
-        """The scene's own, or else the story's."""
-        own = self.storyboard.scenes[scene].guidance_scale
-        return self.settings.guidance_scale if own is None else own
-
     def seed(self, scene: int) -> list[int]:
         """What a scene draws by."""
         return scene_seed(self.storyboard.seed, scene, self.storyboard.scenes[scene].seed)
@@ -56,21 +56,9 @@ class StoryPlan:
         assert path is not None, f"scene {scene} is not given"
         return read_clip(path, self.frames(scene), self.settings.height, self.settings.width)
 
-    def guided(self, scenes: Sequence[int]) -> bool:
-        """Whether any of the scenes needs the negative branch."""
-        return self.storyboard.dynamic_guidance or any(self.guidance_scale(s) != 1 for s in scenes)
-
-    def table(self, schedule: NoiseSchedule, scenes: Sequence[int]) -> SamplingSteps:
-        """The table of a sampling run of these scenes."""
-        scales = [self.guidance_scale(scene) for scene in scenes]
-        return sampling_steps(
-            schedule,
-            self.settings.sampler,
-            self.settings.steps,
-            scales[0] if len(set(scales)) == 1 else scales,
-            self.storyboard.dynamic_guidance,
-            self.storyboard.as_reference,
-        )
+    def options(self, scenes: Sequence[int]) -> SamplingOptions:
+        """Of a sampling run of these scenes."""
+        return _options(self.storyboard, self.settings, scenes)
 
     def to_mapping(self) -> dict[str, Any]:
         """The content of a storyboard file that leaves nothing to the model."""
@@ -113,12 +101,27 @@ def plan_story(storyboard: Storyboard, maker: StoryMaker) -> StoryPlan:
                 problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
             else:
                 digests[i] = frames_digest(clip)
-    _checked(problems, place("steps"), lambda: maker.schedule.check_steps(settings.steps))
+    options = _options(storyboard, settings, range(len(storyboard.scenes)))
+    for field, problem in option_problems(options, maker.schedule).items():
+        problems.append(f"{place(field)}: {problem}")
     windows = Windows(settings.window, settings.new_scenes, settings.anchor)
     _checked(problems, place("new_scenes", "window"), lambda: check_windows(windows))
     if problems:
         raise StoryboardError("\n".join(problems))
     return StoryPlan(storyboard, settings, tuple(digests), _checks(storyboard, maker), tuple(notes))
+
+
+def _options(
+    story: Storyboard, settings: SamplingSettings, scenes: Sequence[int]
+) -> SamplingOptions:
+    own = [story.scenes[scene].guidance_scale for scene in scenes]
+    scales = tuple(settings.guidance_scale if scale is None else scale for scale in own)
+    return SamplingOptions(
+        sampler=settings.sampler,
+        steps=settings.steps,
+        guidance_scale=scales[0] if len(set(scales)) == 1 else scales,
+        **{name: getattr(story, name) for name in _STORY_OPTIONS},
+    )
 
 
 def _filled_in(storyboard: Storyboard, defaults: SamplingSettings) -> SamplingSettings:

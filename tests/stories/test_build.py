@@ -67,11 +67,6 @@ def test_a_changed_prompt_changes_what_was_made_with_it_or_after_it(build):
 )
 def test_a_scenes_own_settings_count(build, own):
     _, before = build(board(), FakeMaker())
-    if "guidance_scale" in own:  # all scenes of a group, until samplers take one for each
-        own_scenes = {i: own for i in range(6)}
-        outcomes, _ = build(board(changed=own_scenes), FakeMaker())
-        assert statuses(outcomes) == "ge ge ge ge ge ge"
-        return
     outcomes, after = build(board(changed={5: own}), FakeMaker())
     assert statuses(outcomes) == "re re re re re ge"
     assert len(after[5]) == own.get("frames", 2)
@@ -80,7 +75,10 @@ def test_a_scenes_own_settings_count(build, own):
 
 @pytest.mark.parametrize(
     "field",
-    [{"seed": 1}, {"steps": 3}, {"sampler": "dpm"}, {"guidance_scale": 3.0}],
+    [
+        *({"seed": 1}, {"steps": 3}, {"sampler": "dpm"}, {"guidance_scale": 3.0}),
+        *({"guidance_end": 0.5}, {"cache_tolerance": 0.1}, {"given_guidance_scale": 2.0}),
+    ],
 )
 def test_settings_of_the_story_change_everything(build, field):
     build(board(), FakeMaker())
