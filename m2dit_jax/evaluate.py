@@ -20,7 +20,7 @@ from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
-from m2dit_jax.evaluation.compare_sampling import compare_sampling
+from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
@@ -69,7 +69,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
     if config.data.source == "pixels":
         return _recall(flags, recipe, params, step, sampler, options)
     if flags.compare_sampling:
-        table = compare_sampling(recipe, params, options, flags.stories, flags.seed, sampler)
+        rows = sampler_rows(options), saving_rows(options)
+        table = compare_sampling(recipe, params, *rows, flags.stories, flags.seed)
         print(table.to_markdown())
         if flags.json:
             write_json(flags.json, table.to_json())

@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,10 +26,8 @@ TASKS = ("generation", "extension")
 
 @dataclass(frozen=True)
 class Row:
-    """One way to sample; `time` is that of the full run's, for one story, in seconds and ratio.
-
-    None: it is the full run, or was not timed.
-    """
+    """One way to sample; `time_ratio` is its time for one story over the full run's, None if it was
+    not timed."""
 
     name: str
     options: SamplingOptions
@@ -89,9 +87,22 @@ class SamplingTables:
         return "\n".join(lines)
 
 
-def savings(options: SamplingOptions) -> dict[str, SamplingOptions]:
-    """What is compared with the full run of the options, which comes first."""
+def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
+    """Every sampler with every number of steps, else as the options say."""
+    return {
+        f"{sampler}, {steps}": replace(options.full(), sampler=sampler, steps=steps)
+        for sampler in SAMPLERS
+        for steps in STEPS
+    }
+
+
+def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
+    """What is held against the full run of the options, which comes first.
+
+    Guidance by given scenes, which saves nothing, stands there to show what it changes.
+    """
     changes: dict[str, dict[str, Any]] = {
+        "everything evaluated": {},
         "guidance in steps 0 to 50 %": {"guidance_end": 0.5},
         "guidance in steps 50 to 100 %": {"guidance_start": 0.5},
         "guidance in steps 20 to 80 %": {"guidance_start": 0.2, "guidance_end": 0.8},
@@ -102,68 +113,52 @@ def savings(options: SamplingOptions) -> dict[str, SamplingOptions]:
         "step cache, tolerance 0.1": {"cache_tolerance": 0.1},
         "step cache, tolerance 0.2": {"cache_tolerance": 0.2},
         "tolerance 0.1, every 2nd step": {"cache_tolerance": 0.1, "reuse_uncond": 2},
+        "guidance by given scenes, 1.5": {"given_guidance_scale": 1.5},
+        "guidance by given scenes, 3": {"given_guidance_scale": 3.0},
     }
-    full = options.full()
-    return {"everything evaluated": full} | {
-        name: replace(full, **change) for name, change in changes.items()
-    }
+    return {name: replace(options.full(), **change) for name, change in changes.items()}
 
 
 def compare_sampling(
     recipe: Recipe,
     params: Params,
-    options: SamplingOptions,
+    samplers: Mapping[str, SamplingOptions],
+    savings: Mapping[str, SamplingOptions],
     num_stories: int,
     seed: int,
-    sampler: StorySampler | None = None,
-    steps: Sequence[int] = STEPS,
 ) -> SamplingTables:
-    """Both tables, on held-out stories of shapes; progress goes to stderr.
+    """Both tables, on held-out stories of shapes; the first of the savings is the full run.
 
-    Beside the savings stands the guidance by given scenes, for which only extension is of interest:
-    its error is how much it changes.
+    Progress goes to stderr.
     """
-    sampler = sampler or StorySampler(recipe)
-    full = options.full()
+    sampler = StorySampler(recipe)
+    full = next(iter(savings.values()))
+    of_full: dict[str, list[StoryBatch]] = {}
 
-    def sample(chosen: SamplingOptions) -> tuple[dict[str, Scores], dict[str, list[StoryBatch]]]:
-        scores, batches = {}, {}
+    def row(name: str, options: SamplingOptions, is_saving: bool) -> Row:
+        print(name, file=sys.stderr, flush=True)
+        scores, costs = {}, {}
         for task in TASKS:
-            batches[task] = []
+            batches: list[StoryBatch] = []
             scores[task] = evaluate_stories(
                 recipe,
                 params,
                 num_stories=num_stories,
                 extension=task == "extension",
                 seed=seed,
-                options=chosen,
+                options=options,
                 sampler=sampler,
-                progress=batches[task].append,
+                progress=batches.append,
             )
-        return scores, batches
+            if is_saving:
+                of_full.setdefault(task, batches)
+            costs[task] = cost_of(batches, of_full[task] if is_saving else None)
+        ratio = _time_ratio(recipe, params, sampler, options, full) if is_saving else None
+        return Row(name, options, scores, costs, ratio)
 
-    def row(name: str, chosen: SamplingOptions, timed: bool) -> Row:
-        print(name, file=sys.stderr, flush=True)
-        scores, batches = sample(chosen)
-        saves = chosen != full
-        costs = {t: cost_of(batches[t], of_full[t] if timed and saves else None) for t in TASKS}
-        ratio = _time_ratio(recipe, params, sampler, chosen, full) if timed and saves else None
-        return Row(name, chosen, scores, costs, ratio)
-
-    of_full = sample(full)[1]
-    samplers = [
-        row(f"{name}, {count}", replace(full, sampler=name, steps=count), timed=False)
-        for name in SAMPLERS
-        for count in steps
-    ]
-    chosen = savings(options)
-    by_given = {
-        f"guidance by given scenes, {scale:g}": replace(full, given_guidance_scale=scale)
-        for scale in (1.0, 1.5, 3.0)
-    }
     return SamplingTables(
-        samplers,
-        [row(name, each, timed=True) for name, each in (chosen | by_given).items()],
+        [row(name, options, is_saving=False) for name, options in samplers.items()],
+        [row(name, options, is_saving=True) for name, options in savings.items()],
         num_stories,
     )
 
