@@ -65,7 +65,7 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
         (["--compare", "--checkpoint=runs/base"], "either --checkpoint=DIR or --compare"),
         (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
         (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
-        (["--checkpoint=runs/base", "--sampler=euler"], "choose from ddim, dpm, unip_3"),
+        (["--checkpoint=runs/base", "--sampler=euler"], "choose from 'ddim', 'dpm', 'unip_3'"),
         (["--compare_sampling", "--compare"], "--compare_sampling takes no --compare"),
         (["--checkpoint=runs/base", "--config.train.steps=1"], "unknown flags"),
         (["--compare", "--seeds=1,1"], "must be different, got 1,1"),

@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,11 @@ from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.story_sampler import StorySampler
 
 STEPS = (10, 20, 50)
+MANY_STEPS = 200  # of DDIM, which other samplers that draw no noise are held against
 TIMED_RUNS = 9  # of one story, the full run and the saving one in turn
 TASKS = ("generation", "extension")
+
+_Batches = dict[str, list[StoryBatch]]  # by task
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ class SamplingTables:
         lines = [
             f"Per cent of {self.stories} stories, generation / extension.",
             "",
-            f"| sampler, steps | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 1) + "|",
-            *(f"| {row.name} | {_cells(row)} |" for row in self.samplers),
+            f"| sampler, steps | error | {' | '.join(METRICS)} |",
+            "|---" * (len(METRICS) + 2) + "|",
+            *(f"| {row.name} | {_errors(row)} | {_cells(row)} |" for row in self.samplers),
             "",
             f"| saving | evaluations | time | error | {' | '.join(METRICS)} |",
             "|---" * (len(METRICS) + 4) + "|",
@@ -82,7 +85,7 @@ class SamplingTables:
             lines.append(
                 f"| {row.name} | {' / '.join(f'{cost.evaluations:.1f}' for cost in costs)} | "
                 f"{'-' if row.time_ratio is None else f'{row.time_ratio:.2f}'} | "
-                f"{' / '.join(f'{cost.error:.3f}' for cost in costs)} | {_cells(row)} |"
+                f"{_errors(row)} | {_cells(row)} |"
             )
         return "\n".join(lines)
 
@@ -126,20 +129,20 @@ def compare_sampling(
     savings: Mapping[str, SamplingOptions],
     num_stories: int,
     seed: int,
+    many_steps: int = MANY_STEPS,
 ) -> SamplingTables:
     """Both tables, on held-out stories of shapes; the first of the savings is the full run.
 
-    Progress goes to stderr.
+    The errors of samplers are those against DDIM with `many_steps`. Progress goes to stderr.
     """
     sampler = StorySampler(recipe)
     full = next(iter(savings.values()))
-    of_full: dict[str, list[StoryBatch]] = {}
 
-    def row(name: str, options: SamplingOptions, is_saving: bool) -> Row:
+    def sample(name: str, options: SamplingOptions) -> tuple[dict[str, Scores], _Batches]:
         print(name, file=sys.stderr, flush=True)
-        scores, costs = {}, {}
+        scores: dict[str, Scores] = {}
+        batches: _Batches = {task: [] for task in TASKS}
         for task in TASKS:
-            batches: list[StoryBatch] = []
             scores[task] = evaluate_stories(
                 recipe,
                 params,
@@ -148,19 +151,27 @@ def compare_sampling(
                 seed=seed,
                 options=options,
                 sampler=sampler,
-                progress=batches.append,
+                progress=batches[task].append,
             )
-            if is_saving:
-                of_full.setdefault(task, batches)
-            costs[task] = cost_of(batches, of_full[task] if is_saving else None)
-        ratio = _time_ratio(recipe, params, sampler, options, full) if is_saving else None
-        return Row(name, options, scores, costs, ratio)
+        return scores, batches
 
-    return SamplingTables(
-        [row(name, options, is_saving=False) for name, options in samplers.items()],
-        [row(name, options, is_saving=True) for name, options in savings.items()],
-        num_stories,
-    )
+    def rows(
+        chosen: Mapping[str, SamplingOptions], reference: _Batches, timed: bool
+    ) -> Iterator[Row]:
+        for name, options in chosen.items():
+            scores, batches = sample(name, options)
+            draws = options.table(recipe.schedule).weights[:, 3].any()
+            costs = {
+                task: cost_of(batches[task], None if draws else reference[task]) for task in TASKS
+            }
+            ratio = _time_ratio(recipe, params, sampler, options, full) if timed else None
+            yield Row(name, options, scores, costs, ratio)
+
+    many = replace(full, sampler="ddim", steps=many_steps)
+    of_many = sample(f"ddim, {many_steps}", many)[1]
+    of_samplers = list(rows(samplers, of_many, timed=False))
+    of_full = sample("the full run", full)[1]
+    return SamplingTables(of_samplers, list(rows(savings, of_full, timed=True)), num_stories)
 
 
 def _time_ratio(
@@ -195,6 +206,11 @@ def _time_ratio(
 
     saving, whole = run(options), run(full)
     return statistics.median(saving() / whole() for _ in range(TIMED_RUNS))
+
+
+def _errors(row: Row) -> str:
+    errors = [cost.error for cost in row.costs.values()]
+    return " / ".join("-" if error is None else f"{error:.3f}" for error in errors)
 
 
 def _cells(row: Row) -> str:

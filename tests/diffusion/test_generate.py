@@ -153,7 +153,7 @@ def test_steps_that_change_nothing_are_left_out(sampler):
         return (a * latents - jnp.concatenate([CLEAN, CLEAN])) / s
 
     made, rows = run_with(options(sampler=sampler, cache_tolerance=0.01), denoiser)
-    assert rows == [4, 4, 0, 0, 0, 0, 0, 4] or rows == [4, 4, 4]
+    assert rows == [4, 4, 4]
     np.testing.assert_array_equal(made.evaluations[:, 0], [2, 2, 0, 0, 0, 0, 0, 2])
     np.testing.assert_allclose(made.latents, CLEAN, atol=1e-4)
 
@@ -165,7 +165,7 @@ def test_the_larger_the_tolerance_the_fewer_evaluations_and_the_larger_the_error
         made, _ = run_with(options(steps=30, cache_tolerance=tolerance))
         errors.append(float(jnp.abs(made.latents - full.latents).mean()))
         evaluations.append(int(made.evaluations.sum()))
-    assert errors[0] < 1e-5 < errors[1] < errors[2] < 0.3
+    assert errors[0] < 1e-5 < errors[1] < errors[2] < 1
     assert evaluations[0] == 120 > evaluations[1] > evaluations[2] > 12
 
 
