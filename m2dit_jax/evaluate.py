@@ -20,7 +20,7 @@ from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
-from m2dit_jax.evaluation.compare_sampling import compare_sampling
+from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.long_stories import evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
@@ -75,7 +75,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
     if flags.scenes is not None:
         return _evaluate_long(flags, params, step, sampler, options)
     if flags.compare_sampling:
-        table = compare_sampling(recipe, params, options, flags.stories, flags.seed, sampler)
+        rows = sampler_rows(options), saving_rows(options)
+        table = compare_sampling(recipe, params, *rows, flags.stories, flags.seed)
         print(table.to_markdown())
         if flags.json:
             write_json(flags.json, table.to_json())

@@ -36,9 +36,15 @@ def checkpoint(tmp_path_factory):
 def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
     file, sheet = tmp_path / "new" / "scores.json", tmp_path / "sheet.png"
     flags = [f"--checkpoint={checkpoint}", "--stories=3", f"--json={file}", f"--sheet={sheet}"]
-    assert evaluate.main(flags) == 0
+    sampling = ["--sampler=unip_3", "--steps=2", "--guidance_end=0.5"]
+    assert evaluate.main([*flags, *sampling]) == 0
     content = json.loads(file.read_text())
-    assert set(content) == {"generation", "extension", "seconds", "checkpoint_step"}
+    assert set(content) == {"generation", "extension", "seconds", "checkpoint_step", "sampling"}
+    assert content["sampling"]["options"]["sampler"] == "unip_3"
+    # Two branches in the first of two steps, one in the second.
+    assert content["sampling"]["generation"]["evaluations"] == 3
+    assert content["sampling"]["extension"]["full_evaluations"] == 4
+    assert content["sampling"]["generation"]["error"] > 0
     assert content["checkpoint_step"] == 1
     assert content["seconds"] > 0
     assert set(content["generation"]) == set(content["extension"]) == set(METRICS)
@@ -59,7 +65,8 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
         (["--compare", "--checkpoint=runs/base"], "either --checkpoint=DIR or --compare"),
         (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
         (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
-        (["--checkpoint=runs/base", "--guidance_scale=-1"], "must be 0 or more, got -1"),
+        (["--checkpoint=runs/base", "--sampler=euler"], "choose from 'ddim', 'dpm', 'unip_3'"),
+        (["--compare_sampling", "--compare"], "--compare_sampling takes no --compare"),
         (["--checkpoint=runs/base", "--config.train.steps=1"], "unknown flags"),
         (["--compare", "--seeds=1,1"], "must be different, got 1,1"),
         (["--compare", "--config.seed=3"], "sets the mask and the seed itself: --config.seed=3"),
@@ -81,6 +88,7 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
         (["--compare", "--config=nothing.py"], "nothing.py"),
         (["--compare", "--config.train.speed=3"], "speed"),
         (["--compare", "--config.train.steps=soon"], "steps"),
+        (["--compare", "--guidance_scale=-1"], "guidance_scale: found -1.0, needs finite numbers"),
         (["--compare", "--config.train.steps=0"], "config.train.steps must be at least 1, got 0"),
     ],
 )
@@ -90,9 +98,16 @@ def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_too_many_steps_end_with_a_message(checkpoint, capsys):
-    assert evaluate.main([f"--checkpoint={checkpoint}", "--steps=5000"]) == 2
-    assert "5000" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--steps=5000", "steps: found 5000, needs a number from 1 to 1000"),
+        ("--guidance_start=1.5", "guidance_start: found 1.5, needs a share"),
+    ],
+)
+def test_impossible_sampling_ends_with_a_message(flag, message, checkpoint, capsys):
+    assert evaluate.main([f"--checkpoint={checkpoint}", flag]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Story, generate, noise_given
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.parallel.context import placement_on
@@ -67,6 +68,26 @@ def test_steps_one_by_one_end_where_the_compiled_loop_does(transformer, sampler,
     assert results[0].v_pred.shape[0] == (2 if negative else 1)
     for result in results:
         np.testing.assert_array_equal(result.latents[:, 0], story(negative).clean[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "evaluations"),
+    [
+        ({"guidance_start": 0.4, "reuse_uncond": 2}, [1, 1, 2, 1, 2]),
+        ({"sampler": "unip_3", "cache_tolerance": 100.0}, [2, 2, 0, 0, 2]),
+        ({"given_guidance_scale": 2.0, "guidance_scale": (1.0, 3.0)}, [3] * 5),
+    ],
+)
+def test_what_is_saved_one_by_one_is_saved_in_the_compiled_loop(transformer, options, evaluations):
+    options = SamplingOptions(**({"steps": 5, "guidance_scale": 3.0} | options))
+    steps, noise = options.table(NoiseSchedule(), scenes=2), normal(4, SHAPE)
+    results = list(denoise(transformer, steps, story(True), noise, step_noise))
+    expected = generate(nnx.merge(*transformer), steps, story(True), noise, step_noise)
+    np.testing.assert_allclose(results[-1].latents, expected.latents, atol=1e-4)
+    np.testing.assert_array_equal([r.evaluations for r in results], expected.evaluations)
+    np.testing.assert_array_equal(expected.evaluations[:, 0], evaluations)
+    for result in results:
+        np.testing.assert_array_equal(result.latents[:, 0], story(True).clean[:, 0])
 
 
 def test_steps_are_taken_when_they_are_asked_for(transformer):
@@ -144,7 +165,10 @@ def _denoise_on(devices, golden):
     axes = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
     mesh = make_mesh(axes, jax.devices()[:devices])
     transformer = ReleasedModel(golden / "pipe_5b").transformer(mesh=mesh)
-    steps = sampling_steps(NoiseSchedule(), "ddim", 3, 3.0)
+    options = SamplingOptions(
+        steps=4, guidance_scale=3.0, reuse_uncond=2, cache_tolerance=1e-6, given_guidance_scale=2.0
+    )
+    steps = options.table(NoiseSchedule())
     noise, place = normal(4, SHAPE), placement_on(mesh)
     *_, last = denoise(transformer, steps, story(True), noise, step_noise, place)
     return np.asarray(last.latents)

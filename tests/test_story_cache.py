@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Story
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.model.transformer import TransformerConfig
@@ -82,6 +83,34 @@ def test_every_step_is_the_one_without_the_cache(given, sampler, negative):
         np.testing.assert_allclose(with_cache.v_pred[:, new], without.v_pred[:, new], atol=1e-5)
         np.testing.assert_array_equal(with_cache.latents[:, known], story.clean[:, known])
         assert not np.any(with_cache.v_pred[:, known]) and np.any(without.v_pred[:, known])
+
+
+def test_savings_and_the_cache_go_together():
+    story = make_story((True, True, False))
+    options = SamplingOptions(
+        "unip_3", 6, (9.0, 9.0, 3.0), guidance_start=0.2, reuse_uncond=2, cache_tolerance=1.0
+    )
+    steps = options.table(NoiseSchedule(), scenes=3)
+    cached, plain = (
+        list(
+            denoise(
+                make_transformer(), steps, story, normal(4, SHAPE), lambda n: 0 * story.clean, **o
+            )
+        )
+        for o in ({}, {"cache": False})
+    )
+    assert not np.any(cached[0].v_pred[:, :2])
+    for with_cache, without in zip(cached, plain, strict=True):
+        np.testing.assert_allclose(with_cache.latents, without.latents, atol=1e-4)
+        np.testing.assert_array_equal(with_cache.evaluations, without.evaluations)
+    assert {0, 1, 2} == {int(result.evaluations[0]) for result in cached}
+
+
+def test_guidance_by_given_scenes_goes_without_the_cache():
+    story = make_story((True, True, False))
+    steps = SamplingOptions(steps=1, given_guidance_scale=2.0).table(NoiseSchedule())
+    (result,) = denoise(make_transformer(), steps, story, normal(4, SHAPE), lambda n: story.clean)
+    assert result.v_pred.shape[0] == 6 and np.any(result.v_pred[:, :2])
 
 
 @pytest.mark.parametrize(("devices", "heads"), [(4, 2), (8, 8)])

@@ -2,7 +2,9 @@ import jax
 import numpy as np
 import pytest
 
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
+from m2dit_jax.encoders.pixels import decode_pixels
 from m2dit_jax.recipe import build_recipe
 from m2dit_jax.story_sampler import StorySampler
 
@@ -57,6 +59,24 @@ def test_a_story_depends_on_its_own_key_and_prompts_only(sampler, params):
     _, beside_others = run(sampler, params, prompts=others, seeds=(0, 7))
     np.testing.assert_array_equal(made[0], beside_others[0])
     assert (made[1] != beside_others[1]).any()
+
+
+def test_savings_are_counted_for_each_story_by_itself(sampler, params):
+    options = SamplingOptions(steps=8, guidance_scale=2.0, cache_tolerance=3.0, reuse_uncond=2)
+    steps = options.table(sampler.recipe.schedule)
+    video, given = np.zeros((2, 2, 2, 8, 8, 3), np.uint8), np.zeros((2, 2), bool)
+
+    def run_counted(prompts, seeds):
+        keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+        return sampler.sample_counted(params, steps, keys, video, given, prompts)
+
+    made = run_counted(PROMPTS, (0, 1))
+    beside_others = run_counted([PROMPTS[0], OTHER_PROMPTS[0]], (0, 7))
+    np.testing.assert_allclose(made.latents[0], beside_others.latents[0], atol=1e-5)
+    np.testing.assert_array_equal(made.evaluations[:, 0], beside_others.evaluations[:, 0])
+    assert made.evaluations.shape == (8, 2)
+    assert set(np.unique(made.evaluations)) == {0, 1, 2}
+    np.testing.assert_array_equal(made.video, decode_pixels(made.latents))
 
 
 def test_prompts_and_guidance_matter(sampler, params):

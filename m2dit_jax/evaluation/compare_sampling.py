@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,16 +20,17 @@ from m2dit_jax.recipe import Params, Recipe
 from m2dit_jax.story_sampler import StorySampler
 
 STEPS = (10, 20, 50)
+MANY_STEPS = 200  # of DDIM, which other samplers that draw no noise are held against
 TIMED_RUNS = 9  # of one story, the full run and the saving one in turn
 TASKS = ("generation", "extension")
+
+_Batches = dict[str, list[StoryBatch]]  # by task
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to sample; `time` is that of the full run's, for one story, in seconds and ratio.
-
-    None: it is the full run, or was not timed.
-    """
+    """One way to sample; `time_ratio` is its time for one story over the full run's, None if it was
+    not timed."""
 
     name: str
     options: SamplingOptions
@@ -72,9 +73,9 @@ class SamplingTables:
         lines = [
             f"Per cent of {self.stories} stories, generation / extension.",
             "",
-            f"| sampler, steps | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 1) + "|",
-            *(f"| {row.name} | {_cells(row)} |" for row in self.samplers),
+            f"| sampler, steps | error | {' | '.join(METRICS)} |",
+            "|---" * (len(METRICS) + 2) + "|",
+            *(f"| {row.name} | {_errors(row)} | {_cells(row)} |" for row in self.samplers),
             "",
             f"| saving | evaluations | time | error | {' | '.join(METRICS)} |",
             "|---" * (len(METRICS) + 4) + "|",
@@ -84,14 +85,27 @@ class SamplingTables:
             lines.append(
                 f"| {row.name} | {' / '.join(f'{cost.evaluations:.1f}' for cost in costs)} | "
                 f"{'-' if row.time_ratio is None else f'{row.time_ratio:.2f}'} | "
-                f"{' / '.join(f'{cost.error:.3f}' for cost in costs)} | {_cells(row)} |"
+                f"{_errors(row)} | {_cells(row)} |"
             )
         return "\n".join(lines)
 
 
-def savings(options: SamplingOptions) -> dict[str, SamplingOptions]:
-    """What is compared with the full run of the options, which comes first."""
+def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
+    """Every sampler with every number of steps, else as the options say."""
+    return {
+        f"{sampler}, {steps}": replace(options.full(), sampler=sampler, steps=steps)
+        for sampler in SAMPLERS
+        for steps in STEPS
+    }
+
+
+def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
+    """What is held against the full run of the options, which comes first.
+
+    Guidance by given scenes, which saves nothing, stands there to show what it changes.
+    """
     changes: dict[str, dict[str, Any]] = {
+        "everything evaluated": {},
         "guidance in steps 0 to 50 %": {"guidance_end": 0.5},
         "guidance in steps 50 to 100 %": {"guidance_start": 0.5},
         "guidance in steps 20 to 80 %": {"guidance_start": 0.2, "guidance_end": 0.8},
@@ -102,70 +116,62 @@ def savings(options: SamplingOptions) -> dict[str, SamplingOptions]:
         "step cache, tolerance 0.1": {"cache_tolerance": 0.1},
         "step cache, tolerance 0.2": {"cache_tolerance": 0.2},
         "tolerance 0.1, every 2nd step": {"cache_tolerance": 0.1, "reuse_uncond": 2},
+        "guidance by given scenes, 1.5": {"given_guidance_scale": 1.5},
+        "guidance by given scenes, 3": {"given_guidance_scale": 3.0},
     }
-    full = options.full()
-    return {"everything evaluated": full} | {
-        name: replace(full, **change) for name, change in changes.items()
-    }
+    return {name: replace(options.full(), **change) for name, change in changes.items()}
 
 
 def compare_sampling(
     recipe: Recipe,
     params: Params,
-    options: SamplingOptions,
+    samplers: Mapping[str, SamplingOptions],
+    savings: Mapping[str, SamplingOptions],
     num_stories: int,
     seed: int,
-    sampler: StorySampler | None = None,
-    steps: Sequence[int] = STEPS,
+    many_steps: int = MANY_STEPS,
 ) -> SamplingTables:
-    """Both tables, on held-out stories of shapes; progress goes to stderr.
+    """Both tables, on held-out stories of shapes; the first of the savings is the full run.
 
-    Beside the savings stands the guidance by given scenes, for which only extension is of interest:
-    its error is how much it changes.
+    The errors of samplers are those against DDIM with `many_steps`. Progress goes to stderr.
     """
-    sampler = sampler or StorySampler(recipe)
-    full = options.full()
+    sampler = StorySampler(recipe)
+    full = next(iter(savings.values()))
 
-    def sample(chosen: SamplingOptions) -> tuple[dict[str, Scores], dict[str, list[StoryBatch]]]:
-        scores, batches = {}, {}
+    def sample(name: str, options: SamplingOptions) -> tuple[dict[str, Scores], _Batches]:
+        print(name, file=sys.stderr, flush=True)
+        scores: dict[str, Scores] = {}
+        batches: _Batches = {task: [] for task in TASKS}
         for task in TASKS:
-            batches[task] = []
             scores[task] = evaluate_stories(
                 recipe,
                 params,
                 num_stories=num_stories,
                 extension=task == "extension",
                 seed=seed,
-                options=chosen,
+                options=options,
                 sampler=sampler,
                 progress=batches[task].append,
             )
         return scores, batches
 
-    def row(name: str, chosen: SamplingOptions, timed: bool) -> Row:
-        print(name, file=sys.stderr, flush=True)
-        scores, batches = sample(chosen)
-        saves = chosen != full
-        costs = {t: cost_of(batches[t], of_full[t] if timed and saves else None) for t in TASKS}
-        ratio = _time_ratio(recipe, params, sampler, chosen, full) if timed and saves else None
-        return Row(name, chosen, scores, costs, ratio)
+    def rows(
+        chosen: Mapping[str, SamplingOptions], reference: _Batches, timed: bool
+    ) -> Iterator[Row]:
+        for name, options in chosen.items():
+            scores, batches = sample(name, options)
+            draws = options.table(recipe.schedule).weights[:, 3].any()
+            costs = {
+                task: cost_of(batches[task], None if draws else reference[task]) for task in TASKS
+            }
+            ratio = _time_ratio(recipe, params, sampler, options, full) if timed else None
+            yield Row(name, options, scores, costs, ratio)
 
-    of_full = sample(full)[1]
-    samplers = [
-        row(f"{name}, {count}", replace(full, sampler=name, steps=count), timed=False)
-        for name in SAMPLERS
-        for count in steps
-    ]
-    chosen = savings(options)
-    by_given = {
-        f"guidance by given scenes, {scale:g}": replace(full, given_guidance_scale=scale)
-        for scale in (1.0, 1.5, 3.0)
-    }
-    return SamplingTables(
-        samplers,
-        [row(name, each, timed=True) for name, each in (chosen | by_given).items()],
-        num_stories,
-    )
+    many = replace(full, sampler="ddim", steps=many_steps)
+    of_many = sample(f"ddim, {many_steps}", many)[1]
+    of_samplers = list(rows(samplers, of_many, timed=False))
+    of_full = sample("the full run", full)[1]
+    return SamplingTables(of_samplers, list(rows(savings, of_full, timed=True)), num_stories)
 
 
 def _time_ratio(
@@ -200,6 +206,11 @@ def _time_ratio(
 
     saving, whole = run(options), run(full)
     return statistics.median(saving() / whole() for _ in range(TIMED_RUNS))
+
+
+def _errors(row: Row) -> str:
+    errors = [cost.error for cost in row.costs.values()]
+    return " / ".join("-" if error is None else f"{error:.3f}" for error in errors)
 
 
 def _cells(row: Row) -> str:

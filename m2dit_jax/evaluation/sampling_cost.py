@@ -14,22 +14,21 @@ class Cost:
     """Means over stories. An evaluation is the model run on one story for one branch of guidance.
 
     `skipped` has for each step the share of stories in which it was not evaluated at all; `error`
-    is the rms of the difference between the generated scenes' final latents and those of a run with
-    the same noise in which everything is evaluated, relative to the rms of these; 0 where nothing
-    was saved.
+    is the rms of the difference between the generated scenes' final latents and those of a full run
+    from the same noise, relative to the rms of these; None if there was no such run beside it.
     """
 
     evaluations: float
     full_evaluations: float
     skipped: tuple[float, ...]
-    error: float
+    error: float | None
 
     def to_text(self) -> str:
         """For the terminal."""
+        error = "" if self.error is None else f", relative error of the latents {self.error:.4f}"
         return (
             f"{self.evaluations:.1f} of {self.full_evaluations:.1f} evaluations per story, "
-            f"{sum(self.skipped):.1f} of {len(self.skipped)} steps left out, "
-            f"error {self.error:.4f}"
+            f"{sum(self.skipped):.1f} of {len(self.skipped)} steps left out{error}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +37,7 @@ class Cost:
 
 
 def cost_of(made: Sequence[StoryBatch], full: Sequence[StoryBatch] | None = None) -> Cost:
-    """Of stories, beside the same ones from the full run; None: they are the full run.
+    """Of stories, beside the same ones from the full run; None: they are a full run themselves.
 
     Raises ValueError if the batches do not go together.
     """
@@ -47,7 +46,7 @@ def cost_of(made: Sequence[StoryBatch], full: Sequence[StoryBatch] | None = None
             f"needs the same stories of the full run, got {len(made)} and {len(full)} batches"
         )
     evaluations = _joined(made)
-    error = 0.0
+    error = None
     if full is not None:
         pairs = zip(made, full, strict=True)
         changes = [(a.latents - b.latents)[~a.given] for a, b in pairs]

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.generate import Story, generate
+from m2dit_jax.diffusion.generate import Story, for_story, generate
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
@@ -65,3 +66,174 @@ def test_guidance_uses_the_negative_text_as_uncond():
     guided = run(denoiser, False, 3.0, text=TEXT + 1, negative=TEXT - 1)
     plain = run(denoiser, False, 1.0, text=TEXT + 5, negative=TEXT)
     np.testing.assert_allclose(guided, plain, rtol=1e-5)
+
+
+class Counted:
+    """A denoiser that keeps how many rows it was called with."""
+
+    def __init__(self, predict):
+        self.predict = predict
+        self.rows = []
+
+    def __call__(self, latents, text_embeds, timesteps, given):
+        jax.debug.callback(lambda x: self.rows.append(len(x)), latents)
+        return self.predict(latents, text_embeds, timesteps, given)
+
+
+def swirl(latents, text_embeds, timesteps, given):
+    """Depends on all that a model's output depends on."""
+    time = timesteps[:, :, None, None, None, None] / 1000
+    text = text_embeds.mean((2, 3))[:, :, None, None, None, None]
+    others = jnp.mean(latents, 1, keepdims=True)
+    is_given = given[:, :, None, None, None, None]
+    return jnp.tanh(latents - others + time + text * latents**2 + 0.5 * is_given)
+
+
+def run_with(
+    options, denoiser=swirl, given=(False, False, False), stories=slice(None), noise=NOISE
+):
+    given = jnp.broadcast_to(jnp.asarray(given), (2, 3))
+    story = Story(CLEAN, given, TEXT + 1, TEXT - 1)
+    counted = Counted(denoiser)
+    made = generate(
+        counted,
+        options.table(NoiseSchedule()),
+        jax.tree.map(lambda x: x[stories], story),
+        noise[stories],
+        lambda number: jnp.zeros_like(noise[stories]),
+    )
+    jax.effects_barrier()
+    return made, counted.rows
+
+
+def options(**changed):
+    return SamplingOptions(**({"steps": 8, "guidance_scale": 3.0} | changed))
+
+
+@pytest.mark.parametrize(
+    ("saving", "rows"),
+    [
+        ({"guidance_start": 0.25, "guidance_end": 0.5}, [2, 2, 4, 4, 2, 2, 2, 2]),
+        ({"reuse_uncond": 3}, [4, 2, 2, 4, 2, 2, 4, 2]),
+        ({"reuse_uncond": 3, "guidance_start": 0.5}, [2, 2, 2, 2, 4, 2, 2, 4]),
+        ({"cache_tolerance": 1e-9}, [4] * 8),
+        ({}, [4] * 8),
+    ],
+)
+def test_what_is_not_needed_is_not_evaluated(saving, rows):
+    made, called = run_with(options(**saving))
+    assert called == rows
+    np.testing.assert_array_equal(made.evaluations, np.array(rows)[:, None] // 2 * [[1, 1]])
+
+
+def test_without_guidance_in_a_step_it_is_one_of_the_conditional_branch():
+    steps = options().table(NoiseSchedule())
+    scales = np.where(np.arange(8) < 4, steps.guidance, 1).astype(np.float32)
+    story = Story(CLEAN, jnp.zeros((2, 3), bool), TEXT + 1, TEXT - 1)
+    plain = generate(swirl, steps._replace(guidance=scales), story, NOISE, lambda n: NOISE)
+    made, _ = run_with(options(guidance_end=0.5))
+    np.testing.assert_allclose(made.latents, plain.latents, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_branches_that_differ_by_the_same_all_the_time_can_be_reused(sampler):
+    def denoiser(latents, text_embeds, timesteps, given):
+        return jnp.tanh(latents) + text_embeds[..., None, None]
+
+    plain, _ = run_with(options(sampler=sampler), denoiser)
+    reused, rows = run_with(options(sampler=sampler, reuse_uncond=8), denoiser)
+    assert sum(rows) == 4 + 7 * 2
+    np.testing.assert_allclose(reused.latents, plain.latents, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "unip_3"])
+def test_steps_that_change_nothing_are_left_out(sampler):
+    def denoiser(latents, text_embeds, timesteps, given):
+        a, s = NoiseSchedule().signal_and_noise(timesteps, latents.ndim)
+        return (a * latents - jnp.concatenate([CLEAN, CLEAN])) / s
+
+    made, rows = run_with(options(sampler=sampler, cache_tolerance=0.01), denoiser)
+    assert rows == [4, 4, 4]
+    np.testing.assert_array_equal(made.evaluations[:, 0], [2, 2, 0, 0, 0, 0, 0, 2])
+    np.testing.assert_allclose(made.latents, CLEAN, atol=1e-4)
+
+
+def test_the_larger_the_tolerance_the_fewer_evaluations_and_the_larger_the_error():
+    full, _ = run_with(options(steps=30))
+    errors, evaluations = [], []
+    for tolerance in (1e-9, 0.05, 0.2):
+        made, _ = run_with(options(steps=30, cache_tolerance=tolerance))
+        errors.append(float(jnp.abs(made.latents - full.latents).mean()))
+        evaluations.append(int(made.evaluations.sum()))
+    assert errors[0] < 1e-5 < errors[1] < errors[2] < 1
+    assert evaluations[0] == 120 > evaluations[1] > evaluations[2] > 12
+
+
+def test_a_story_leaves_out_the_same_steps_whatever_is_beside_it():
+    noise = NOISE.at[1].multiply(3.0)
+    saving = options(steps=30, cache_tolerance=0.1, reuse_uncond=3)
+    both, _ = run_with(saving, noise=noise)
+    assert (both.evaluations[:, 0] != both.evaluations[:, 1]).any()
+    for story in (slice(0, 1), slice(1, 2)):
+        alone, _ = run_with(saving, stories=story, noise=noise)
+        np.testing.assert_array_equal(alone.evaluations, both.evaluations[:, story])
+        np.testing.assert_allclose(alone.latents, both.latents[story], atol=1e-5)
+
+
+def test_given_scenes_stay_and_have_no_say_in_what_is_left_out():
+    saving = options(steps=20, cache_tolerance=0.1, reuse_uncond=2, given_guidance_scale=2.0)
+    made, _ = run_with(saving, given=(True, False, True))
+    np.testing.assert_array_equal(made.latents[:, ::2], CLEAN[:, ::2])
+    assert set(np.unique(made.evaluations)) == {0, 1, 3}
+
+
+def test_guidance_by_given_scenes_by_hand():
+    """v is 1 for a given scene in the story, 10 for the text 1, and nothing of both otherwise."""
+
+    def denoiser(latents, text_embeds, timesteps, given):
+        by_given = given.any(1)[:, None, None, None, None, None]
+        return jnp.ones_like(latents) * by_given + 5 * (text_embeds[..., None, None] + 1)
+
+    chosen = options(steps=1, given_guidance_scale=(9.0, 4.0, 2.0), guidance_scale=3.0)
+    made, rows = run_with(chosen, denoiser, given=(True, False, False))
+    assert rows == [6]
+    # One step from pure noise is -v: 0 + 4 (1 - 0) + 3 (11 - 1), and with 2 for the last scene.
+    np.testing.assert_allclose(made.latents[:, 1], -34, rtol=1e-5)
+    np.testing.assert_allclose(made.latents[:, 2], -32, rtol=1e-5)
+
+
+def test_where_nothing_is_given_scenes_are_noisy_and_all_at_the_steps_timestep():
+    seen = []
+
+    def denoiser(latents, text_embeds, timesteps, given):
+        args = latents[0], timesteps[0], given[0]
+        jax.debug.callback(lambda *x: seen.append([np.asarray(y) for y in x]), *args)
+        return jnp.zeros_like(latents)
+
+    run_with(options(steps=4, given_guidance_scale=2.0), denoiser, given=(True, False, False))
+    timesteps = [999, 749, 499, 249]
+    for (latents, at, given), timestep in zip(seen, timesteps, strict=True):
+        a, s = NoiseSchedule().signal_and_noise(jnp.full((1, 1), timestep), 6)
+        np.testing.assert_allclose(latents[:1], (a * CLEAN + s * NOISE)[0, :1], atol=1e-5)
+        assert at.tolist() == [timestep] * 3 and not given.any()
+
+
+def test_guidance_by_given_scenes_needs_a_negative_branch_and_given_scenes():
+    steps = options(given_guidance_scale=2.0).table(NoiseSchedule())
+    story = Story(CLEAN, jnp.ones((2, 3), bool), TEXT, None)
+    with pytest.raises(ValueError, match="needs negative_embeds, found None"):
+        generate(swirl, steps, story, NOISE, lambda n: NOISE)
+    assert for_story(steps, np.zeros((2, 3), bool)).given_guidance is None
+    assert for_story(steps, np.eye(2, 3, dtype=bool)) is steps
+
+
+def test_a_scale_for_each_scene():
+    scales = (1.0, 3.0, 5.0)
+
+    def denoiser(latents, text_embeds, timesteps, given):  # no scene sees another
+        return jnp.tanh(latents + text_embeds[..., None, None])
+
+    made, _ = run_with(options(guidance_scale=scales), denoiser)
+    for scene, scale in enumerate(scales):
+        alike, _ = run_with(options(guidance_scale=scale), denoiser)
+        np.testing.assert_allclose(made.latents[:, scene], alike.latents[:, scene], atol=1e-5)

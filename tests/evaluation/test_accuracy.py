@@ -188,7 +188,7 @@ def collect(tiny, **options):
     recipe, params, sampler = tiny
     batches = []
     scores = evaluate_stories(
-        recipe, params, seed=5, steps=2, sampler=sampler, progress=batches.append, **options
+        recipe, params, seed=5, sampler=sampler, progress=batches.append, **options
     )
     return batches, scores
 

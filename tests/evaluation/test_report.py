@@ -14,7 +14,7 @@ def make_report(successes=8, n=10, step=1500):
 def test_the_json_has_exactly_the_promised_fields(tmp_path):
     write_json(tmp_path / "report.json", make_report().to_json())
     content = json.loads((tmp_path / "report.json").read_text())
-    assert set(content) == {"generation", "extension", "seconds", "checkpoint_step"}
+    assert set(content) == {"generation", "extension", "seconds", "checkpoint_step", "sampling"}
     for task in ("generation", "extension"):
         assert set(content[task]) == {
             *("background", "colour", "shape", "direction", "it", "same_actor", "leakage")

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from m2dit_jax.diffusion.options import SamplingOptions, option_problems
+from m2dit_jax.diffusion.samplers import ALL, CONDITIONAL, REUSED, SAMPLERS, sampling_steps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+
+SCHEDULE = NoiseSchedule()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_with_everything_off_the_table_is_the_samplers_own(sampler):
+    plain = sampling_steps(SCHEDULE, sampler, 7, 3.0, dynamic_guidance=True)
+    for off in (
+        {},
+        {"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1, "cache_tolerance": 0.0},
+    ):
+        options = SamplingOptions(sampler, 7, 3.0, dynamic_guidance=True, **off)
+        for ours, theirs in zip(options.table(SCHEDULE), plain, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert options.full() == options
+
+
+def test_which_branches_are_evaluated():
+    options = SamplingOptions(
+        steps=10, guidance_scale=3.0, guidance_start=0.2, guidance_end=0.8, reuse_uncond=4
+    )
+    table = options.table(SCHEDULE)
+    assert table.refresh is not None
+    expected = [CONDITIONAL] * 2 + [ALL, REUSED, REUSED, REUSED, ALL, REUSED] + [CONDITIONAL] * 2
+    np.testing.assert_array_equal(table.refresh, expected)
+    np.testing.assert_array_equal(table.guidance, [1, 1, 3, 3, 3, 3, 3, 3, 1, 1])
+    assert options.full() == SamplingOptions(steps=10, guidance_scale=3.0)
+
+
+def test_steps_that_are_never_left_out():
+    # The first, the last, and the first with guidance, which nothing is known of before.
+    table = SamplingOptions(steps=5, cache_tolerance=0.5, guidance_start=0.4).table(SCHEDULE)
+    assert table.tolerance is not None
+    np.testing.assert_array_equal(table.tolerance, [0, 0.5, 0, 0.5, 0])
+
+
+def test_a_scale_for_each_scene():
+    options = SamplingOptions(
+        steps=2, guidance_scale=(1.0, 2.0, 3.0), given_guidance_scale=1.5, guidance_end=0.5
+    )
+    table = options.table(SCHEDULE, scenes=3)
+    np.testing.assert_array_equal(table.guidance, [[1, 2, 3], [1, 1, 1]])
+    np.testing.assert_array_equal(table.given_guidance, [1.5, 1])
+    of_two = table.of_scenes([0, 2])
+    np.testing.assert_array_equal(of_two.guidance, [[1, 3], [1, 1]])
+    np.testing.assert_array_equal(of_two.given_guidance, [1.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"sampler": "euler"}, "found 'euler', needs one of ddim, dpm, unip_3"),
+        ({"steps": 0}, "found 0, needs a number from 1 to 1000"),
+        ({"guidance_scale": float("nan")}, "found nan, needs finite numbers, 0 or more"),
+        ({"guidance_scale": (1.0, 2.0)}, "needs one number, or one for each of 3 scenes"),
+        ({"given_guidance_scale": -1.0}, "found -1.0, needs finite numbers, 0 or more"),
+        ({"guidance_start": -0.1}, "found -0.1, needs a share of the run, from 0 to 1"),
+        ({"guidance_end": 0.0}, "needs a share above guidance_start 0 by so much"),
+        ({"reuse_uncond": 0}, "found 0, needs a number of steps, 1 (never reused) or more"),
+        ({"cache_tolerance": -0.5}, "found -0.5, needs a finite share"),
+    ],
+)
+def test_what_cannot_be_is_named(changed, problem):
+    options = SamplingOptions(**changed)
+    (name,) = changed
+    problems = option_problems(options, SCHEDULE, scenes=3)
+    assert list(problems) == [name] and problem in problems[name]
+    with pytest.raises(ValueError, match=f"^{name}: found"):
+        options.table(SCHEDULE, scenes=3)
+
+
+def test_the_reference_has_no_third_order_and_is_not_repeated_with_it():
+    options = SamplingOptions("unip_3", as_reference=True)
+    assert "found True, needs false" in option_problems(options, SCHEDULE)["as_reference"]
+    assert not option_problems(SamplingOptions("dpm", as_reference=True), SCHEDULE)
+
+
+def test_when_a_negative_prompt_is_needed():
+    assert not SamplingOptions(guidance_scale=1.0).needs_negative
+    assert SamplingOptions(guidance_scale=(1.0, 2.0)).needs_negative
+    assert SamplingOptions(guidance_scale=1.0, dynamic_guidance=True).needs_negative
+    assert SamplingOptions(guidance_scale=1.0, given_guidance_scale=1.5).needs_negative
