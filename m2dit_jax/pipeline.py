@@ -33,6 +33,8 @@ from m2dit_jax.story_cache import (
     whole_result,
 )
 
+Frames = tuple[int, ...] | None  # of each scene, where they differ
+
 
 @partial(jax.jit, static_argnums=0)
 def _encode_text(graphdef: nnx.GraphDef, params, token_ids: Int[Array, "N T"]) -> Array:
@@ -55,12 +57,12 @@ def encode_clips(
     return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _denoise_step(
-    graphdef: nnx.GraphDef, placement: Placement, params, *args
+    graphdef: nnx.GraphDef, placement: Placement, frames: Frames, params, *args
 ) -> tuple[StepState, StepResult]:
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    return denoise_step(partial(model, placement=placement), *args)
+    return denoise_step(partial(model, placement=placement, frames=frames), *args)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -87,6 +89,7 @@ def denoise(
     step_noise: Callable[[int], Latents],
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
+    frames: Frames = None,
 ) -> Iterator[StepResult]:
     """The results of the sampling steps, one after another.
 
@@ -96,14 +99,16 @@ def denoise(
 
     Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
     ones are given in all stories; v of given scenes is zero then. Without `cache`, and always with
-    guidance by given scenes, which has a branch where they are noise, it is not.
+    guidance by given scenes, which has a branch where they are noise, it is not; nor with a global
+    prompt, or with scenes of different lengths, whose latent `frames` are counted (`M2DiT`).
     """
     graphdef, params = transformer
     steps = for_story(steps, story.given)
-    cache = cache and steps.given_guidance is None
+    as_trained = frames is None and story.text_embeds.shape[1] == story.given.shape[1]
+    cache = cache and steps.given_guidance is None and as_trained
     given = cached_scenes(nnx.merge(graphdef, params).mask, story.given) if cache else None
     if given is None:
-        part, take_step = story, partial(_denoise_step, graphdef, placement, params)
+        part, take_step = story, partial(_denoise_step, graphdef, placement, frames, params)
     else:
         part, steps = generated_story(story, given), generated_steps(steps, given)
         kept = _fill_cache(graphdef, placement, given, params, story)

@@ -158,8 +158,7 @@ class ReleasedStories:
                 step_noise: Callable[[int], Latents],
                 frames: tuple[int, ...] | None,
             ) -> Iterator[StepResult]:
-                ragged = {} if frames is None else {"frames": frames}
-                return denoise(network, steps, story, noise, step_noise, placement, **ragged)
+                return denoise(network, steps, story, noise, step_noise, placement, frames=frames)
 
             yield run
 

@@ -38,12 +38,13 @@ class StoryModel(nnx.Module):
     def __call__(
         self,
         latents: Float[Array, "B S F H W C"],
-        text_embeds: Float[Array, "B S T E"],
+        text_embeds: Float[Array, "B P T E"],
         timesteps: Int[Array, "B S"],
         given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
     ) -> Float[Array, "B S F H W C"]:
-        return self.transformer(latents, text_embeds, timesteps, given, placement)
+        return self.transformer(latents, text_embeds, timesteps, given, placement, frames)
 
     @property
     def mask(self) -> str:

@@ -153,8 +153,7 @@ class TrainedStories:
             step_noise: Callable[[int], Latents],
             frames: tuple[int, ...] | None,
         ) -> Iterator[StepResult]:
-            ragged = {} if frames is None else {"frames": frames}
-            return denoise(network, steps, story, noise, step_noise, **ragged)
+            return denoise(network, steps, story, noise, step_noise, frames=frames)
 
         yield run
 

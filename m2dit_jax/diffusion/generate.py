@@ -17,7 +17,7 @@ Latents = Float[Array, "B S F H W C"]
 Branches = Float[Array, "B2 S F H W C"]  # of guidance, along the batch
 # (latents, text_embeds, timesteps, given) -> v
 Denoiser = Callable[
-    [Latents, Float[Array, "B2 S T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
+    [Latents, Float[Array, "B2 P T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
 ]
 
 
@@ -29,8 +29,9 @@ class Story(NamedTuple):
 
     clean: Latents
     given: Bool[Array, "B S"]
-    text_embeds: Float[Array, "B S T E"]
-    negative_embeds: Float[Array, "B S T E"] | None
+    text_embeds: Float[Array, "B P T E"]
+    """Of each scene; before them, if there is one more, the global prompt's."""
+    negative_embeds: Float[Array, "B P T E"] | None
     """None: no guidance."""
     given_noise: Latents | None = None
     """For guidance by given scenes: the noise that they have where it compares with a story

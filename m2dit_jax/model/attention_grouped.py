@@ -46,8 +46,10 @@ def groups_in_turn(
 ) -> Heads:
     """`grouped`, one group after the other: less memory, as no keys are repeated for each scene."""
     bounds = (*layout.segment_starts, layout.tokens)
-    spans = [slice(start, end) for start, end in pairwise(bounds) if start < end]
-    codes = segment_codes(layout.scenes, mask)[: len(spans)]
+    all_codes = segment_codes(layout.scenes, mask, layout.global_text)
+    there = [i for i, (start, end) in enumerate(pairwise(bounds)) if start < end]
+    spans = [slice(bounds[i], bounds[i + 1]) for i in there]
+    codes = all_codes[there]
     groups: dict[tuple[int, ...], list[int]] = {}
     for segment in range(len(spans)):
         seen = np.flatnonzero(sees(codes[segment, None], codes))

@@ -79,7 +79,9 @@ class SceneMask(kernel_masks._ComputableMask):
             return sees(query_codes, codes_at(key_positions, layout, variant))
 
         super().__init__((tokens, tokens), mask_function)
-        beyond = np.full(tokens - layout.tokens, segment_codes(layout.scenes, variant)[-1])
+        beyond = np.full(
+            tokens - layout.tokens, segment_codes(layout.scenes, variant, layout.global_text)[-1]
+        )
         self.q_sequence = np.concatenate([token_codes(layout, variant), beyond])
         self._identity = (layout, variant, tokens)
 

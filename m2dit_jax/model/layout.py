@@ -16,6 +16,9 @@ class Layout:
     Scenes of different lengths have a tuple `video`, one count for each scene. `padding` tokens
     belong to no scene; they make the sequence divide over devices.
 
+    With `global_text` the first of the `scenes` is none: it has the text that all scenes see, and
+    no video.
+
     The 2*S runs of tokens of one scene and kind are called segments: text of scene 0, 1, ..., then
     video of scene 0, 1, ...; the padding is segment 2*S.
     """
@@ -24,6 +27,7 @@ class Layout:
     text: int
     video: int | tuple[int, ...]
     padding: int = 0
+    global_text: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.video, tuple):
@@ -41,7 +45,12 @@ class Layout:
                 raise ValueError(
                     f"Layout.{name} must be at least {lowest}, got {getattr(self, name)}"
                 )
-        if min(self.video_counts) < 1:
+        counts = self.video_counts
+        if self.global_text and (counts[0] or self.scenes < 2):
+            raise ValueError(
+                f"Layout.video must be 0 for the global text, before that of scenes, got {counts}"
+            )
+        if min(counts[1:] if self.global_text else counts) < 1:
             raise ValueError(f"Layout.video must be at least 1, got {self.video}")
 
     @property

@@ -41,6 +41,10 @@ def scene_mask(
         v1   0  1  1  1 0
         p    0  0  0  0 1
 
+    Under the symmetric and the causal mask global text (`Layout`) sees and is seen by all video, as
+    if it were some of it; other text neither sees it nor is seen. `given` has an entry for it too,
+    and it must be true for the causal mask to leave what is given constant.
+
     Other masks ignore `given`. Raises ValueError if the causal one is not told.
     """
     codes = jnp.asarray(token_codes(layout, variant))
@@ -77,13 +81,20 @@ def sees(rows: Codes, columns: Codes) -> Bool[np.ndarray | Array, "*shape"]:
     return ((rows ^ columns) < 2) | ((rows & columns & 1) == 1)
 
 
-def segment_codes(scenes: int, variant: str) -> Int[np.ndarray, " segments"]:
+def segment_codes(
+    scenes: int, variant: str, global_text: bool = False
+) -> Int[np.ndarray, " segments"]:
     """The code of each segment (`Layout`), of the padding, and of what lies beyond it.
 
     Those of `causal` are the symmetric ones: which scenes are given comes on top of them.
-    Raises ValueError if there is no mask of that name.
+    Raises ValueError if there is no mask of that name, or it has no place for global text.
     """
     check_mask(variant)
+    if global_text and variant == "independent":
+        raise ValueError(
+            "under the attention mask 'independent' scenes share nothing: there can be no global "
+            "prompt"
+        )
     pair = np.arange(scenes)
     text, video = {
         "symmetric": (2 * pair, 2 * pair + 1),
@@ -91,12 +102,14 @@ def segment_codes(scenes: int, variant: str) -> Int[np.ndarray, " segments"]:
         "independent": (2 * pair, 2 * pair),
         "full": (0 * pair, 0 * pair),
     }[variant]
+    if global_text:
+        text = np.append(video[:1], text[1:])
     return np.concatenate([text, video, [2 * scenes, 2 * scenes + 2]]).astype(np.int32)
 
 
 def token_codes(layout: Layout, variant: str) -> Int[np.ndarray, " L"]:
     """The code of each token of the joint sequence."""
-    return segment_codes(layout.scenes, variant)[layout.segments()]
+    return segment_codes(layout.scenes, variant, layout.global_text)[layout.segments()]
 
 
 def codes_at(positions: Int[Array, "*shape"], layout: Layout, variant: str) -> Int[Array, "*shape"]:
@@ -104,7 +117,7 @@ def codes_at(positions: Int[Array, "*shape"], layout: Layout, variant: str) -> I
 
     Comparisons and selections only: a TPU kernel does this for every block of keys.
     """
-    segments = segment_codes(layout.scenes, variant)
+    segments = segment_codes(layout.scenes, variant, layout.global_text)
     codes = jnp.full_like(positions, segments[0])
     starts = (*layout.segment_starts, layout.tokens)
     for segment, start in enumerate(starts):

@@ -140,7 +140,7 @@ class Block(nnx.Module):
 
 
 class Embedded(NamedTuple):
-    """What the blocks start with; `grid` counts the patches of a scene."""
+    """What the blocks start with; `grid` counts the patches of the longest scene."""
 
     tokens: Float[Array, "B L D"]
     time_embed: Float[Array, "B S E"]
@@ -179,19 +179,36 @@ class M2DiT(nnx.Module):
     def __call__(
         self,
         latents: Float[Array, "B S F H W C"],
-        text_embeds: Float[Array, "B S T E"],
+        text_embeds: Float[Array, "B P T E"],
         timesteps: Int[Array, "B S"],
         given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
     ) -> Float[Array, "B S F H W C"]:
         """v of every scene; `timesteps` is 0 for scenes that are `given`.
 
-        Raises ValueError if the latents' frames, rows or columns do not divide into patches, and
-        under the causal mask without `given`, which other masks ignore.
+        Scenes of different lengths are filled up to the longest, and `frames` counts those that
+        are real; the others are left out, and their v is 0. If there is one text more than there
+        are scenes, the first is global: all video sees it. As no part of training it has the time
+        of the noisiest scene; under the causal mask it counts as given.
+
+        Raises ValueError if the latents' frames, rows or columns do not divide into patches, for
+        other numbers of texts, and under the causal mask without `given`, which other masks ignore.
         """
         check_given(self.config.mask, given)
-        story = np.arange(latents.shape[1])
-        embedded = self._embed(latents, text_embeds, timesteps, placement, story, len(story))
+        scenes, texts = latents.shape[1], text_embeds.shape[1]
+        if texts not in (scenes, scenes + 1):
+            raise ValueError(
+                f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
+            )
+        if texts > scenes:
+            causal = self.config.mask == "causal"
+            time = jnp.zeros_like(timesteps[:, :1]) if causal else timesteps.max(1, keepdims=True)
+            timesteps = jnp.concatenate([time, timesteps], axis=1)
+            if given is not None:
+                given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
+        story = np.arange(scenes)
+        embedded = self._embed(latents, text_embeds, timesteps, placement, story, scenes, frames)
         tokens = self._run_blocks(embedded, placement, given)
         return self._predict(tokens, embedded, placement).astype(latents.dtype)
 
@@ -255,30 +272,48 @@ class M2DiT(nnx.Module):
     def _embed(
         self,
         latents: Float[Array, "B S F H W C"],
-        text_embeds: Float[Array, "B S T E"],
-        timesteps: Int[Array, "B S"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Int[Array, "B P"],
         placement: Placement,
         places: Int[np.ndarray, " S"],
         story_scenes: int,
+        frames_of_scenes: tuple[int, ...] | None = None,
     ) -> Embedded:
-        """Scenes that stand at some `places` of a story of `story_scenes`."""
+        """Scenes that stand at some `places` of a story of `story_scenes`.
+
+        Those of different lengths must be all of the story's.
+        """
         patch, patch_t = self.config.patch_size, self.config.patch_size_t
         _, scenes, frames, height, width, _ = latents.shape
-        if frames % patch_t or height % patch or width % patch:
+        lengths = frames_of_scenes or (frames,) * scenes
+        if len(lengths) != scenes or not 0 < min(lengths) <= max(lengths) <= frames:
+            raise ValueError(f"{scenes} scenes of up to {frames} frames cannot have {lengths}")
+        if (
+            any(length % patch_t for length in (frames, *lengths))
+            or height % patch
+            or width % patch
+        ):
             raise ValueError(
                 f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
                 f"patches of {patch_t}x{patch}x{patch}"
             )
         grid = (frames // patch_t, height // patch, width // patch)
-        counts = text_embeds.shape[2], math.prod(grid)
-        layout = Layout(scenes, *counts, placement.padding(scenes * sum(counts)))
+        texts, text_length = text_embeds.shape[1:3]
+        has_global = texts > scenes
+        counts = tuple(length // patch_t * math.prod(grid[1:]) for length in lengths)
+        layout = Layout(
+            texts,
+            text_length,
+            (0,) * has_global + counts,
+            placement.padding(texts * text_length + sum(counts)),
+            has_global,
+        )
         positions = (layout, grid, places, story_scenes)
         dtype = self.proj_out.kernel.dtype
 
         patches = patchify(latents.astype(dtype), patch, patch_t)
-        patches = layout.join(
-            jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype), patches
-        )
+        no_text = jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype)
+        patches = _join(layout, no_text, patches)
         tokens = self.patch_embed(placement.cut_tokens(patches))
         if self.config.added_positions:
             tokens += self._added_positions(*positions).astype(dtype)
@@ -300,7 +335,9 @@ class M2DiT(nnx.Module):
         shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
-        _, video = layout.split(placement.cut_stories(checkpoint_name(patches, "proj_out")))
+        video = _split_video(
+            layout, placement.cut_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
+        )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
 
     def _added_positions(
@@ -310,11 +347,13 @@ class M2DiT(nnx.Module):
         config = self.config
         scales = config.spatial_scale, config.temporal_scale
         if config.base_grid is None:
-            table = jnp.tile(sincos_table(grid, config.width, *scales), (layout.scenes, 1))
+            scene = sincos_table(grid, config.width, *scales)
+            table = jnp.concatenate([scene[:count] for count in layout.video_counts])
         else:
             table = stretched_sincos_table(
                 config.base_grid, story_scenes, grid, config.width, *scales
-            )[places].reshape(-1, config.width)
+            )
+            table = _consecutive(table, layout, places)
         return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
 
     def _joint_rope(
@@ -324,9 +363,7 @@ class M2DiT(nnx.Module):
         base = None if self.config.base_grid is None else self.config.base_grid[1:]
         all_scenes = (story_scenes * grid[0], *grid[1:])
         cos, sin = (
-            table.reshape(story_scenes, -1, self.config.head_dim)[places].reshape(
-                -1, self.config.head_dim
-            )
+            _consecutive(table.reshape(story_scenes, -1, self.config.head_dim), layout, places)
             for table in rope_table(all_scenes, self.config.head_dim, base)
         )
         around = ((layout.text_tokens, layout.padding), (0, 0))
@@ -360,6 +397,42 @@ class M2DiT(nnx.Module):
             tokens, of_layer = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
             kept.append(of_layer)
         return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
+
+
+def _consecutive(
+    table: Float[Array, "R V D"], layout: Layout, places: Int[np.ndarray, " S"]
+) -> Float[Array, "M D"]:
+    """The rows of a story's table that its scenes have; shorter scenes move up to each other."""
+    if layout.equal_scenes:
+        return table[places].reshape(-1, table.shape[2])
+    return table.reshape(-1, table.shape[2])[: sum(layout.video_counts)]
+
+
+def _join(
+    layout: Layout, text: Float[Array, "B P T D"], video: Float[Array, "B S V D"]
+) -> Float[Array, "B L D"]:
+    """The joint sequence, without what scenes are filled up with."""
+    if layout.equal_scenes:
+        return layout.join(text, video)
+    counts = layout.video_counts[layout.global_text :]
+    parts = [video[:, scene, :count] for scene, count in enumerate(counts)]
+    return layout.join_scenes([text[:, scene] for scene in range(text.shape[1])], parts)
+
+
+def _split_video(
+    layout: Layout, tokens: Float[Array, "B L D"], longest: int
+) -> Float[Array, "B S V D"]:
+    """The inverse of `_join`, as far as video goes; scenes are filled up with zeros."""
+    if layout.equal_scenes:
+        return layout.split(tokens)[1]
+    _, parts = layout.split_scenes(tokens)
+    return jnp.stack(
+        [
+            jnp.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0)))
+            for part in parts[layout.global_text :]
+        ],
+        axis=1,
+    )
 
 
 def patchify(

@@ -161,7 +161,7 @@ def visible_blocks(
 
     Rows and columns may be more than the layout's tokens: the rest lies beyond it.
     """
-    of_segments = segment_codes(layout.scenes, mask)
+    of_segments = segment_codes(layout.scenes, mask, layout.global_text)
     kinds = np.unique(of_segments)
 
     def present(length: int, block: int) -> np.ndarray:

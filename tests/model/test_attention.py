@@ -16,6 +16,7 @@ from m2dit_jax.model.masks import STATIC_MASKS
 EQUAL = Layout(3, 5, 7)
 PADDED = Layout(2, 3, 5, padding=3)
 UNEQUAL = Layout(3, 2, (5, 1, 4), padding=2)
+WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True)
 # Compiles in a tenth of the time: these programs are only run once.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 quick_jit = partial(jax.jit, compiler_options=QUICK)
@@ -54,6 +55,7 @@ dense_output_and_gradient = lru_cache(partial(output_and_gradient, "dense"))
         *((UNEQUAL, mask) for mask in STATIC_MASKS),
         (PADDED, "symmetric"),
         (PADDED, "full"),
+        (WITH_GLOBAL, "symmetric"),
     ],
 )
 @pytest.mark.parametrize("name", FAST)

@@ -98,3 +98,13 @@ def test_join_and_split_of_unequal_scenes_are_refused():
 def test_counts_must_be_possible(arguments, message):
     with pytest.raises(ValueError, match=message):
         Layout(*arguments)
+
+
+def test_global_text_comes_first_and_has_no_video():
+    layout = Layout(3, 2, (0, 3, 1), global_text=True)
+    assert layout.tokens == 10 and not layout.equal_scenes
+    np.testing.assert_array_equal(layout.scene_ids(), [0, 0, 1, 1, 2, 2, 1, 1, 1, 2])
+    with pytest.raises(ValueError, match="must be 0 for the global text"):
+        Layout(2, 2, 3, global_text=True)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Layout(3, 2, (0, 0, 1), global_text=True)

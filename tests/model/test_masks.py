@@ -139,3 +139,45 @@ def test_positions_beyond_the_sequence_see_only_each_other(variant):
 def test_unknown_mask_is_named():
     with pytest.raises(ValueError, match="'diagonal'.*symmetric, full, independent, causal"):
         scene_mask(TWO_SCENES, "diagonal")
+
+
+# g0 t1 t2 v1 v2 p: the text of "scene" 0 is that of all.
+WITH_GLOBAL = Layout(scenes=3, text=1, video=(0, 1, 1), padding=1, global_text=True)
+
+
+def test_global_text_and_all_video_see_each_other():
+    expected = [
+        [1, 0, 0, 1, 1, 0],
+        [0, 1, 0, 1, 0, 0],
+        [0, 0, 1, 0, 1, 0],
+        [1, 1, 0, 1, 1, 0],
+        [1, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+    np.testing.assert_array_equal(scene_mask(WITH_GLOBAL), np.array(expected, bool))
+    positions = jnp.arange(6)
+    seen = allowed(positions[:, None], positions[None, :], WITH_GLOBAL, "symmetric")
+    np.testing.assert_array_equal(seen, np.array(expected, bool))
+
+
+def test_under_the_causal_mask_global_text_is_given():
+    given = np.array([True, True, False])
+    np.testing.assert_array_equal(
+        scene_mask(WITH_GLOBAL, "causal", given),
+        np.array(
+            [
+                [1, 0, 0, 1, 0, 0],
+                [0, 1, 0, 1, 0, 0],
+                [0, 0, 1, 0, 1, 0],
+                [1, 1, 0, 1, 0, 0],
+                [1, 0, 1, 1, 1, 0],
+                [0, 0, 0, 0, 0, 1],
+            ],
+            bool,
+        ),
+    )
+
+
+def test_independent_scenes_have_no_global_text():
+    with pytest.raises(ValueError, match="'independent'.*there can be no global prompt"):
+        scene_mask(WITH_GLOBAL, "independent")

@@ -1,5 +1,5 @@
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import chex
@@ -19,6 +19,7 @@ from m2dit_jax.parallel.context import MeshPlacement, placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 
 EQUAL, UNEQUAL = Layout(3, 2, 5), Layout(2, 3, (4, 9))
+WITH_GLOBAL = Layout(3, 2, (0, 5, 3), global_text=True)
 ANYWHERE = {  # that a CPU runs them
     "splash": partial(splash, interpret=True),
     "cudnn": partial(cudnn, backend="xla"),
@@ -54,6 +55,8 @@ CASES = [
     Case("dense", EQUAL, heads=3),
     Case("grouped", UNEQUAL, "independent", heads=6, sizes=(2, 1, 4)),
     Case("chunked", EQUAL, "full", heads=3, sizes=(1, 4, 2)),
+    Case("grouped", WITH_GLOBAL),
+    Case("dense", WITH_GLOBAL, "causal", heads=3, sizes=(2, 1, 4)),
     Case("dense", UNEQUAL, "causal", sizes=(2, 1, 4)),
     Case("grouped", EQUAL, "causal"),
     Case("grouped", UNEQUAL, "causal", heads=6, sizes=(2, 1, 4)),
@@ -69,7 +72,7 @@ def _check_attention(case):
     attention_module.IMPLEMENTATIONS |= ANYWHERE
     placement = MeshPlacement(_mesh(case.sizes))
     missing = placement.padding(case.layout.tokens)
-    layout = Layout(case.layout.scenes, case.layout.text, case.layout.video, missing)
+    layout = replace(case.layout, padding=missing)
     assert missing and layout.tokens % case.sizes[2] == 0
     keys = jax.random.split(jax.random.key(0), 4)
     shape = (4, layout.tokens, case.heads, 16)
