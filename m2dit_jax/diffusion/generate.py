@@ -216,19 +216,19 @@ def _predict(
         return denoiser(*conditional), None
     if offsets is None:
         return evaluate_all(), None
-    others = len(inputs) - 1
+    others, kept = len(inputs) - 1, offsets
 
     def evaluate_conditional() -> Branches:
         cond = denoiser(*conditional)
-        return jnp.concatenate([offsets + jnp.concatenate([cond] * others), cond])
+        return jnp.concatenate([kept + jnp.concatenate([cond] * others), cond])
 
     v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)
     cond = v_pred[-latents.shape[0] :]
     conds = jnp.concatenate([cond] * others)
     of_due = _of_stories(jnp.tile(due, others))
-    offsets = jnp.where(of_due, v_pred[: -latents.shape[0]] - conds, offsets)
-    kept = jnp.where(of_due, v_pred[: -latents.shape[0]], conds + offsets)
-    return jnp.concatenate([kept, cond]), offsets
+    evaluated = v_pred[: -latents.shape[0]]
+    v_pred = jnp.concatenate([jnp.where(of_due, evaluated, conds + kept), cond])
+    return v_pred, jnp.where(of_due, evaluated - conds, kept)
 
 
 def _without_given(story: Story, step: SamplingSteps, latents: Latents) -> tuple:
@@ -248,14 +248,14 @@ def _guided(branches: list[Latents], step: SamplingSteps) -> Latents:
     def of_scenes(scale: Array | np.ndarray) -> Float[Array, "1 S 1 1 1 1"]:
         return jnp.reshape(scale, (1, -1, 1, 1, 1, 1))
 
-    match branches:
-        case [cond]:
-            return cond
-        case [uncond, cond]:
-            return guide(uncond, cond, of_scenes(step.guidance))
-        case _:
-            scales = of_scenes(step.given_guidance), of_scenes(step.guidance)
-            return guide_by_both(*branches, *scales)
+    *others, cond = branches
+    if not others:
+        return cond
+    scale = of_scenes(step.guidance)
+    if step.given_guidance is None:
+        return guide(others[0], cond, scale)
+    nothing, uncond = others
+    return guide_by_both(nothing, uncond, cond, of_scenes(step.given_guidance), scale)
 
 
 def _of_stories(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
