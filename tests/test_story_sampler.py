@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,7 +77,7 @@ def test_savings_are_counted_for_each_story_by_itself(sampler, params):
     np.testing.assert_array_equal(made.evaluations[:, 0], beside_others.evaluations[:, 0])
     assert made.evaluations.shape == (8, 2)
     assert set(np.unique(made.evaluations)) == {0, 1, 2}
-    np.testing.assert_array_equal(made.video, decode_pixels(made.latents))
+    np.testing.assert_array_equal(made.video, decode_pixels(jnp.asarray(made.latents)))
 
 
 def test_prompts_and_guidance_matter(sampler, params):

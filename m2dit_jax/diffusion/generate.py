@@ -101,48 +101,41 @@ def denoise_step(
 
     Given scenes are at timestep 0 and are put back after the step (Mask²DiT, section 3.3).
     """
-    latents, cache, offsets = state.latents, state.cache, state.offsets
-    everyone = jnp.ones(latents.shape[0], bool)
-    needed = everyone if cache is None else needs_evaluation(cache, step)
-    due = everyone
-    if offsets is not None:
-        due = step.refresh == ALL
-        if cache is not None:
-            due |= cache.owed & (step.refresh != CONDITIONAL)
-        due = jnp.broadcast_to(due, everyone.shape)
+    latents, cache, last_x0 = state.latents, state.cache, state.x0s[0]
+    needed = jnp.ones(latents.shape[0], bool)
+    if cache is not None:
+        needed = needs_evaluation(cache, step)
+    due = _others_due(step, state)
 
     def evaluate() -> tuple:
-        return _predict(denoiser, story, step, latents, offsets, needed & due)
+        return _predict(denoiser, story, step, latents, state.offsets, needed & due)
 
     if cache is None:
         v_pred, offsets = evaluate()
     else:
-        branches = jax.eval_shape(evaluate)[0].shape[0] // latents.shape[0]
-        nothing = jnp.concatenate([jnp.zeros_like(latents)] * branches), offsets
+        shape = jax.eval_shape(evaluate)[0]
+        nothing = jnp.zeros(shape.shape, shape.dtype), state.offsets
         v_pred, offsets = jax.lax.cond(jnp.any(needed), evaluate, lambda: nothing)
     branches = v_pred.shape[0] // latents.shape[0]
     guided = _guided(jnp.split(v_pred, branches), step)
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
     if cache is not None:
-        last_x0 = state.x0s[0]
-        x0 = jnp.where(_of_stories(needed), x0, last_x0)
-        of_last = (x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
-        guided = jnp.where(_of_stories(needed), guided, of_last)
-        v_pred = jnp.where(
-            _of_stories(jnp.tile(needed, branches)), v_pred, jnp.concatenate([of_last] * branches)
-        )
+        to_last_x0 = (last_x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
+        of_story = _of_stories(needed)
+        guided, x0 = jnp.where(of_story, guided, to_last_x0), jnp.where(of_story, x0, last_x0)
+        of_branch = _of_stories(jnp.tile(needed, branches))
+        v_pred = jnp.where(of_branch, v_pred, jnp.concatenate([to_last_x0] * branches))
         cache = after_step(cache, step, needed, due & ~needed, x0, last_x0, story.given)
     weights = step.weights
     following = (
-        weights[0] * latents + weights[1] * guided + weights[2] * state.x0s[0] + weights[3] * noise
+        weights[0] * latents + weights[1] * guided + weights[2] * last_x0 + weights[3] * noise
     )
     for weight, earlier in zip(weights[4:], state.x0s[1:], strict=True):
         following = following + weight * earlier
     following = story.restore(following)
-    x0s = (x0, *state.x0s[:-1])
     evaluations = jnp.where(needed, jnp.where(due, branches, 1), 0).astype(jnp.int32)
     return (
-        StepState(following, x0s, offsets, cache),
+        StepState(following, (x0, *state.x0s[:-1]), offsets, cache),
         StepResult(following, x0, v_pred, evaluations),
     )
 
@@ -192,6 +185,17 @@ def noise_given(
     return schedule.add_noise(latents, noise, jnp.zeros(latents.shape[:2], jnp.int32))
 
 
+def _others_due(step: SamplingSteps, state: StepState) -> Bool[Array, " B"]:
+    """In which stories an evaluation is to be one of all branches."""
+    everyone = jnp.ones(state.latents.shape[0], bool)
+    if state.offsets is None:
+        return everyone
+    due = everyone & (step.refresh == ALL)
+    if state.cache is not None:
+        due |= state.cache.owed & (step.refresh != CONDITIONAL)
+    return due
+
+
 def _predict(
     denoiser: Denoiser,
     story: Story,
@@ -217,19 +221,19 @@ def _predict(
         return denoiser(*conditional), None
     if offsets is None:
         return evaluate_all(), None
-    others = len(inputs) - 1
+    others, kept = len(inputs) - 1, offsets
 
     def evaluate_conditional() -> Branches:
         cond = denoiser(*conditional)
-        return jnp.concatenate([offsets + jnp.concatenate([cond] * others), cond])
+        return jnp.concatenate([kept + jnp.concatenate([cond] * others), cond])
 
     v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)
     cond = v_pred[-latents.shape[0] :]
     conds = jnp.concatenate([cond] * others)
     of_due = _of_stories(jnp.tile(due, others))
-    offsets = jnp.where(of_due, v_pred[: -latents.shape[0]] - conds, offsets)
-    kept = jnp.where(of_due, v_pred[: -latents.shape[0]], conds + offsets)
-    return jnp.concatenate([kept, cond]), offsets
+    evaluated = v_pred[: -latents.shape[0]]
+    v_pred = jnp.concatenate([jnp.where(of_due, evaluated, conds + kept), cond])
+    return v_pred, jnp.where(of_due, evaluated - conds, kept)
 
 
 def _without_given(story: Story, step: SamplingSteps, latents: Latents) -> tuple:
@@ -249,14 +253,14 @@ def _guided(branches: list[Latents], step: SamplingSteps) -> Latents:
     def of_scenes(scale: Array | np.ndarray) -> Float[Array, "1 S 1 1 1 1"]:
         return jnp.reshape(scale, (1, -1, 1, 1, 1, 1))
 
-    match branches:
-        case [cond]:
-            return cond
-        case [uncond, cond]:
-            return guide(uncond, cond, of_scenes(step.guidance))
-        case _:
-            scales = of_scenes(step.given_guidance), of_scenes(step.guidance)
-            return guide_by_both(*branches, *scales)
+    *others, cond = branches
+    if not others:
+        return cond
+    scale = of_scenes(step.guidance)
+    if step.given_guidance is None:
+        return guide(others[0], cond, scale)
+    nothing, uncond = others
+    return guide_by_both(nothing, uncond, cond, of_scenes(step.given_guidance), scale)
 
 
 def _of_stories(x: Bool[Array, "..."]) -> Bool[Array, "..."]:

@@ -80,7 +80,7 @@ class SamplingOptions:
         guided = self._guided(len(steps.timesteps))
         first = int(np.argmax(guided))
         if not guided.all():
-            steps = steps._replace(guidance=_only(guided, steps.guidance))
+            steps = steps._replace(guidance=_only(guided, np.asarray(steps.guidance)))
         if not guided.all() or self.reuse_uncond > 1:
             fresh = (np.arange(len(guided)) - first) % self.reuse_uncond == 0
             refresh = np.where(guided, np.where(fresh, ALL, REUSED), CONDITIONAL)

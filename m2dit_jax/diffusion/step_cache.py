@@ -42,7 +42,7 @@ def needs_evaluation(cache: StepCache, step: SamplingSteps) -> Bool[Array, " B"]
     """Whether the estimated change of x0 has reached the step's tolerance."""
     change = cache.rate * (cache.angle - _angle(step))
     # What is not a number, from an x0 of zeros, must not pass for a small change.
-    return ~(change < step.tolerance)
+    return ~(change < jnp.asarray(step.tolerance))
 
 
 def after_step(
