@@ -21,6 +21,7 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
+from m2dit_jax.evaluation.leakage import measure_leakage
 from m2dit_jax.evaluation.long_stories import evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
@@ -62,9 +63,9 @@ def _evaluate(flags: argparse.Namespace) -> int:
         sampler = StorySampler(recipe)
         options = with_flags(trained_options(config), flags)
         options.table(recipe.schedule)
-        if (flags.compare_sampling or flags.scenes) and config.data.source != "shapes":
-            name = "compare_sampling" if flags.compare_sampling else "scenes"
-            raise ValueError(f"{flags.checkpoint}: --{name} needs a run on shapes")
+        for name in ("compare_sampling", "scenes", "leakage"):
+            if getattr(flags, name) and config.data.source != "shapes":
+                raise ValueError(f"{flags.checkpoint}: --{name} needs a run on shapes")
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -74,6 +75,8 @@ def _evaluate(flags: argparse.Namespace) -> int:
         return _recall(flags, recipe, params, step, sampler, options)
     if flags.scenes is not None:
         return _evaluate_long(flags, params, step, sampler, options)
+    if flags.leakage:
+        return _measure_leakage(flags, params, sampler, options)
     if flags.compare_sampling:
         rows = sampler_rows(options), saving_rows(options)
         table = compare_sampling(recipe, params, *rows, flags.stories, flags.seed)
@@ -113,6 +116,21 @@ def _evaluate(flags: argparse.Namespace) -> int:
         print(flags.json)
     if flags.sheet:
         _write_sheet(flags.sheet, shown)
+        print(flags.sheet)
+    return 0
+
+
+def _measure_leakage(
+    flags: argparse.Namespace, params: Params, sampler: StorySampler, options: SamplingOptions
+) -> int:
+    report = measure_leakage(sampler, params, flags.stories, flags.seed, options)
+    print(report.to_text())
+    if flags.json:
+        write_json(flags.json, report.to_json())
+        print(flags.json)
+    if flags.sheet:
+        with whole_file(flags.sheet) as part:
+            report.to_picture().save(part, format="PNG")
         print(flags.sheet)
     return 0
 
@@ -345,6 +363,11 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
     long.add_argument(
         "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
+    )
+    parser.add_argument(
+        "--leakage",
+        action="store_true",
+        help="how far a scene's prompt reaches into other scenes",
     )
     parser.add_argument(
         "--compare_sampling",

@@ -1,0 +1,241 @@
+"""The leak meter: how far a scene's prompt reaches into other scenes.
+
+Mask²DiT's mask lets text_i touch video_i alone, but all video sees all video: from the second layer
+on a prompt may reach other scenes through its own. How much it does is measured in three ways: by
+what comes out when one prompt is another, finished and in a single evaluation, and by gradients.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from PIL import Image
+
+from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
+from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.encoders.pixels import encode_pixels
+from m2dit_jax.evaluation.heat_map import heat_maps
+from m2dit_jax.recipe import Params, Recipe, build_recipe
+from m2dit_jax.story_sampler import StorySampler
+
+Matrix = Float[np.ndarray, "S S"]  # row: whose prompt; column: the scene that it reaches
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """Means over `stories`; rows are prompts, columns scenes.
+
+    `finished` and `evaluated` are root mean squares of the change relative to what was there: of
+    the sampled latents, and of v in one evaluation halfway. `influence` has by the number of blocks
+    passed, from 1, the gradient of a scene's v (a random projection of it) with respect to a
+    prompt's embeddings, relative to that of the scene's own prompt on average.
+    """
+
+    mask: str
+    stories: int
+    finished: Matrix
+    evaluated: Matrix
+    influence: Sequence[Matrix]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate --leakage --json` writes it."""
+        return {
+            "mask": self.mask,
+            "stories": self.stories,
+            "finished": self.finished.tolist(),
+            "evaluated": self.evaluated.tolist(),
+            "influence": [
+                {"blocks": number, "matrix": matrix.tolist()}
+                for number, matrix in enumerate(self.influence, 1)
+            ],
+        }
+
+    def to_text(self) -> str:
+        """Tables for the terminal."""
+        lines = []
+        for title, matrix in (
+            ("change of the finished scenes", self.finished),
+            ("change of v in one evaluation", self.evaluated),
+        ):
+            lines += [f"{title}, when the prompt of a row is another:", *_rows(matrix), ""]
+        lines.append("gradient of a scene's v by prompts, its own on average being 1:")
+        lines.append(f"{'blocks':<10}{'own':>12}{'others':>12}{'most':>12}")
+        for number, matrix in enumerate(self.influence, 1):
+            others = _others(matrix)
+            mean, most = (f"{x:.3g}" if len(others) else "-" for x in _mean_and_most(others))
+            own = f"{np.diag(matrix).mean():.3g}"
+            lines.append(f"{number:<10}{own:>12}{mean:>12}{most:>12}")
+        lines.append(f"mask {self.mask}, {self.stories} stories")
+        return "\n".join(lines)
+
+    def to_picture(self) -> Image.Image:
+        """All matrices as heat maps."""
+        influence = [
+            (f"gradient, {number} block{'s' * (number > 1)}", matrix)
+            for number, matrix in enumerate(self.influence, 1)
+        ]
+        maps = [("finished scenes", self.finished), ("v, once", self.evaluated), *influence]
+        return heat_maps(maps, rows="prompt", columns="scene")
+
+
+def measure_leakage(
+    sampler: StorySampler, params: Params, num_stories: int, seed: int, options: SamplingOptions
+) -> LeakReport:
+    """Of held-out stories of shapes; progress goes to stderr."""
+    recipe = sampler.recipe
+    data = recipe.config.data
+    source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
+    items = [source[index] for index in range(num_stories)]
+    stories, video = [item["scenes"] for item in items], np.stack([i["video"] for i in items])
+    rng = np.random.default_rng([seed, 1])
+    others = [[_another(scene, story, rng) for scene in story] for story in stories]
+
+    def prompts(changed: int | None) -> list[list[str]]:
+        return [
+            [(o if i == changed else s).caption for i, (s, o) in enumerate(pairs)]
+            for pairs in (zip(*both, strict=True) for both in zip(stories, others, strict=True))
+        ]
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(num_stories))
+    table, none_given = options.table(recipe.schedule), np.zeros(video.shape[:2], bool)
+    evaluate = partial(_v_halfway, recipe, params, encode_pixels(jnp.asarray(video)), keys)
+    finished, evaluated, started = [], [], time.perf_counter()
+    plain = sampler.sample_counted(params, table, keys, video, none_given, prompts(None)).latents
+    v_plain = evaluate(prompts(None))
+    for scene in range(data.scenes):
+        told = prompts(scene)
+        made = sampler.sample_counted(params, table, keys, video, none_given, told).latents
+        finished.append(_relative_change(np.asarray(made), np.asarray(plain)))
+        evaluated.append(_relative_change(evaluate(told), v_plain))
+        print(
+            f"prompt {scene + 1} of {data.scenes} changed, {time.perf_counter() - started:.0f} s",
+            file=sys.stderr,
+        )
+    noisy = _noisy(recipe, encode_pixels(jnp.asarray(video)), keys)
+    influence = [
+        _influence(recipe, params, depth, *noisy, prompts(None))
+        for depth in range(1, recipe.config.model.layers + 1)
+    ]
+    mask = recipe.config.model.mask
+    return LeakReport(mask, num_stories, np.stack(finished), np.stack(evaluated), influence)
+
+
+def _another(scene: Scene, story: Sequence[Scene], rng: np.random.Generator) -> Scene:
+    """The same actor on a background that no scene of the story has, in another direction."""
+    used = {other.background for other in story}
+    backgrounds = [name for name in BACKGROUNDS if name not in used] or [
+        name for name in BACKGROUNDS if name != scene.background
+    ]
+    directions = [name for name in DIRECTIONS if name != scene.direction]
+    return Scene(
+        scene.shape,
+        scene.colour,
+        str(rng.choice(backgrounds)),
+        str(rng.choice(directions)),
+        scene.says_it,
+    )
+
+
+def _noisy(
+    recipe: Recipe, clean: Float[Array, "B S F H W C"], keys: Array
+) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B S"]]:
+    """The true videos halfway, and the timesteps."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+    timesteps = jnp.full(clean.shape[:2], recipe.schedule.timesteps // 2, jnp.int32)
+    return recipe.schedule.add_noise(clean, noise, timesteps), timesteps
+
+
+def _token_ids(recipe: Recipe, prompts: Sequence[Sequence[str]]) -> Int[np.ndarray, "B S T"]:
+    flat = [prompt for story in prompts for prompt in story]
+    return recipe.tokenize(flat).reshape(len(prompts), len(prompts[0]), -1)
+
+
+def _v_halfway(
+    recipe: Recipe,
+    params: Params,
+    clean: Float[Array, "B S F H W C"],
+    keys: Array,
+    prompts: Sequence[Sequence[str]],
+) -> Float[np.ndarray, "B S F H W C"]:
+    latents, timesteps = _noisy(recipe, clean, keys)
+    given = jnp.zeros(timesteps.shape, bool)
+
+    @jax.jit
+    def evaluate(params: Params, token_ids: Array) -> Array:
+        model = nnx.merge(recipe.graphdef, params)
+        return model(latents, model.encode_text(token_ids), timesteps, given)
+
+    return np.asarray(evaluate(params, _token_ids(recipe, prompts)))
+
+
+def _influence(
+    recipe: Recipe,
+    params: Params,
+    depth: int,
+    latents: Float[Array, "B S F H W C"],
+    timesteps: Int[Array, "B S"],
+    prompts: Sequence[Sequence[str]],
+) -> Matrix:
+    """Through the first `depth` blocks, with the model's own embeddings and output."""
+    shallow = build_recipe(_with_layers(recipe, depth))
+    transformer = params["transformer"]
+    blocks = jax.tree.map(lambda x: x[:depth], transformer["blocks"])
+    params = params | {"transformer": transformer | {"blocks": blocks}}
+    given = jnp.zeros(timesteps.shape, bool)
+    projection = jax.random.normal(jax.random.key(0), latents.shape)
+
+    @jax.jit
+    def gradients(params: Params, token_ids: Array) -> Float[Array, "S S"]:
+        model = nnx.merge(shallow.graphdef, params)
+        _, pull_back = jax.vjp(
+            lambda text: model(latents, text, timesteps, given), model.encode_text(token_ids)
+        )
+
+        def of_scene(scene: Array) -> Float[Array, " S"]:
+            only = (jnp.arange(latents.shape[1]) == scene)[:, None, None, None, None]
+            (of_text,) = pull_back(projection * only)
+            return jnp.sqrt((of_text**2).sum((2, 3))).mean(0)
+
+        return jax.lax.map(of_scene, jnp.arange(latents.shape[1]))
+
+    by_scene = np.asarray(gradients(params, _token_ids(recipe, prompts)), np.float64)
+    own = np.diag(by_scene).mean()
+    return by_scene.T / own if own > 0 else by_scene.T
+
+
+def _with_layers(recipe: Recipe, layers: int) -> Any:
+    config = recipe.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.layers = layers
+    return config
+
+
+def _relative_change(
+    new: Float[np.ndarray, "B S F H W C"], old: Float[np.ndarray, "B S F H W C"]
+) -> Float[np.ndarray, " S"]:
+    axes = (2, 3, 4, 5)
+    return np.sqrt(((new - old) ** 2).mean(axes) / (old**2).mean(axes)).mean(0)
+
+
+def _others(matrix: Matrix) -> Float[np.ndarray, " N"]:
+    return matrix[~np.eye(len(matrix), dtype=bool)]
+
+
+def _mean_and_most(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    return (float(values.mean()), float(values.max())) if len(values) else (0.0, 0.0)
+
+
+def _rows(matrix: Matrix) -> list[str]:
+    head = " " * 10 + "".join(f"{f'scene {i}':>10}" for i in range(1, len(matrix) + 1))
+    return [head] + [
+        f"{f'prompt {number}':<10}" + "".join(f"{value:>10.3g}" for value in row)
+        for number, row in enumerate(matrix, 1)
+    ]
