@@ -62,7 +62,8 @@ def _denoise_step(
     graphdef: nnx.GraphDef, placement: Placement, frames: Frames, params, *args
 ) -> tuple[StepState, StepResult]:
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    return denoise_step(partial(model, placement=placement, frames=frames), *args)
+    state, result = denoise_step(partial(model, placement=placement, frames=frames), *args)
+    return jax.tree.map(placement.cut_stories, state), result
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -78,7 +79,8 @@ def _denoise_step_cached(
     graphdef: nnx.GraphDef, placement: Placement, given: Given, params, cache: KeyValues, *args
 ) -> tuple[StepState, StepResult]:
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    return denoise_step(cached_denoiser(model, cache, given, placement), *args)
+    state, result = denoise_step(cached_denoiser(model, cache, given, placement), *args)
+    return jax.tree.map(placement.cut_stories, state), result
 
 
 def denoise(
@@ -115,6 +117,10 @@ def denoise(
         take_step = partial(_denoise_step_cached, graphdef, placement, given, params, kept)
     of_part = partial(generated_scenes, given=given or (False,) * story.given.shape[1])
     part, state = start(steps, part, of_part(noise))
+    # As steps leave it, or the second step would be compiled anew.
+    state = jax.tree.map(placement.cut_stories, state)
+    if placement == ONE_DEVICE:
+        state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
         state, result = take_step(part, step, state, of_part(step_noise(number)))

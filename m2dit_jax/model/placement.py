@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from m2dit_jax.model.attention import Heads, attention
 from m2dit_jax.model.attention_cached import KeyValues, attention_cached
@@ -27,7 +27,7 @@ class Placement:
         """The same, each device holding its part of the tokens."""
         return tokens
 
-    def cut_stories(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
+    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
         """The same, each device that works on a story holding all of it."""
         return x
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from m2dit_jax.model.attention import Heads, attention
 from m2dit_jax.model.attention_cached import KeyValues, attention_cached
@@ -125,7 +125,7 @@ class MeshPlacement(Placement):
     def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
         return self._constrain(tokens, PIECE)
 
-    def cut_stories(self, x: Float[Array, "B *rest"]) -> Float[Array, "B *rest"]:
+    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
         return self._constrain(x, PartitionSpec(STORIES))
 
     def spread(
