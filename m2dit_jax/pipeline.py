@@ -118,9 +118,10 @@ def denoise(
     of_part = partial(generated_scenes, given=given or (False,) * story.given.shape[1])
     part, state = start(steps, part, of_part(noise))
     # As steps leave it, or the second step would be compiled anew.
-    state = jax.tree.map(placement.cut_stories, state)
     if placement == ONE_DEVICE:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
+    else:
+        state = jax.jit(partial(jax.tree.map, placement.cut_stories))(state)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
         state, result = take_step(part, step, state, of_part(step_noise(number)))
