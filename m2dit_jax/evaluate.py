@@ -21,11 +21,13 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
+from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
 from m2dit_jax.evaluation.leakage import measure_leakage
 from m2dit_jax.evaluation.long_stories import evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
+from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
 from m2dit_jax.media import contact_sheet, stories_sheet, whole_file
 from m2dit_jax.recipe import Params, Recipe, build_recipe
 from m2dit_jax.sampling_flags import add_sampling_flags, flags_given, with_flags
@@ -44,10 +46,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     flags, others = parser.parse_known_args(argv)
     _check_flags(parser, flags, others)
+    if flags.videos is not None:
+        return _score_videos(flags)
     prefer_available_platform()
     if flags.compare:
         return _compare(flags, others)
     return _evaluate(flags)
+
+
+def _score_videos(flags: argparse.Namespace) -> int:
+    output = flags.output or flags.videos
+    try:
+        report = score_videos(
+            flags.videos, flags.storyboard, flags.reference_videos, open_extractor(flags.extractor)
+        )
+        write_video_report(report, output)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report.to_text())
+    print(f"{output / SCORES}, {output / PAGE}")
+    return 0
 
 
 def _evaluate(flags: argparse.Namespace) -> int:
@@ -317,8 +336,9 @@ def _check_flags(
     ]
     if fixed:
         parser.error(f"--compare sets the mask and the seed itself: {' '.join(fixed)}")
-    if flags.compare == (flags.checkpoint is not None):
-        parser.error("needs either --checkpoint=DIR or --compare")
+    ways = [flags.compare, flags.checkpoint is not None, flags.videos is not None]
+    if sum(ways) != 1:
+        parser.error("needs either --checkpoint=DIR or --compare or --videos=DIR")
     if flags.compare_sampling and (flags.compare or flags.sheet):
         parser.error("--compare_sampling takes no --compare or --sheet")
     if flags.compare and (flags.json or flags.sheet):
@@ -374,6 +394,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tables of samplers and steps, and of what saves evaluations",
     )
+    videos = parser.add_argument_group("finished videos")
+    videos.add_argument(
+        "--videos", type=Path, help="score the stories of a folder that sample wrote, or of several"
+    )
+    videos.add_argument(
+        "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
+    )
+    videos.add_argument(
+        "--extractor", default=CLASSICAL, help="folder of a CLIP or DINOv2 model; default classical"
+    )
+    videos.add_argument(
+        "--reference_videos", type=Path, help="clips to which the distance is measured"
+    )
+    videos.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
     parser.add_argument("--compare", action="store_true", help="train and score three masks")
     parser.add_argument(
         "--config", default=DEFAULT_CONFIG, help="of the compared runs; also --config.x.y=z"

@@ -61,8 +61,11 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "either --checkpoint=DIR or --compare"),
-        (["--compare", "--checkpoint=runs/base"], "either --checkpoint=DIR or --compare"),
+        ([], "either --checkpoint=DIR or --compare or --videos=DIR"),
+        (
+            ["--compare", "--checkpoint=runs/base"],
+            "either --checkpoint=DIR or --compare or --videos=DIR",
+        ),
         (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
         (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
         (["--checkpoint=runs/base", "--sampler=euler"], "choose from 'ddim', 'dpm', 'unip_3'"),

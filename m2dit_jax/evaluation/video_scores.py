@@ -1,0 +1,269 @@
+"""Scores of finished stories, from their frames: consistency, alignment, cuts, motion, drift.
+
+Consistency alone can be gamed: a video that never cuts is perfectly consistent. So it stands
+beside cuts and alignment, and every score between a floor, what unrelated scenes reach, and a
+ceiling, what a scene reaches with itself.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from m2dit_jax.evaluation.extractors import Extractor
+from m2dit_jax.evaluation.frames import (
+    brightness,
+    colours,
+    decide_cut,
+    is_cut,
+    is_frozen,
+    motion,
+    saturation,
+    sharpness,
+)
+from m2dit_jax.evaluation.video_stories import VideoStory
+
+_EDGE_FRAMES = 8  # at each end of a scene, kept to look for cuts
+DRIFTS = ("brightness", "saturation", "sharpness", "likeness to scene 1")
+
+
+@dataclass(frozen=True)
+class SceneFeatures:
+    """What is kept of a scene; its frames are not.
+
+    `halves` are the mean features of its first and second half, `first` and `last` its frames at
+    both ends, `cuts` how many it has within.
+    """
+
+    features: Float[np.ndarray, "F D"]
+    halves: tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]
+    first: UInt8[np.ndarray, "E H W 3"]
+    last: UInt8[np.ndarray, "E H W 3"]
+    motion: float
+    frozen: bool
+    cuts: int
+    statistics: Mapping[str, float]
+
+    @property
+    def mean(self) -> Float[np.ndarray, " D"]:
+        """Products of two are mean cosines over all pairs of frames."""
+        return self.features.mean(0)
+
+    @property
+    def clip(self) -> Float[np.ndarray, " D2"]:
+        """Of the whole clip: what its frames look like, and how that changes."""
+        return np.concatenate([self.mean, np.abs(np.diff(self.features, axis=0)).mean(0)])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over `n` cases between its floor and its ceiling; None with a note on why."""
+
+    value: float | None
+    floor: float | None = None
+    ceiling: float | None = None
+    n: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StoryScores:
+    """Of one story. `alignment` has a row for each scene and a column for each prompt."""
+
+    name: str
+    prompts: Sequence[str]
+    visual: float | None
+    same_actor: float | None
+    alignment: Float[np.ndarray, "S S"] | None
+    best_match: float | None
+    cuts: Sequence[bool]
+    cuts_within: int
+    motion: Sequence[float]
+    frozen: Sequence[int]
+    drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Scenes are numbered from 1."""
+        alignment = None if self.alignment is None else self.alignment.round(4).tolist()
+        return vars(self) | {
+            "alignment": alignment,
+            "frozen": [scene + 1 for scene in self.frozen],
+            "slope": {name: slope(values) for name, values in self.drift.items()},
+        }
+
+
+def describe_scene(frames: UInt8[np.ndarray, "F H W 3"], extractor: Extractor) -> SceneFeatures:
+    """Everything that scores need of a scene of at least two frames."""
+    features = extractor.of_frames(frames)
+    middle = max(len(frames) // 2, 1)
+    shares = colours(frames)
+    changes = [float(np.abs(a - b).sum() / 2) for a, b in pairwise(shares)]
+    return SceneFeatures(
+        features,
+        (features[:middle].mean(0), features[middle:].mean(0)),
+        frames[:_EDGE_FRAMES].copy(),
+        frames[-_EDGE_FRAMES:].copy(),
+        motion(frames),
+        is_frozen(frames),
+        sum(decide_cut(c, float(np.median(changes))) for c in changes) if len(changes) > 2 else 0,
+        {
+            "brightness": brightness(frames),
+            "saturation": saturation(frames),
+            "sharpness": sharpness(frames),
+        },
+    )
+
+
+def score_story(
+    story: VideoStory, scenes: Sequence[SceneFeatures], extractor: Extractor
+) -> StoryScores:
+    """Of the scenes of one story, in their order."""
+    pairs = list(combinations(range(len(scenes)), 2))
+    alike = {(i, j): float(scenes[i].mean @ scenes[j].mean) for i, j in pairs}
+    acted = [alike[pair] for pair in pairs if story.same_actor(*pair)]
+    texts = extractor.of_texts(story.prompts)
+    means = _units([scene.mean for scene in scenes])
+    first = scenes[0].mean
+    drift = {name: [s.statistics[name] for s in scenes] for name in scenes[0].statistics}
+    drift["likeness to scene 1"] = [float(first @ scene.mean) for scene in scenes]
+    return StoryScores(
+        story.name,
+        story.prompts,
+        _mean(list(alike.values())),
+        _mean(acted),
+        None if texts is None else means @ texts.T,
+        _mean([_best_match(scenes[i], scenes[j]) for i, j in pairs]),
+        [_is_cut_between(a, b) for a, b in pairwise(scenes)],
+        sum(scene.cuts for scene in scenes),
+        [scene.motion for scene in scenes],
+        [number for number, scene in enumerate(scenes) if scene.frozen],
+        drift,
+    )
+
+
+def score_all(
+    stories: Sequence[StoryScores], scenes: Sequence[Sequence[SceneFeatures]]
+) -> dict[str, Score]:
+    """Means over the stories, with floors from scenes of different stories.
+
+    With one story alone there is no floor, and the score says so.
+    """
+    everything = [scene for of_story in scenes for scene in of_story]
+    strangers = [(a, b) for x, y in combinations(scenes, 2) for a in x for b in y]
+    no_floor = "" if strangers else "no floor: needs several stories"
+
+    def of_strangers(measure: Callable[[SceneFeatures, SceneFeatures], float]) -> float | None:
+        return _mean([measure(a, b) for a, b in strangers])
+
+    twice = _mean([float(scene.halves[0] @ scene.halves[1]) for scene in everything])
+    alike = of_strangers(lambda a, b: float(a.mean @ b.mean))
+    visual = _told([s.visual for s in stories])
+    acted = _told([s.same_actor for s in stories])
+    cuts = [float(cut) for s in stories for cut in s.cuts]
+    match = _told([s.best_match for s in stories])
+    aligned = [s.alignment for s in stories if s.alignment is not None]
+    scores = {
+        "visual consistency": Score(_mean(visual), alike, twice, len(visual), no_floor),
+        "same actor consistency": Score(
+            _mean(acted),
+            alike,
+            twice,
+            len(acted),
+            no_floor if acted else "nobody said who is in which scene (actors.json)",
+        ),
+        **_alignment_scores(aligned),
+        "cuts where scenes meet": Score(
+            _mean(cuts),
+            _mean([float(_is_cut_between(_half(s, 0), _half(s, 1))) for s in everything]),
+            of_strangers(lambda a, b: float(_is_cut_between(a, b))),
+            len(cuts),
+            "floor: within a scene; ceiling: between stories",
+        ),
+        "best frame match": Score(
+            _mean(match),
+            of_strangers(_best_match),
+            1.0,
+            len(match),
+            "near 1: a frame of one scene comes again in another",
+        ),
+        "scenes that move": Score(
+            1 - _mean_of([float(scene.frozen) for scene in everything]), 0.0, 1.0, len(everything)
+        ),
+    }
+    semantic = scores["semantic alignment"]
+    if scores["visual consistency"].value is not None and semantic.value is not None:
+        both = (scores["visual consistency"], semantic)
+        scores["sequence consistency"] = Score(
+            _mean_of([score.value for score in both if score.value is not None]),
+            note="inferred: the mean of visual consistency and semantic alignment; the paper does "
+            "not define it",
+        )
+    else:
+        scores["sequence consistency"] = Score(None, note="needs visual and semantic scores")
+    return scores
+
+
+def slope(values: Sequence[float]) -> float:
+    """Change from scene to scene of the line through the values; 0 for a single one."""
+    return float(np.polyfit(np.arange(len(values)), values, 1)[0]) if len(values) > 1 else 0.0
+
+
+def _alignment_scores(matrices: Sequence[Float[np.ndarray, "_S _S"]]) -> dict[str, Score]:
+    names = ("semantic alignment", "alignment over other prompts", "prompt retrieval")
+    if not matrices:
+        note = "the extractor knows no text: name a folder with CLIP"
+        return {name: Score(None, note=note) for name in names}
+    own = [float(value) for matrix in matrices for value in np.diag(matrix)]
+    others = [
+        float(value) for matrix in matrices for value in matrix[~np.eye(len(matrix), dtype=bool)]
+    ]
+    right = [float(np.argmax(row) == i) for matrix in matrices for i, row in enumerate(matrix)]
+    chance = _mean([1 / len(matrix) for matrix in matrices for _ in matrix])
+    floor = _mean(others)
+    over = None if floor is None else _mean_of(own) - floor
+    note = "floor: prompts of other scenes; no ceiling: a scene has no other caption"
+    return {
+        names[0]: Score(_mean(own), floor, None, len(own), note),
+        names[1]: Score(over, 0.0, None, len(own), "" if others else "needs several scenes"),
+        names[2]: Score(_mean(right), chance, 1.0, len(right), "floor: chance"),
+    }
+
+
+def _half(scene: SceneFeatures, which: int) -> SceneFeatures:
+    """The scene cut in two where its ends are known: the first frames, halved."""
+    middle = max(len(scene.first) // 2, 1)
+    part = scene.first[:middle] if which == 0 else scene.first[middle:]
+    part = part if len(part) else scene.first[-1:]
+    return SceneFeatures(
+        scene.features, scene.halves, part, part, scene.motion, scene.frozen, 0, scene.statistics
+    )
+
+
+def _is_cut_between(before: SceneFeatures, after: SceneFeatures) -> bool:
+    """Scenes of different size are cut for certain."""
+    if before.last.shape[1:] != after.first.shape[1:]:
+        return True
+    return is_cut(before.last, after.first)
+
+
+def _best_match(a: SceneFeatures, b: SceneFeatures) -> float:
+    return float((a.features @ b.features.T).max())
+
+
+def _units(vectors: Sequence[Float[np.ndarray, " D"]]) -> Float[np.ndarray, "N D"]:
+    return np.stack([vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors])
+
+
+def _told(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _mean_of(values: Sequence[float]) -> float:
+    return float(np.mean(values))
