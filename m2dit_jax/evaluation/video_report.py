@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.evaluation.kernel_distance import KernelDistance
-from m2dit_jax.evaluation.video_scores import Score, StoryScores
+from m2dit_jax.evaluation.video_scores import Score, StoryScores, slope
 from m2dit_jax.page.parts import field_table, write_document
 
 # Of the plots, in pixels.
@@ -62,6 +62,8 @@ class VideoReport:
             f"<header><h1>Scores of {len(self.stories)} stories</h1><p class=note>Extractor "
             f"{escape(self.extractor)}: {escape(self.note)}</p></header><main>",
             "<section class=card><h2>Between floor and ceiling</h2>",
+            "<p class=note>Red: what scenes of different stories reach, green: what one reaches "
+            "with itself.</p>",
             *(_bar(name, score) for name, score in self.scores.items()),
             "</section>",
         ]
@@ -125,6 +127,7 @@ def _story(story: StoryScores) -> str:
         "frozen scenes": ", ".join(str(s + 1) for s in story.frozen) or "none",
     }
     charts = "".join(_curve(name, values) for name, values in story.drift.items())
+    facts |= {f"{name} a scene": f"{slope(v):+.3g}" for name, v in story.drift.items()}
     matrix = "" if story.alignment is None else _matrix(story)
     prompts = "".join(f"<li>{escape(prompt)}</li>" for prompt in story.prompts)
     return (

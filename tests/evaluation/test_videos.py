@@ -1,0 +1,238 @@
+"""Scores of real video, from features to the command, on procedural stories."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from m2dit_jax import evaluate
+from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.evaluation.extractors import ClassicalExtractor, open_extractor
+from m2dit_jax.evaluation.kernel_distance import kernel_distance
+from m2dit_jax.evaluation.video_scores import describe_scene, score_all, score_story, slope
+from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_prompts
+from m2dit_jax.media import write_mp4
+
+CLASSICAL = ClassicalExtractor()
+SOURCE = ShapesSource(0, 3, 4, 32, True, 6)
+
+
+class TextExtractor(ClassicalExtractor):
+    """Knows a text as the picture that it names."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def of_texts(self, texts):
+        return np.concatenate([self.of_frames(self.pictures[text][:1]) for text in texts])
+
+
+def story_of(number, actors=None):
+    item = SOURCE[number]
+    story = VideoStory(f"s{number}", (), tuple(item["captions"]), actors)
+    return story, list(item["video"])
+
+
+def score(story, videos, extractor=CLASSICAL):
+    scenes = [describe_scene(video, extractor) for video in videos]
+    return score_story(story, scenes, extractor), scenes
+
+
+def test_features_are_of_length_1_and_tell_scenes_apart():
+    video = SOURCE[0]["video"]
+    features = CLASSICAL.of_frames(video.reshape(-1, *video.shape[2:]))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1)
+    alike = features @ features.T
+    assert alike[0, 1] > alike[0, 4] + 0.1
+    plain = CLASSICAL.of_frames(np.full((1, 8, 8, 3), 7, np.uint8))
+    assert np.isfinite(plain).all()
+
+
+def test_a_scene_that_comes_again_is_found_and_makes_no_cut():
+    story, videos = story_of(0)
+    once, _ = score(story, videos)
+    again, _ = score(story, [videos[0]] * 3)
+    assert once.cuts == [True, True] and again.cuts == [False, False]
+    assert again.visual is not None and once.visual is not None and once.visual < again.visual
+    assert again.best_match == pytest.approx(1) and once.best_match < 0.95
+
+
+def test_a_frozen_scene_and_a_cut_within_one_are_found():
+    story, videos = story_of(0)
+    frozen = np.repeat(videos[1][:1], 4, axis=0)
+    cut = np.concatenate([videos[2], videos[0]])
+    found, _ = score(story, [videos[0], frozen, cut])
+    assert found.frozen == [1] and found.cuts_within == 1
+    assert found.motion[1] == 0 < found.motion[0]
+
+
+def test_drift_has_a_slope():
+    story, videos = story_of(0)
+    dark = [(videos[0] * share).astype(np.uint8) for share in (1.0, 0.75, 0.5)]
+    found, _ = score(story, dark)
+    brightness = found.drift["brightness"]
+    assert slope(brightness) == pytest.approx((brightness[2] - brightness[0]) / 2, rel=0.1)
+    assert slope([3.0]) == 0
+    assert found.drift["likeness to scene 1"][0] > found.drift["likeness to scene 1"][2]
+
+
+def test_scores_stand_between_floor_and_ceiling():
+    same = tuple(frozenset(["it"]) for _ in range(3))
+    scored = [score(*story_of(number, same)) for number in range(6)]
+    scores = score_all([s for s, _ in scored], [scenes for _, scenes in scored])
+    for name in ("visual consistency", "same actor consistency", "best frame match"):
+        found = scores[name]
+        assert found.floor < found.value < found.ceiling, name
+    cuts = scores["cuts where scenes meet"]
+    assert cuts.floor == 0 and cuts.value == 1 and cuts.ceiling > 0.9
+    assert scores["semantic alignment"].value is None
+    assert "knows no text" in scores["semantic alignment"].note
+    assert scores["sequence consistency"].value is None
+
+
+def test_alone_a_story_has_no_floor():
+    found, scenes = score(*story_of(0))
+    scores = score_all([found], [scenes])
+    assert scores["visual consistency"].floor is None
+    assert "needs several stories" in scores["visual consistency"].note
+    assert "actors.json" in scores["same actor consistency"].note
+
+
+def test_prompts_are_matched_with_scenes():
+    story, videos = story_of(1)
+    extractor = TextExtractor(dict(zip(story.prompts, videos, strict=True)))
+    found, scenes = score(story, videos, extractor)
+    scores = score_all([found], [scenes])
+    assert scores["prompt retrieval"].value == 1
+    assert scores["prompt retrieval"].floor == pytest.approx(1 / 3)
+    assert scores["alignment over other prompts"].value > 0.1
+    swapped, scenes = score(story, [videos[1], videos[0], videos[2]], extractor)
+    assert score_all([swapped], [scenes])["prompt retrieval"].value == pytest.approx(1 / 3)
+    both = scores["visual consistency"].value, scores["semantic alignment"].value
+    assert scores["sequence consistency"].value == pytest.approx(np.mean(both))
+    assert "inferred" in scores["sequence consistency"].note
+
+
+def test_kernel_distance_is_none_between_halves_of_a_set_and_grows_apart():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 60, 8))
+    near, far = kernel_distance(a, b), kernel_distance(a, b + 2)
+    assert near.low < 0 < near.high and (near.n, near.m) == (60, 60)
+    assert far.value > 10 * abs(near.value) and far.low > 0
+    x, y = np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]])
+    # k(x, y) = (xy + 1)^3: within a 1, within b 1, across the mean of 1, 1, 1 and 27.
+    assert kernel_distance(x, y).value == pytest.approx(1 + 1 - 2 * 7.5)
+    with pytest.raises(ValueError, match="at least 2 vectors on each side, found 1 and 2"):
+        kernel_distance(x[:1], y)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two scenes and a storyboard."""
+    videos = SOURCE[0]["video"]
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in (1, 2):
+        write_mp4(clips / f"scene_{number}.mp4", videos[number - 1], 4)
+    board = tmp_path / "board.yaml"
+    board.write_text("scenes:\n  - prompt: a\n    video: gone.mp4\n  - prompt: b\n")
+    return clips, board
+
+
+def test_stories_are_found_or_named(folder, tmp_path):
+    clips, board = folder
+    assert read_prompts(board) == ("a", "b")
+    (story,), problems = find_stories(clips, board)
+    assert [path.name for path in story.videos] == ["scene_1.mp4", "scene_2.mp4"]
+    assert problems == [] and story.actors is None
+    (clips / "actors.json").write_text('[["fox"], ["fox", "owl"]]')
+    assert find_stories(clips, board)[0][0].same_actor(0, 1)
+    (clips / "actors.json").write_text('[["fox"]]')
+    with pytest.raises(ValueError, match=r"actors.json: found 1 lists for 2 scenes"):
+        find_stories(clips, board)
+    with pytest.raises(ValueError, match="found no story, needs a folder that `sample` wrote"):
+        find_stories(clips)
+    with pytest.raises(ValueError, match="no such folder"):
+        find_stories(tmp_path / "nothing")
+    board.write_text("scenes:\n  - prompt: a\n")
+    with pytest.raises(ValueError, match="found 2 videos for the 1 scenes of"):
+        find_stories(clips, board)
+
+
+def test_the_command_writes_scores_and_a_page(folder):
+    clips, board = folder
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "m2dit_jax.evaluate", f"--videos={clips}"),
+            *(f"--storyboard={board}", f"--reference_videos={clips}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 cuts at 1 meetings of scenes" in done.stdout
+    content = json.loads((clips / "video_scores.json").read_text())
+    assert content["extractor"] == "classical" and content["kernel_distance"]["n"] == 2
+    assert content["stories"][0]["cuts"] == [True]
+    page = (clips / "video_scores.html").read_text()
+    assert "<svg" in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_broken_video_is_named_and_the_command_says_so(folder, capsys):
+    clips, board = folder
+    (clips / "scene_2.mp4").write_bytes(b"no video")
+    assert evaluate.main([f"--videos={clips}", f"--storyboard={board}"]) == 2
+    assert "scene_2.mp4: not a readable video" in capsys.readouterr().err
+
+
+def test_an_extractor_that_is_none_is_refused(tmp_path):
+    pytest.importorskip("torch", reason="optional extra: torch")
+    with pytest.raises(ValueError, match=r"found no config.json"):
+        open_extractor(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="found a 'bert', needs a clip or dinov2"):
+        open_extractor(str(tmp_path))
+
+
+def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="needs torch .* --extractor=classical needs nothing"):
+        open_extractor(str(tmp_path))
+
+
+def test_networks_from_a_folder(tmp_path):
+    pytest.importorskip("torch", reason="optional extra: torch")
+    import transformers
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    dino = transformers.Dinov2Config(**small, image_size=28, patch_size=14)
+    transformers.Dinov2Model(dino).save_pretrained(tmp_path / "dino")
+    extractor = open_extractor(str(tmp_path / "dino"))
+    frames = SOURCE[0]["video"][0]
+    features = extractor.of_frames(frames)
+    assert features.shape == (4, 16) and extractor.of_texts(["a"]) is None
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+    small |= {"intermediate_size": 32}
+    clip = transformers.CLIPConfig(
+        text_config={**small, "vocab_size": 600, "max_position_embeddings": 12},
+        vision_config={**small, "image_size": 28, "patch_size": 14},
+        projection_dim=8,
+    )
+    transformers.CLIPModel(clip).save_pretrained(tmp_path / "clip")
+    letters = [chr(code) for code in range(97, 123)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *tokens])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    transformers.CLIPTokenizer(
+        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
+    ).save_pretrained(tmp_path / "clip")
+    extractor = open_extractor(str(tmp_path / "clip"))
+    texts = extractor.of_texts(["a fox", "an owl that is much longer than twelve tokens are"])
+    assert (
+        texts is not None and texts.shape == (2, 8) and extractor.of_frames(frames).shape == (4, 8)
+    )
+    np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
