@@ -180,6 +180,15 @@ def frames_digest(videos: UInt8[np.ndarray, "..."]) -> str:
     return digest.hexdigest()
 
 
+def enlargement(height: int, width: int) -> int:
+    """By how much written videos are larger than their frames.
+
+    It is the smallest whole number that makes the short side 256 pixels and both sides even.
+    """
+    factor = -(-_PLAYER_SIDE // min(height, width))
+    return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
+
+
 # --- reading
 
 
@@ -251,13 +260,10 @@ def _frame_rate(fps: float | int) -> Fraction:
 
 
 def _enlarged(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """By the smallest whole number that makes the short side 256 pixels and both sides even."""
-    height, width = frame.shape[:2]
+    """See `enlargement`."""
     if frame.size == 0:
         raise ValueError(f"needs at least one pixel, found the shape {frame.shape}")
-    factor = -(-_PLAYER_SIDE // min(height, width))
-    if factor % 2 and (height % 2 or width % 2):
-        factor += 1
+    factor = enlargement(*frame.shape[:2])
     return frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

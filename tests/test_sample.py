@@ -67,6 +67,12 @@ def no_weights(monkeypatch):
     monkeypatch.setattr("m2dit_jax.trained_stories.load_for_sampling", load)
 
 
+def _written(folder, prompts):
+    path = folder / "explained.yaml"
+    path.write_text(yaml.safe_dump({"scenes": as_scenes(prompts)}))
+    return path
+
+
 def as_scenes(prompts):
     return [{"prompt": prompt} for prompt in prompts]
 
@@ -242,6 +248,47 @@ def test_a_shorter_story_leaves_no_scenes_of_the_longer_one(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == [
         *("scene_1.mp4", "scene_2.mp4", "story.mp4")
     ]
+
+
+def test_a_long_story_is_explained_and_made_anew_where_it_was_changed(
+    run, checkpoint, tmp_path, capsys
+):
+    prompts = [*PROMPTS, "it moves up on olive", "it moves left on gray"]
+    first = run(as_scenes(prompts))[1]
+    assert [scene["context"] for scene in first["scenes"]] == [[], [], [], [1, 3], [1, 4]]
+    assert first["scenes"][0]["made_with"] == [2, 3]
+    assert [scene["evaluations"] for scene in first["scenes"]] == [4] * 5  # 2 steps with guidance
+    prompts[4] = "it moves right on gray"
+    before = sorted((tmp_path / "out" / "scenes").iterdir())
+    flags = [f"--storyboard={_written(tmp_path, prompts)}", f"--output={tmp_path / 'out'}"]
+    capsys.readouterr()
+    assert sample.main([f"--checkpoint={checkpoint}", *flags, "--explain"]) == 0
+    assert capsys.readouterr().out.startswith("scene 1: kept\n")
+    assert sorted((tmp_path / "out" / "scenes").iterdir()) == before
+    second, err = run(as_scenes(prompts))[1:]
+    assert "scene 4: kept\nscene 5: to be made anew: its prompt: 'it moves left on gray' ->" in err
+    assert [scene["status"] for scene in second["scenes"]] == ["reused"] * 4 + ["generated"]
+    fresh = run(as_scenes(prompts), output=tmp_path / "fresh")[1]
+    assert fresh["frames_sha256"] == second["frames_sha256"]
+    assert [
+        a["key"] == b["key"] for a, b in zip(first["scenes"], second["scenes"], strict=True)
+    ] == [*(True, True, True, True, False)]
+
+
+def test_scenes_with_settings_of_their_own_under_a_global_prompt_and_a_gate(run):
+    scenes = [
+        {"prompt": PROMPTS[0], "frames": 6},
+        {"prompt": PROMPTS[1], "seed": 5, "guidance_scale": 1.0, "negative_prompt": PROMPTS[2]},
+        {"prompt": PROMPTS[2], "cut": True},
+    ]
+    gate = {"retries": 1, "checks": ["oracle"]}
+    story = run(scenes, global_prompt="a red square moves up on navy", **gate)[1]
+    assert [scene["frames"] for scene in story["scenes"]] == [6, 3, 3]
+    assert story["scenes"][1]["seed"] == 5 and story["scenes"][1]["guidance_scale"] == 1
+    # After one step of training no oracle recognises anything: both attempts are told.
+    assert [len(scene["attempts"]) for scene in story["scenes"]] == [2, 2, 2]
+    assert not any(scene["passed"] for scene in story["scenes"])
+    assert story["scenes"][0]["attempts"][0]["failures"][0].startswith("oracle: ")
 
 
 def test_the_example_runs_as_a_command(checkpoint, tmp_path):

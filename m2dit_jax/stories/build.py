@@ -42,8 +42,9 @@ class StoryBuilder:
         while group := walk.next_group():
             for scene, identity in walk.identities(group).items():
                 there = self.store.about(identity.key) is not None
-                judged = there and self._has_frames(identity)
-                verdict = self._judge(walk, scene, identity) if judged else Verdict()
+                verdict = Verdict()
+                if there and (self._has_frames(identity) or not self._is_finite(identity)):
+                    verdict = self._judge(walk, scene, identity)
                 walk.settle(scene, group, identity, verdict, there)
         return walk
 

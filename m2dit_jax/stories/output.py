@@ -15,7 +15,14 @@ from jaxtyping import UInt8
 
 import m2dit_jax
 from m2dit_jax.evaluation.report import write_json
-from m2dit_jax.media import contact_sheet, frames_digest, whole_file, write_gif, write_mp4
+from m2dit_jax.media import (
+    contact_sheet,
+    enlargement,
+    frames_digest,
+    whole_file,
+    write_gif,
+    write_mp4,
+)
 from m2dit_jax.stories.inputs import Inputs
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.store import SceneStore
@@ -24,7 +31,7 @@ from m2dit_jax.storyboard import Storyboard, StoryboardError
 
 SCENES = "scenes"  # the folder of what the scenes are made of
 BUILD = "build.json"  # what the scenes of the last build depended on
-# Frames times pixels up to which there is a GIF, which is made in memory: 3 scenes of 5B's size.
+# Pixels of all frames, as they are written, up to which there is a GIF: it is made in memory.
 GIF_MOST = 60_000_000
 
 # The videos that are written here or, as scenes of an older and longer story, removed.
@@ -161,7 +168,8 @@ def _attempts(plan: StoryPlan, outcome: Outcome) -> dict[str, Any]:
 def _write_gif(path: Path, plan: StoryPlan, frames: Frames) -> None:
     """Only of a story that is small enough; an older one must not stay beside a new story."""
     scenes, settings = range(len(plan.storyboard.scenes)), plan.settings
-    if sum(map(plan.frames, scenes)) * settings.height * settings.width > GIF_MOST:
+    pixels = settings.height * settings.width * enlargement(settings.height, settings.width) ** 2
+    if sum(map(plan.frames, scenes)) * pixels > GIF_MOST:
         path.unlink(missing_ok=True)
         return
     images: Iterator[UInt8[np.ndarray, "H W 3"]] = chain.from_iterable(map(frames, scenes))

@@ -142,7 +142,7 @@ def test_lost_frames_are_decoded_again(build, tmp_path):
     assert all(same(before, after))
 
 
-def test_a_scene_that_fails_is_drawn_again_and_given_to_nobody(build):
+def test_a_scene_that_fails_is_drawn_again_and_given_to_nobody(build, tmp_path):
     maker = FakeMaker()
     maker.spoil = {2: np.nan, 3: np.nan}  # the group of scene 4, twice
     outcomes, _ = build(board(retries=2, checks=["finite"]), maker)
@@ -150,6 +150,10 @@ def test_a_scene_that_fails_is_drawn_again_and_given_to_nobody(build):
     assert [attempt.verdict.passed for attempt in attempts] == [False, False, True]
     assert len({attempt.identity.key for attempt in attempts}) == 3
     assert not outcomes[3].failed and outcomes[4].group.context == (0, 3)
+    mapping = board(retries=2, checks=["finite"])
+    plan = plan_story(storyboard_from_mapping(mapping), FakeMaker())
+    outlook = StoryBuilder(plan, FakeMaker(), SceneStore(tmp_path / "story")).outlook()
+    assert statuses(outlook.outcomes) == "re re re re re re"
     again = FakeMaker()  # what failed before is known to fail
     outcomes, _ = build(board(retries=2, checks=["finite"]), again)
     assert again.log == [] and len(outcomes[3].attempts) == 3
