@@ -58,7 +58,7 @@ def make_story(
         folder,
         plan,
         outcomes,
-        lambda scene: builder.frames(scene, outcomes[scene]),
+        lambda scene: builder.frames(outcomes[scene]),
         store,
         maker.provenance() | seconds,
     )

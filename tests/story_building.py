@@ -14,4 +14,4 @@ def build_scenes(maker, storyboard, folder: Path) -> list[np.ndarray]:
     """The frames of each scene."""
     builder = StoryBuilder(plan_story(storyboard, maker), maker, SceneStore(folder / SCENES))
     outcomes = builder.build(lambda progress: None, lambda scene, frames: None)
-    return [builder.frames(scene, outcomes[scene]) for scene in sorted(outcomes)]
+    return [builder.frames(outcomes[scene]) for scene in sorted(outcomes)]

@@ -5,7 +5,7 @@ Whatever is finished is on disk at once, so that an interrupted story goes on wh
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.walk import Outcome, StoryWalk
 from m2dit_jax.stories.windows import Group
 
+_CLIP = "clip"  # in place of a decoder's name
 OnGroup = Callable[[dict[int, Outcome]], None]
 OnScene = Callable[[int, UInt8[np.ndarray, "F H W 3"]], None]
 
@@ -43,15 +44,18 @@ class StoryBuilder:
             for scene, identity in walk.identities(group).items():
                 there = self.store.about(identity.key) is not None
                 verdict = Verdict()
-                if there and (self._has_frames(identity) or not self._is_finite(identity)):
-                    verdict = self._judge(walk, scene, identity)
+                if there:
+                    # If frames are not there, the scene's or those that it is compared with, the
+                    # build will have to tell.
+                    with suppress(KeyError):
+                        verdict = self._judge(walk, scene, identity)
                 walk.settle(scene, group, identity, verdict, there)
         return walk
 
     def build(
         self, report: Report, on_scene: OnScene, on_group: OnGroup = lambda outcomes: None
     ) -> dict[int, Outcome]:
-        """What became of each scene; then the store has the frames of all generated ones.
+        """What became of each scene; then the store has the frames of all.
 
         `on_scene` gets the frames of each generated scene once, as soon as they are decoded,
         `on_group` after each group what has become of scenes until then.
@@ -60,6 +64,7 @@ class StoryBuilder:
         settings, walk = self.plan.settings, StoryWalk(self.plan, self._model)
         tracker = ProgressTracker(len(self.plan.storyboard.scenes), settings.steps, report)
         tracker.expect(_groups_to_make(self.outlook()))
+        self._keep_clips(walk)
         tracker.finish(walk.outcomes)
         decode_at_once = bool(self.plan.checks) or self.maker.instant_decoder
         with _Networks(self.maker, together=decode_at_once) as networks:
@@ -81,13 +86,11 @@ class StoryBuilder:
                 for scene, outcome in sorted(walk.outcomes.items()):
                     if outcome.status != "given":
                         self._hand_over(networks, scene, outcome.identity, on_scene)
-                        tracker.finish([])
+                        tracker.finish([])  # who listens may want to end it here
         return walk.outcomes
 
-    def frames(self, scene: int, outcome: Outcome) -> UInt8[np.ndarray, "F H W 3"]:
-        """Of a scene that is built, read from disk."""
-        if outcome.status == "given":
-            return self.plan.clip(scene)
+    def frames(self, outcome: Outcome) -> UInt8[np.ndarray, "F H W 3"]:
+        """Of a scene that is built, or given, from the store."""
         return self.store.frames(outcome.identity.key)
 
     # --- one group
@@ -177,14 +180,14 @@ class StoryBuilder:
 
     def _embeds(self, prompts: list[str]) -> Float[Array, "1 S T E"]:
         found = [self.store.text(text_key(self._model, prompt)) for prompt in prompts]
-        return jnp.stack([jnp.asarray(embeds) for embeds in found if embeds is not None])[None]
+        return jnp.stack([jnp.asarray(embeds) for embeds in found])[None]
 
     def _encode_prompts(self, networks: "_Networks") -> None:
         """All prompts of the story that are not encoded yet."""
         missing = [
             prompt
             for prompt in self._prompts
-            if self.store.text(text_key(self._model, prompt)) is None
+            if not self.store.has_text(text_key(self._model, prompt))
         ]
         if missing:
             encode = networks.open("text_encoder")
@@ -200,6 +203,13 @@ class StoryBuilder:
         negative = [story.negative_prompt_of(scene) for scene in range(len(story.scenes))]
         return list(dict.fromkeys([*everywhere, *own, story.negative_prompt, *negative]))
 
+    def _keep_clips(self, walk: StoryWalk) -> None:
+        """The frames of given scenes beside those of others: reading a video takes its time."""
+        for scene, outcome in walk.outcomes.items():
+            key = outcome.identity.key
+            if outcome.status == "given" and not self.store.has_frames(key, _CLIP):
+                self.store.put_frames(key, self.plan.clip(scene), _CLIP)
+
     def _encode_clips(self, networks: "_Networks", walk: StoryWalk) -> None:
         """Latents of the given scenes that have none yet."""
         missing = {
@@ -211,7 +221,7 @@ class StoryBuilder:
             encode = networks.open("clip_encoder")
             for scene, identity in missing.items():
                 key = noise.scene_key(self.plan.seed(scene))
-                latents = np.asarray(encode(self.plan.clip(scene), key), np.float32)
+                latents = np.asarray(encode(self.store.frames(identity.key), key), np.float32)
                 self.store.put_latents(identity.key, latents, {"inputs": identity.inputs})
             networks.close("clip_encoder")
 
@@ -252,7 +262,7 @@ class StoryBuilder:
                 latents,
                 frames,
                 wants_cut,
-                None if before is None else self.frames(scene - 1, before),
+                None if before is None else self.frames(before),
                 self._first_saturation(walk) if "saturation" in checks else None,
                 self.maker.oracle(prompts, scene, frames) if "oracle" in checks else (),
             ),
@@ -264,7 +274,7 @@ class StoryBuilder:
         if not walk.known:
             return None
         first = min(walk.known)
-        return saturation(self.frames(first, walk.outcomes[first]))
+        return saturation(self.frames(walk.outcomes[first]))
 
 
 class _Networks:

@@ -44,8 +44,11 @@ class SceneToJudge:
 
 
 def judge(scene: SceneToJudge, checks: Sequence[str]) -> Verdict:
-    """Runs those of CHECKS that apply: a single frame is not frozen, the first has no cut."""
-    if "finite" in checks and not np.isfinite(scene.latents).all():
+    """Runs those of CHECKS that apply: a single frame is not frozen, the first has no cut.
+
+    What is not finite fails in any case, as nothing else can be said of it.
+    """
+    if not np.isfinite(scene.latents).all():
         return Verdict(("finite: latents are infinite or no numbers",))
     failures, metrics = [], {}
     if "frozen" in checks and len(scene.frames) > 1:

@@ -59,10 +59,16 @@ class SceneStore:
         # Files know no bfloat16 of numpy's; every value of it is one of float32.
         self._put(self._text(key), embeds.astype(np.float32), {"dtype": str(embeds.dtype)})
 
-    def text(self, key: str) -> Float[np.ndarray, "T E"] | None:
-        """None if there are none."""
+    def has_text(self, key: str) -> bool:
+        """Whether a prompt's embeddings are there."""
+        return _read_about(self._text(key)) is not None
+
+    def text(self, key: str) -> Float[np.ndarray, "T E"]:
+        """Raises KeyError if there are none."""
         found = _read(self._text(key))
-        return None if found is None else found[0].astype(jnp.dtype(found[1]["dtype"]))
+        if found is None:
+            raise KeyError(key)
+        return found[0].astype(jnp.dtype(found[1]["dtype"]))
 
     def _latents(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

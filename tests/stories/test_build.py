@@ -27,7 +27,7 @@ def build(tmp_path):
         plan = plan_story(storyboard_from_mapping(mapping, tmp_path), maker)
         builder = StoryBuilder(plan, maker, SceneStore(tmp_path / folder))
         outcomes = builder.build(report, lambda scene, frames: None)
-        return outcomes, [builder.frames(scene, outcomes[scene]) for scene in sorted(outcomes)]
+        return outcomes, [builder.frames(outcomes[scene]) for scene in sorted(outcomes)]
 
     return build
 
@@ -131,6 +131,19 @@ def test_prompts_are_encoded_once(build):
     assert sorted(maker.encoded) == ["", *"abcdef", "z"]
     build(board(global_prompt="z", seed=1), again := FakeMaker())
     assert again.encoded == []
+
+
+def test_a_changed_clip_is_told_before_it_is_read_anew(build, tmp_path):
+    mapping = board(changed={0: {"video": "clip.mp4"}}, checks=["saturation"])
+    write_mp4(tmp_path / "clip.mp4", np.full((2, 4, 4, 3), 90, np.uint8), 4)
+    build(mapping, FakeMaker())
+    write_mp4(tmp_path / "clip.mp4", np.full((2, 4, 4, 3), 30, np.uint8), 4)
+    plan = plan_story(storyboard_from_mapping(mapping, tmp_path), FakeMaker())
+    outlook = StoryBuilder(plan, FakeMaker(), SceneStore(tmp_path / "story")).outlook()
+    assert statuses(outlook.outcomes) == "gi ge ge ge ge ge"
+    outcomes, frames = build(mapping, FakeMaker())
+    assert statuses(outcomes) == "gi ge ge ge ge ge"
+    assert abs(int(frames[0].mean()) - 30) <= 1
 
 
 def test_lost_frames_are_decoded_again(build, tmp_path):

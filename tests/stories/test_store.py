@@ -22,17 +22,16 @@ def test_everything_comes_back_exactly(store):
     np.testing.assert_array_equal(store.frames("a"), frames)
     assert store.about("a") == {"steps": 3}
     found = store.text("b")
-    assert found is not None and found.dtype == embeds.dtype
+    assert store.has_text("b") and found.dtype == embeds.dtype
     np.testing.assert_array_equal(found, embeds)
 
 
 def test_what_is_missing_is_said(store):
-    assert store.about("a") is None and store.text("a") is None
-    assert not store.has_frames("a", "whole")
-    with pytest.raises(KeyError):
-        store.latents("a")
-    with pytest.raises(KeyError):
-        store.frames("a")
+    assert store.about("a") is None
+    assert not store.has_frames("a", "whole") and not store.has_text("a")
+    for read in (store.latents, store.frames, store.text):
+        with pytest.raises(KeyError):
+            read("a")
 
 
 def test_frames_of_another_decoder_do_not_count(store):
