@@ -3,10 +3,11 @@
 import base64
 import hashlib
 import io
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -16,13 +17,20 @@ from m2dit_jax.page.record import Attempt, SceneRecord
 
 _THUMBNAILS = 6  # of a scene, from its first frame to its last
 _THUMBNAIL_SIDE = 160  # pixels
+# Stands around the path of a file that is written in its place. It is another one in each process:
+# no prompt can hold it, and so none can put a file of this machine into a page.
+_MARK = secrets.token_hex(16)
+_CHUNK = 3 * 2**18  # bytes; of multiples of 3 bytes base64 can be written piece by piece
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "page.css").read_text(encoding="utf-8")
 _SCRIPT = (_HERE / "page.js").read_text(encoding="utf-8")
 
 
 def write_document(target: Path, title: str, body: str) -> None:
-    """Writes a whole page that may neither load nor send anything, whatever its texts hold."""
+    """Writes a whole page that may neither load nor send anything, whatever its texts hold.
+
+    Raises OSError if a video of the body cannot be read.
+    """
     # The hash lets this script run and no other, such as one smuggled into a prompt.
     script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     page = f"""<!doctype html>
@@ -38,17 +46,27 @@ form-action 'none'">
 <script>{_SCRIPT}</script>
 </body></html>
 """
-    with whole_file(target) as part:
-        # JSON can hold half a surrogate pair, which UTF-8 cannot.
-        part.write_bytes(page.encode(errors="backslashreplace"))
+    with whole_file(target) as part, part.open("wb") as file:
+        for number, piece in enumerate(page.split(_MARK)):
+            if number % 2:
+                _write_base64(Path(piece), file)
+            else:
+                # JSON can hold half a surrogate pair, which UTF-8 cannot.
+                file.write(piece.encode(errors="backslashreplace"))
+
+
+def _write_base64(path: Path, file: BinaryIO) -> None:
+    """A story's videos together need not fit into memory."""
+    with path.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            file.write(base64.b64encode(chunk))
 
 
 def video(path: Path, label: str, poster: str, attributes: str = "") -> str:
     """A player that holds the video itself, and shows the data URI `poster` until it is loaded."""
-    data = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<video controls loop muted playsinline aria-label="{escape(label)}" {attributes}'
-        f' poster="{poster}" src="data:video/mp4;base64,{data}"></video>'
+        f' poster="{poster}" src="data:video/mp4;base64,{_MARK}{path}{_MARK}"></video>'
     )
 
 

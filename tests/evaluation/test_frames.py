@@ -62,7 +62,7 @@ def test_frozen_is_a_still_with_flicker_but_no_scene_that_moves(stories):
     still = np.repeat(stories[0][0][:1], 5, 0)
     assert is_frozen(still)
     flicker = still.copy()
-    flicker[::2, ::4, ::4] ^= 1
+    flicker[::2, ::16, ::16] ^= 1
     assert motion(flicker) > 0
     assert is_frozen(flicker)
     assert not any(is_frozen(scene) for story in stories for scene in story)
@@ -124,6 +124,7 @@ def test_real_shots():
     shots = [read_clip(REAL / f"example_shot{i}.mp4", 78, 54, 96) for i in (1, 2, 3)]
     assert is_cut(shots[0], shots[1])
     assert is_cut(shots[1], shots[2])
+    quiet = [read_clip(REAL / f"scene_{i}.mp4", 40, 62, 128) for i in (1, 2)]
+    assert not any(is_frozen(shot) for shot in [*shots, *quiet])
     for shot in shots:
-        assert not is_frozen(shot)
         assert not any(is_cut(shot[i - 8 : i], shot[i : i + 8]) for i in range(8, 70, 10))
