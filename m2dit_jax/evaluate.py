@@ -14,6 +14,7 @@ from pathlib import Path
 from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
+from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.devices import prefer_available_platform
@@ -22,8 +23,8 @@ from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_h
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
-from m2dit_jax.evaluation.leakage import measure_leakage
-from m2dit_jax.evaluation.long_stories import evaluate_long
+from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
+from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
 from m2dit_jax.evaluation.report import Report, write_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
@@ -143,14 +144,7 @@ def _measure_leakage(
     flags: argparse.Namespace, params: Params, sampler: StorySampler, options: SamplingOptions
 ) -> int:
     report = measure_leakage(sampler, params, flags.stories, flags.seed, options)
-    print(report.to_text())
-    if flags.json:
-        write_json(flags.json, report.to_json())
-        print(flags.json)
-    if flags.sheet:
-        with whole_file(flags.sheet) as part:
-            report.to_picture().save(part, format="PNG")
-        print(flags.sheet)
+    _write_report(flags, report, report.to_picture)
     return 0
 
 
@@ -172,15 +166,24 @@ def _evaluate_long(
     report, captions, video = evaluate_long(
         sampler, params, step, flags.scenes, windows, flags.stories, flags.seed, options
     )
+    _write_report(flags, report, lambda: contact_sheet(video, captions))
+    return 0
+
+
+def _write_report(
+    flags: argparse.Namespace,
+    report: LeakReport | LongReport,
+    picture: Callable[[], Image.Image],
+) -> None:
+    """To the terminal, and to the files that the flags name."""
     print(report.to_text())
     if flags.json:
         write_json(flags.json, report.to_json())
         print(flags.json)
     if flags.sheet:
         with whole_file(flags.sheet) as part:
-            contact_sheet(video, captions).save(part, format="PNG")
+            picture().save(part, format="PNG")
         print(flags.sheet)
-    return 0
 
 
 def _cost(
@@ -341,6 +344,10 @@ def _check_flags(
         parser.error("needs either --checkpoint=DIR or --compare or --videos=DIR")
     if flags.compare_sampling and (flags.compare or flags.sheet):
         parser.error("--compare_sampling takes no --compare or --sheet")
+    measures = ("scenes", "leakage", "compare_sampling")
+    asked = [f"--{name}" for name in measures if getattr(flags, name)]
+    if len(asked) > 1 or (asked and not flags.checkpoint):
+        parser.error(f"of {', '.join(asked)} at most one goes with --checkpoint=DIR")
     if flags.compare and (flags.json or flags.sheet):
         parser.error("--compare writes to --workdir and takes no --json or --sheet")
 

@@ -6,7 +6,7 @@ largest.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,6 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, UInt8
 
-from m2dit_jax.diffusion.generate import Latents, StepResult, Story
-from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.encoders.tiling import decode_tiled
@@ -98,6 +96,11 @@ class ReleasedStories:
         return f"the prompt has {tokens} tokens, the model reads the first {most - 1} and the end"
 
     @property
+    def mask(self) -> str:
+        """The paper's, or for a run on latents that of the run."""
+        return self.model.transformer_config.mask
+
+    @property
     def default_checks(self) -> tuple[str, ...]:
         """What can be told without knowing what a prompt means."""
         return ("finite", "frozen", "cut", "saturation")
@@ -149,18 +152,8 @@ class ReleasedStories:
         """Cut over all devices."""
         with _stage("transformer"):
             mesh = story_mesh()
-            network, placement = self._transformer(mesh), placement_on(mesh)
-
-            def run(
-                steps: SamplingSteps,
-                story: Story,
-                noise: Latents,
-                step_noise: Callable[[int], Latents],
-                frames: tuple[int, ...] | None,
-            ) -> Iterator[StepResult]:
-                return denoise(network, steps, story, noise, step_noise, placement, frames=frames)
-
-            yield run
+            network = self._transformer(mesh)
+            yield partial(denoise, network, placement=placement_on(mesh))
 
     @contextmanager
     def decoder(self) -> Iterator[Decode]:

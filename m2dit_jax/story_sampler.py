@@ -62,28 +62,8 @@ class StorySampler:
         negative_prompt: str = "",
         noise_given: bool = False,
         cache: bool = True,
-    ) -> UInt8[np.ndarray, "B S F H W 3"]:
-        """The stories with all scenes that are not `given` replaced by generated ones.
-
-        As `sample_counted`.
-        """
-        return self.sample_counted(
-            params, steps, keys, video, given, prompts, negative_prompt, noise_given, cache
-        ).video
-
-    def sample_counted(
-        self,
-        params: Params,
-        steps: SamplingSteps,
-        keys: Key[Array, " B"],
-        video: UInt8[np.ndarray, "B S F H W 3"],
-        given: Bool[np.ndarray, "B S"],
-        prompts: Sequence[Sequence[str]],
-        negative_prompt: str = "",
-        noise_given: bool = False,
-        cache: bool = True,
     ) -> Sampled:
-        """The stories, with what stands behind them.
+        """The stories with all scenes that are not `given` replaced by generated ones.
 
         Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
         ones are given in all stories; without `cache`, and with guidance by given scenes, it is

@@ -1,6 +1,6 @@
 """Stories of pixels, from the checkpoint of a training run here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,14 +14,13 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from m2dit_jax.data.oracle import read_scene
 from m2dit_jax.data.shapes import parse_captions
-from m2dit_jax.diffusion.generate import Latents, StepResult, Story
-from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.encoders.pixels import decode_pixels, encode_pixels
 from m2dit_jax.pipeline import denoise
 from m2dit_jax.recipe import PIXEL_CHANNELS, Params, Recipe, build_recipe
 from m2dit_jax.released import LoadedNetwork
 from m2dit_jax.stories.maker import Decode, Denoise, EncodeClip, EncodeText, SamplingSettings
+from m2dit_jax.story_sampler import trained_options
 from m2dit_jax.training.checkpoints import (
     checkpoint_fingerprint,
     load_config,
@@ -32,15 +31,16 @@ from m2dit_jax.training.checkpoints import (
 def trained_defaults(recipe: Recipe) -> SamplingSettings:
     """How a model that was trained here samples, if the storyboard does not say."""
     frames, height, width = recipe.scene_size()
-    sample = recipe.config.sample
+    options = trained_options(recipe.config)
+    assert isinstance(options.guidance_scale, float), "one for all scenes"
     return SamplingSettings(
         frames=frames,
         height=height,
         width=width,
-        fps=sample.fps,
-        sampler="ddim",
-        steps=sample.steps,
-        guidance_scale=sample.guidance_scale,
+        fps=recipe.config.sample.fps,
+        sampler=options.sampler,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
         window=recipe.config.data.scenes,
         new_scenes=1,
         anchor=recipe.config.data.scenes > 2,
@@ -75,6 +75,11 @@ class TrainedStories:
     def source(self) -> str:
         """Where the defaults are written."""
         return "config.sample"
+
+    @property
+    def mask(self) -> str:
+        """As in training."""
+        return self.config.model.mask
 
     @property
     def default_checks(self) -> tuple[str, ...]:
@@ -146,16 +151,7 @@ class TrainedStories:
         """The whole model is small and stays loaded."""
         network = LoadedNetwork(self.recipe.graphdef, self.weights[0])
 
-        def run(
-            steps: SamplingSteps,
-            story: Story,
-            noise: Latents,
-            step_noise: Callable[[int], Latents],
-            frames: tuple[int, ...] | None,
-        ) -> Iterator[StepResult]:
-            return denoise(network, steps, story, noise, step_noise, frames=frames)
-
-        yield run
+        yield partial(denoise, network)
 
     @contextmanager
     def decoder(self) -> Iterator[Decode]:

@@ -66,6 +66,8 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
             ["--compare", "--checkpoint=runs/base"],
             "either --checkpoint=DIR or --compare or --videos=DIR",
         ),
+        (["--checkpoint=runs/base", "--leakage", "--scenes=4"], "--scenes, --leakage at most one"),
+        (["--compare", "--leakage"], "of --leakage at most one goes with --checkpoint=DIR"),
         (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
         (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
         (["--checkpoint=runs/base", "--sampler=euler"], "choose from 'ddim', 'dpm', 'unip_3'"),

@@ -90,6 +90,16 @@ def test_what_is_saved_one_by_one_is_saved_in_the_compiled_loop(transformer, opt
         np.testing.assert_array_equal(result.latents[:, 0], story(True).clean[:, 0])
 
 
+def test_a_step_is_compiled_once(transformer, caplog):
+    steps = sampling_steps(NoiseSchedule(), "dpm", 4, 3.0)
+    here = transformer._replace(params=jax.device_put(transformer.params, jax.devices()[0]))
+    jax.clear_caches()
+    with jax.log_compiles():
+        list(denoise(here, steps, story(True), normal(4, SHAPE), step_noise))
+    compiled = [r for r in caplog.messages if r.startswith("Compiling jit(_denoise_step)")]
+    assert len(compiled) == 1
+
+
 def test_steps_are_taken_when_they_are_asked_for(transformer):
     asked = []
 

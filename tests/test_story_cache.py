@@ -172,7 +172,7 @@ def test_the_compiled_loop_with_and_without(make_tiny_config):
         [["a red cross moves left on gray", "it moves up on navy"]] * 2,
     )
     sampler = StorySampler(recipe)
-    cached, plain = (sampler.sample(*args, cache=cache) for cache in (True, False))
+    cached, plain = (sampler.sample(*args, cache=cache).video for cache in (True, False))
     assert sampler._sample._cache_size() == 2  # two programs
     difference = np.abs(cached.astype(int) - plain)
     # A value between two levels may be rounded to either.

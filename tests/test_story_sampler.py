@@ -41,7 +41,8 @@ def run(
     video = np.arange(2 * 2 * 2 * 8 * 8 * 3).reshape(2, 2, 2, 8, 8, 3).astype(np.uint8)
     given = np.broadcast_to(np.array(given), (2, 2))
     steps = sampling_steps(sampler.recipe.schedule, name, 2, scale)
-    return video, sampler.sample(params, steps, keys, video, given, prompts, negative, noise_given)
+    made = sampler.sample(params, steps, keys, video, given, prompts, negative, noise_given)
+    return video, made.video
 
 
 @pytest.mark.parametrize("noise_given", [False, True])
@@ -69,7 +70,7 @@ def test_savings_are_counted_for_each_story_by_itself(sampler, params):
 
     def run_counted(prompts, seeds):
         keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
-        return sampler.sample_counted(params, steps, keys, video, given, prompts)
+        return sampler.sample(params, steps, keys, video, given, prompts)
 
     made = run_counted(PROMPTS, (0, 1))
     beside_others = run_counted([PROMPTS[0], OTHER_PROMPTS[0]], (0, 7))

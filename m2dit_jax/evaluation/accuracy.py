@@ -144,7 +144,7 @@ def sample_held_out(
         given = np.broadcast_to(
             extension & (np.arange(data.scenes) < data.scenes - 1), (size, data.scenes)
         )
-        made = sampler.sample_counted(
+        made = sampler.sample(
             params,
             table,
             jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices)),

@@ -108,11 +108,11 @@ def measure_leakage(
     table, none_given = options.table(recipe.schedule), np.zeros(video.shape[:2], bool)
     evaluate = partial(_v_halfway, recipe, params, encode_pixels(jnp.asarray(video)), keys)
     finished, evaluated, started = [], [], time.perf_counter()
-    plain = sampler.sample_counted(params, table, keys, video, none_given, prompts(None)).latents
+    plain = sampler.sample(params, table, keys, video, none_given, prompts(None)).latents
     v_plain = evaluate(prompts(None))
     for scene in range(data.scenes):
         told = prompts(scene)
-        made = sampler.sample_counted(params, table, keys, video, none_given, told).latents
+        made = sampler.sample(params, table, keys, video, none_given, told).latents
         finished.append(_relative_change(np.asarray(made), np.asarray(plain)))
         evaluated.append(_relative_change(evaluate(told), v_plain))
         print(

@@ -125,7 +125,7 @@ def sample_long_stories(
     while pending:
         group = next_group(pending, known, windows)
         chosen = list(group.scenes)
-        video[:, chosen] = sampler.sample(
+        made = sampler.sample(
             params,
             table,
             jax.numpy.stack([jax.random.fold_in(key, group.new[0]) for key in story_keys]),
@@ -133,6 +133,7 @@ def sample_long_stories(
             np.array([[scene in group.context for scene in chosen]] * number),
             [[story[scene].caption for scene in chosen] for story in stories],
         )
+        video[:, chosen] = made.video
         pending -= set(group.new)
         known |= set(group.new)
         if progress is not None:

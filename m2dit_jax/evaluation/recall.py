@@ -78,7 +78,7 @@ def recall_stories(
         np.zeros(video.shape[:2], bool),
         [list(story.captions) for story in stories],
     )
-    return Recall(made, psnr(made, video))
+    return Recall(made.video, psnr(made.video, video))
 
 
 def recall_sheet(clips: Sequence[Clips], recalled: Recall) -> Image.Image:

@@ -27,7 +27,6 @@ from m2dit_jax.evaluation.frames import (
 from m2dit_jax.evaluation.video_stories import VideoStory
 
 _EDGE_FRAMES = 8  # at each end of a scene, kept to look for cuts
-DRIFTS = ("brightness", "saturation", "sharpness", "likeness to scene 1")
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def score_all(
         **_alignment_scores(aligned),
         "cuts where scenes meet": Score(
             _mean(cuts),
-            _mean([float(_is_cut_between(_half(s, 0), _half(s, 1))) for s in everything]),
+            _mean([float(_is_cut_in_two(scene)) for scene in everything]),
             of_strangers(lambda a, b: float(_is_cut_between(a, b))),
             len(cuts),
             "floor: within a scene; ceiling: between stories",
@@ -232,21 +231,17 @@ def _alignment_scores(matrices: Sequence[Float[np.ndarray, "_S _S"]]) -> dict[st
     }
 
 
-def _half(scene: SceneFeatures, which: int) -> SceneFeatures:
-    """The scene cut in two where its ends are known: the first frames, halved."""
-    middle = max(len(scene.first) // 2, 1)
-    part = scene.first[:middle] if which == 0 else scene.first[middle:]
-    part = part if len(part) else scene.first[-1:]
-    return SceneFeatures(
-        scene.features, scene.halves, part, part, scene.motion, scene.frozen, 0, scene.statistics
-    )
-
-
 def _is_cut_between(before: SceneFeatures, after: SceneFeatures) -> bool:
     """Scenes of different size are cut for certain."""
     if before.last.shape[1:] != after.first.shape[1:]:
         return True
     return is_cut(before.last, after.first)
+
+
+def _is_cut_in_two(scene: SceneFeatures) -> bool:
+    """Whether its first frames, halved, are taken for two scenes: they never should."""
+    middle = max(len(scene.first) // 2, 1)
+    return is_cut(scene.first[:middle], scene.first[middle:])
 
 
 def _best_match(a: SceneFeatures, b: SceneFeatures) -> float:

@@ -90,11 +90,8 @@ def segment_codes(
     Raises ValueError if there is no mask of that name, or it has no place for global text.
     """
     check_mask(variant)
-    if global_text and variant == "independent":
-        raise ValueError(
-            "under the attention mask 'independent' scenes share nothing: there can be no global "
-            "prompt"
-        )
+    if global_text:
+        check_global_text(variant)
     pair = np.arange(scenes)
     text, video = {
         "symmetric": (2 * pair, 2 * pair + 1),
@@ -130,6 +127,15 @@ def check_mask(variant: str) -> None:
     """Raises ValueError if there is no mask of that name."""
     if variant not in MASKS:
         raise ValueError(f"unknown attention mask {variant!r}; there are {', '.join(MASKS)}")
+
+
+def check_global_text(variant: str) -> None:
+    """Raises ValueError if the mask has no place for text that all scenes see."""
+    if variant == "independent":
+        raise ValueError(
+            "under the attention mask 'independent' scenes share nothing: there can be no global "
+            "prompt"
+        )
 
 
 def check_given(variant: str, given: object) -> None:

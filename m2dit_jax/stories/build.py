@@ -124,7 +124,8 @@ class StoryBuilder:
         evaluations, latents = 0, noise.start_noise(keys, lengths, size)
         denoise = networks.open("transformer")
         ragged = lengths if len(set(lengths)) > 1 else None
-        for number, result in enumerate(denoise(steps, story, latents, step_noise, ragged), 1):
+        results = denoise(steps, story, latents, step_noise, frames=ragged)
+        for number, result in enumerate(results, 1):
             latents = result.latents.block_until_ready()
             evaluations += int(result.evaluations[0])
             tracker.step(number)

@@ -15,13 +15,24 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 EncodeText = Callable[[str], Float[Array, "T E"]]
 # (clip, key of its noise) -> latents
 EncodeClip = Callable[[UInt8[np.ndarray, "F H W 3"], Key[Array, ""]], Float[Array, "f h w C"]]
-# (steps, story, noise, noise of a step, latent frames of each scene if they differ)
-Denoise = Callable[
-    [SamplingSteps, Story, Latents, Callable[[int], Latents], tuple[int, ...] | None],
-    Iterator[StepResult],
-]
 # (latents, name for messages of progress) -> frames
 Decode = Callable[[Float[np.ndarray, "f h w C"], str], UInt8[np.ndarray, "F H W 3"]]
+
+
+class Denoise(Protocol):
+    """`pipeline.denoise` with its network and placement."""
+
+    def __call__(
+        self,
+        steps: SamplingSteps,
+        story: Story,
+        noise: Latents,
+        step_noise: Callable[[int], Latents],
+        *,
+        frames: tuple[int, ...] | None,
+    ) -> Iterator[StepResult]:
+        """`frames` counts the latent ones of each scene, where they differ."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,11 @@ class StoryMaker(Protocol):
     @property
     def default_checks(self) -> tuple[str, ...]:
         """Those of the gate's checks that suit the model."""
+        ...
+
+    @property
+    def mask(self) -> str:
+        """The attention mask, one of `masks.MASKS`."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.media import VideoError, frames_digest, read_clip
+from m2dit_jax.model.masks import check_global_text
 from m2dit_jax.stories.maker import SamplingSettings, StoryMaker
 from m2dit_jax.stories.noise import scene_seed
 from m2dit_jax.stories.windows import Windows, check_windows
@@ -101,6 +102,8 @@ def plan_story(storyboard: Storyboard, maker: StoryMaker) -> StoryPlan:
                 problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
             else:
                 digests[i] = frames_digest(clip)
+    if storyboard.global_prompt:
+        _checked(problems, place("global_prompt"), lambda: check_global_text(maker.mask))
     options = _options(storyboard, settings, range(len(storyboard.scenes)))
     for field, problem in option_problems(options, maker.schedule).items():
         problems.append(f"{place(field)}: {problem}")

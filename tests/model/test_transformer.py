@@ -203,6 +203,23 @@ def test_attention_implementations_agree_on_lengths_and_global_prompt():
             np.testing.assert_allclose(other, dense, atol=2e-5)
 
 
+def test_gradients_agree_on_lengths_and_global_prompt():
+    inputs = make_ragged_inputs(text=4)
+
+    def gradient(name):
+        graphdef, params = nnx.split(make_model(attention=name))
+
+        @jax.jit
+        @jax.grad
+        def of_loss(params):
+            out = nnx.merge(graphdef, params)(*inputs, frames=LENGTHS)
+            return jnp.mean(out**2)
+
+        return jax.tree.leaves(of_loss(params))
+
+    chex.assert_trees_all_close(gradient("grouped"), gradient("dense"), atol=1e-5)
+
+
 def test_under_the_causal_mask_given_scenes_and_global_prompt_see_nothing_generated():
     model = make_model(mask="causal")
     latents, text, timesteps = make_ragged_inputs(text=4)

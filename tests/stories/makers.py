@@ -19,6 +19,7 @@ class FakeMaker:
 
     schedule = NoiseSchedule()
     source = "fake"
+    mask = "symmetric"
     default_checks = ("finite", "frozen")
     decoder_name = "fake"
 
@@ -62,7 +63,7 @@ class FakeMaker:
         return self._open("clip_encoder", encode)
 
     def transformer(self):
-        def run(steps, story, noise, step_noise, frames):
+        def run(steps, story, noise, step_noise, *, frames):
             self.groups += 1
             text = story.text_embeds.mean() + (steps.guidance * 0.01).mean()
             if story.negative_embeds is not None:
