@@ -16,9 +16,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from m2dit_jax.benchmarking.timing import Plan, time_phase
-from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.tools.benchmarking.timing import Plan, time_phase
 from m2dit_jax.train import read_flags
+from m2dit_jax.utils.devices import prefer_available_platform
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.weights.conversion import DTYPES, Job, Plan, execute, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
 from m2dit_jax.weights.progress import Progress

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dit_jax.devices import prefer_available_platform
+from m2dit_jax.utils.devices import prefer_available_platform
 
 if TYPE_CHECKING:
-    from m2dit_jax.data.codecs import Codec
-    from m2dit_jax.data.encoder import EncodeJob, EncodeReport
+    from m2dit_jax.data.encode.codecs import Codec
+    from m2dit_jax.data.encode.job import EncodeJob, EncodeReport
 
 DEFAULTS = {
     "stride": 3,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _encode(flags: argparse.Namespace) -> int:
-    from m2dit_jax.data import encoder
+    from m2dit_jax.data.encode import job as encoder
 
     started = time.perf_counter()
     job = _make_job(flags)
@@ -97,7 +97,7 @@ def _encode(flags: argparse.Namespace) -> int:
 
 def _make_job(flags: argparse.Namespace) -> "EncodeJob":
     """From the cheapest check to the dearest."""
-    from m2dit_jax.data.encoder import EncodeJob
+    from m2dit_jax.data.encode.job import EncodeJob
     from m2dit_jax.data.manifest import read_manifest
 
     values = {name: _given(flags, name) for name in DEFAULTS}
@@ -119,7 +119,7 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
 def _open_codec(flags: argparse.Namespace) -> "Codec":
     """Raises ValueError if sizes are missing or the folder holds no model."""
     sizes = {name: getattr(flags, name) for name in ("frames", "height", "width")}
-    from m2dit_jax.data.codecs import PixelsCodec, VaeCodec
+    from m2dit_jax.data.encode.codecs import PixelsCodec, VaeCodec
 
     if flags.codec != "pixels":
         return VaeCodec(Path(flags.codec), **sizes, batch_size=flags.batch_size, dtype=flags.dtype)

@@ -16,8 +16,8 @@ from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
+from m2dit_jax.config.recipe import Params, Recipe, build_recipe
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
 from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
@@ -26,16 +26,17 @@ from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
 from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
-from m2dit_jax.evaluation.report import Report, write_json
+from m2dit_jax.evaluation.report import Report
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
-from m2dit_jax.media import contact_sheet, stories_sheet, whole_file
-from m2dit_jax.recipe import Params, Recipe, build_recipe
-from m2dit_jax.sampling_flags import add_sampling_flags, flags_given, with_flags
+from m2dit_jax.pipeline.sampling_flags import add_sampling_flags, flags_given, with_flags
+from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
+from m2dit_jax.pipeline.trained_stories import trained_defaults
 from m2dit_jax.stories.windows import Windows
-from m2dit_jax.story_sampler import StorySampler, trained_options
-from m2dit_jax.trained_stories import trained_defaults
-from m2dit_jax.training.checkpoints import load_for_sampling
+from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.files import atomic_write, write_json
+from m2dit_jax.utils.media import contact_sheet, stories_sheet
+from m2dit_jax.weights.run_folder import load_for_sampling
 
 SHEET_STORIES = 4  # for each of generation and extension
 MOST_RECALLED = 16  # training stories that are made again
@@ -181,7 +182,7 @@ def _write_report(
         write_json(flags.json, report.to_json())
         print(flags.json)
     if flags.sheet:
-        with whole_file(flags.sheet) as part:
+        with atomic_write(flags.sheet) as part:
             picture().save(part, format="PNG")
         print(flags.sheet)
 
@@ -262,7 +263,7 @@ def _recall(
             {"psnr": mean, "scenes": recalled.psnr.tolist(), "checkpoint_step": step},
         )
     if flags.sheet:
-        with whole_file(flags.sheet) as part:
+        with atomic_write(flags.sheet) as part:
             recall_sheet(clips, recalled).save(part, format="PNG")
     return 0
 
@@ -274,7 +275,7 @@ def _write_sheet(path: Path, shown: dict[str, StoryBatch]) -> None:
             captions = [scene.caption for scene in story]
             rows.append((batch.video[i], captions, batch.given[i].tolist()))
             titles.append(f"{task}, story {i}")
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         stories_sheet(rows, titles).save(part, format="PNG")
 
 

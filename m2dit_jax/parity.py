@@ -14,11 +14,11 @@ from pathlib import Path
 
 import jax
 
-from m2dit_jax.devices import prefer_available_platform
-from m2dit_jax.media import whole_file
-from m2dit_jax.reference.files import golden_files, not_exercised, run_checks
-from m2dit_jax.reference.golden import Case
-from m2dit_jax.reference.models import ReferenceModels
+from m2dit_jax.tools.parity.files import golden_files, not_exercised, run_checks
+from m2dit_jax.tools.parity.golden import Case
+from m2dit_jax.tools.parity.models import ReferenceModels
+from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.files import atomic_write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for case in failed:
         print(_row(case))
     if flags.json:
-        with whole_file(flags.json) as part:
+        with atomic_write(flags.json) as part:
             part.write_text(json.dumps([_entry(case) for case in cases], indent=1) + "\n")
         print(f"Written: {flags.json}")
     return 1 if failed else 0

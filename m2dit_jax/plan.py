@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.train import read_flags
+from m2dit_jax.utils.devices import prefer_available_platform
 
 MODES = ("train", "sample", "decode")
 
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         prefer_available_platform()
         # Only now: the imports take seconds, and a mistyped flag is answered at once.
-        from m2dit_jax.planning.cache import keep_executables
-        from m2dit_jax.planning.planner import make_plan
-        from m2dit_jax.planning.search import search, table
-        from m2dit_jax.planning.topologies import open_topology
-        from m2dit_jax.recipe import build_recipe
+        from m2dit_jax.config.recipe import build_recipe
+        from m2dit_jax.tools.planning.cache import keep_executables
+        from m2dit_jax.tools.planning.planner import make_plan
+        from m2dit_jax.tools.planning.search import search, table
+        from m2dit_jax.tools.planning.topologies import open_topology
 
         machine = open_topology(flags.topology)
         if flags.cache:

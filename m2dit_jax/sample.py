@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.checkpoint_flags import add_checkpoint_flags, open_checkpoint
-from m2dit_jax.devices import prefer_available_platform
-from m2dit_jax.sampling import explain_story, make_story
-from m2dit_jax.sampling_flags import add_sampling_flags
+from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, open_checkpoint
+from m2dit_jax.pipeline.make_story import explain_story, make_story
+from m2dit_jax.pipeline.sampling_flags import add_sampling_flags
 from m2dit_jax.stories.gate import CHECKS
-from m2dit_jax.storyboard import override, read_storyboard
+from m2dit_jax.stories.storyboard import override, read_storyboard
+from m2dit_jax.utils.devices import prefer_available_platform
 
 OVERRIDES = (
     *("seed", "frames", "height", "width", "fps", "sampler", "steps", "guidance_scale"),

@@ -18,8 +18,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
-from m2dit_jax.devices import prefer_available_platform
 from m2dit_jax.parallel.processes import Processes, agree, leave_the_others
+from m2dit_jax.utils.devices import prefer_available_platform
 
 
 @dataclass(frozen=True)

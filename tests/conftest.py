@@ -34,7 +34,7 @@ os.environ.setdefault(
 install_import_hook("m2dit_jax", "beartype.beartype")
 
 from configs.base import get_config  # noqa: E402
-from m2dit_jax.devices import prefer_available_platform  # noqa: E402
+from m2dit_jax.utils.devices import prefer_available_platform  # noqa: E402
 
 prefer_available_platform()
 

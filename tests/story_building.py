@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2dit_jax.stories.build import StoryBuilder
+from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.stories.output import SCENES
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.store import SceneStore

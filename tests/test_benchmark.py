@@ -7,9 +7,9 @@ import pytest
 
 from configs import bench_medium
 from m2dit_jax.benchmark import main
-from m2dit_jax.benchmarking.phases import random_batch
-from m2dit_jax.benchmarking.timing import Plan, time_phase
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.tools.benchmarking.phases import random_batch
+from m2dit_jax.tools.benchmarking.timing import Plan, time_phase
 from m2dit_jax.training.data import open_training_data
 
 PLAN = Plan(threads=None, warmup=1, repeats=2, profile_steps=0, profile_folder=Path("unused"))
@@ -39,7 +39,7 @@ def test_the_command_prints_json_and_writes_a_trace(tiny_flags, tmp_path, capfd)
     ("phase", "scenes"), [("forward", 2), ("sample_step", 4), ("extend_step", 2)]
 )
 def test_phases_of_latents_in_bfloat16(phase, scenes, tiny_config, monkeypatch):
-    monkeypatch.setattr("m2dit_jax.benchmarking.timing.MATMUL_SIDE", 64)
+    monkeypatch.setattr("m2dit_jax.tools.benchmarking.timing.MATMUL_SIDE", 64)
     latents = {"source": "latents", "height": 32, "width": 64, "text_dim": 24, "channels": 4}
     tiny_config.data.update(latents | {"frames": 5})
     tiny_config.model.patch_size = 2

@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from configs import base, finetune_2b, finetune_5b, pretrain_5b
-from m2dit_jax.recipe import build_recipe, make_transformer_config
-from m2dit_jax.weights.configs import noise_schedule, transformer_config
+from m2dit_jax.config.recipe import build_recipe, make_transformer_config
+from m2dit_jax.models.cogvideox.json_configs import noise_schedule, transformer_config
 from m2dit_jax.weights.mapping import flatten
 from m2dit_jax.weights.networks import NETWORKS
 

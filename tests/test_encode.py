@@ -18,13 +18,13 @@ from flax import nnx
 from PIL import Image
 
 from m2dit_jax import encode
-from m2dit_jax.data import encoder
+from m2dit_jax.data.encode import job as encoder
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
-from m2dit_jax.encoders.pixels import encode_pixels
-from m2dit_jax.encoders.tokenizer import pad_or_truncate
-from m2dit_jax.pipeline import encode_prompts
-from m2dit_jax.released import ReleasedModel
+from m2dit_jax.data.tokenizer import pad_or_truncate
+from m2dit_jax.models.cogvideox.coding import encode_prompts
+from m2dit_jax.models.pixels import encode_pixels
+from m2dit_jax.weights.released import ReleasedModel
 
 SIZES = ["--frames=5", "--height=16", "--width=32"]
 PIXELS = ["--codec=pixels", *SIZES]

@@ -14,8 +14,9 @@ from PIL import Image
 from m2dit_jax import evaluate, train
 from m2dit_jax.evaluation import compare
 from m2dit_jax.evaluation.accuracy import METRICS, Score
-from m2dit_jax.evaluation.report import Report, write_json
-from m2dit_jax.training.checkpoints import load_config
+from m2dit_jax.evaluation.report import Report
+from m2dit_jax.utils.files import write_json
+from m2dit_jax.weights.run_folder import load_config
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 300  # seconds; a test may fail, but not hang

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from m2dit_jax.parity import main
-from m2dit_jax.reference.files import KINDS, golden_files, not_exercised
+from m2dit_jax.tools.parity.files import KINDS, golden_files, not_exercised
 
 TESTS = Path(__file__).parent
 SUBSET, WHOLE = TESTS / "golden", TESTS.parent / "../shared/golden"

@@ -11,10 +11,10 @@ import yaml
 import m2dit_jax
 from m2dit_jax import sample, train
 from m2dit_jax.data.shapes import Scene, render_scene
-from m2dit_jax.media import frames_digest, read_clip, write_mp4
+from m2dit_jax.pipeline.trained_stories import TrainedStories
 from m2dit_jax.stories.output import check_output
-from m2dit_jax.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
-from m2dit_jax.trained_stories import TrainedStories
+from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
+from m2dit_jax.utils.media import frames_digest, read_clip, write_mp4
 from tests.story_building import build_scenes
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def no_weights(monkeypatch):
     def load(_):
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr("m2dit_jax.trained_stories.load_for_sampling", load)
+    monkeypatch.setattr("m2dit_jax.pipeline.trained_stories.load_for_sampling", load)
 
 
 def _written(folder, prompts):

@@ -43,7 +43,7 @@ from jaxtyping import BFloat16, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from m2dit_jax.media import whole_file
+from m2dit_jax.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeaturesDict
@@ -54,7 +54,7 @@ KINDS = ("clips", "stories")
 FORMAT = "1.0.0"  # of the schema above
 FINISHED = "dataset_info.json"
 METADATA, EMPTY_CAPTION, SKIPPED = "metadata.json", "empty_caption.safetensors", "skipped.json"
-PROGRESS = "progress"  # a folder, see `m2dit_jax.data.encoder`
+PROGRESS = "progress"  # a folder, see `m2dit_jax.data.encode.job`
 # What is counted over the scenes: sizes, frame rates and whole seconds of the videos that they come
 # from, words of their captions.
 STATISTICS = ("size", "fps", "seconds", "words")
@@ -271,7 +271,7 @@ def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) 
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = nbytes = 0
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         writer = ArrayRecordWriter(str(part), _WRITER_OPTIONS)
         try:
             for story in stories:
@@ -313,7 +313,7 @@ def finish_dataset(
     }
     write_json(path / SKIPPED, skipped)
     if empty_caption is not None:
-        with whole_file(path / EMPTY_CAPTION) as part:
+        with atomic_write(path / EMPTY_CAPTION) as part:
             save_file({"text_embeds": empty_caption}, part)
     write_json(path / METADATA, metadata)
 
@@ -347,7 +347,7 @@ def finish_dataset(
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all, the same content in the same bytes."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         # Names of files need not be UTF-8: what Python reads of them can only be written escaped.
         part.write_bytes(text.encode(errors="backslashreplace"))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2dit_jax.media import whole_file
+from m2dit_jax.utils.files import atomic_write
 
 MAX_BYTES = 2**30
 _FIELDS = ("video", "caption", "start", "end")  # of a scene of our own format
@@ -97,7 +97,7 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
                 }
             )
         lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False))
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

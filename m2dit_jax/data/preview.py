@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset, EncodedStory, Skipped, count_kinds
-from m2dit_jax.media import whole_file
+from m2dit_jax.utils.files import atomic_write
 
 PAGE = "preview.html"
 _STORIES = 12  # shown in pictures
@@ -69,7 +69,7 @@ def write_preview(path: Path) -> Path:
         f"<p class=note>The first {len(shown)} of {len(dataset)} stories.</p>",
     ]
     target = path / PAGE
-    with whole_file(target) as part:
+    with atomic_write(target) as part:
         # Names of files need not be UTF-8, see `encoded.write_json`.
         part.write_bytes("\n".join(filter(None, page)).encode(errors="backslashreplace"))
     return target
@@ -92,12 +92,12 @@ def _vae_view(dataset: EncodedDataset) -> _View:
     import jax.numpy as jnp
     from flax import nnx
 
-    from m2dit_jax.data.codecs import NETWORKS_USED
-    from m2dit_jax.encoders.pixels import decode_pixels
-    from m2dit_jax.encoders.tokenizer import pad_or_truncate
-    from m2dit_jax.encoders.vae import CausalVae
-    from m2dit_jax.released import ReleasedModel
+    from m2dit_jax.data.encode.codecs import NETWORKS_USED
+    from m2dit_jax.data.tokenizer import pad_or_truncate
+    from m2dit_jax.models.cogvideox.vae import CausalVae
+    from m2dit_jax.models.pixels import decode_pixels
     from m2dit_jax.weights.fingerprint import fingerprint
+    from m2dit_jax.weights.released import ReleasedModel
 
     folder = Path(dataset.settings["model"])
     try:

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
-from m2dit_jax.media import READABLE, VideoError
+from m2dit_jax.utils.media import READABLE, VideoError
 
 MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
 TIME_LIMIT = 60.0  # seconds for one call

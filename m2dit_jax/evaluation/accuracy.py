@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler, trained_options
+from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
 
 METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
 

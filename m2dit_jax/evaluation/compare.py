@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from m2dit_jax.evaluation.report import Comparison, Report, read_report, write_json, write_text
+from m2dit_jax.evaluation.report import Comparison, Report, read_report
+from m2dit_jax.utils.files import write_json, write_text
 
 ARMS = ("symmetric", "full", "independent")
 

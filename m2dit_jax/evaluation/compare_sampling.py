@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.report import Scores, scores_to_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
-from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.pipeline.story_sampler import StorySampler
 
 STEPS = (10, 20, 50)
 MANY_STEPS = 200  # of DDIM, which other samplers that draw no noise are held against

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from m2dit_jax.evaluation.frames import colours, luma
+from m2dit_jax.utils.frames import colours, luma
 
 CLASSICAL = "classical"
 _CELLS = 4  # rows and columns in which directions of edges are counted

@@ -19,12 +19,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
+from m2dit_jax.config.recipe import Params, Recipe, build_recipe
 from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.encoders.pixels import encode_pixels
 from m2dit_jax.evaluation.heat_map import heat_maps
-from m2dit_jax.recipe import Params, Recipe, build_recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.models.pixels import encode_pixels
+from m2dit_jax.pipeline.story_sampler import StorySampler
 
 Matrix = Float[np.ndarray, "S S"]  # row: whose prompt; column: the scene that it reaches
 

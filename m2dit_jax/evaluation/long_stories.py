@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.oracle import read_scenes
 from m2dit_jax.data.shapes import Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories
-from m2dit_jax.recipe import Params, Recipe
+from m2dit_jax.pipeline.story_sampler import StorySampler
 from m2dit_jax.stories.windows import Group, Windows, next_group
-from m2dit_jax.story_sampler import StorySampler
 
 # Of a single scene; that all scenes have one actor is a matter of the whole story.
 SCENE_METRICS = tuple(metric for metric in METRICS if metric != "same_actor")

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.media import stories_sheet
-from m2dit_jax.recipe import Params, Recipe
-from m2dit_jax.story_sampler import StorySampler, trained_options
+from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
+from m2dit_jax.utils.media import stories_sheet
 
 
 class Clips(NamedTuple):

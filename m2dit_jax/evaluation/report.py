@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.evaluation.accuracy import METRICS, Score
-from m2dit_jax.media import whole_file
 
 Scores = Mapping[str, Score]
 
@@ -124,17 +123,6 @@ def read_report(path: Path | str) -> Report:
         return Report.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Writes the whole file or none; NaN, which JSON does not know, is a ValueError."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Writes the whole file or none."""
-    with whole_file(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _per_cent(share: float | None) -> str:

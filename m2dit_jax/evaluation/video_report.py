@@ -8,7 +8,7 @@ from typing import Any
 
 from m2dit_jax.evaluation.kernel_distance import KernelDistance
 from m2dit_jax.evaluation.video_scores import Score, StoryScores, slope
-from m2dit_jax.page.parts import field_table, write_document
+from m2dit_jax.report.parts import field_table, write_document
 
 # Of the plots, in pixels.
 _WIDTH, _BAR, _CHART_HEIGHT, _CELL = 420, 14, 120, 46

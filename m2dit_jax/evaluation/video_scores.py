@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m2dit_jax.evaluation.extractors import Extractor
-from m2dit_jax.evaluation.frames import (
+from m2dit_jax.evaluation.video_stories import VideoStory
+from m2dit_jax.utils.frames import (
     brightness,
     colours,
     decide_cut,
@@ -24,7 +25,6 @@ from m2dit_jax.evaluation.frames import (
     saturation,
     sharpness,
 )
-from m2dit_jax.evaluation.video_stories import VideoStory
 
 _EDGE_FRAMES = 8  # at each end of a scene, kept to look for cuts
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from m2dit_jax.evaluation.extractors import Extractor
 from m2dit_jax.evaluation.kernel_distance import KernelDistance, kernel_distance
-from m2dit_jax.evaluation.report import write_json
 from m2dit_jax.evaluation.video_report import VideoReport
 from m2dit_jax.evaluation.video_scores import (
     SceneFeatures,
@@ -19,7 +18,8 @@ from m2dit_jax.evaluation.video_scores import (
     score_story,
 )
 from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_scene
-from m2dit_jax.media import VideoError
+from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.media import VideoError
 
 SCORES, PAGE = "video_scores.json", "video_scores.html"
 

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from m2dit_jax.model.attention import Heads, attention
-from m2dit_jax.model.attention_cached import KeyValues, attention_cached
-from m2dit_jax.model.attention_causal import hide_generated
-from m2dit_jax.model.attention_chunks import attend_rows
-from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.masks import check_given, given_tokens
-from m2dit_jax.model.placement import ONE_DEVICE, Params, Placement, RunBlock
+from m2dit_jax.models.attention.cached import KeyValues, attention_cached
+from m2dit_jax.models.attention.causal import hide_generated
+from m2dit_jax.models.attention.chunks import attend_rows
+from m2dit_jax.models.attention.dispatch import Heads, attention
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import check_given, given_tokens
+from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m2dit_jax.evaluation.frames import cut_strength, is_cut, is_frozen, motion, saturation
+from m2dit_jax.utils.frames import cut_strength, is_cut, is_frozen, motion, saturation
 
 # finite: no latent is infinite or no number; frozen: something moves; cut: where the scene asks
 # for a cut, there is one to the scene before; saturation: it stays near that of the story's first

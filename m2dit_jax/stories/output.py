@@ -14,20 +14,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 import m2dit_jax
-from m2dit_jax.evaluation.report import write_json
-from m2dit_jax.media import (
-    contact_sheet,
-    enlargement,
-    frames_digest,
-    whole_file,
-    write_gif,
-    write_mp4,
-)
 from m2dit_jax.stories.inputs import Inputs
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.store import SceneStore
+from m2dit_jax.stories.storyboard import Storyboard, StoryboardError
 from m2dit_jax.stories.walk import Outcome
-from m2dit_jax.storyboard import Storyboard, StoryboardError
+from m2dit_jax.utils.files import atomic_write, write_json
+from m2dit_jax.utils.media import contact_sheet, enlargement, frames_digest, write_gif, write_mp4
 
 SCENES = "scenes"  # the folder of what the scenes are made of
 BUILD = "build.json"  # what the scenes of the last build depended on
@@ -77,7 +70,7 @@ def write_story(
     write_mp4(folder / "story.mp4", chain.from_iterable(map(frames, scenes)), fps)
     _write_gif(folder / "story.gif", plan, frames)
     prompts = [scene.prompt for scene in story.scenes]
-    with whole_file(folder / "contact_sheet.png") as part:
+    with atomic_write(folder / "contact_sheet.png") as part:
         contact_sheet(map(frames, scenes), prompts, story.given).save(part, format="PNG")
     if (folder / "story.json").exists():
         _remove_scenes_beyond(folder, len(scenes))

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
-from m2dit_jax.media import VideoError, frames_digest, read_clip
-from m2dit_jax.model.masks import check_global_text
-from m2dit_jax.stories.maker import SamplingSettings, StoryMaker
+from m2dit_jax.models.masks import check_global_text
+from m2dit_jax.pipeline.maker import SamplingSettings, StoryMaker
 from m2dit_jax.stories.noise import scene_seed
+from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
 from m2dit_jax.stories.windows import Windows, check_windows
-from m2dit_jax.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
+from m2dit_jax.utils.media import VideoError, frames_digest, read_clip
 
 # Options of sampling that a storyboard does not leave to the model.
 _STORY_OPTIONS = (

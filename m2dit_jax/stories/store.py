@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from m2dit_jax.media import whole_file
+from m2dit_jax.utils.files import atomic_write
 
 
 class SceneStore:
@@ -81,7 +81,7 @@ class SceneStore:
 
     def _put(self, path: Path, array: np.ndarray, about: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             array = np.ascontiguousarray(array)
             save_file({"array": array}, part, metadata={"about": json.dumps(about)})
 

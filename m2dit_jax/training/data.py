@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
-from m2dit_jax.recipe import Recipe
 
 TRAINING_STORIES = 10_000_000  # of shapes; then they come round again
 

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from m2dit_jax.recipe import Recipe, make_transformer_config
-from m2dit_jax.training.checkpoints import CheckpointError
+from m2dit_jax.config.recipe import Recipe, make_transformer_config
+from m2dit_jax.models.cogvideox.json_configs import transformer_config
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.weights.configs import transformer_config
 from m2dit_jax.weights.networks import NETWORKS, load_params, open_leaves, read_config
+from m2dit_jax.weights.run_folder import CheckpointError
 
 # What may differ from the folder's config.json: these change nothing about the weights.
 OURS_TO_CHOOSE = ("mask", "attention", "scan", "remat")

@@ -17,26 +17,27 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
+from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.data.loader import Waiting, on_devices
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import agree, is_first
 from m2dit_jax.parallel.rules import sharding_table
-from m2dit_jax.profiling import StepsTrace, named_step
-from m2dit_jax.recipe import Recipe, build_recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.pipeline.story_sampler import StorySampler
 from m2dit_jax.training import checkpoints
-from m2dit_jax.training.checkpoints import CheckpointError
 from m2dit_jax.training.data import TrainingData, open_training_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.training.interrupt import StopOnSignal
 from m2dit_jax.training.metrics import DiscardedMetrics, MetricsWriter, Progress, duration
 from m2dit_jax.training.optimizer import learning_rate_schedule
 from m2dit_jax.training.preview import write_first_batch
+from m2dit_jax.training.profiling import StepsTrace, named_step
 from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.quick_evaluation import evaluate_held_out, evaluate_recall
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.workdir import check_same_config, only_run_in
+from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.run_folder import CheckpointError
 
 # How many steps may be waiting for the devices: enough to keep them busy, but a signal that asks to
 # stop is heeded only after them, and a preempted machine has half a minute.
@@ -81,11 +82,11 @@ def prepare(config: ConfigDict, workdir: Path, profile_steps: int = 0) -> Run | 
     recipe = build_recipe(config)
     mesh = make_mesh(config.mesh)
     check_same_config(config, workdir)
-    if checkpoints.latest_step(workdir) == config.train.steps:
+    if run_folder.latest_step(workdir) == config.train.steps:
         say(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
         say(_next_commands(workdir, config.data.source))
         return None
-    if config.train.init_from and checkpoints.latest_step(workdir) is None:
+    if config.train.init_from and run_folder.latest_step(workdir) is None:
         check_init_from(recipe)
     data = open_training_data(recipe)
     sampler = StorySampler(recipe)
@@ -169,7 +170,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                     metrics.flush()
                     checkpoints.save(manager, state, run.config)
             manager.wait_until_finished()
-    place = run.workdir / checkpoints.FOLDER / str(step)
+    place = run.workdir / run_folder.FOLDER / str(step)
     if step < train.steps:
         say(f"Stopped. Step {step} is saved in {place}; the same command goes on from there.")
         return stop.received
@@ -235,13 +236,13 @@ def _check_finite(state: TrainState, workdir: Path, manager: ocp.CheckpointManag
     if bad < 0:
         return
     manager.wait_until_finished()  # the last save may still be under way
-    good = checkpoints.latest_step(workdir)
+    good = run_folder.latest_step(workdir)
     raise NonFiniteLoss(
         f"The loss or gradient of step {bad} is not finite. "
         + (
             "There is no checkpoint yet."
             if good is None
-            else f"The last good checkpoint is {workdir / checkpoints.FOLDER / str(good)}."
+            else f"The last good checkpoint is {workdir / run_folder.FOLDER / str(good)}."
         )
         + " The same command would come to the same; try a lower config.train.learning_rate."
     )

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.evaluation.accuracy import StoryBatch
 from m2dit_jax.evaluation.recall import Clips, Recall, recall_sheet
-from m2dit_jax.media import stories_sheet, whole_file, write_gif
-from m2dit_jax.recipe import Recipe
+from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.media import stories_sheet, write_gif
 
 PREVIEW_STORIES = 4
 FIRST_BATCH_STORIES = 8  # more make a picture that nobody scrolls through
@@ -30,7 +31,7 @@ def write_preview(folder: Path, step: int, batch: StoryBatch, fps: float) -> Ima
         [f"step {step}, held-out story {i}" for i in range(len(stories))],
     )
     name = f"step_{step:06}"
-    with whole_file(folder / f"{name}.png") as part:
+    with atomic_write(folder / f"{name}.png") as part:
         sheet.save(part, format="PNG")
     write_gif(folder / f"{name}.gif", _side_by_side(batch.video[:PREVIEW_STORIES]), fps)
     return sheet
@@ -43,7 +44,7 @@ def write_recall(
     folder.mkdir(exist_ok=True)
     sheet = recall_sheet(clips[:PREVIEW_STORIES], Recall(*(x[:PREVIEW_STORIES] for x in recalled)))
     name = f"step_{step:06}"
-    with whole_file(folder / f"{name}.png") as part:
+    with atomic_write(folder / f"{name}.png") as part:
         sheet.save(part, format="PNG")
     write_gif(folder / f"{name}.gif", _side_by_side(recalled.made[:PREVIEW_STORIES]), fps)
     return sheet
@@ -62,7 +63,7 @@ def write_first_batch(path: Path, batch: Batch | EncodedBatch, recipe: Recipe) -
     stories = [
         (video, texts, [False] * len(texts)) for video, texts in zip(videos, prompts, strict=False)
     ]
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         stories_sheet(stories, [f"story {i}" for i in range(len(stories))]).save(part, format="PNG")
 
 

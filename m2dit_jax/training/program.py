@@ -8,10 +8,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.stages import Lowered, Wrapped
 
+from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.parallel.rules import shardings, with_shardings
-from m2dit_jax.recipe import Recipe
 from m2dit_jax.training.first_state import state_shapes
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import make_train_step

@@ -8,7 +8,7 @@ import numpy as np
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.recall import recall_stories, training_stories
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.pipeline.story_sampler import StorySampler
 from m2dit_jax.training.metrics import MetricsWriter
 from m2dit_jax.training.preview import write_preview, write_recall
 

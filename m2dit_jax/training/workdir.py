@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from m2dit_jax.training import checkpoints
-from m2dit_jax.training.checkpoints import CheckpointError
+from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.run_folder import CheckpointError
 
 
 @contextmanager
@@ -35,9 +35,9 @@ def check_same_config(config: ConfigDict, workdir: Path) -> None:
 
     The mesh may be another one: a checkpoint can be read onto any.
     """
-    if checkpoints.latest_step(workdir) is None:
+    if run_folder.latest_step(workdir) is None:
         return
-    there, here = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    there, here = (_flat(c.to_dict()) for c in (run_folder.load_config(workdir), config))
     absent = "no such field"
     differing = [
         f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from m2dit_jax.models.key_rules import CHANGES, Change, Rule
 from m2dit_jax.weights.lazy import Leaf, Tensor
-from m2dit_jax.weights.rules import CHANGES, Change, Rule
 
 Tree = Any
 Shape = tuple[int, ...]

@@ -10,10 +10,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from m2dit_jax.encoders.text_encoder import TextEncoder
-from m2dit_jax.encoders.vae import CausalVae
-from m2dit_jax.model.transformer import M2DiT
-from m2dit_jax.weights import configs, tables
+from m2dit_jax.models.cogvideox import json_configs as configs
+from m2dit_jax.models.cogvideox import keys as tables
+from m2dit_jax.models.cogvideox.t5 import TextEncoder
+from m2dit_jax.models.cogvideox.transformer import M2DiT
+from m2dit_jax.models.cogvideox.vae import CausalVae
+from m2dit_jax.models.cogvideox.vae_keys import VAE
+from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.weights.lazy import Leaf
 from m2dit_jax.weights.mapping import (
     Part,
@@ -24,9 +27,7 @@ from m2dit_jax.weights.mapping import (
     leaves_from_tensors,
 )
 from m2dit_jax.weights.orbax_files import open_orbax
-from m2dit_jax.weights.rules import Rule
 from m2dit_jax.weights.safetensors_files import open_safetensors
-from m2dit_jax.weights.vae_table import VAE
 
 ORBAX = "params"  # in the folder of a network, instead of safetensors files
 Json = Mapping[str, Any]

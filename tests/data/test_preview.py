@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2dit_jax.data.codecs import NETWORKS_USED, fingerprint
+from m2dit_jax.data.encode.codecs import NETWORKS_USED, fingerprint
 from m2dit_jax.data.encoded import (
     EncodedError,
     EncodedInfo,

@@ -7,7 +7,7 @@ import pytest
 from m2dit_jax.data.manifest import ManifestError, read_manifest, write_jsonl
 from m2dit_jax.data.shots import cut_into_shots
 from m2dit_jax.data.video import VideoError
-from m2dit_jax.media import write_mp4
+from m2dit_jax.utils.media import write_mp4
 
 
 @pytest.fixture

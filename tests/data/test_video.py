@@ -14,7 +14,7 @@ from m2dit_jax.data.video import (
     probe_video,
     read_frames,
 )
-from m2dit_jax.media import VideoError
+from m2dit_jax.utils.media import VideoError
 
 FRAMES = 60
 BITS = 6  # of a frame's number, painted as black and white bars

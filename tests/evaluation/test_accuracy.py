@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from configs import base
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
 from m2dit_jax.evaluation.accuracy import METRICS, Score, evaluate_stories, score_stories
-from m2dit_jax.recipe import build_recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.pipeline.story_sampler import StorySampler
 
 STORY = (
     Scene("square", "red", "black", "left"),

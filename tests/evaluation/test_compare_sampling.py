@@ -2,11 +2,11 @@ import json
 
 import jax
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
-from m2dit_jax.recipe import build_recipe
 
 
 def test_the_tables_of_a_tiny_run(make_tiny_config):

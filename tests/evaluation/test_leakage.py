@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from m2dit_jax import evaluate, train
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.heat_map import heat_maps
 from m2dit_jax.evaluation.leakage import measure_leakage
-from m2dit_jax.recipe import build_recipe
-from m2dit_jax.story_sampler import StorySampler
+from m2dit_jax.pipeline.story_sampler import StorySampler
 
 OPTIONS = SamplingOptions(steps=2, guidance_scale=1.0)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from m2dit_jax import evaluate
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.long_stories import (
@@ -12,9 +13,8 @@ from m2dit_jax.evaluation.long_stories import (
     sample_long_stories,
     score_by_scene,
 )
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.pipeline.story_sampler import StorySampler
 from m2dit_jax.stories.windows import Windows
-from m2dit_jax.story_sampler import StorySampler
 
 OPTIONS = SamplingOptions(steps=2, guidance_scale=2.0)
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from m2dit_jax.evaluation.accuracy import METRICS, Score
-from m2dit_jax.evaluation.report import Comparison, Report, read_report, write_json
+from m2dit_jax.evaluation.report import Comparison, Report, read_report
+from m2dit_jax.utils.files import write_json
 
 
 def make_report(successes=8, n=10, step=1500):

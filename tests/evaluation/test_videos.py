@@ -13,7 +13,7 @@ from m2dit_jax.evaluation.extractors import ClassicalExtractor, open_extractor
 from m2dit_jax.evaluation.kernel_distance import kernel_distance
 from m2dit_jax.evaluation.video_scores import describe_scene, score_all, score_story, slope
 from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_prompts
-from m2dit_jax.media import write_mp4
+from m2dit_jax.utils.media import write_mp4
 
 CLASSICAL = ClassicalExtractor()
 SOURCE = ShapesSource(0, 3, 4, 32, True, 6)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from m2dit_jax.model import attention as attention_module
-from m2dit_jax.model.attention import attention
-from m2dit_jax.model.attention_cudnn import cudnn
-from m2dit_jax.model.attention_splash import splash
-from m2dit_jax.model.layout import Layout
-from m2dit_jax.model.placement import ONE_DEVICE
+from m2dit_jax.models.attention import dispatch as attention_module
+from m2dit_jax.models.attention.cudnn import cudnn
+from m2dit_jax.models.attention.dispatch import attention
+from m2dit_jax.models.attention.splash import splash
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.placement import ONE_DEVICE
 from m2dit_jax.parallel.context import MeshPlacement, placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 

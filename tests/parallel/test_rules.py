@@ -43,8 +43,8 @@ def test_the_state_of_every_optimizer_follows_its_parameters(on_eight_devices):
 
 def _check_optimizer_state():
     from configs.base import get_config
+    from m2dit_jax.config.recipe import build_recipe
     from m2dit_jax.parallel.mesh import make_mesh
-    from m2dit_jax.recipe import build_recipe
     from m2dit_jax.training.first_state import state_shapes
 
     for optimizer in ("adamw", "muon"):

@@ -1,8 +1,8 @@
 from m2dit_jax.stories.gate import Verdict
 from m2dit_jax.stories.inputs import changes
 from m2dit_jax.stories.plan import plan_story
+from m2dit_jax.stories.storyboard import storyboard_from_mapping
 from m2dit_jax.stories.walk import StoryWalk
-from m2dit_jax.storyboard import storyboard_from_mapping
 from tests.stories.makers import FakeMaker
 
 

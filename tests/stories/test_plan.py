@@ -1,7 +1,7 @@
 import pytest
 
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.storyboard import StoryboardError, storyboard_from_mapping
+from m2dit_jax.stories.storyboard import StoryboardError, storyboard_from_mapping
 from tests.stories.makers import FakeMaker
 
 SCENES = [{"prompt": "a"}, {"prompt": "b", "frames": 3, "guidance_scale": 4.0, "seed": 9}]

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.training import checkpoints
-from m2dit_jax.training.checkpoints import CheckpointError, load_config, load_for_sampling
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.run_folder import CheckpointError, load_config, load_for_sampling
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def workdir(tmp_path, state, tiny_config):
 
 def test_keeps_the_latest(workdir):
     assert sorted(folder.name for folder in (workdir / "checkpoints").iterdir()) == ["4", "6"]
-    assert checkpoints.latest_step(workdir) == 6
+    assert run_folder.latest_step(workdir) == 6
 
 
 def _placed(state, sharding):

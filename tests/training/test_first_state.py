@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.parallel.rules import with_shardings
-from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training import first_state
-from m2dit_jax.training.checkpoints import CheckpointError
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.weights.networks import NETWORKS, ORBAX, open_leaves
 from m2dit_jax.weights.orbax_files import write_orbax
+from m2dit_jax.weights.run_folder import CheckpointError
 from tests.weights.tiny_models import BFLOAT16, CONFIGS, tiny_network, tiny_tensors
 
 KEY = jax.random.key(0)

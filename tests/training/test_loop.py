@@ -15,10 +15,10 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageSequence
 
-from m2dit_jax.training import checkpoints
-from m2dit_jax.training.checkpoints import CheckpointError
 from m2dit_jax.training.loop import NonFiniteLoss, prepare, train_and_evaluate
 from m2dit_jax.training.workdir import only_run_in
+from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.run_folder import CheckpointError
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -118,7 +118,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(optimizer, compile_with, 
     assert train(whole) is None
     # Between two metrics lines: the means count the steps before the interruption too.
     assert train(stopped, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
-    assert checkpoints.latest_step(stopped) == 6
+    assert run_folder.latest_step(stopped) == 6
     assert train(stopped) is None
     assert _lines(stopped) == _lines(whole)
     one, other = _saved_state(stopped), _saved_state(whole)
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tm
         train(tmp_path, train_step=step)
     assert f"The last good checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
     assert [line["step"] for line in _lines(tmp_path)][:2] == {"log": [4], "save": [4, 8]}[found]
-    _, params, saved_step = checkpoints.load_for_sampling(tmp_path)
+    _, params, saved_step = run_folder.load_for_sampling(tmp_path)
     assert saved_step == 5
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 

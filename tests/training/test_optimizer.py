@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from m2dit_jax.recipe import build_recipe
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 

@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import EncodedBatch
 from m2dit_jax.parallel.batches import on_mesh
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.rules import path_name
-from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training.first_state import make_first_state
 from m2dit_jax.training.program import make_train_program
 

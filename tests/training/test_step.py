@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
-from m2dit_jax.recipe import build_recipe
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.step import draw_noisy_batch, loss_and_gradients, make_train_step
 

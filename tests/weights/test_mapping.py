@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.mapping import (
     expected_parts,
@@ -9,7 +10,6 @@ from m2dit_jax.weights.mapping import (
     leaves_from_tensors,
     tensors_from_leaves,
 )
-from m2dit_jax.weights.rules import Rule
 
 TABLE = (
     Rule("proj.weight", "embed.kernel", "patch"),

@@ -8,8 +8,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
-from m2dit_jax.encoders.text_encoder import TextEncoder
-from m2dit_jax.weights.configs import text_encoder_config
+from m2dit_jax.models.cogvideox.json_configs import text_encoder_config
+from m2dit_jax.models.cogvideox.t5 import TextEncoder
 from m2dit_jax.weights.networks import NETWORKS, ORBAX, load_params, open_leaves, read_config
 from m2dit_jax.weights.orbax_files import write_orbax
 from tests.weights.tiny_models import BFLOAT16, CONFIGS, FLOAT32, tiny_network

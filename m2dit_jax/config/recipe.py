@@ -1,0 +1,145 @@
+"""From a config to the objects that it describes: model, schedule, tokenizer, optimizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Int, Key
+from ml_collections import ConfigDict
+
+from m2dit_jax.config.checks import VAE_FRAMES, VAE_SIDE, check_config
+from m2dit_jax.data.shapes import vocabulary
+from m2dit_jax.data.tokenizer import (
+    BYTE_VOCABULARY,
+    build_byte_tokenizer,
+    build_word_tokenizer,
+    pad_or_truncate,
+    tokenize_prompts,
+)
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
+from m2dit_jax.models.cogvideox.transformer import TransformerConfig
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.story_model import StoryModel
+from m2dit_jax.training.optimizer import make_optimizer
+from m2dit_jax.training.step import StepConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Params = Any
+PIXEL_CHANNELS = 3
+FIRST_WORD_ID = 3  # after pad, end and unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What training, sampling and evaluation share, made from a config.
+
+    For latents there is no tokenizer: the prompts were encoded with the videos.
+    """
+
+    config: ConfigDict
+    graphdef: nnx.GraphDef
+    schedule: NoiseSchedule
+    tokenizer: "PreTrainedTokenizerBase | None"
+
+    def init_params(self, key: Key[Array, ""]) -> Params:
+        """Fresh parameters as a nested dict of arrays."""
+        return nnx.to_pure_dict(nnx.state(_story_model(self.config, nnx.Rngs(key)), nnx.Param))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of `config.train`."""
+        return make_optimizer(self.config.train, self._train_text_encoder())
+
+    def step_config(self) -> StepConfig:
+        """The fields of `config.train` that a training step reads."""
+        train = self.config.train
+        return StepConfig(
+            given_probability=train.given_probability,
+            given_scenes=train.given_scenes,
+            caption_dropout=train.caption_dropout,
+            scene_caption_dropout=train.scene_caption_dropout,
+            accumulate=train.accumulate,
+            ema_decay=train.ema_decay,
+            compute_dtype=train.compute_dtype,
+            train_text_encoder=self._train_text_encoder(),
+        )
+
+    def _train_text_encoder(self) -> bool:
+        return self.tokenizer is None or self.config.text_encoder.trained
+
+    def tokenize(self, prompts: Sequence[str]) -> Int[np.ndarray, "N T"]:
+        """Padded token ids. Of bytes there may be too many: then the first ones and the end.
+
+        Raises ValueError for a prompt of words that is too long or has unknown ones.
+        """
+        length = self.config.data.text_length
+        if self.tokenizer is None:
+            raise ValueError("with config.data.source 'latents' the prompts were encoded before")
+        if self.config.data.source == "pixels":
+            ids = self.tokenizer(list(prompts), verbose=False)["input_ids"]
+            return np.stack([pad_or_truncate(self.tokenizer, row, length) for row in ids])
+        return tokenize_prompts(self.tokenizer, prompts, length)
+
+    def scene_size(self) -> tuple[int, int, int]:
+        """Frames, height and width of a scene, in pixels."""
+        data = self.config.data
+        if data.source == "shapes":
+            return data.frames, data.size, data.size
+        return data.frames, data.height, data.width
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Frames, rows, columns and channels of a scene as the transformer gets it."""
+        frames, height, width = self.scene_size()
+        if self.config.data.source != "latents":
+            return frames, height, width, PIXEL_CHANNELS
+        latent_frames = (frames - 1) // VAE_FRAMES + 1
+        return latent_frames, height // VAE_SIDE, width // VAE_SIDE, self.config.data.channels
+
+    def story_layout(self) -> Layout:
+        """The tokens of a story, without padding."""
+        data, model = self.config.data, self.config.model
+        frames, height, width, _ = self.latent_shape()
+        patches = (height // model.patch_size) * (width // model.patch_size)
+        return Layout(data.scenes, data.text_length, (frames // model.patch_size_t) * patches)
+
+
+def build_recipe(config: ConfigDict) -> Recipe:
+    """Raises ValueError, naming field and value, if the config describes no possible model."""
+    check_config(config)
+    tokenizer = None
+    if config.data.source == "shapes":
+        tokenizer = build_word_tokenizer(vocabulary())
+    elif config.data.source == "pixels":
+        tokenizer = build_byte_tokenizer()
+    model = nnx.eval_shape(lambda: _story_model(config, nnx.Rngs(0)))
+    return Recipe(config, nnx.graphdef(model), NoiseSchedule(**config.diffusion), tokenizer)
+
+
+def make_transformer_config(config: ConfigDict) -> TransformerConfig:
+    """The transformer of `config.model` for the channels and text embeddings of the data."""
+    latents = config.data.source == "latents"
+    return TransformerConfig(
+        **config.model.to_dict() | {"base_grid": tuple(config.model.base_grid) or None},
+        channels=config.data.channels if latents else PIXEL_CHANNELS,
+        text_dim=config.data.text_dim if latents else config.text_encoder.d_model,
+    )
+
+
+def _story_model(config: ConfigDict, rngs: nnx.Rngs) -> StoryModel:
+    text_encoder = None
+    if config.data.source != "latents":
+        text, words = config.text_encoder, FIRST_WORD_ID + len(vocabulary())
+        text_encoder = TextEncoderConfig(
+            vocab_size=words if config.data.source == "shapes" else BYTE_VOCABULARY,
+            d_model=text.d_model,
+            d_kv=text.d_kv,
+            d_ff=text.d_ff,
+            num_layers=text.num_layers,
+            num_heads=text.num_heads,
+        )
+    return StoryModel(text_encoder, make_transformer_config(config), rngs=rngs)

@@ -1,0 +1,539 @@
+"""Encodes the stories of a manifest shard by shard; what is finished is never done again.
+
+Until the dataset is finished, `progress/` in its folder holds `settings.json` and, for each
+finished shard, a file with what is known about it. Which stories a shard holds, and what is drawn
+for each, depends on manifest and settings alone: so the bytes are the same however often the work
+was interrupted and by however many workers it is done. (On the same kind of device, that is; and
+a scene that takes nearly as long as the time limit may be skipped once and not the next time.)
+"""
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from m2dit_jax.data.encode.codecs import Codec
+from m2dit_jax.data.encode.progress import EncodeProgress
+from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
+from m2dit_jax.data.encode.workers import Failure, WorkerPool
+from m2dit_jax.data.encoded import (
+    FINISHED,
+    NAME,
+    PROGRESS,
+    SKIPPED,
+    SPLIT,
+    STATISTICS,
+    EncodedDataset,
+    EncodedInfo,
+    EncodedStory,
+    Origin,
+    Shard,
+    Skipped,
+    Statistics,
+    count_kinds,
+    finish_dataset,
+    shard_name,
+    write_shard,
+)
+from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
+from m2dit_jax.utils.files import write_json
+
+SHARD_BYTES = 10**9  # a tensorflow-datasets shard should be no larger
+_RECORD_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
+# Pixels of natural video and latents become about that much smaller.
+_COMPRESSED = 0.75
+
+
+class _ShardRecord(TypedDict):
+    """What is known about a finished shard."""
+
+    shard: Shard
+    scene_counts: list[int]
+    skipped: list[Skipped]
+    cut_captions: int
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """What to encode and how; `check` says whether it can be done.
+
+    `sampling` is "middle" or "longest", see `m2dit_jax.data.video`; `stride`, in frames, is what
+    "middle" takes and the most that "longest" takes. Of a story that lost scenes the longest run
+    of consecutive good ones is kept (the first of several), if it has `min_scenes`.
+    """
+
+    manifest: Manifest
+    root: Path
+    output: Path
+    codec: Codec
+    sampling: str
+    stride: int
+    seed: int
+    min_scenes: int
+    shard_scenes: int  # a shard is closed at so many scenes, or at SHARD_BYTES
+    workers: int
+    time_limit: float | int  # seconds for the decoding of one scene
+
+    @cached_property
+    def info(self) -> EncodedInfo:
+        """What will hold for all scenes."""
+        return self.codec.info(self.manifest.kind)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that the bytes of the dataset depend on, but for the videos themselves."""
+        return {
+            "manifest": self.manifest.source.name,
+            "manifest_sha256": self._manifest_digest(),
+            "kind": self.manifest.kind,
+            "codec": self.info.codec,
+            "frames": self.info.frames,
+            "height": self.info.height,
+            "width": self.info.width,
+            "sampling": self.sampling,
+            "stride": self.stride,
+            "seed": self.seed,
+            "min_scenes": self.min_scenes,
+            "shard_scenes": self.shard_scenes,
+            **self.codec.settings(),
+        }
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """Numbers of the stories of each shard."""
+        limit = min(self.shard_scenes, max(SHARD_BYTES // self.info.scene_nbytes, 1))
+        bounds, scenes = [0], 0
+        for number, story in enumerate(self.manifest.stories):
+            if scenes and scenes + len(story.scenes) > limit:
+                bounds.append(number)
+                scenes = 0
+            scenes += len(story.scenes)
+        bounds.append(len(self.manifest.stories))
+        return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def relative(self, video: Path) -> str:
+        """Path of a video as the dataset knows it, whatever the root is called."""
+        return relative_path(video, self.root)
+
+    def _manifest_digest(self) -> str:
+        digest = hashlib.sha256()
+        for story in self.manifest.stories:
+            scenes = [
+                [self.relative(s.video), s.caption, s.start, s.end, dict(s.metadata)]
+                for s in story.scenes
+            ]
+            digest.update(json.dumps([story.name, scenes]).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What has become of a manifest; `dataset` is None if nothing could be encoded."""
+
+    dataset: EncodedDataset | None
+    skipped: list[Skipped]
+    cut_captions: int
+    was_finished: bool = False
+
+
+def relative_path(video: Path, root: Path) -> str:
+    """With slashes; a path that is not under the root stays as it is."""
+    for base in (root, root.absolute(), root.resolve()):
+        if video.is_relative_to(base):
+            return video.relative_to(base).as_posix()
+    return video.as_posix()
+
+
+def check(job: EncodeJob) -> None:
+    """Raises ValueError if the job cannot be done or does not fit what the output holds."""
+    if job.stride < 1 or job.seed < 0 or job.min_scenes < 1 or job.shard_scenes < 1:
+        raise ValueError(
+            "stride, min_scenes and shard_scenes must be at least 1 and seed at least 0, found "
+            f"{job.stride}, {job.min_scenes}, {job.shard_scenes} and {job.seed}"
+        )
+    size = job.info.scene_nbytes
+    for story in job.manifest.stories:
+        _check_text(story)
+        if len(story.scenes) * size > _RECORD_BYTES:
+            raise ValueError(
+                f"{job.manifest.source}: story {story.name!r} has {len(story.scenes)} scenes, "
+                f"{_RECORD_BYTES // size} are the most at {size / 1e6:.1f} MB a scene; split it"
+            )
+    _check_output(job)
+    _check_disk(job)
+
+
+def finished_shards(job: EncodeJob) -> int:
+    """How many an earlier run of the same job has written."""
+    records = [_read_record(job, n) for n in range(len(job.shards))]
+    return sum(record is not None for record in records)
+
+
+def encode_dataset(job: EncodeJob) -> EncodeReport:
+    """Does what is left of a checked job; progress goes to stderr.
+
+    Raises ValueError if weights are damaged, another run writes to the same output, or the disk
+    is full.
+    """
+    if (job.output / FINISHED).exists():
+        skipped = json.loads((job.output / SKIPPED).read_text())
+        shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
+        dataset = EncodedDataset(job.output)
+        return EncodeReport(dataset, skipped["items"], skipped["cut_captions"], was_finished=True)
+    job.codec.load()
+    with _locked(job.output):
+        _clear_leftovers(job)
+        write_json(job.output / PROGRESS / "settings.json", job.settings)
+        empty_caption = job.codec.empty_caption()
+        _encode_shards(job)
+        return _finish(job, empty_caption)
+
+
+def _check_text(story: ManifestStory) -> None:
+    """Raises ValueError for half characters, which JSON can hold and UTF-8 cannot."""
+    for scene in story.scenes:
+        try:
+            (story.name + scene.caption).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{scene.place}: name or caption is no text ({error})") from error
+
+
+# --- the work
+
+
+@dataclass(frozen=True)
+class _KeptStory:
+    """A story's good scenes, with their numbers."""
+
+    story: ManifestStory
+    scenes: list[tuple[int, DecodedScene]]
+
+
+def _encode_shards(job: EncodeJob) -> None:
+    """Writes what is missing."""
+    shards = job.shards
+    missing = [n for n in range(len(shards)) if _read_record(job, n) is None]
+    progress = EncodeProgress(
+        sum(len(job.manifest.stories[i].scenes) for n in missing for i in shards[n])
+    )
+    with WorkerPool(decode_scene, job.workers, job.time_limit) as pool:
+        tasks = (task for n in missing for i in shards[n] for task in _tasks(job, i))
+        # Enough that the workers do not wait while the device computes or a shard is closed.
+        decoded = pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size)
+        for number in missing:
+            _encode_shard(job, number, decoded, progress)
+
+
+def _encode_shard(
+    job: EncodeJob,
+    number: int,
+    decoded: Iterator[DecodedScene | Failure],
+    progress: EncodeProgress,
+) -> None:
+    shards = job.shards
+    counts: list[int] = []
+    skipped: list[Skipped] = []
+    cut_captions = 0
+    statistics = {name: Counter() for name in STATISTICS}
+
+    def counted(stories: Iterable[EncodedStory]) -> Iterator[EncodedStory]:
+        nonlocal cut_captions
+        for story in stories:
+            counts.append(len(story["captions"]))
+            cut_captions += sum(map(job.codec.is_cut, story["captions"]))
+            _count(statistics, story)
+            yield story
+
+    kept = _kept_stories(job, shards[number], decoded, skipped, progress)
+    path = job.output / shard_name(number, len(shards))
+    shard = write_shard(path, job.info, counted(_encoded_stories(job, kept)))
+    record = _ShardRecord(
+        shard=shard,
+        scene_counts=counts,
+        skipped=skipped,
+        cut_captions=cut_captions,
+        statistics={name: dict(counter) for name, counter in statistics.items()},
+    )
+    write_json(_record_path(job, number), record)
+
+
+def _tasks(job: EncodeJob, number: int) -> Iterator[SceneTask]:
+    """Of one story; what is drawn depends on the seed and the scene's place only."""
+    info = job.info
+    for index, scene in enumerate(job.manifest.stories[number].scenes):
+        yield SceneTask(
+            path=job.root / scene.video,
+            start=scene.start,
+            end=scene.end,
+            frames=info.frames,
+            height=info.height,
+            width=info.width,
+            sampling=job.sampling,
+            stride=job.stride,
+            draw=float(np.random.default_rng([job.seed, number, index]).random()),
+        )
+
+
+def _kept_stories(
+    job: EncodeJob,
+    numbers: Iterable[int],
+    decoded: Iterator[DecodedScene | Failure],
+    skipped: list[Skipped],
+    progress: EncodeProgress,
+) -> Iterator[_KeptStory]:
+    """The longest run of good scenes of each story; `skipped` learns of all others."""
+    for number in numbers:
+        story = job.manifest.stories[number]
+        results: list[DecodedScene | Failure] = []
+        for result in islice(decoded, len(story.scenes)):
+            results.append(result)
+            progress.add(1, failed=isinstance(result, Failure))
+        good = longest_run([not isinstance(result, Failure) for result in results])
+        if len(good) < job.min_scenes:
+            good = range(0)
+        for index, (scene, result) in enumerate(zip(story.scenes, results, strict=True)):
+            if isinstance(result, Failure):
+                skipped.append(_skipped(job, scene, result.reason))
+            elif index not in good:
+                reason = "is good, but not in the longest run of good scenes of its story"
+                skipped.append(_skipped(job, scene, reason))
+        scenes = [(i, result) for i in good if not isinstance(result := results[i], Failure)]
+        if scenes:
+            yield _KeptStory(story, scenes)
+
+
+def _encoded_stories(job: EncodeJob, kept: Iterator[_KeptStory]) -> Iterator[EncodedStory]:
+    """The codec sees batches of scenes, whatever their stories."""
+    waiting: deque[_KeptStory] = deque()
+
+    def scenes() -> Iterator[tuple[np.ndarray, str]]:
+        for story in kept:
+            waiting.append(story)
+            for index, scene in story.scenes:
+                yield scene.pixels, story.story.scenes[index].caption
+
+    arrays = _encoded_scenes(job.codec, scenes())
+    for first in arrays:
+        story = waiting.popleft()
+        rows = [first, *islice(arrays, len(story.scenes) - 1)]
+        stacked: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in first}
+        yield EncodedStory(
+            name=story.story.name,
+            captions=[story.story.scenes[index].caption for index, _ in story.scenes],
+            origins=[
+                _origin(job, index, story.story.scenes[index], scene)
+                for index, scene in story.scenes
+            ],
+            **stacked,
+        )
+
+
+def _encoded_scenes(
+    codec: Codec, scenes: Iterator[tuple[np.ndarray, str]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of each scene; while one batch is computed, the one before is handed on."""
+    computing: deque[tuple[int, dict[str, Any]]] = deque()
+
+    def fetch() -> Iterator[dict[str, np.ndarray]]:
+        count, batch = computing.popleft()
+        arrays = {name: np.asarray(array) for name, array in batch.items()}
+        for row in range(count):
+            yield {name: array[row] for name, array in arrays.items()}
+
+    while some := list(islice(scenes, codec.batch_size)):
+        # The last batch of a shard is filled up: one compilation, and the same sums in the same
+        # order wherever the work is taken up again.
+        full = some + [some[-1]] * (codec.batch_size - len(some))
+        clips, captions = zip(*full, strict=True)
+        computing.append((len(some), codec.encode(np.stack(clips), captions)))
+        if len(computing) > 1:
+            yield from fetch()
+    while computing:
+        yield from fetch()
+
+
+def _origin(job: EncodeJob, index: int, scene: ClipScene, decoded: DecodedScene) -> Origin:
+    return Origin(
+        scene=index + 1,
+        place=scene.place,
+        video=job.relative(scene.video),
+        start=scene.start,
+        end=scene.end,
+        source=decoded.source,
+        frames=decoded.numbers,
+        metadata=dict(scene.metadata),
+    )
+
+
+def _count(statistics: Mapping[str, Counter[str]], story: EncodedStory) -> None:
+    for caption, origin in zip(story["captions"], story["origins"], strict=True):
+        source = origin["source"]
+        statistics["size"][f"{source['width']} x {source['height']}"] += 1
+        statistics["fps"][f"{source['fps']:.5g}"] += 1
+        statistics["seconds"][str(round(source["seconds"]))] += 1
+        statistics["words"][str(len(caption.split()))] += 1
+
+
+def longest_run(good: Sequence[bool]) -> range:
+    """Of consecutive true values; the first of several of the same length."""
+    best, start = range(0), 0
+    for index, value in enumerate([*good, False]):
+        if not value:
+            if index - start > len(best):
+                best = range(start, index)
+            start = index + 1
+    return best
+
+
+# --- the end
+
+
+def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
+    numbers = range(len(job.shards))
+    records = [record for n in numbers if (record := _read_record(job, n)) is not None]
+    skipped = [item for record in records for item in record["skipped"]]
+    cut_captions = sum(record["cut_captions"] for record in records)
+    counts = [count for record in records for count in record["scene_counts"]]
+    summary = {
+        "counts": count_kinds(skipped),
+        "cut_captions": cut_captions,
+        "items": skipped,
+    }
+    if not counts:
+        # As if nothing had begun: who repairs the videos may use the same command.
+        for number in numbers:
+            (job.output / shard_name(number, len(numbers))).unlink()
+        shutil.rmtree(job.output / PROGRESS)
+        write_json(job.output / SKIPPED, summary)
+        return EncodeReport(None, skipped, cut_captions)
+    finish_dataset(
+        job.output,
+        job.info,
+        job.settings,
+        [record["shard"] for record in records],
+        counts,
+        _sum_statistics(record["statistics"] for record in records),
+        summary,
+        empty_caption,
+    )
+    return EncodeReport(EncodedDataset(job.output), skipped, cut_captions)
+
+
+def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
+    total = {name: Counter() for name in STATISTICS}
+    for part in parts:
+        for name, counts in part.items():
+            total[name].update(counts)
+    return {name: dict(sorted(counts.items())) for name, counts in total.items()}
+
+
+def _skipped(job: EncodeJob, scene: ClipScene, reason: str) -> Skipped:
+    path = str(job.root / scene.video)
+    reason = reason.replace(f"{path}: ", "").replace(path, job.relative(scene.video))
+    kind = re.sub(r"\d+(\.\d+)?", "N", reason.split(" (")[0])
+    return Skipped(place=scene.place, video=job.relative(scene.video), kind=kind, reason=reason)
+
+
+# --- what an interrupted run has left
+
+
+def _record_path(job: EncodeJob, number: int) -> Path:
+    return job.output / PROGRESS / f"{number:05d}.json"
+
+
+def _read_record(job: EncodeJob, number: int) -> _ShardRecord | None:
+    """None if the shard is not finished."""
+    path = job.output / shard_name(number, len(job.shards))
+    try:
+        record = json.loads(_record_path(job, number).read_text())
+        return record if path.stat().st_size == record["shard"]["bytes"] else None
+    except FileNotFoundError:
+        return None
+
+
+def _check_output(job: EncodeJob) -> None:
+    """Raises ValueError if the output is anything but free or begun with the same settings."""
+    if not job.output.exists():
+        return
+    if not job.output.is_dir():
+        raise ValueError(f"{job.output}: is a file, needs a folder")
+    begun = job.output / PROGRESS / "settings.json"
+    if (job.output / FINISHED).exists():
+        there = EncodedDataset(job.output).settings
+    elif begun.is_file():
+        there = json.loads(begun.read_text())
+        if not any(_shard_records(job.output)):
+            return  # nothing would be lost
+    else:
+        others = {path.name for path in job.output.iterdir()} - {PROGRESS, SKIPPED}
+        if others:
+            raise ValueError(
+                f"{job.output}: is not empty and no output of this command "
+                f"({', '.join(sorted(others)[:5])})"
+            )
+        return
+    ours = job.settings
+    different = [
+        f"  {name}: {there.get(name)!r} there, {ours.get(name)!r} now"
+        for name in {**there, **ours}
+        if there.get(name) != ours.get(name)
+    ]
+    if different:
+        raise ValueError(
+            "\n".join([f"{job.output}: was begun with other settings;", *different])
+            + "\nneeds another --output, or the same settings"
+        )
+
+
+def _shard_records(output: Path) -> Iterator[Path]:
+    return (output / PROGRESS).glob("[0-9]*.json")
+
+
+def _clear_leftovers(job: EncodeJob) -> None:
+    """Deletes what a run that was killed had not finished."""
+    total = len(job.shards)
+    done = {shard_name(n, total) for n in range(total) if _read_record(job, n) is not None}
+    for path in [*job.output.glob(f"{NAME}-{SPLIT}.*"), *job.output.glob(".*.part")]:
+        if path.name not in done:
+            path.unlink()
+
+
+def _check_disk(job: EncodeJob) -> None:
+    shards = job.shards
+    left = [n for n in range(len(shards)) if _read_record(job, n) is None]
+    if (job.output / FINISHED).exists():
+        left = []
+    scenes = sum(len(job.manifest.stories[i].scenes) for n in left for i in shards[n])
+    needed = _COMPRESSED * scenes * job.info.scene_nbytes
+    place = job.output.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ValueError(
+            f"{job.output}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        )
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Raises ValueError if another process is at work in the same folder."""
+    (output / PROGRESS).mkdir(parents=True, exist_ok=True)
+    with (output / PROGRESS / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{output}: another process is writing to it") from None
+        yield

@@ -1,0 +1,129 @@
+"""Splash attention: the Pallas kernel of jax for TPUs, with the scene mask computed in it."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as kernel_masks
+from jaxtyping import Array, Float
+
+from m2dit_jax.models.attention.causal import hide_generated
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import codes_at, sees, segment_codes, token_codes
+
+Heads = Float[Array, "B L N K"]
+
+# Sequences of so many tokens are worked on in blocks of 512 queries and 1024 keys, shorter ones in
+# the least that a TPU's vectors allow.
+LONG_SEQUENCE = 4096
+
+
+def splash(
+    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, interpret: bool = False
+) -> Heads:
+    """Computes in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
+
+    `interpret` runs the kernel on any backend, slowly. The backend does not choose it, since
+    programs are also compiled for absent TPUs.
+    """
+    block_queries, block_keys = (512, 1024) if layout.tokens >= LONG_SEQUENCE else (128, 128)
+    missing = -layout.tokens % block_keys
+    scene_mask = SceneMask(layout, mask, layout.tokens + missing)
+    kernel = _make_kernel(scene_mask, query.shape[2], block_queries, block_keys, interpret)
+
+    def heads_first(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
+    out = jax.vmap(kernel)(heads_first(scaled), heads_first(key), heads_first(value))
+    return out.swapaxes(1, 2)[:, : layout.tokens]
+
+
+def attend_padded(
+    query: Float[Array, "B Q N K"],
+    key: Float[Array, "B M N K"],
+    value: Float[Array, "B M N K"],
+    interpret: bool = False,
+) -> Float[Array, "B Q N K"]:
+    """`jax.nn.dot_product_attention` without a mask; what fills up the keys is hidden."""
+    queries, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
+    block_queries = 512 if queries >= LONG_SEQUENCE else 128
+    block_keys = 1024 if keys >= LONG_SEQUENCE else 128
+    lengths = queries + -queries % block_queries, keys + -keys % block_keys
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0)))
+        for x, length in ((query, lengths[0]), (key, lengths[1]), (value, lengths[1]))
+    )
+    everyone = jnp.ones(query.shape[:2], bool)
+    is_real = jnp.broadcast_to(jnp.arange(lengths[1]) < keys, key.shape[:2])
+    query, key, value = hide_generated(query, key, value, everyone, is_real)
+    mask = kernel_masks.FullMask(lengths)
+    kernel = _make_kernel(mask, query.shape[2], block_queries, block_keys, interpret)
+    scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
+    out = jax.vmap(kernel)(*(x.swapaxes(1, 2) for x in (scaled, key, value)))
+    return out.swapaxes(1, 2)[:, :queries, :, :head_dim]
+
+
+class SceneMask(kernel_masks._ComputableMask):
+    """`masks.scene_mask`, filled up to `tokens`, computed block by block where it is needed.
+
+    The kernel is given the codes of the queries, so that it only has to find those of the keys.
+    """
+
+    def __init__(self, layout: Layout, variant: str, tokens: int):
+        def mask_function(query_codes, key_positions):
+            return sees(query_codes, codes_at(key_positions, layout, variant))
+
+        super().__init__((tokens, tokens), mask_function)
+        beyond = np.full(
+            tokens - layout.tokens, segment_codes(layout.scenes, variant, layout.global_text)[-1]
+        )
+        self.q_sequence = np.concatenate([token_codes(layout, variant), beyond])
+        self._identity = (layout, variant, tokens)
+
+    def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (self.q_sequence[part] for part in block)
+        kinds = np.asarray(sees(np.unique(rows)[:, None], np.unique(columns)[None, :]))
+        # Nearly all blocks, and quicker by far.
+        if kinds.all() or not kinds.any():
+            return np.full((len(rows), len(columns)), kinds[0, 0])
+        return np.asarray(sees(rows[:, None], columns[None, :]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SceneMask) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+
+# Going through the whole mask to find the blocks that nobody sees takes seconds at full size, and
+# every layer and every compilation asks for the same.
+@lru_cache(maxsize=16)
+def _make_kernel(
+    mask: kernel_masks.Mask, heads: int, block_queries: int, block_keys: int, interpret: bool
+) -> Callable[..., Any]:
+    sizes = kernels.BlockSizes(
+        block_q=block_queries,
+        block_kv=block_keys,
+        block_q_dkv=block_queries,
+        block_kv_dkv=block_keys,
+        block_q_dq=block_queries,
+        block_kv_dq=block_keys,
+        # The fused kernel keeps dq of every block of keys: 37 GiB against 5.6 at full size.
+        use_fused_bwd_kernel=False,
+    )
+    every_head = kernel_masks.MultiHeadMask([mask] * heads)
+    with jax.ensure_compile_time_eval():
+        kernel = kernels.make_splash_mha_single_device(
+            every_head,
+            block_sizes=sizes,
+            # Of the transformer's remat "attention".
+            residual_checkpoint_name="attention_residuals",
+            interpret=interpret,
+        )
+    # What is cached must belong to no trace and no device.
+    return jax.tree.map(np.asarray, kernel)

@@ -1,0 +1,42 @@
+"""Prompts to text embeddings, clips to latents and back, with loaded networks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from m2dit_jax.models.cogvideox.vae import CausalVae, sample_latents
+from m2dit_jax.models.network import LoadedNetwork
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_text(graphdef: nnx.GraphDef, params, token_ids: Int[Array, "N T"]) -> Array:
+    return nnx.merge(graphdef, params)(token_ids)
+
+
+def encode_prompts(
+    text_encoder: LoadedNetwork, token_ids: Int[Array, "B S T"]
+) -> Float[Array, "B S T E"]:
+    """Text embeddings of each scene's prompt; padding is encoded as text is, without a mask."""
+    batch, scenes, length = token_ids.shape
+    embeds = _encode_text(*text_encoder, jnp.asarray(token_ids).reshape(batch * scenes, length))
+    return embeds.reshape(batch, scenes, length, -1)
+
+
+def encode_clips(
+    vae: CausalVae, clips: Float[Array, "N F H W 3"], noise: Float[Array, "N f h w C"]
+) -> Float[Array, "N f h w C"]:
+    """The transformer's latents of clips with values in -1..1: scaled draws from the posterior."""
+    return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
+
+
+def decode_scene(vae: CausalVae, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:
+    """Frames in 0..1 of one scene's latents; scenes share nothing in the decoder."""
+    return to_unit_range(vae.decode(latents / vae.config.scaling_factor))
+
+
+def to_unit_range(video: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """-1..1 to 0..1, clipped."""
+    return jnp.clip(video / 2 + 0.5, 0.0, 1.0)

@@ -1,0 +1,192 @@
+"""The JSON configs of a model folder, as diffusers and transformers write them, to ours."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
+from m2dit_jax.models.cogvideox.transformer import TransformerConfig
+from m2dit_jax.models.cogvideox.vae import VaeConfig
+
+Json = Mapping[str, Any]
+
+# What a missing key means (older releases lack the newer keys) is what it means in diffusers.
+_TRANSFORMER_DEFAULTS = {
+    "num_attention_heads": 30,
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "out_channels": 16,
+    "time_embed_dim": 512,
+    "text_embed_dim": 4096,
+    "num_layers": 30,
+    "sample_width": 90,
+    "sample_height": 60,
+    "sample_frames": 49,
+    "patch_size": 2,
+    "patch_size_t": None,
+    "temporal_compression_ratio": 4,
+    "norm_eps": 1e-5,
+    "spatial_interpolation_scale": 1.875,
+    "temporal_interpolation_scale": 1.0,
+    "use_rotary_positional_embeddings": False,
+}
+# The variants of the networks that exist here; a key may be missing.
+_TRANSFORMER_FIXED = {
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "attention_bias": True,
+    "activation_fn": "gelu-approximate",
+    "timestep_activation_fn": "silu",
+    "norm_elementwise_affine": True,
+    "use_learned_positional_embeddings": False,  # only image-to-video models have them
+    "ofs_embed_dim": None,  # likewise
+    "attn_msk_version": 2,  # the symmetric mask
+}
+_TEXT_ENCODER_FIXED = {"feed_forward_proj": "gated-gelu"}
+_VAE_DEFAULTS = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (128, 256, 256, 512),
+    "latent_channels": 16,
+    "layers_per_block": 3,
+    "norm_eps": 1e-6,
+    "norm_num_groups": 32,
+    "temporal_compression_ratio": 4,
+    "scaling_factor": 1.15258426,
+}
+_VAE_FIXED = {
+    "act_fn": "silu",
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "shift_factor": None,
+    "latents_mean": None,
+    "latents_std": None,
+    "invert_scale_latents": False,
+}
+_SCHEDULER_DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "snr_shift_scale": 3.0,
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "steps_offset": 0,
+    "set_alpha_to_one": True,
+}
+_SCHEDULER_FIXED = {
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "trained_betas": None,
+}
+_SAMPLER_OF_CLASS = {"CogVideoXDDIMScheduler": "ddim", "CogVideoXDPMScheduler": "dpm"}
+
+
+def transformer_config(json: Json) -> TransformerConfig:
+    """From `transformer/config.json`. Raises ValueError for a variant that does not exist here."""
+    values = _read("transformer", json, _TRANSFORMER_DEFAULTS, _TRANSFORMER_FIXED)
+    patch, patch_t = values["patch_size"], values["patch_size_t"]
+    problems = []
+    if values["in_channels"] != values["out_channels"]:
+        problems.append(
+            f"in_channels {values['in_channels']} and out_channels {values['out_channels']} "
+            "differ: only text-to-video models are supported"
+        )
+    # The 1.5 patches are a linear layer that always has its bias, whatever this key says.
+    if patch_t is None and not json.get("patch_bias", True):
+        problems.append("patch_bias must be true, got false")
+    _raise("transformer", problems)
+    latent_frames = (values["sample_frames"] - 1) // values["temporal_compression_ratio"] + 1
+    rotary = values["use_rotary_positional_embeddings"]
+    is_slice = rotary and patch_t is not None  # CogVideoX 1.5: positions 0, 1, 2, ...
+    return TransformerConfig(
+        channels=values["in_channels"],
+        patch_size=patch,
+        patch_size_t=patch_t or 1,
+        layers=values["num_layers"],
+        heads=values["num_attention_heads"],
+        head_dim=values["attention_head_dim"],
+        text_dim=values["text_embed_dim"],
+        time_dim=values["time_embed_dim"],
+        rotary=rotary,
+        added_positions=not rotary,
+        base_grid=None
+        if is_slice
+        else (
+            latent_frames // (patch_t or 1),
+            values["sample_height"] // patch,
+            values["sample_width"] // patch,
+        ),
+        spatial_scale=values["spatial_interpolation_scale"],
+        temporal_scale=values["temporal_interpolation_scale"],
+        norm_eps=values["norm_eps"],
+    )
+
+
+def text_encoder_config(json: Json) -> TextEncoderConfig:
+    """From `text_encoder/config.json`. Raises ValueError for what is not a T5 v1.1 encoder."""
+    defaults = {
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+    }
+    required = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+    values = _read("text_encoder", json, defaults, _TEXT_ENCODER_FIXED, required)
+    return TextEncoderConfig(**values)
+
+
+def vae_config(json: Json) -> VaeConfig:
+    """From `vae/config.json`. Raises ValueError for a variant that does not exist here."""
+    values = _read("vae", json, _VAE_DEFAULTS, _VAE_FIXED)
+    values["block_out_channels"] = tuple(values["block_out_channels"])
+    return VaeConfig(**values)
+
+
+def noise_schedule(json: Json) -> NoiseSchedule:
+    """From `scheduler/scheduler_config.json`. Raises ValueError for another kind of schedule."""
+    values = _read("scheduler", json, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
+    return NoiseSchedule(
+        timesteps=values["num_train_timesteps"],
+        beta_start=values["beta_start"],
+        beta_end=values["beta_end"],
+        snr_shift=values["snr_shift_scale"],
+        zero_terminal_snr=values["rescale_betas_zero_snr"],
+        spacing=values["timestep_spacing"],
+        steps_offset=values["steps_offset"],
+        final_alpha_is_one=values["set_alpha_to_one"],
+    )
+
+
+def sampler_name(json: Json) -> str:
+    """The sampler that `scheduler/scheduler_config.json` names. Raises ValueError for others."""
+    name = json.get("_class_name")
+    if name not in _SAMPLER_OF_CLASS:
+        raise ValueError(
+            f"scheduler config: _class_name must be one of {', '.join(_SAMPLER_OF_CLASS)}, "
+            f"got {name!r}"
+        )
+    return _SAMPLER_OF_CLASS[name]
+
+
+def _read(
+    network: str,
+    json: Json,
+    defaults: dict[str, Any],
+    fixed: dict[str, Any],
+    required: Collection[str] = (),
+) -> dict[str, Any]:
+    """The values of all keys of `defaults` and `required`, after checking those of `fixed`."""
+    problems = [f"{key} is missing" for key in required if key not in json]
+    problems += [
+        f"{key} must be {value!r}, got {json[key]!r}"
+        for key, value in fixed.items()
+        if json.get(key, value) != value
+    ]
+    _raise(network, problems)
+    return {key: json[key] for key in required} | {
+        key: json.get(key, default) for key, default in defaults.items()
+    }
+
+
+def _raise(network: str, problems: list[str]) -> None:
+    if problems:
+        raise ValueError(f"{network} config: " + "; ".join(problems))

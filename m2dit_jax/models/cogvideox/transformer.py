@@ -1,0 +1,460 @@
+"""M2DiT: the multi-scene diffusion transformer."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
+
+from m2dit_jax.models.attention.cached import KeyValues
+from m2dit_jax.models.attention.dispatch import check_implementation
+from m2dit_jax.models.cogvideox.grid import Grid
+from m2dit_jax.models.cogvideox.layers import (
+    ExpertModulation,
+    FeedForward,
+    JointAttention,
+    Rope,
+    TimeEmbedding,
+    modulate,
+)
+from m2dit_jax.models.cogvideox.rope import axis_dims, rope_table
+from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import check_given, check_mask
+from m2dit_jax.models.placement import ONE_DEVICE, Placement
+
+# What the backward pass of a block finds kept; the rest of it is computed again.
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "none": None,  # no remat: everything is kept
+    "full": jax.checkpoint_policies.nothing_saveable,  # but the block's input
+    "attention": jax.checkpoint_policies.save_only_these_names("attended", "attention_residuals"),
+    "matrices": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape and variants of the transformer; names as in CogVideoX where it has them.
+
+    `rotary` positions turn the video tokens' queries and keys; time runs on through the scenes.
+    `added_positions` adds sines and cosines of a patch's place within its scene, so that it knows
+    its frame and quarter before it has looked at anything. (What it brings beside rotary positions
+    was not measured by itself.)
+
+    `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
+    is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
+    rotary without, 2B has added positions with a base, divided by the two scales.
+
+    `remat` names what the backward pass keeps of a block (REMAT): `none` everything, `full` its
+    input alone, `attention` the attention's outcome too, `matrices` the outputs of the linear
+    layers too.
+
+    The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
+    norms are in float32.
+    """
+
+    channels: int
+    patch_size: int
+    layers: int
+    heads: int
+    head_dim: int
+    text_dim: int
+    time_dim: int
+    mask: str = "symmetric"
+    attention: str = "grouped"
+    patch_size_t: int = 1
+    rotary: bool = True
+    added_positions: bool = False
+    base_grid: Grid | None = None
+    spatial_scale: float = 1.0
+    temporal_scale: float = 1.0
+    norm_eps: float = 1e-5
+    scan: bool = True
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.rotary:
+            axis_dims(self.head_dim)
+        check_mask(self.mask)
+        check_implementation(self.attention)
+        if self.remat not in REMAT:
+            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.heads * self.head_dim
+
+
+class Block(nnx.Module):
+    """One expert-adaLN transformer block of CogVideoX (arXiv 2408.06072, section 2.2)."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.modulation1 = ExpertModulation(config.time_dim, width, rngs=rngs)
+        self.norm1 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.attention = JointAttention(
+            width, config.heads, config.mask, config.attention, rngs=rngs
+        )
+        self.modulation2 = ExpertModulation(config.time_dim, width, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.mlp = FeedForward(width, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        layout: Layout,
+        rope: Rope,
+        placement: Placement = ONE_DEVICE,
+        given: Bool[Array, "B S"] | None = None,
+        cached: KeyValues | None = None,
+    ) -> Float[Array, "B L D"]:
+        shift, scale, gate = self.modulation1(time_embed, layout, placement)
+        modulated = modulate(self.norm1(tokens), shift, scale)
+        attended = self.attention(modulated, layout, rope, placement, given, cached)
+        tokens = tokens + gate * checkpoint_name(attended, "attention")
+        shift, scale, gate = self.modulation2(time_embed, layout, placement)
+        fed_forward = self.mlp(modulate(self.norm2(tokens), shift, scale))
+        tokens = tokens + gate * checkpoint_name(fed_forward, "mlp")
+        return checkpoint_name(tokens, "block")
+
+    def keep(
+        self,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        layout: Layout,
+        rope: Rope,
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues:
+        """Of the video that the block is called with."""
+        shift, scale, _ = self.modulation1(time_embed, layout, placement)
+        modulated = modulate(self.norm1(tokens), shift, scale)
+        return placement.keep(*self.attention.keys_values(modulated, rope), layout)
+
+
+class Embedded(NamedTuple):
+    """What the blocks start with; `grid` counts the patches of the longest scene."""
+
+    tokens: Float[Array, "B L D"]
+    time_embed: Float[Array, "B S E"]
+    rope: Rope
+    layout: Layout
+    grid: Grid
+
+
+class M2DiT(nnx.Module):
+    """Predicts v for all scenes of a storyboard jointly.
+
+    The parameters of the blocks are stacked along a leading layer axis, whether the blocks are
+    run by `scan` (quick to compile) or unrolled.
+    """
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width = config.width
+        patch_values = config.channels * config.patch_size_t * config.patch_size**2
+        zeros = nnx.initializers.zeros_init()
+        self.patch_embed = nnx.Linear(patch_values, width, rngs=rngs)
+        self.text_proj = nnx.Linear(config.text_dim, width, rngs=rngs)
+        self.time_embedding = TimeEmbedding(width, config.time_dim, rngs=rngs)
+
+        @nnx.split_rngs(splits=config.layers)
+        @nnx.vmap
+        def make_blocks(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs=rngs)
+
+        self.blocks = make_blocks(rngs)
+        self.norm_final = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.norm_out = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.modulation_out = nnx.Linear(config.time_dim, 2 * width, kernel_init=zeros, rngs=rngs)
+        self.proj_out = nnx.Linear(width, patch_values, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Int[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
+        placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
+    ) -> Float[Array, "B S F H W C"]:
+        """v of every scene; `timesteps` is 0 for scenes that are `given`.
+
+        Scenes of different lengths are filled up to the longest, and `frames` counts those that
+        are real; the others are left out, and their v is 0. If there is one text more than there
+        are scenes, the first is global: all video sees it. As no part of training it has the time
+        of the noisiest scene; under the causal mask it counts as given.
+
+        Raises ValueError if the latents' frames, rows or columns do not divide into patches, for
+        other numbers of texts, and under the causal mask without `given`, which other masks ignore.
+        """
+        check_given(self.config.mask, given)
+        scenes, texts = latents.shape[1], text_embeds.shape[1]
+        if texts not in (scenes, scenes + 1):
+            raise ValueError(
+                f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
+            )
+        if texts > scenes:
+            causal = self.config.mask == "causal"
+            time = jnp.zeros_like(timesteps[:, :1]) if causal else timesteps.max(1, keepdims=True)
+            timesteps = jnp.concatenate([time, timesteps], axis=1)
+            if given is not None:
+                given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
+        story = np.arange(scenes)
+        embedded = self._embed(latents, text_embeds, timesteps, placement, story, scenes, frames)
+        tokens = self._run_blocks(embedded, placement, given)
+        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+
+    @property
+    def mask(self) -> str:
+        """The attention mask, one of `masks.MASKS`."""
+        return self.config.mask
+
+    def cache_given(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues:
+        """Of all layers: what the generated scenes of a story look at in its given ones.
+
+        `latents` and `text_embeds` are those of the given scenes alone; `given` says which of the
+        story's scenes they are. Raises ValueError unless the mask is causal: under others it is
+        not constant.
+        """
+        if self.config.mask != "causal":
+            raise ValueError(
+                "keys and values of given scenes are constant under the attention mask 'causal' "
+                f"only, this model has {self.config.mask!r}"
+            )
+        timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
+        places = np.flatnonzero(given)
+        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        block_def, stacked = nnx.split(self.blocks)
+        tokens, time_embed, rope, layout, _ = embedded
+        everyone = jnp.ones(latents.shape[:2], bool)
+
+        def run_block(tokens, params):
+            block = nnx.merge(block_def, placement.gather_params(params))
+            kept = block.keep(tokens, time_embed, layout, rope, placement)
+            tokens = block(tokens, time_embed, layout, rope, placement, everyone)
+            return placement.cut_tokens(tokens), kept
+
+        return self._over_layers(run_block, tokens, stacked)[1]
+
+    def predict_cached(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        timesteps: Int[Array, "B G"],
+        cached: KeyValues,
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> Float[Array, "B G F H W C"]:
+        """v of the generated scenes, the others being in the cache (`cache_given`).
+
+        All but `given`, which says which of the story's scenes are in the cache, is of the
+        generated scenes alone. The same as `__call__` with the whole story.
+        """
+        places = np.flatnonzero(np.logical_not(given))
+        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        tokens = self._run_blocks(embedded, placement, cached=cached)
+        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+
+    def _embed(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Int[Array, "B P"],
+        placement: Placement,
+        places: Int[np.ndarray, " S"],
+        story_scenes: int,
+        frames_of_scenes: tuple[int, ...] | None = None,
+    ) -> Embedded:
+        """Scenes that stand at some `places` of a story of `story_scenes`.
+
+        Those of different lengths must be all of the story's.
+        """
+        patch, patch_t = self.config.patch_size, self.config.patch_size_t
+        _, scenes, frames, height, width, _ = latents.shape
+        lengths = frames_of_scenes or (frames,) * scenes
+        if len(lengths) != scenes or not 0 < min(lengths) <= max(lengths) <= frames:
+            raise ValueError(f"{scenes} scenes of up to {frames} frames cannot have {lengths}")
+        if (
+            any(length % patch_t for length in (frames, *lengths))
+            or height % patch
+            or width % patch
+        ):
+            raise ValueError(
+                f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
+                f"patches of {patch_t}x{patch}x{patch}"
+            )
+        grid = (frames // patch_t, height // patch, width // patch)
+        texts, text_length = text_embeds.shape[1:3]
+        has_global = texts > scenes
+        counts = tuple(length // patch_t * math.prod(grid[1:]) for length in lengths)
+        layout = Layout(
+            texts,
+            text_length,
+            (0,) * has_global + counts,
+            placement.padding(texts * text_length + sum(counts)),
+            has_global,
+        )
+        positions = (layout, grid, places, story_scenes)
+        dtype = self.proj_out.kernel.dtype
+
+        patches = patchify(latents.astype(dtype), patch, patch_t)
+        no_text = jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype)
+        patches = _join(layout, no_text, patches)
+        tokens = self.patch_embed(placement.cut_tokens(patches))
+        if self.config.added_positions:
+            tokens += self._added_positions(*positions).astype(dtype)
+        text = self.text_proj(placement.cut_stories(text_embeds.astype(dtype)))
+        text = text.reshape(text.shape[0], layout.text_tokens, -1)
+        tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
+        time_embed = placement.cut_stories(self.time_embedding(timesteps))
+        time_embed = checkpoint_name(time_embed, "time_embedding")
+        rope = self._joint_rope(*positions) if self.config.rotary else ()
+        return Embedded(tokens, time_embed, rope, layout, grid)
+
+    def _predict(
+        self, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
+    ) -> Float[Array, "B S F H W C"]:
+        _, time_embed, _, layout, grid = embedded
+        tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
+        shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
+        # Text too, for nothing: so the tokens can stay cut until they are as narrow as patches.
+        shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
+        tokens = modulate(self.norm_out(tokens), shift, scale)
+        patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
+        video = _split_video(
+            layout, placement.cut_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
+        )
+        return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
+
+    def _added_positions(
+        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
+    ) -> Float[Array, "L D"]:
+        """The table over the joint sequence: zeros for text and padding."""
+        config = self.config
+        scales = config.spatial_scale, config.temporal_scale
+        if config.base_grid is None:
+            scene = sincos_table(grid, config.width, *scales)
+            table = jnp.concatenate([scene[:count] for count in layout.video_counts])
+        else:
+            table = stretched_sincos_table(
+                config.base_grid, story_scenes, grid, config.width, *scales
+            )
+            table = _consecutive(table, layout, places)
+        return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
+
+    def _joint_rope(
+        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
+    ) -> Rope:
+        """The table over the joint sequence: text and padding are not turned (cos 1, sin 0)."""
+        base = None if self.config.base_grid is None else self.config.base_grid[1:]
+        all_scenes = (story_scenes * grid[0], *grid[1:])
+        cos, sin = (
+            _consecutive(table.reshape(story_scenes, -1, self.config.head_dim), layout, places)
+            for table in rope_table(all_scenes, self.config.head_dim, base)
+        )
+        around = ((layout.text_tokens, layout.padding), (0, 0))
+        return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
+
+    def _run_blocks(self, embedded, placement, given=None, cached=None):
+        tokens, time_embed, rope, layout, _ = embedded
+        block_def, stacked = nnx.split(self.blocks)
+
+        def run_block(tokens, layer):
+            params, cached = layer
+
+            def block(params, tokens, time_embed, rope, placement):
+                of_layer = nnx.merge(block_def, params)
+                return of_layer(tokens, time_embed, layout, rope, placement, given, cached)
+
+            return placement.run_block(block, params, tokens, time_embed, rope), None
+
+        keep = REMAT[self.config.remat]
+        if keep is not None:
+            # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
+            run_block = jax.checkpoint(run_block, policy=keep, prevent_cse=not self.config.scan)
+        return self._over_layers(run_block, tokens, (stacked, cached))[0]
+
+    def _over_layers(self, run_block, tokens, layers):
+        """The last tokens, and what `run_block` gives beside its tokens, stacked."""
+        if self.config.scan:
+            return jax.lax.scan(run_block, tokens, layers)
+        kept = []
+        for layer in range(self.config.layers):
+            tokens, of_layer = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
+            kept.append(of_layer)
+        return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
+
+
+def _consecutive(
+    table: Float[Array, "R V D"], layout: Layout, places: Int[np.ndarray, " S"]
+) -> Float[Array, "M D"]:
+    """The rows of a story's table that its scenes have; shorter scenes move up to each other."""
+    if layout.equal_scenes:
+        return table[places].reshape(-1, table.shape[2])
+    return table.reshape(-1, table.shape[2])[: sum(layout.video_counts)]
+
+
+def _join(
+    layout: Layout, text: Float[Array, "B P T D"], video: Float[Array, "B S V D"]
+) -> Float[Array, "B L D"]:
+    """The joint sequence, without what scenes are filled up with."""
+    if layout.equal_scenes:
+        return layout.join(text, video)
+    counts = layout.video_counts[layout.global_text :]
+    parts = [video[:, scene, :count] for scene, count in enumerate(counts)]
+    return layout.join_scenes([text[:, scene] for scene in range(text.shape[1])], parts)
+
+
+def _split_video(
+    layout: Layout, tokens: Float[Array, "B L D"], longest: int
+) -> Float[Array, "B S V D"]:
+    """The inverse of `_join`, as far as video goes; scenes are filled up with zeros."""
+    if layout.equal_scenes:
+        return layout.split(tokens)[1]
+    _, parts = layout.split_scenes(tokens)
+    return jnp.stack(
+        [
+            jnp.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0)))
+            for part in parts[layout.global_text :]
+        ],
+        axis=1,
+    )
+
+
+def patchify(
+    latents: Float[Array, "B S F H W C"], patch: int, patch_t: int = 1
+) -> Float[Array, "B S V P"]:
+    """Patches of `patch_t` frames as tokens, in the order frame, row, column.
+
+    The values of a patch are in the order channel, frame, row, column (CogVideoX 1.5's).
+    """
+    batch, scenes, frames, height, width, channels = latents.shape
+    grid = (frames // patch_t, height // patch, width // patch)
+    x = latents.reshape(batch, scenes, grid[0], patch_t, grid[1], patch, grid[2], patch, channels)
+    x = x.transpose(0, 1, 2, 4, 6, 8, 3, 5, 7)
+    return x.reshape(batch, scenes, grid[0] * grid[1] * grid[2], channels * patch_t * patch**2)
+
+
+def unpatchify(
+    tokens: Float[Array, "B S V P"], grid: tuple[int, int, int], patch: int, patch_t: int = 1
+) -> Float[Array, "B S F H W C"]:
+    """The inverse of `patchify`; `grid` counts patches in time, height and width."""
+    batch, scenes = tokens.shape[:2]
+    time, rows, columns = grid
+    x = tokens.reshape(batch, scenes, time, rows, columns, -1, patch_t, patch, patch)
+    x = x.transpose(0, 1, 2, 6, 3, 7, 4, 8, 5)
+    return x.reshape(batch, scenes, time * patch_t, rows * patch, columns * patch, -1)

@@ -1,0 +1,103 @@
+"""Where the work on stories happens, as far as the model must know: here on one device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
+
+from m2dit_jax.models.attention.cached import KeyValues, attention_cached
+from m2dit_jax.models.attention.dispatch import Heads, attention
+from m2dit_jax.models.layout import Layout
+
+Params = Any
+RunBlock = Callable[..., Float[Array, "B L D"]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One device has everything. `parallel.context` has the placement on a mesh of them."""
+
+    def padding(self, tokens: int) -> int:
+        """How many tokens to append to a joint sequence."""
+        return 0
+
+    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+        """The same, each device holding its part of the tokens."""
+        return tokens
+
+    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+        """The same, each device that works on a story holding all of it."""
+        return x
+
+    def spread(
+        self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
+    ) -> Float[Array, "B L D"]:
+        """`Layout.spread`, cut as `cut_tokens` does."""
+        return layout.spread(text, video)
+
+    def replace_text(
+        self, tokens: Float[Array, "B L D"], text: Float[Array, "B _T D"], layout: Layout
+    ) -> Float[Array, "B L D"]:
+        """The joint sequence with other text tokens, those of all scenes."""
+        return jnp.concatenate([text, tokens[:, layout.text_tokens :]], axis=1)
+
+    def gather_params(self, params: Params) -> Params:
+        """The same, whole on every device; their gradients are cut again."""
+        return params
+
+    def gather_outside_blocks(self, params: Params) -> Params:
+        """Those of an M2DiT, or of what contains one as `transformer`, whole but for its blocks.
+
+        The blocks are most of it, and are gathered one at a time, when it is their turn.
+        """
+        inner = {"transformer": self.gather_outside_blocks, "blocks": lambda part: part}
+        return {name: inner.get(name, self.gather_params)(part) for name, part in params.items()}
+
+    def run_block(
+        self,
+        block: RunBlock,
+        params: Params,
+        tokens: Float[Array, "B L D"],
+        time_embed: Float[Array, "B S E"],
+        rope: tuple[Float[Array, "L K"], ...],
+    ) -> Float[Array, "B L D"]:
+        """A transformer block on tokens that lie as `cut_tokens` has them.
+
+        `block` is a function of all that follows and of the placement that it sees.
+        """
+        return block(params, tokens, time_embed, rope, self)
+
+    def attention(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        layout: Layout,
+        mask: str,
+        implementation: str,
+        given: Bool[Array, "B S"] | None = None,
+    ) -> Heads:
+        """`model.attention.attention`, in a block."""
+        return attention(query, key, value, layout, mask, implementation, given)
+
+    def attention_cached(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        cached: KeyValues,
+        layout: Layout,
+        implementation: str,
+    ) -> Heads:
+        """`model.attention_cached.attention_cached`, in a block; `cached` as `keep` gives it."""
+        return attention_cached(query, key, value, cached, layout, implementation)
+
+    def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
+        """Those of the video of a joint sequence, laid as `attention_cached` wants them."""
+        video = slice(layout.text_tokens, layout.real_tokens)
+        return KeyValues(keys[:, video], values[:, video])
+
+
+ONE_DEVICE = Placement()

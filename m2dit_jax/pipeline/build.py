@@ -1,0 +1,312 @@
+"""A story made like a build: what is there is kept, what is missing is generated, group by group.
+
+Whatever is finished is on disk at once, so that an interrupted story goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from m2dit_jax.diffusion.generate import Latents, Story, noise_given
+from m2dit_jax.pipeline.maker import StoryMaker
+from m2dit_jax.stories import noise
+from m2dit_jax.stories.gate import SceneToJudge, Verdict, judge
+from m2dit_jax.stories.inputs import Identity, text_key
+from m2dit_jax.stories.plan import StoryPlan
+from m2dit_jax.stories.progress import ProgressTracker, Report
+from m2dit_jax.stories.store import SceneStore
+from m2dit_jax.stories.walk import Outcome, StoryWalk
+from m2dit_jax.stories.windows import Group
+from m2dit_jax.utils.frames import saturation
+
+_CLIP = "clip"  # in place of a decoder's name
+OnGroup = Callable[[dict[int, Outcome]], None]
+OnScene = Callable[[int, UInt8[np.ndarray, "F H W 3"]], None]
+
+
+class StoryBuilder:
+    """Makes the scenes of a plan; a second run of the same plan finds all of them made."""
+
+    def __init__(self, plan: StoryPlan, maker: StoryMaker, store: SceneStore):
+        self.plan, self.maker, self.store = plan, maker, store
+        self._model = maker.fingerprint
+
+    def outlook(self) -> StoryWalk:
+        """The walk as it will go if every scene that is still to be made passes the gate."""
+        walk = StoryWalk(self.plan, self._model)
+        while group := walk.next_group():
+            for scene, identity in walk.identities(group).items():
+                there = self.store.about(identity.key) is not None
+                verdict = Verdict()
+                if there:
+                    # If frames are not there, the scene's or those that it is compared with, the
+                    # build will have to tell.
+                    with suppress(KeyError):
+                        verdict = self._judge(walk, scene, identity)
+                walk.settle(scene, group, identity, verdict, there)
+        return walk
+
+    def build(
+        self, report: Report, on_scene: OnScene, on_group: OnGroup = lambda outcomes: None
+    ) -> dict[int, Outcome]:
+        """What became of each scene; then the store has the frames of all.
+
+        `on_scene` gets the frames of each generated scene once, as soon as they are decoded,
+        `on_group` after each group what has become of scenes until then.
+        """
+        made: set[int] = set()  # scenes of which something was generated in this run
+        settings, walk = self.plan.settings, StoryWalk(self.plan, self._model)
+        tracker = ProgressTracker(len(self.plan.storyboard.scenes), settings.steps, report)
+        tracker.expect(_groups_to_make(self.outlook()))
+        self._keep_clips(walk)
+        tracker.finish(walk.outcomes)
+        decode_at_once = bool(self.plan.checks) or self.maker.instant_decoder
+        with _Networks(self.maker, together=decode_at_once) as networks:
+            while group := walk.next_group():
+                identities = walk.identities(group)
+                if any(self.store.about(identity.key) is None for identity in identities.values()):
+                    self._generate(networks, tracker, walk, group, identities)
+                    made |= set(group.new)
+                for scene, identity in identities.items():
+                    if decode_at_once and self._is_finite(identity):
+                        self._decode(networks, scene, identity)
+                    verdict = self._judge(walk, scene, identity)
+                    walk.settle(scene, group, identity, verdict, scene not in made)
+                    if decode_at_once and scene in walk.outcomes:
+                        self._hand_over(networks, scene, identity, on_scene)
+                tracker.finish(scene for scene in group.new if scene in walk.outcomes)
+                on_group(walk.outcomes)
+            if not decode_at_once:
+                for scene, outcome in sorted(walk.outcomes.items()):
+                    if outcome.status != "given":
+                        self._hand_over(networks, scene, outcome.identity, on_scene)
+                        tracker.finish([])  # who listens may want to end it here
+        return walk.outcomes
+
+    def frames(self, outcome: Outcome) -> UInt8[np.ndarray, "F H W 3"]:
+        """Of a scene that is built, or given, from the store."""
+        return self.store.frames(outcome.identity.key)
+
+    # --- one group
+
+    def _generate(
+        self,
+        networks: "_Networks",
+        tracker: ProgressTracker,
+        walk: StoryWalk,
+        group: Group,
+        identities: dict[int, Identity],
+    ) -> None:
+        self._encode_prompts(networks)
+        self._encode_clips(networks, walk)
+        started = time.monotonic()
+        plan, scenes = self.plan, group.scenes
+        keys = [
+            noise.scene_key(plan.seed(s), 0 if s in group.context else walk.attempt(s))
+            for s in scenes
+        ]
+        lengths, size = self._latent_sizes(scenes)
+        story = self._conditions(walk, group, keys)
+        steps = plan.options(scenes).table(self.maker.schedule)
+        draws = bool(np.any(steps.weights[:, 3]))
+        none = jnp.zeros_like(story.clean)
+
+        def step_noise(step: int) -> Latents:
+            return noise.step_noise(keys, step, lengths, size) if draws else none
+
+        tracker.begin(group.new)
+        evaluations, latents = 0, noise.start_noise(keys, lengths, size)
+        denoise = networks.open("transformer")
+        ragged = lengths if len(set(lengths)) > 1 else None
+        results = denoise(steps, story, latents, step_noise, frames=ragged)
+        for number, result in enumerate(results, 1):
+            latents = result.latents.block_until_ready()
+            evaluations += int(result.evaluations[0])
+            tracker.step(number)
+        made, seconds = np.asarray(latents, np.float32), time.monotonic() - started
+        for place, scene in enumerate(scenes):
+            if scene in identities:
+                identity = identities[scene]
+                kept = self.maker.as_given(made[0, place, : lengths[place]])
+                about = {
+                    "inputs": identity.inputs,
+                    "seconds": round(seconds, 3),
+                    "steps": len(steps.timesteps),
+                    "evaluations": evaluations,
+                }
+                self.store.put_latents(identity.key, np.asarray(kept, np.float32), about)
+
+    def _conditions(self, walk: StoryWalk, group: Group, keys: list[Array]) -> Story:
+        plan, scenes, story = self.plan, group.scenes, self.plan.storyboard
+        lengths, size = self._latent_sizes(scenes)
+        clean: list[Any] = []
+        for scene, key, length in zip(scenes, keys, lengths, strict=True):
+            if scene not in group.context:
+                clean.append(np.zeros((length, *size), np.float32))
+                continue
+            latents = self.store.latents(walk.known[scene])
+            if story.noise_given:
+                drawn = noise.given_noise(key, latents.shape)
+                stories = (jnp.asarray(latents)[None, None], drawn[None, None])
+                latents = noise_given(self.maker.schedule, *stories)[0, 0]
+            clean.append(latents)
+        given = jnp.array([[scene in group.context for scene in scenes]])
+        prompts = [story.scenes[scene].prompt for scene in scenes]
+        negatives = [story.negative_prompt_of(scene) for scene in scenes]
+        if story.global_prompt:
+            # Before the scenes' own; without guidance's negative branch it is what it always is.
+            prompts, negatives = (
+                [story.global_prompt, *prompts],
+                [story.negative_prompt, *negatives],
+            )
+        negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
+        return Story(noise.pad_frames(clean), given, self._embeds(prompts), negative)
+
+    def _latent_sizes(self, scenes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Latent frames of each scene, and the shape of a latent frame, which all share."""
+        settings = self.plan.settings
+        shapes = [
+            self.maker.latent_shape(self.plan.frames(s), settings.height, settings.width)
+            for s in scenes
+        ]
+        return tuple(shape[0] for shape in shapes), shapes[0][1:]
+
+    # --- what generating needs
+
+    def _embeds(self, prompts: list[str]) -> Float[Array, "1 S T E"]:
+        found = [self.store.text(text_key(self._model, prompt)) for prompt in prompts]
+        return jnp.stack([jnp.asarray(embeds) for embeds in found])[None]
+
+    def _encode_prompts(self, networks: "_Networks") -> None:
+        """All prompts of the story that are not encoded yet."""
+        missing = [
+            prompt
+            for prompt in self._prompts
+            if not self.store.has_text(text_key(self._model, prompt))
+        ]
+        if missing:
+            encode = networks.open("text_encoder")
+            for prompt in missing:
+                self.store.put_text(text_key(self._model, prompt), np.asarray(encode(prompt)))
+            networks.close("text_encoder")
+
+    @cached_property
+    def _prompts(self) -> list[str]:
+        story = self.plan.storyboard
+        everywhere = [story.global_prompt] if story.global_prompt else []
+        own = [scene.prompt for scene in story.scenes]
+        negative = [story.negative_prompt_of(scene) for scene in range(len(story.scenes))]
+        return list(dict.fromkeys([*everywhere, *own, story.negative_prompt, *negative]))
+
+    def _keep_clips(self, walk: StoryWalk) -> None:
+        """The frames of given scenes beside those of others: reading a video takes its time."""
+        for scene, outcome in walk.outcomes.items():
+            key = outcome.identity.key
+            if outcome.status == "given" and not self.store.has_frames(key, _CLIP):
+                self.store.put_frames(key, self.plan.clip(scene), _CLIP)
+
+    def _encode_clips(self, networks: "_Networks", walk: StoryWalk) -> None:
+        """Latents of the given scenes that have none yet."""
+        missing = {
+            scene: outcome.identity
+            for scene, outcome in walk.outcomes.items()
+            if outcome.status == "given" and self.store.about(outcome.identity.key) is None
+        }
+        if missing:
+            encode = networks.open("clip_encoder")
+            for scene, identity in missing.items():
+                key = noise.scene_key(self.plan.seed(scene))
+                latents = np.asarray(encode(self.store.frames(identity.key), key), np.float32)
+                self.store.put_latents(identity.key, latents, {"inputs": identity.inputs})
+            networks.close("clip_encoder")
+
+    # --- decoding and judging
+
+    def _has_frames(self, identity: Identity) -> bool:
+        return self.store.has_frames(identity.key, self.maker.decoder_name)
+
+    def _is_finite(self, identity: Identity) -> bool:
+        return bool(np.isfinite(self.store.latents(identity.key)).all())
+
+    def _decode(self, networks: "_Networks", scene: int, identity: Identity) -> None:
+        if not self._has_frames(identity):
+            decode = networks.open("decoder")
+            frames = decode(self.store.latents(identity.key), f"scene {scene + 1}")
+            self.store.put_frames(identity.key, frames, self.maker.decoder_name)
+
+    def _hand_over(
+        self, networks: "_Networks", scene: int, identity: Identity, on_scene: OnScene
+    ) -> None:
+        self._decode(networks, scene, identity)
+        on_scene(scene, self.store.frames(identity.key))
+
+    def _judge(self, walk: StoryWalk, scene: int, identity: Identity) -> Verdict:
+        """By the frames in the store; without checks every scene passes."""
+        checks, story = self.plan.checks, self.plan.storyboard
+        if not checks:
+            return Verdict()
+        latents = self.store.latents(identity.key)
+        if not np.isfinite(latents).all():
+            return judge(SceneToJudge(latents, np.zeros((0, 1, 1, 3), np.uint8)), checks)
+        frames = self.store.frames(identity.key)
+        wants_cut = story.scenes[scene].cut
+        before = walk.outcomes.get(scene - 1) if wants_cut else None
+        prompts = [scene.prompt for scene in story.scenes]
+        return judge(
+            SceneToJudge(
+                latents,
+                frames,
+                wants_cut,
+                None if before is None else self.frames(before),
+                self._first_saturation(walk) if "saturation" in checks else None,
+                self.maker.oracle(prompts, scene, frames) if "oracle" in checks else (),
+            ),
+            checks,
+        )
+
+    def _first_saturation(self, walk: StoryWalk) -> float | None:
+        """Of the first scene that is known; None while there is none."""
+        if not walk.known:
+            return None
+        first = min(walk.known)
+        return saturation(self.frames(walk.outcomes[first]))
+
+
+class _Networks:
+    """A maker's networks, opened when first asked for; unless `together`, one at a time."""
+
+    def __init__(self, maker: StoryMaker, together: bool):
+        self._maker, self._together = maker, together
+        self._open: dict[str, tuple[Any, ExitStack]] = {}
+
+    def __enter__(self) -> "_Networks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._open):
+            self.close(name)
+
+    def open(self, name: str) -> Any:
+        """`name` is that of the maker's method."""
+        if name not in self._open:
+            if not self._together:
+                self.__exit__()
+            stack = ExitStack()
+            manager: AbstractContextManager[Any] = getattr(self._maker, name)()
+            self._open[name] = stack.enter_context(manager), stack
+        return self._open[name][0]
+
+    def close(self, name: str) -> None:
+        """Frees it, unless someone keeps what `open` gave."""
+        _, stack = self._open.pop(name)
+        stack.close()
+
+
+def _groups_to_make(outlook: StoryWalk) -> int:
+    return len({o.group for o in outlook.outcomes.values() if o.status == "generated"})

@@ -1,0 +1,90 @@
+"""The least that the devices of a mesh must tell each other, in closed form."""
+
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+from m2dit_jax.models.cogvideox.transformer import TransformerConfig
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.parallel.mesh import PARAMETERS, TOKENS
+
+
+@dataclass(frozen=True)
+class Parts:
+    """In how many parts a mesh cuts parameters, tokens of a story, and stories without weights."""
+
+    parameters: int
+    tokens: int
+    replicas: int
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> "Parts":
+        """Those of a mesh."""
+        parameters = 1
+        for axis in PARAMETERS:
+            parameters *= mesh.shape[axis]
+        return cls(parameters, mesh.shape[TOKENS], mesh.size // parameters)
+
+
+def least_training_bytes(
+    config: TransformerConfig,
+    layout: Layout,
+    parts: Parts,
+    parameter_bytes: int,
+    local_stories: int,
+    item_bytes: int,
+) -> dict[str, int]:
+    """What a device receives at least in a training step, by kind of collective.
+
+    `parameter_bytes` are those of all sharded parameters in the dtype of the computation, whose
+    items have `item_bytes`. Weights are gathered for the forward and again for the backward pass,
+    gradients are summed and cut. For attention queries, keys, values and the outcome change from
+    tokens to heads and back, forward, backward, and once more where remat computes them again; if
+    the heads do not divide, keys and values are gathered, and their gradients summed and cut.
+    """
+    cut = parameter_bytes * (parts.parameters - 1) // parts.parameters
+    replicas = parts.replicas
+    tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
+    again = config.remat in ("full", "attention", "matrices")
+    kept = config.remat == "attention"
+    if _heads_divide(config, parts):
+        # Forward 4; backward 4; again q, k and v, and the outcome unless it is kept.
+        gathered = scattered = 0
+        swapped = (8 + (4 - kept if again else 0)) * tensor
+    else:
+        gathered, scattered, swapped = (2 + 2 * again) * tensor, 2 * tensor, 0
+    return {
+        "all-gather": 2 * cut + gathered * parts.tokens,
+        "reduce-scatter": cut + scattered * parts.tokens,
+        "all-reduce": 2 * (parameter_bytes // parts.parameters) * (replicas - 1) // replicas,
+        "all-to-all": swapped,
+    }
+
+
+def least_sampling_bytes(
+    config: TransformerConfig,
+    layout: Layout,
+    parts: Parts,
+    parameter_bytes: int,
+    local_stories: int,
+    item_bytes: int,
+) -> dict[str, int]:
+    """The same of a denoising step; `local_stories` count guidance's unconditional ones too."""
+    cut = parameter_bytes * (parts.parameters - 1) // parts.parameters
+    tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
+    if _heads_divide(config, parts):
+        return {"all-gather": cut, "all-to-all": 4 * tensor}
+    return {"all-gather": cut + 2 * parts.tokens * tensor, "all-to-all": 0}
+
+
+def _heads_divide(config: TransformerConfig, parts: Parts) -> bool:
+    """If not, keys and values are gathered instead of swapping tokens for heads."""
+    return config.heads % parts.tokens == 0
+
+
+def _tensor_bytes(
+    config: TransformerConfig, layout: Layout, parts: Parts, local_stories: int, item_bytes: int
+) -> int:
+    """Of one tensor of attention, in all layers, from tokens to heads or back."""
+    local = local_stories * layout.real_tokens * config.width * item_bytes // parts.tokens
+    return config.layers * local * (parts.tokens - 1) // parts.tokens

@@ -1,0 +1,122 @@
+"""Floating-point operations of the models in closed form; a product and its sum count as two.
+
+Only products of matrices are counted, and of attention the pairs that the mask allows. What a
+training step computes again is counted apart: it was asked for (remat, attention kernel), but it
+is not the model's.
+"""
+
+from dataclasses import dataclass, replace
+
+from ml_collections import ConfigDict
+
+from m2dit_jax.models.cogvideox.transformer import TransformerConfig
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import check_mask
+
+# The forward attention that the backward pass of an implementation does again on top of the
+# gradients (twice the forward), as a share of it, beside what remat asks for. Of two products a
+# flash kernel repeats the logits; splash repeats logits in both of its kernels and the gradient of
+# the weights once; `chunked` repeats the chunk.
+REPEATED = {
+    "dense": 0.0,
+    "grouped": 0.0,
+    "by_head": 0.5,
+    "chunked": 1.0,
+    "cudnn": 0.5,
+    "splash": 1.5,
+}
+# A training step's products: the forward pass, the gradients of the inputs, those of the weights.
+TRAINING_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class ForwardFlops:
+    """Of the forward pass of one story: the blocks' linear layers and attention, and the rest."""
+
+    linear: int
+    attention: int
+    rest: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.linear + self.attention + self.rest
+
+
+def attention_pairs(layout: Layout, mask: str) -> int:
+    """Pairs of a query and a key that may see each other (`model.masks.scene_mask`).
+
+    Padding, which sees only itself, is left out. For the causal mask they are the symmetric one's:
+    that is what is computed without a cache. Raises ValueError for an unknown mask.
+    """
+    check_mask(mask)
+    if mask == "full":
+        return layout.real_tokens**2
+    scenes = sum((layout.text + video) ** 2 for video in layout.video_counts)
+    if mask == "independent":
+        return scenes
+    of_other_scenes = sum(layout.video_counts) ** 2 - sum(v**2 for v in layout.video_counts)
+    return scenes + of_other_scenes
+
+
+def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
+    """Of the forward pass of one story; padding is not counted."""
+    width, time_dim, scenes = config.width, config.time_dim, layout.scenes
+    patch = config.channels * config.patch_size_t * config.patch_size**2
+    video = layout.real_tokens - layout.text_tokens
+    projections, feed_forward = 4 * width**2, 2 * 4 * width**2
+    modulations = scenes * 2 * 6 * time_dim * width
+    linear = layout.real_tokens * (projections + feed_forward) + modulations
+    # The logits, and the values that they weigh.
+    attention = attention_pairs(layout, config.mask) * 2 * width
+    embeddings = (
+        video * patch * width
+        + layout.text_tokens * config.text_dim * width
+        + scenes * (width * time_dim + time_dim**2)
+    )
+    head = scenes * time_dim * 2 * width + video * width * patch
+    return ForwardFlops(
+        2 * config.layers * linear, 2 * config.layers * attention, 2 * (embeddings + head)
+    )
+
+
+def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> ForwardFlops:
+    """Of the forward pass of the generated scenes of a story, `given` others being cached.
+
+    The mask is the causal one. Raises ValueError unless all scenes are of equal length and some are
+    given, but not all.
+    """
+    new = layout.scenes - given
+    if not layout.equal_scenes or given < 1 or new < 1:
+        raise ValueError(
+            f"a cache is for 1 to {layout.scenes - 1} given scenes of {layout.scenes} of equal "
+            f"length, got {given} given of {layout.video_counts} video tokens"
+        )
+    alone = forward_flops(config, Layout(new, layout.text, layout.video))
+    video = layout.video_counts[0]
+    to_cached = new * video * given * video * 2 * config.width
+    return replace(alone, attention=alone.attention + 2 * config.layers * to_cached)
+
+
+def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:
+    """What the backward pass of one story computes again, for a named remat and attention.
+
+    Raises ValueError for a remat that is not known here.
+    """
+    of_remat = {
+        "none": 0,
+        "full": forward.linear + forward.attention,
+        "attention": forward.linear,
+        "matrices": forward.attention,
+    }
+    if remat not in of_remat:
+        raise ValueError(f"unknown remat {remat!r}; there are {', '.join(of_remat)}")
+    return of_remat[remat] + int(REPEATED[attention] * forward.attention)
+
+
+def text_encoder_flops(text_encoder: ConfigDict, prompts: int, length: int) -> int:
+    """Of the forward pass of a T5 v1.1 encoder (fields as in `config.text_encoder`)."""
+    width, inner = text_encoder.d_model, text_encoder.num_heads * text_encoder.d_kv
+    per_token = 4 * width * inner + 3 * width * text_encoder.d_ff
+    layer = length * per_token + length**2 * 2 * inner
+    return 2 * prompts * text_encoder.num_layers * layer

@@ -1,0 +1,92 @@
+"""From a config and a machine to a plan: the program is compiled, and its text is read."""
+
+import time
+
+from jax.errors import JaxRuntimeError
+from jax.stages import Compiled
+
+from m2dit_jax.config.recipe import Recipe
+from m2dit_jax.tools.planning.advice import what_would_fit
+from m2dit_jax.tools.planning.collectives import Exchange, bytes_by_kind, exchanges
+from m2dit_jax.tools.planning.compiled_flops import compiled_flops
+from m2dit_jax.tools.planning.hlo import parse
+from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, program_bytes
+from m2dit_jax.tools.planning.programs import Program, make_program
+from m2dit_jax.tools.planning.report import Figures, Plan
+from m2dit_jax.tools.planning.roofline import roofline
+from m2dit_jax.tools.planning.topologies import Machine
+from m2dit_jax.tools.planning.traffic import traffic_bytes
+
+_SHOWN = 5  # of the largest collectives
+
+
+def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
+    """Compiles one of MODES. Raises ValueError if the config does not fit the machine's shape."""
+    program = make_program(recipe, machine, mode)
+    started = time.monotonic()
+    figures = None
+    try:
+        compiled = [each.compile(machine.compiler_options) for each in program.lowered]
+    except JaxRuntimeError as error:
+        peak = bytes_that_did_not_fit(str(error), sum(program.parts.values()))
+        if peak is None:
+            raise
+    else:
+        peak = max(program_bytes(each) for each in compiled)
+        figures = _figures(program, machine, compiled, time.monotonic() - started)
+    parts = program.parts | {"activations": max(peak - sum(program.parts.values()), 0)}
+    plan = Plan(
+        topology=machine.name,
+        mode=mode,
+        chip=machine.chip,
+        devices=program.devices,
+        mesh=program.mesh,
+        stories=program.stories,
+        remat=recipe.config.model.remat if mode == "train" else "none",
+        attention=program.attention,
+        peak_bytes=peak,
+        parts=parts,
+        model_flops=program.model_flops,
+        asked_flops=program.asked_flops,
+        least_bytes=program.least_bytes,
+        figures=figures,
+        advice=(),
+    )
+    return plan if plan.fits else what_would_fit(plan, recipe)
+
+
+def _figures(
+    program: Program, machine: Machine, compiled: list[Compiled], seconds: float
+) -> Figures:
+    products = kernels = traffic = 0
+    found: list[Exchange] = []
+    loops: list[str] = []
+    for runs, each in zip(program.runs, compiled, strict=True):
+        module = parse(each.as_text() or "")
+        flops = compiled_flops(module, program.layout, program.mask)
+        products, kernels = products + runs * flops.products, kernels + runs * flops.kernels
+        traffic += runs * traffic_bytes(module)
+        found += exchanges(module, machine.per_node)
+        loops += module.unknown_loops
+    found.sort(key=lambda exchange: -exchange.total)
+    total = products + kernels
+    return Figures(
+        compiled_flops=program.devices * total,
+        kernel_flops=program.devices * kernels,
+        collective_bytes=bytes_by_kind(found),
+        largest_exchanges=tuple(found[:_SHOWN]),
+        gathered_activations=tuple(each for each in found if _is_activation(each, program)),
+        memory_traffic_bytes=traffic,
+        roofline=roofline(machine.chip, total, traffic, found),
+        compile_seconds=seconds,
+        unknown_loops=tuple(loops),
+    )
+
+
+def _is_activation(exchange: Exchange, program: Program) -> bool:
+    """Whether it puts together what a story is between two blocks, or more."""
+    if exchange.kind != "all-gather" or program.layout is None:
+        return False
+    layout = program.layout
+    lengths = {layout.tokens, layout.real_tokens, layout.real_tokens - layout.text_tokens}
+    return exchange.elements >= program.activation and not lengths.isdisjoint(exchange.shape)

@@ -1,0 +1,164 @@
+"""What was found of a program for a machine: figures, as JSON and as text."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from m2dit_jax.tools.planning.chips import GIB, Chip
+from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.roofline import Roofline
+
+_SOURCE = 80  # characters of where an instruction came from, the last being the nearest
+MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framework, other programs
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a compiled program. Operations are of all devices, everything else of one.
+
+    `asked_flops` are the model's and what remat and the attention kernel were asked to repeat.
+    """
+
+    compiled_flops: int
+    kernel_flops: int
+    collective_bytes: dict[str, int]
+    largest_exchanges: tuple[Exchange, ...]
+    gathered_activations: tuple[Exchange, ...]
+    """All-gathers that put a whole activation together."""
+    memory_traffic_bytes: int
+    roofline: Roofline
+    compile_seconds: float
+    unknown_loops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a program needs of a machine; `figures` are None if it was too large to compile."""
+
+    topology: str
+    mode: str
+    chip: Chip
+    devices: int
+    mesh: dict[str, int]
+    stories: int
+    remat: str
+    attention: str
+    peak_bytes: int
+    parts: dict[str, int]
+    model_flops: int
+    asked_flops: int
+    least_bytes: dict[str, int]
+    figures: Figures | None
+    advice: tuple[str, ...]
+
+    @property
+    def margin(self) -> float:
+        """Share of the memory that stays free; negative if it is not enough."""
+        return 1 - self.peak_bytes / self.chip.memory_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory is enough, with MARGIN."""
+        return self.figures is not None and self.margin >= MARGIN
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        figures = self.figures
+        out: dict[str, Any] = {
+            "topology": self.topology,
+            "mode": self.mode,
+            "chip": self.chip.name,
+            "devices": self.devices,
+            "mesh": self.mesh,
+            "stories": self.stories,
+            "remat": self.remat,
+            "attention": self.attention,
+            "fits": self.fits,
+            "margin": self.margin,
+            "peak_bytes_per_device": self.peak_bytes,
+            "hbm_bytes_per_device": self.chip.memory_bytes,
+            "memory_parts": self.parts,
+            "model_flops": self.model_flops,
+            "asked_flops": self.asked_flops,
+            "least_collective_bytes": self.least_bytes,
+            "advice": list(self.advice),
+            "sources": list(self.chip.sources),
+        }
+        if figures is None:
+            missing = ("compiled_flops", "collective_bytes", "roofline_seconds", "compile_seconds")
+            return out | dict.fromkeys(missing)
+        return out | {
+            "compiled_flops": figures.compiled_flops,
+            "kernel_flops": figures.kernel_flops,
+            "collective_bytes": figures.collective_bytes,
+            "largest_collectives": [asdict(each) for each in figures.largest_exchanges],
+            "gathered_activations": [asdict(each) for each in figures.gathered_activations],
+            "memory_traffic_bytes": figures.memory_traffic_bytes,
+            "roofline_seconds": figures.roofline.bound,
+            "roofline_parts": figures.roofline._asdict(),
+            "compile_seconds": figures.compile_seconds,
+            "unknown_loops": list(figures.unknown_loops),
+        }
+
+    def to_text(self) -> str:
+        """For people."""
+        lines = [*self._what(), *self._memory()]
+        if self.figures is not None:
+            lines += [*self._work(self.figures), *self._exchanges(self.figures)]
+            lines.append(f"compiled in {self.figures.compile_seconds:.0f} s")
+        lines += [f"to make it fit: {line}" for line in self.advice]
+        lines += [f"figures of the chip: {source}" for source in self.chip.sources]
+        return "\n".join(lines)
+
+    def _what(self) -> list[str]:
+        mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items()) or "one device"
+        stories = f"{self.stories} {'story' if self.stories == 1 else 'stories'}"
+        how = f"attention {self.attention}, remat {self.remat}, " if self.mesh else ""
+        return [
+            f"{self.mode} on {self.topology}: {self.devices} x {self.chip.name}, {mesh}",
+            f"{how}{stories} a step",
+        ]
+
+    def _memory(self) -> list[str]:
+        parts = ", ".join(f"{name} {_gib(size)}" for name, size in self.parts.items())
+        verdict = "fits" if self.fits else "does NOT fit"
+        return [
+            f"memory of a device: {_gib(self.peak_bytes)} of {_gib(self.chip.memory_bytes)} GiB, "
+            f"{self.margin:.0%} free (at least {MARGIN:.0%} should be): {verdict}",
+            f"  in GiB: {parts}",
+        ]
+
+    def _work(self, figures: Figures) -> list[str]:
+        line, peta = figures.roofline, 1e15
+        lines = [
+            f"operations: the model's {self.model_flops / peta:.4g} PFLOP, with what remat and the "
+            f"attention kernel repeat {self.asked_flops / peta:.4g}; compiled "
+            f"{figures.compiled_flops / peta:.4g} ({figures.compiled_flops / self.asked_flops:.3f} "
+            f"of that), {figures.kernel_flops / peta:.4g} of it in attention kernels (closed form)",
+            f"a step takes at least {line.bound:.3g} s ({line.bound_by}): computing "
+            f"{line.compute:.3g}, memory {line.memory:.3g}, network {line.network:.3g}",
+        ]
+        if figures.unknown_loops:
+            lines.append(f"counted once, for want of a count: loops {figures.unknown_loops}")
+        return lines
+
+    def _exchanges(self, figures: Figures) -> list[str]:
+        found, least = figures.collective_bytes, sum(self.least_bytes.values())
+        kinds = ", ".join(f"{kind} {size / 1e9:.3f}" for kind, size in found.items()) or "none"
+        ratio = f", {sum(found.values()) / least:.3f} of the least" if least else ""
+        lines = [f"received by a device, in GB: {kinds}{ratio}"]
+        if least:
+            needed = ", ".join(f"{k} {v / 1e9:.3f}" for k, v in self.least_bytes.items() if v)
+            lines.append(f"  the least for this mesh: {needed}")
+        for each in figures.largest_exchanges:
+            shape = "x".join(map(str, each.shape))
+            lines.append(
+                f"  {each.total / 1e9:.3f} GB {each.kind} x{each.count} over {each.group} "
+                f"{each.dtype}[{shape}] {each.name} {each.source[-_SOURCE:]}"
+            )
+        for each in figures.gathered_activations:
+            lines.append(f"  a whole activation is gathered: {each.name} {each.source[-_SOURCE:]}")
+        return lines
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"

@@ -1,0 +1,89 @@
+"""Stories are made one at a time, in the order asked for, and can be cancelled."""
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from m2dit_jax.stories.progress import Report, StoryProgress
+from m2dit_jax.stories.storyboard import Storyboard
+
+Make = Callable[[Storyboard, Path, Report], None]
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
+
+
+class Cancelled(Exception):
+    """Raised out of a report of progress, which ends the making of a story."""
+
+
+class Run:
+    """The making of one story. `error` is text for the user if it failed."""
+
+    def __init__(self, storyboard: Storyboard, folder: Path):
+        self.storyboard = storyboard
+        self.folder = folder
+        self.state: State = "waiting"
+        self.progress: StoryProgress | None = None
+        self.error = ""
+        self.ended = threading.Event()
+        self._cancel = threading.Event()
+
+    def cancel(self) -> None:
+        """Takes effect at the next report of progress; what is finished stays."""
+        self._cancel.set()
+
+    def report(self, progress: StoryProgress) -> None:
+        self.progress = progress
+        self.check()
+
+    def check(self) -> None:
+        """Raises Cancelled if it was."""
+        if self._cancel.is_set():
+            raise Cancelled
+
+
+class Runner:
+    """Runs `make` for one story after another, each in a thread of its own."""
+
+    def __init__(self, make: Make):
+        self._make = make
+        self._turn = threading.Lock()
+        self._guard = threading.Lock()
+        self._runs: dict[Path, Run] = {}
+
+    def start(self, storyboard: Storyboard, folder: Path) -> Run:
+        """Raises ValueError while the same story is being made."""
+        with self._guard:
+            if (old := self._runs.get(folder)) and not old.ended.is_set():
+                raise ValueError(f"{folder.name} is being made already: cancel it, or wait")
+            run = self._runs[folder] = Run(storyboard, folder)
+        threading.Thread(target=self._run, args=(run,), daemon=True).start()
+        return run
+
+    def of(self, folder: Path) -> Run | None:
+        """The latest run of a story since the app was started."""
+        return self._runs.get(folder)
+
+    def _run(self, run: Run) -> None:
+        try:
+            while not self._turn.acquire(timeout=0.2):
+                run.check()
+            try:
+                run.check()
+                run.state = "running"
+                self._make(run.storyboard, run.folder, run.report)
+            finally:
+                self._turn.release()
+            run.state = "done"
+        except Cancelled:
+            run.state = "cancelled"
+        except (ValueError, OSError) as error:
+            run.error, run.state = str(error), "failed"
+        except Exception as error:  # the thread's end: the user is told, the terminal has the rest
+            traceback.print_exc(file=sys.stderr)
+            run.error = f"{type(error).__name__}: {error} (the terminal says more)"
+            run.state = "failed"
+        finally:
+            run.ended.set()

@@ -1,0 +1,60 @@
+import pytest
+
+from m2dit_jax.config.recipe import build_recipe, make_transformer_config
+from m2dit_jax.models.cogvideox.vae import VaeConfig
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.tools.planning import programs
+from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.model_flops import forward_flops
+from m2dit_jax.tools.planning.planner import _is_activation, make_plan
+from m2dit_jax.tools.planning.topologies import open_topology
+
+
+@pytest.fixture
+def latents_config(tiny_config):
+    tiny_config.data.source = "latents"
+    tiny_config.data.frames, tiny_config.data.height, tiny_config.data.width = 9, 32, 32
+    tiny_config.data.channels, tiny_config.data.text_dim = 4, 8
+    tiny_config.model.patch_size, tiny_config.model.patch_size_t = 2, 1
+    tiny_config.model.attention = "grouped"
+    return tiny_config
+
+
+def test_a_training_step_in_parts(latents_config):
+    plan = make_plan(build_recipe(latents_config), open_topology("cpu:1"), "train")
+    assert plan.fits and plan.figures is not None
+    assert plan.parts["ema"] == plan.parts["parameters"]
+    # Adam's two moments and its count.
+    assert 0 <= plan.parts["optimizer"] - 2 * plan.parts["parameters"] < 100
+    assert sum(plan.parts.values()) == plan.peak_bytes
+    assert plan.stories == latents_config.train.batch_size
+    # The text goes through two layers in vain, and the first layer needs no gradient of its input.
+    assert plan.figures.compiled_flops == pytest.approx(plan.asked_flops, rel=0.15)
+    assert plan.figures.collective_bytes == {} == {k: v for k, v in plan.least_bytes.items() if v}
+
+
+def test_a_denoising_step_is_two_forward_passes(latents_config):
+    program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "sample")
+    transformer = make_transformer_config(latents_config)
+    forward = forward_flops(transformer, Layout(2, 8, 3 * 2 * 2))
+    assert program.model_flops == program.asked_flops == 2 * forward.total
+    width = transformer.width
+    for shape, whole in (((1, 40, width), True), ((1, 20, width), False), ((width, 90), False)):
+        exchange = Exchange("all-gather", 1, 1, 2, 2.0, shape, "bf16", "", "")
+        assert _is_activation(exchange, program) == whole
+    assert (program.stories, program.mesh) == (1, {"data": 1, "fsdp": 1, "context": 1})
+
+
+def test_decoding_counts_every_chunk(latents_config, monkeypatch):
+    tiny = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
+    monkeypatch.setattr(programs, "released_vae", lambda: tiny)
+    latents_config.data.height = latents_config.data.width = 16
+    latents_config.data.frames = 17
+    program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "decode")
+    # 17 frames are 5 latent ones: the first alone, then two at a time.
+    assert program.runs == (1, 2) and program.model_flops > 0 and program.devices == 1
+
+
+def test_pixels_have_no_vae(tiny_config):
+    with pytest.raises(ValueError, match="--mode=decode needs config.data.source 'latents'"):
+        programs.make_program(build_recipe(tiny_config), open_topology("cpu:1"), "decode")

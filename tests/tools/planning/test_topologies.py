@@ -1,0 +1,62 @@
+import importlib.util
+
+import jax
+import pytest
+
+from m2dit_jax.tools.planning import topologies
+from m2dit_jax.tools.planning.topologies import MissingExtra, open_topology, split_name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shape"),
+    [
+        ("v5p:2x4x4", "v5p", (2, 4, 4)),
+        ("v6e:8x8", "v6e", (8, 8)),
+        ("h100:8", "h100", (8,)),
+        ("h100:2x8", "h100", (2, 8)),
+        ("cpu:8", "cpu", (8,)),
+    ],
+)
+def test_names(name, kind, shape):
+    assert split_name(name) == (kind, shape)
+
+
+@pytest.mark.parametrize(
+    "name", ["v5p", "v5p:2x3", "v7:2x2", "h100:2x8x1", "h100:0", "cpu:2x2", ""]
+)
+def test_other_names_are_refused_with_what_there_is(name):
+    with pytest.raises(ValueError, match=f"--topology={name}: .*v5p:.*2x4x4.*h100:2x8"):
+        split_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("v5p:2x2x1", "requirements-tpu.txt"), ("h100:8", "requirements-cuda.txt")]
+)
+def test_a_missing_compiler_is_named(name, file, monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    with pytest.raises(MissingExtra, match=f"pip install -r {file}"):
+        open_topology(name)
+
+
+def test_more_simulated_devices_than_there_are():
+    count = len(jax.devices("cpu")) + 1
+    with pytest.raises(ValueError, match=f"cpu:{count}: JAX has been started with"):
+        open_topology(f"cpu:{count}")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="optional extra: libtpu")
+def test_an_absent_tpu():
+    machine = open_topology("v5p:2x2x1")
+    assert (len(machine.devices), machine.per_node, machine.platform) == (4, 4, "tpu")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_plugins") is None
+    or importlib.util.find_spec("jax_plugins.xla_cuda12") is None,
+    reason="optional extra: JAX's CUDA plugin",
+)
+def test_absent_gpus():
+    machine = open_topology("h100:2x8")
+    assert (len(machine.devices), machine.per_node) == (16, 8)
+    assert [device.process_index for device in machine.devices] == [0] * 8 + [1] * 8

@@ -1,0 +1,280 @@
+import os
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from m2dit_jax.utils.media import (
+    VideoError,
+    check_clip,
+    contact_sheet,
+    frames_digest,
+    read_clip,
+    stories_sheet,
+    write_gif,
+    write_mp4,
+)
+
+REAL_CLIPS = Path("/work/shared/data")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def grey(levels: list[int], height: int, width: int) -> np.ndarray:
+    """Frames of one grey level each."""
+    frames = np.array(levels, np.uint8)[:, None, None, None]
+    return np.broadcast_to(frames, (len(levels), height, width, 3)).copy()
+
+
+def test_tiny_video_comes_back_from_mp4(tmp_path):
+    frames = noise(6, 16, 16, 3)
+    write_mp4(tmp_path / "a.mp4", frames, fps=8)
+    difference = np.abs(read_clip(tmp_path / "a.mp4", 6, 16, 16).astype(int) - frames)
+    assert difference.mean() < 3
+    assert difference.max() <= 16  # noise in saturated colours is the hardest for 4:2:0 and H.264
+
+
+def test_plain_colours_come_back_within_few_levels(tmp_path):
+    frames = np.array(list(product([0, 128, 255], repeat=3)), np.uint8)[:, None, None]
+    frames = np.broadcast_to(frames, (27, 16, 16, 3)).copy()
+    write_mp4(tmp_path / "a.mp4", frames, fps=8)
+    difference = np.abs(read_clip(tmp_path / "a.mp4", 27, 16, 16).astype(int) - frames)
+    assert difference.max() <= 5
+
+
+def test_tiny_video_comes_back_from_gif(tmp_path):
+    frames = noise(3, 8, 8, 3)
+    write_gif(tmp_path / "a.gif", frames, fps=8)
+    np.testing.assert_array_equal(read_clip(tmp_path / "a.gif", 3, 8, 8), frames)
+
+
+@pytest.mark.parametrize(
+    ("size", "written"),
+    [
+        ((16, 16), (256, 256)),
+        ((16, 24), (256, 384)),
+        ((90, 160), (270, 480)),
+        ((300, 258), (300, 258)),
+        ((301, 300), (602, 600)),
+        ((85, 100), (340, 400)),
+    ],
+)
+def test_written_size_and_rate(tmp_path, size, written):
+    write_mp4(tmp_path / "a.mp4", np.zeros((2, *size, 3), np.uint8), fps=24000 / 1001)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.height, stream.width) == written
+        assert stream.average_rate == Fraction(24000, 1001)
+        assert stream.codec_context.pix_fmt == "yuv420p"
+
+
+def test_same_frames_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_mp4(tmp_path / f"{name}.mp4", noise(4, 16, 16, 3), fps=8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_gif_lasts_as_long_as_the_video(tmp_path):
+    write_gif(tmp_path / "a.gif", grey([0, 60, 120, 180, 240, 30], 8, 8), fps=24)
+    with Image.open(tmp_path / "a.gif") as image:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    assert durations == [40, 40, 40, 50, 40, 40]  # ms; 6 frames at 24 a second are 250
+
+
+def test_frames_may_come_one_after_another(tmp_path):
+    frames = grey([0, 60, 120], 16, 16)
+    write_mp4(tmp_path / "a.mp4", frames, 8)
+    write_mp4(tmp_path / "b.mp4", iter(frames), 8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_gif])
+def test_a_failed_write_leaves_what_was_there(tmp_path, write):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="needs at least one frame, found none"):
+        write(path, np.zeros((0, 16, 16, 3), np.uint8), 8)
+    for fps in (0, -1, float("nan"), float("inf"), 1e-9):
+        with pytest.raises(ValueError, match="needs a frame rate above 0.001, found"):
+            write(path, np.zeros((1, 16, 16, 3), np.uint8), fps)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_write_cut_off_half_way_leaves_no_file(tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_mp4(tmp_path / "a.mp4", np.zeros((1, 16, 16, 3), np.uint8), 8)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "levels"),
+    [(5, [0, 50, 100, 150, 200]), (3, [0, 100, 200]), (2, [0, 200]), (1, [0])],
+)
+def test_frames_are_spread_from_first_to_last(tmp_path, wanted, levels):
+    write_mp4(tmp_path / "a.mp4", grey([0, 50, 100, 150, 200], 16, 16), fps=8)
+    clip = read_clip(tmp_path / "a.mp4", wanted, 16, 16)
+    np.testing.assert_allclose(clip[:, 0, 0, 0], levels, atol=2)
+
+
+def test_too_few_frames(tmp_path):
+    write_mp4(tmp_path / "a.mp4", grey([0, 50, 100], 16, 16), fps=8)
+    with pytest.raises(VideoError, match=r"a\.mp4: has 3 frames, needs at least 4"):
+        read_clip(tmp_path / "a.mp4", 4, 16, 16)
+    with pytest.raises(ValueError, match="needs sizes of 1 or more, found frames=0 height=1"):
+        read_clip(tmp_path / "a.mp4", 0, 1, 1)
+
+
+def test_crop_keeps_the_centre(tmp_path):
+    frames = np.zeros((1, 16, 48, 3), np.uint8)
+    frames[:, :, 16:32] = 200  # black, grey, black
+    write_mp4(tmp_path / "a.mp4", frames, fps=8)
+    np.testing.assert_allclose(read_clip(tmp_path / "a.mp4", 1, 16, 14), 200, atol=3)
+    tall = read_clip(tmp_path / "a.mp4", 1, 5, 15)[0, 2, :, 0]
+    np.testing.assert_allclose(tall[[1, 7, 13]], [0, 200, 0], atol=3)
+
+
+def test_scaling_down_does_not_alias(tmp_path):
+    stripes = np.zeros((1, 256, 256, 3), np.uint8)
+    stripes[:, ::2] = 200
+    write_mp4(tmp_path / "a.mp4", stripes, fps=8)
+    for side in (64, 60):  # by a whole number, and not
+        clip = read_clip(tmp_path / "a.mp4", 1, side, side)
+        np.testing.assert_allclose(clip[:, 1:-1], 100, atol=6)  # the border sees half a stripe
+
+
+def test_a_clip_filmed_sideways_is_read_upright(tmp_path):
+    picture = np.zeros((256, 320, 3), np.uint8)
+    picture[:, :160] = 200  # bright at the left
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 256, 320, "yuv420p"
+        stream.set_display_rotation(90)  # counterclockwise: the left comes to the bottom
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    clip = read_clip(tmp_path / "a.mp4", 1, 320, 256)
+    np.testing.assert_allclose(clip[0, [0, 319], 128, 0], [0, 200], atol=3)
+
+
+def hostile_files(folder: Path) -> dict[str, bytes]:
+    write_mp4(folder / "whole.mp4", noise(12, 16, 16, 3), fps=8)
+    whole = (folder / "whole.mp4").read_bytes()
+    return {
+        "half.mp4": whole[: len(whole) // 2],
+        "text.mp4": b"once upon a time\n" * 100,
+        "empty.mp4": b"",
+        "playlist.mp4": f"#EXTM3U\n#EXTINF:1,\n{folder}/whole.mp4\n#EXT-X-ENDLIST\n".encode(),
+        "script.mp4": b"ffconcat version 1.0\nfile whole.mp4\n",
+    }
+
+
+def test_hostile_files(tmp_path):
+    for name, data in hostile_files(tmp_path).items():
+        (tmp_path / name).write_bytes(data)
+        for read in (check_clip, lambda path: read_clip(path, 1, 16, 16)):
+            with pytest.raises(VideoError, match=rf"{name}: not a readable video \("):
+                read(tmp_path / name)
+    with pytest.raises(VideoError, match="no such file"):
+        check_clip(tmp_path)
+
+
+def test_file_without_frames(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 256, 256, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(VideoError, match=r"a\.mkv: "):
+        check_clip(tmp_path / "a.mkv")
+    with pytest.raises(VideoError, match=r"a\.mkv: "):
+        read_clip(tmp_path / "a.mkv", 1, 16, 16)
+
+
+def test_damage_in_the_middle_is_seen(tmp_path):
+    write_mp4(tmp_path / "a.mp4", noise(12, 16, 16, 3), fps=8)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    (tmp_path / "a.mp4").write_bytes(data)
+    check_clip(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match=r"a\.mp4: "):
+        read_clip(tmp_path / "a.mp4", 12, 16, 16)
+
+
+@pytest.mark.skipif(not REAL_CLIPS.exists(), reason=f"needs the real clips in {REAL_CLIPS}")
+def test_real_clip():
+    clip = read_clip(REAL_CLIPS / "scene_1.mp4", 5, 62, 128)
+    assert clip.shape == (5, 62, 128, 3)
+    assert clip.std() > 10
+
+
+def test_contact_sheet_has_a_row_a_scene_and_a_column_a_frame():
+    videos = np.stack([grey([0, 60, 120], 16, 16), grey([200, 150, 100], 16, 16)])
+    sheet = np.asarray(contact_sheet(videos, ["a fox", "a hen"]))
+    # 112 pixel tiles 8 apart, right of a text column of 260
+    centres = sheet[8 + 56 : 8 + 56 + 121 : 120, 8 + 260 + 8 + 56 :: 120, 0]
+    np.testing.assert_array_equal(centres, [[0, 60, 120], [200, 150, 100]])
+    assert (sheet[8:26, 8:268] < 100).any()  # the prompt
+
+
+def test_contact_sheet_marks_given_scenes():
+    videos = np.zeros((2, 1, 16, 16, 3), np.uint8)
+    sheet = np.asarray(contact_sheet(videos, ["a", "b"], given=[False, True])).astype(int)
+    red = sheet[..., 0] - sheet[..., 1] > 100
+    assert not red[:128].any()
+    assert red[128:].any()
+
+
+def test_contact_sheet_chooses_eight_frames():
+    levels = [10 * number for number in range(15)]
+    sheet = np.asarray(contact_sheet(grey(levels, 128, 128)[None], ["a"]))
+    centres = sheet[64, 8 + 260 + 8 + 56 :: 120, 0]
+    np.testing.assert_array_equal(centres, [0, 20, 40, 60, 80, 100, 120, 140])
+
+
+def test_long_prompts_end_in_dots_and_do_not_reach_the_frames():
+    videos = np.zeros((1, 1, 16, 16, 3), np.uint8)
+    sheet = np.asarray(contact_sheet(videos, ["so very long " * 100 + "x" * 300]))
+    assert sheet.shape[0] == 8 + 10 * 18 + 8 + 8
+    assert (sheet[:, 269:275] == 255).all()
+    same = contact_sheet(videos, ["so very long " * 200])
+    np.testing.assert_array_equal(sheet, np.asarray(same))
+
+
+def test_accents_and_dashes_are_drawn_with_plain_letters():
+    videos = np.zeros((1, 1, 16, 16, 3), np.uint8)
+    accented, plain = (contact_sheet(videos, [text]) for text in ("Café — über", "Cafe - uber"))
+    np.testing.assert_array_equal(np.asarray(accented), np.asarray(plain))
+
+
+def test_stories_of_different_sizes_on_one_sheet():
+    long, short = np.zeros((3, 2, 16, 16, 3), np.uint8), np.zeros((1, 4, 32, 64, 3), np.uint8)
+    stories = [(long, ["a", "b", "c"], [True, False, False]), (short, ["d"], [False])]
+    sheet = stories_sheet(stories, titles=["step 10", "step 20"])
+    assert sheet.size == (8 + 260 + 4 * (8 + 256) + 8, 8 + 2 * 28 + 3 * 120 + 136 + 2 * 8)
+
+
+def test_sheet_parts_must_fit_together():
+    videos = np.zeros((2, 1, 16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        contact_sheet(videos, ["a"])
+    with pytest.raises(ValueError, match="needs a title for each story, found 2 for 1"):
+        stories_sheet([(videos, ["a", "b"], [True, False])], ["x", "y"])
+
+
+def test_digest_tells_shape_and_pixels_apart():
+    videos = np.arange(2 * 3 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 3, 4, 5, 3)
+    digest = frames_digest(videos)
+    assert digest == "1c7f463a479fdc45e5046769700ecfc2ab0ff24d36f9cbbb6856214ee6675934"
+    assert frames_digest(videos.swapaxes(2, 3).copy().swapaxes(2, 3)) == digest
+    assert frames_digest(videos.reshape(2, 3, 5, 4, 3)) != digest
+    assert frames_digest(videos + np.uint8(1)) != digest

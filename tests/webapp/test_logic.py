@@ -1,0 +1,242 @@
+"""The app without a browser: its form, its folder, its runs, what it shows and gives out."""
+
+import json
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from m2dit_jax.app import main
+from m2dit_jax.stories.progress import StoryProgress
+from m2dit_jax.stories.storyboard import StoryboardError, storyboard_to_mapping
+from m2dit_jax.utils.media import VideoError, write_mp4
+from m2dit_jax.webapp.board import SceneForm, problems, to_forms, to_storyboard
+from m2dit_jax.webapp.guard import OutputOnly
+from m2dit_jax.webapp.runs import Runner
+from m2dit_jax.webapp.server import start_server
+from m2dit_jax.webapp.shelf import Shelf
+from m2dit_jax.webapp.view import story_view
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "out")
+
+
+@pytest.fixture
+def uploaded(shelf):
+    path = shelf.uploads / "my clip <b>.mov"
+    write_mp4(shelf.uploads / "clip.mp4", np.zeros((3, 16, 16, 3), np.uint8), 4)
+    return (shelf.uploads / "clip.mp4").rename(path)
+
+
+def story(*prompts):
+    return to_storyboard([SceneForm({"prompt": prompt}) for prompt in prompts], {})
+
+
+def progress(**fields):
+    return StoryProgress(
+        **({"scenes": 2, "finished": (), "at_work": (0,), "step": 1, "steps": 4} | fields)
+    )
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_form_becomes_a_storyboard_and_comes_back(shelf, uploaded):
+    clip = shelf.keep_clip(uploaded)
+    forms = [SceneForm({"prompt": "a fox"}, clip), SceneForm({"prompt": "it runs"})]
+    storyboard = to_storyboard(forms, {"seed": "7", "guidance_scale": "2.5", "steps": " "})
+    assert (storyboard.seed, storyboard.guidance_scale, storyboard.steps) == (7, 2.5, None)
+    assert storyboard.given == (True, False)
+    scenes, settings = to_forms(storyboard_to_mapping(storyboard), shelf.clips)
+    assert [(form.texts["prompt"], form.clip) for form in scenes] == [
+        ("a fox", clip),
+        ("it runs", None),
+    ]
+    assert (settings["seed"], settings["guidance_scale"], settings["steps"]) == ("7", "2.5", "")
+
+
+def test_a_storyboards_problems_are_named_as_the_form_names_its_fields():
+    with pytest.raises(StoryboardError) as error:
+        to_storyboard([SceneForm({"prompt": " "}), SceneForm({"prompt": "x"})], {"seed": "many"})
+    first, second = problems(str(error.value))
+    assert first.startswith("Scene 1, prompt: missing")
+    assert second.startswith("seed: found 'many', needs a whole number")
+
+
+def test_a_storyboards_clip_from_elsewhere_is_not_taken_over(shelf):
+    scenes, _ = to_forms({"scenes": [{"prompt": "a", "video": "/etc/passwd"}]}, shelf.clips)
+    assert scenes[0].clip is None
+
+
+def test_an_upload_is_kept_under_a_name_of_our_own(shelf, uploaded):
+    kept = shelf.keep_clip(uploaded)
+    assert kept.parent == shelf.clips and kept.stem.isalnum() and len(kept.stem) == 24
+    assert kept.read_bytes() == uploaded.read_bytes()
+
+
+def test_uploads_that_are_no_video_too_large_or_not_uploaded_are_refused(
+    shelf, uploaded, monkeypatch, tmp_path
+):
+    (shelf.uploads / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match="^not a readable video"):
+        shelf.keep_clip(shelf.uploads / "text.mp4")
+    (shelf.uploads / "link.mp4").symlink_to("/etc/passwd")
+    elsewhere = (tmp_path / "elsewhere.mp4", shelf.uploads / "link.mp4", shelf.uploads / "../x.mp4")
+    elsewhere[0].write_bytes(uploaded.read_bytes())
+    for path in elsewhere:
+        with pytest.raises(VideoError, match="not uploaded here"):
+            shelf.keep_clip(path)
+    monkeypatch.setattr("m2dit_jax.webapp.shelf.MAX_CLIP_BYTES", 100)
+    with pytest.raises(VideoError, match="needs at most"):
+        shelf.keep_clip(uploaded)
+    assert not list(shelf.clips.iterdir())
+
+
+def test_stories_are_numbered_and_nothing_else_passes_for_one(shelf):
+    assert [shelf.new(), shelf.new()] == ["story-001", "story-002"]
+    (shelf.output / "story-003").symlink_to("/etc")
+    assert shelf.names() == ["story-001", "story-002"]
+    for name in ("../out", "/etc", "story-003", "clips", "story-004", ""):
+        with pytest.raises(ValueError, match="there is none of that name"):
+            shelf.folder(name)
+
+
+def test_a_checkpoint_within_what_is_served_is_refused(tmp_path):
+    for output in (tmp_path, tmp_path / "run" / "out", tmp_path / "run"):
+        with pytest.raises(ValueError, match="needs a folder apart from"):
+            Shelf(output, tmp_path / "run")
+
+
+def test_only_files_of_stories_and_checked_clips_are_given_out(shelf, tmp_path):
+    def app():
+        raise AssertionError
+
+    guard = OutputOnly(app, shelf)
+    folder = shelf.output / shelf.new()
+    (folder / "link").symlink_to("/etc/passwd")
+    for path in ("/", "/config", "/gradio_api/upload", f"/gradio_api/file={folder}/story.mp4"):
+        assert guard.allows(path), path
+    for name in (
+        *("/etc/passwd", "etc/passwd", "", "http://127.0.0.1:1/x", "file:///etc/passwd", "a\0b"),
+        *(f"{folder}/../../run", f"{folder}/link", str(tmp_path / "run"), str(shelf.uploads / "a")),
+        *(str(shelf.output), f"{shelf.output}-other/story-001/x", "../../../etc/passwd"),
+    ):
+        assert not guard.allows(f"/gradio_api/file={name}"), name
+        assert not guard.allows(f"/file={name}"), name
+    assert not guard.allows("/gradio_api/proxy=http://127.0.0.1:1/x")
+
+
+def test_stories_are_made_one_after_the_other(shelf):
+    release, order = threading.Event(), []
+
+    def make(storyboard, folder, report):
+        order.append(folder.name)
+        assert release.wait(10)
+        report(progress())
+
+    runner = Runner(make)
+    folders = [shelf.folder(shelf.new()) for _ in range(2)]
+    first = runner.start(story("a"), folders[0])
+    wait_for(lambda: first.state == "running")
+    second = runner.start(story("b"), folders[1])
+    with pytest.raises(ValueError, match="story-001 is being made already"):
+        runner.start(story("a"), folders[0])
+    assert (second.state, order) == ("waiting", ["story-001"])
+    release.set()
+    assert first.ended.wait(10) and second.ended.wait(10)
+    assert (first.state, second.state) == ("done", "done")
+    assert runner.of(folders[1]) is second
+
+
+def test_a_story_is_cancelled_at_work_and_while_it_waits(shelf):
+    reports = []
+
+    def make(storyboard, folder, report):
+        while True:
+            report(progress())
+            reports.append(folder)
+            time.sleep(0.01)
+
+    runner = Runner(make)
+    first, second = (runner.start(story("a"), shelf.folder(shelf.new())) for _ in range(2))
+    wait_for(lambda: reports)
+    assert "waiting</div>" in story_view(second if first.state == "running" else first)
+    waiting = second if first.state == "running" else first
+    waiting.cancel()
+    assert waiting.ended.wait(10)
+    (first if waiting is second else second).cancel()
+    assert first.ended.wait(10) and second.ended.wait(10)
+    assert (first.state, second.state) == ("cancelled", "cancelled")
+    assert set(reports) != {first.folder, second.folder}
+    assert "not made</div>" in story_view(first)
+
+
+def test_what_went_wrong_is_text_and_the_next_story_goes_on(shelf, capsys):
+    errors = [StoryboardError("storyboard: scenes[1].prompt: too long"), TypeError("oh")]
+
+    def make(storyboard, folder, report):
+        if errors:
+            raise errors.pop(0)
+
+    runner = Runner(make)
+    folder = shelf.folder(shelf.new())
+    found = []
+    for _ in range(3):
+        run = runner.start(story("a"), folder)
+        assert run.ended.wait(10)
+        found.append((run.state, problems(run.error)))
+    assert found == [
+        ("failed", ["Scene 2, prompt: too long"]),
+        ("failed", ["TypeError: oh (the terminal says more)"]),
+        ("done", []),
+    ]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_finished_scenes_show_while_others_are_at_work(shelf):
+    folder = shelf.folder(shelf.new())
+    shown, go_on = threading.Event(), threading.Event()
+
+    def make(storyboard, folder, report):
+        write_mp4(folder / "scene_1.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
+        report(progress(finished=(0,), at_work=(1,), step=3))
+        shown.set()
+        assert go_on.wait(10)
+
+    # Of an earlier story in the same folder: not shown as one of this.
+    write_mp4(folder / "scene_2.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
+    run = Runner(make).start(story("a <fox>", "b"), folder)
+    assert shown.wait(10)
+    html = story_view(run)
+    go_on.set()
+    assert run.ended.wait(10)
+    assert "Scene 2 of 2: step 3 of 4." in html and "<progress max=2 value=1.750>" in html
+    assert html.count("<video") == 1 and "scene_1.mp4?v=" in html and "at work</div>" in html
+    assert "a &lt;fox&gt;" in html
+
+
+def test_a_story_that_was_made_opens_again(shelf):
+    name = shelf.new()
+    assert shelf.storyboard(name) is None
+    (shelf.folder(name) / "storyboard.json").write_text(json.dumps({"scenes": [{"prompt": "a"}]}))
+    assert shelf.storyboard(name) == {"scenes": [{"prompt": "a"}]}
+
+
+def test_without_gradio_it_is_told_what_to_install(shelf, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ValueError, match="pip install -r requirements-app.txt"):
+        start_server(shelf, Runner(lambda *_: None), "127.0.0.1", None)
+
+
+def test_a_checkpoint_that_is_none_is_told_before_the_server_starts(tmp_path, capsys):
+    assert main([f"--checkpoint={tmp_path / 'none'}", f"--output={tmp_path / 'out'}"]) == 2
+    assert "none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
