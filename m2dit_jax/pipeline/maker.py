@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from m2dit_jax.diffusion.generate import Latents, StepResult, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.stories.settings import SamplingSettings
 
 EncodeText = Callable[[str], Float[Array, "T E"]]
 # (clip, key of its noise) -> latents
@@ -33,22 +33,6 @@ class Denoise(Protocol):
     ) -> Iterator[StepResult]:
         """`frames` counts the latent ones of each scene, where they differ."""
         ...
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """What a storyboard may leave to the model."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float
-    sampler: str
-    steps: int
-    guidance_scale: float
-    window: int
-    new_scenes: int
-    anchor: bool
 
 
 @runtime_checkable

@@ -29,8 +29,9 @@ from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import story_mesh
 from m2dit_jax.pipeline.denoise import denoise
-from m2dit_jax.pipeline.maker import Decode, Denoise, EncodeClip, EncodeText, SamplingSettings
+from m2dit_jax.pipeline.maker import Decode, Denoise, EncodeClip, EncodeText
 from m2dit_jax.stories.noise import clip_noise
+from m2dit_jax.stories.settings import SamplingSettings
 from m2dit_jax.weights.fingerprint import fingerprint
 from m2dit_jax.weights.released import ReleasedModel
 

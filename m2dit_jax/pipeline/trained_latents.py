@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.network import LoadedNetwork
-from m2dit_jax.pipeline.maker import SamplingSettings
 from m2dit_jax.pipeline.released_stories import ReleasedStories
 from m2dit_jax.pipeline.trained_stories import trained_defaults
+from m2dit_jax.stories.settings import SamplingSettings
 from m2dit_jax.weights.run_folder import (
     checkpoint_fingerprint,
     latest_step,

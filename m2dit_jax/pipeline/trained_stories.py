@@ -19,8 +19,9 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.pipeline.denoise import denoise
-from m2dit_jax.pipeline.maker import Decode, Denoise, EncodeClip, EncodeText, SamplingSettings
+from m2dit_jax.pipeline.maker import Decode, Denoise, EncodeClip, EncodeText
 from m2dit_jax.pipeline.story_sampler import trained_options
+from m2dit_jax.stories.settings import SamplingSettings
 from m2dit_jax.weights.run_folder import checkpoint_fingerprint, load_config, load_for_sampling
 
 

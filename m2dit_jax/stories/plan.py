@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.masks import check_global_text
-from m2dit_jax.pipeline.maker import SamplingSettings, StoryMaker
 from m2dit_jax.stories.noise import scene_seed
+from m2dit_jax.stories.settings import SamplingSettings
 from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
 from m2dit_jax.stories.windows import Windows, check_windows
 from m2dit_jax.utils.media import VideoError, frames_digest, read_clip
@@ -20,6 +21,44 @@ _STORY_OPTIONS = (
     *("dynamic_guidance", "as_reference", "guidance_start", "guidance_end", "reuse_uncond"),
     *("given_guidance_scale", "cache_tolerance"),
 )
+
+
+@runtime_checkable
+class PlannedModel(Protocol):
+    """What a plan must know of a model; no network is loaded for it."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        ...
+
+    @property
+    def defaults(self) -> SamplingSettings:
+        """Values for what a storyboard leaves to the model."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the defaults are written, for messages."""
+        ...
+
+    @property
+    def default_checks(self) -> tuple[str, ...]:
+        """Those of the gate's checks that suit the model."""
+        ...
+
+    @property
+    def mask(self) -> str:
+        """The attention mask, one of `masks.MASKS`."""
+        ...
+
+    def check_size(self, frames: int, height: int, width: int) -> None:
+        """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
+        ...
+
+    def check_prompt(self, prompt: str) -> str:
+        """A note for the user about a prompt, or "". Raises ValueError if it cannot be encoded."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +106,7 @@ class StoryPlan:
         return storyboard_to_mapping(self.storyboard) | vars(self.settings) | checks
 
 
-def plan_story(storyboard: Storyboard, maker: StoryMaker) -> StoryPlan:
+def plan_story(storyboard: Storyboard, maker: PlannedModel) -> StoryPlan:
     """Checks the storyboard against the model and reads each of its clips once.
 
     Raises StoryboardError with every problem: prompts that the model's tokenizer cannot take, clips
@@ -136,7 +175,7 @@ def _filled_in(storyboard: Storyboard, defaults: SamplingSettings) -> SamplingSe
     return replace(defaults, **known)
 
 
-def _checks(storyboard: Storyboard, maker: StoryMaker) -> tuple[str, ...]:
+def _checks(storyboard: Storyboard, maker: PlannedModel) -> tuple[str, ...]:
     if storyboard.checks is None and storyboard.retries:
         return maker.default_checks
     return storyboard.checks or ()
@@ -152,7 +191,7 @@ def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool
     return True
 
 
-def _check_prompts(storyboard: Storyboard, maker: StoryMaker) -> tuple[list[str], list[str]]:
+def _check_prompts(storyboard: Storyboard, maker: PlannedModel) -> tuple[list[str], list[str]]:
     """A line for each prompt that the tokenizer cannot take, and for each that it changes."""
     prompts = {f"scenes[{i}].prompt": s.prompt for i, s in enumerate(storyboard.scenes)}
     prompts |= {

@@ -7,7 +7,7 @@ import numpy as np
 
 from m2dit_jax.diffusion.generate import StepResult
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.pipeline.maker import SamplingSettings
+from m2dit_jax.stories.settings import SamplingSettings
 
 
 class FakeMaker:
