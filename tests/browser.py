@@ -23,6 +23,19 @@ _FLAGS = (
     *("--hide-scrollbars", "--disable-dev-shm-usage", "--remote-debugging-port=0"),
 )
 
+# Null while the element is missing, moves, or lies under another.
+_MIDDLE = """(async () => {
+    const element = %s;
+    if (!element) return null;
+    element.scrollIntoView({block: 'center', behavior: 'instant'});
+    const before = element.getBoundingClientRect();
+    await new Promise(done => setTimeout(done, 50));
+    const box = element.getBoundingClientRect();
+    if (['x', 'y', 'width', 'height'].some(side => box[side] !== before[side])) return null;
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    return element.contains(document.elementFromPoint(x, y)) ? [x, y] : null;
+})()"""
+
 
 def find_browser() -> str:
     """M2DIT_BROWSER, or a Chromium on PATH; skips the test where there is neither."""
@@ -127,7 +140,9 @@ class Page:
         """Until the expression is truthy; its value. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if value := self.run(f"(v => v instanceof Node ? true : v)({script})"):
+            if value := self.run(
+                f"(async v => (v = await v) instanceof Node ? true : v)({script})"
+            ):
                 return value
             time.sleep(0.1)
         raise TimeoutError(f"after {seconds} s not true: {script}")
@@ -154,9 +169,49 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
 
+    def click(self, element: str) -> None:
+        """Presses the mouse on the middle of the element that a JavaScript expression gives.
+
+        Waits until it stands still and nothing covers it; TimeoutError if that does not happen.
+        """
+        x, y = self.wait(_MIDDLE % element)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=x,
+                y=y,
+                button="none" if kind == "mouseMoved" else "left",
+                clickCount=0 if kind == "mouseMoved" else 1,
+            )
+
+    def type(self, field: str, text: str) -> None:
+        """Replaces a field's text by mouse and keys; AssertionError if the field takes none."""
+        self.click(field)
+        # Without these checks the keys would go to wherever the focus was, or nowhere.
+        for lock in ("disabled", "readOnly"):
+            assert not self.run(f"({field}).{lock}"), f"{lock}: {field}"
+        assert self.run(f"document.activeElement === ({field})"), f"not in focus: {field}"
+        self.call(
+            "Input.dispatchKeyEvent",
+            type="rawKeyDown",
+            key="a",
+            modifiers=2,  # Ctrl
+            windowsVirtualKeyCode=65,
+            # A browser without a window has no shortcuts of its own.
+            commands=["selectAll"],
+        )
+        self.call(
+            "Input.dispatchKeyEvent", type="keyUp", key="a", modifiers=2, windowsVirtualKeyCode=65
+        )
+        for letter in text:
+            self.press(letter)
+        value = self.run(f"({field}).value")
+        assert value == text, f"holds {value!r} after {text!r} was typed: {field}"
+
     def press(self, key: str) -> None:
-        text = {"Enter": "\r"}.get(key, "")
-        code = {"Enter": 13, "Tab": 9}[key]
+        """Enter, Tab, or the key of a letter."""
+        code, text = {"Enter": (13, "\r"), "Tab": (9, "")}.get(key, (0, key))
         for kind in ("keyDown", "keyUp"):
             self.call(
                 "Input.dispatchKeyEvent",

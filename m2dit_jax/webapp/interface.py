@@ -43,7 +43,7 @@ def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column():
                 with gr.Row():
-                    story = gr.Dropdown(shelf.names(), label="Story", value=None, scale=3)
+                    story = _input(gr.Dropdown, shelf.names(), label="Story", value=None, scale=3)
                     new = gr.Button("New story", scale=1)
                 with gr.Accordion("Settings of the story", open=False):
                     settings = [_field(name) for name in STORY_FIELDS]
@@ -111,9 +111,16 @@ def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
     return blocks
 
 
+def _input(kind: Any, *values: Any, **options: Any) -> Any:
+    """A component that takes input, whatever events it is part of."""
+    # Left unset, Gradio decides: it locks what an event fills in, and what is rendered again.
+    return kind(*values, interactive=True, **options)
+
+
 def _field(name: str, form: SceneForm | None = None, label: str = "") -> gr.Textbox:
     texts = form.texts if form else {}
-    return gr.Textbox(
+    return _input(
+        gr.Textbox,
         value=texts.get(name, ""),
         label=label or name.replace("_", " "),
         placeholder="what the scene shows" if name == "prompt" else "the model's default",
@@ -122,7 +129,7 @@ def _field(name: str, form: SceneForm | None = None, label: str = "") -> gr.Text
 
 
 def _upload() -> gr.UploadButton:
-    return gr.UploadButton("Give a clip", file_types=["video"], type="filepath", size="sm")
+    return _input(gr.UploadButton, "Give a clip", file_types=["video"], type="filepath", size="sm")
 
 
 def _filled_in(shown: tuple[SceneForm, ...], values: tuple[str, ...]) -> tuple[SceneForm, ...]:

@@ -19,7 +19,7 @@ def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> t
     os.environ["GRADIO_TEMP_DIR"] = str(shelf.uploads)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
-        import gradio as gr  # pyright: ignore[reportMissingImports]
+        import gradio.themes  # pyright: ignore[reportMissingImports]
         from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
@@ -38,7 +38,7 @@ def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> t
         max_file_size=MAX_CLIP_BYTES,
         app_kwargs={"middleware": [Middleware(OutputOnly, shelf=shelf)]},
         css=STYLE,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         footer_links=[],
         enable_monitoring=False,
         ssr_mode=False,

@@ -1,5 +1,6 @@
-"""The app in a real browser, with a small checkpoint. All in one: the start takes longest."""
+"""The app in a real browser, by mouse and keys. Tests share an app: its start takes longest."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from m2dit_jax import train
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.utils.media import write_mp4
+from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS
+from m2dit_jax.webapp.shelf import Shelf
 from tests.browser import find_browser, open_browser
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,22 +88,25 @@ time.sleep(100)
 """
 
 
-def fill(page, label, text):
-    """As typing does: the page's framework watches for the event."""
-    page.run(
-        f"""(() => {{
-        const label = [...document.querySelectorAll('label')].find(
-            l => l.textContent.trim().startsWith('{label}'));
-        const field = label.querySelector('textarea, input');
-        field.value = {text!r};
-        field.dispatchEvent(new Event('input', {{bubbles: true}}));
-        }})()"""
-    )
+def field(label):
+    """The topmost field of that label."""
+    labels = "[...document.querySelectorAll('label')]"
+    named = f"{labels}.find(l => l.textContent.trim().startsWith('{label}'))"
+    return f"{named}?.querySelector('textarea, input')"
 
 
 def click(page, text, number=0):
     buttons = "[...document.querySelectorAll('button')]"
-    page.run(f"{buttons}.filter(b => b.textContent.trim() === '{text}')[{number}].click()")
+    page.click(f"{buttons}.filter(b => b.textContent.trim().startsWith('{text}'))[{number}]")
+
+
+def choose(page, story):
+    page.click("document.querySelector('input[aria-label=Story]')")
+    page.click(f"document.querySelector('[role=option][aria-label={story}]')")
+
+
+def holds(label, text):
+    return f"{field(label)}?.value === {text!r}"
 
 
 def has_field(label):
@@ -115,6 +121,16 @@ def status(address, path):
         return error.code
 
 
+def type_in_every_field(page, count):
+    """Asserts that the form has that many fields for text and that each takes some."""
+    fields = "[...document.querySelectorAll('label :is(textarea, input:not([type=file]))')]"
+    page.wait(f"{fields}.length === {count}")
+    for number in range(count):
+        page.type(f"{fields}[{number}]", f"x{number}")
+    # None was put back by a later one.
+    assert page.run(f"{fields}.map(f => f.value)") == [f"x{number}" for number in range(count)]
+
+
 def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, checkpoint, tmp_path):
     address, output = app
     clip = tmp_path / "my_clip.mp4"
@@ -124,15 +140,18 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         page.wait(has_field("Scene 3"))
         click(page, "Remove", 2)
         page.wait(f"!{has_field('Scene 3')}")
-        fill(page, "Scene 1", "a blue cross moves left on gray")
-        fill(page, "Scene 2", "a purple cross")
+        click(page, "Settings of the story")
+        page.type(field("seed"), "5")
+        page.type(field("steps"), "1")
+        page.type(field("Scene 1"), "a blue cross moves left on gray")
+        page.type(field("Scene 2"), "a purple cross")
         page.attach("input[type=file]", clip)
         page.wait("document.body.innerText.includes('Not given')")
         click(page, "Generate")
         assert "Scene 2, prompt: prompt 'a purple cross' has unknown words" in page.wait(
             "document.querySelector('.problems')?.innerText"
         )
-        fill(page, "Scene 2", "it moves up on navy")
+        page.type(field("Scene 2"), "it moves up on navy")
         click(page, "Generate")
         page.wait("document.querySelector('.state.done')", 60)
         page.wait("[...document.querySelectorAll('.story video')].length === 3")
@@ -145,6 +164,8 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         elsewhere = [url for url in page.requests if url.startswith("http")]
         assert elsewhere and all(url.startswith(address) for url in elsewhere)
     folder = output / "story-001"
+    storyboard = json.loads((folder / "storyboard.json").read_text())
+    assert (storyboard["seed"], storyboard["steps"]) == (5, 1)
     assert status(address, folder / "story.json") == 200
     for path in (
         *("/etc/passwd", "%2Fetc%2Fpasswd", f"{folder}/../../../run/metrics.jsonl", "README.md"),
@@ -153,15 +174,73 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         assert status(address, path) == 403, path
 
 
-def test_scenes_show_as_they_are_finished_and_a_story_is_cancelled(tmp_path):
-    with (
-        started([sys.executable, "-c", SLOW, str(tmp_path / "out")]) as address,
-        open_browser() as page,
-    ):
+@pytest.fixture(scope="module")
+def slow_app(tmp_path_factory):
+    """The app with the model that takes long; its address and output folder."""
+    output = tmp_path_factory.mktemp("slow") / "out"
+    with started([sys.executable, "-c", SLOW, str(output)]) as address:
+        yield address, output
+
+
+def test_every_field_of_a_new_story_can_be_typed_in(slow_app):
+    with open_browser() as page:
+        page.open(slow_app[0])
+        page.wait(has_field("Scene 3"))
+        click(page, "Settings of the story")
+        page.wait(has_field("steps"))
+        for number in (1, 2, 3):
+            click(page, f"Settings of scene {number}")
+        type_in_every_field(page, len(STORY_FIELDS) + 3 * len(SCENE_FIELDS))
+        page.type(field("seed"), "many")
+        click(page, "Generate")
+        told = page.wait("document.querySelector('.problems')?.innerText")
+        assert "seed: found 'many'" in told and "Scene 3, seed: found 'x" in told
+        assert page.errors == []
+
+
+def test_every_scene_can_be_typed_in_after_one_is_added(slow_app):
+    with open_browser() as page:
+        page.open(slow_app[0])
+        page.wait(has_field("Scene 3"))
+        page.type(field("Scene 1"), "a fox")
+        click(page, "Add a scene")
+        page.wait(has_field("Scene 4"))
+        assert page.run(holds("Scene 1", "a fox"))
+        for number in (1, 2, 3, 4):
+            click(page, f"Settings of scene {number}")
+        type_in_every_field(page, 4 * len(SCENE_FIELDS))
+        assert page.errors == []
+
+
+def test_a_story_opened_again_can_be_typed_in(slow_app):
+    address, output = slow_app
+    story = Shelf(output).new()
+    (output / story / "storyboard.json").write_text(
+        json.dumps({"seed": 3, "scenes": [{"prompt": "a fox"}, {"prompt": "it runs"}]})
+    )
+    with open_browser() as page:
         page.open(address)
         page.wait(has_field("Scene 3"))
+        click(page, "Settings of the story")
+        page.wait(has_field("steps"))
+        choose(page, story)
+        page.wait(f"{holds('Scene 2', 'it runs')} && {holds('seed', '3')}")
+        for number in (1, 2):
+            click(page, f"Settings of scene {number}")
+        type_in_every_field(page, len(STORY_FIELDS) + 2 * len(SCENE_FIELDS))
+        click(page, "New story")
+        page.wait(f"{holds('Scene 3', '')} && {holds('seed', '')}")
+        choose(page, story)
+        page.wait(holds("Scene 2", "it runs"))
+        assert page.errors == []
+
+
+def test_scenes_show_as_they_are_finished_and_a_story_is_cancelled(slow_app):
+    with open_browser() as page:
+        page.open(slow_app[0])
+        page.wait(has_field("Scene 3"))
         for number in (1, 2, 3):
-            fill(page, f"Scene {number}", "a fox")
+            page.type(field(f"Scene {number}"), "a fox")
         click(page, "Generate")
         page.wait("document.querySelector('.state.running')?.innerText.includes('step')")
         page.wait("document.querySelectorAll('.cards video').length === 1")
