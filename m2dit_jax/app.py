@@ -6,8 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, open_checkpoint
-from m2dit_jax.pipeline.make_story import make_story
+from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, load_pipeline
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.devices import prefer_available_platform
@@ -21,11 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     prefer_available_platform()
     try:
-        maker = open_checkpoint(flags)
+        pipeline = load_pipeline(flags)
         shelf = Shelf(flags.output, flags.checkpoint, *([flags.model] if flags.model else []))
 
         def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
-            make_story(storyboard, maker, folder, report)
+            pipeline(storyboard, folder=folder, on_step=report)
 
         address, _ = start_server(shelf, Runner(make), flags.host, flags.port)
     except (ValueError, OSError) as error:

@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from m2dit_jax.config.recipe import Params, Recipe, build_recipe
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
@@ -29,14 +29,13 @@ from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_s
 from m2dit_jax.evaluation.report import Report
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
+from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.pipeline.load import load
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags, flags_given, with_flags
-from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
-from m2dit_jax.pipeline.trained_stories import trained_defaults
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write, write_json
 from m2dit_jax.utils.media import contact_sheet, stories_sheet
-from m2dit_jax.weights.run_folder import load_for_sampling
 
 SHEET_STORIES = 4  # for each of generation and extension
 MOST_RECALLED = 16  # training stories that are made again
@@ -75,15 +74,14 @@ def _evaluate(flags: argparse.Namespace) -> int:
     try:
         for path in filter(None, (flags.json, flags.sheet)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        config, params, step = load_for_sampling(flags.checkpoint)
-        recipe = build_recipe(config)
-        if config.data.source == "latents":
+        engine = load(flags.checkpoint)
+        if engine.trained is None or engine.trained.recipe.config.data.source == "latents":
             raise ValueError(
                 f"{flags.checkpoint}: stories of latents cannot be scored; sample some"
             )
-        sampler = StorySampler(recipe)
-        options = with_flags(trained_options(config), flags)
-        options.table(recipe.schedule)
+        config = engine.trained.recipe.config
+        options = with_flags(engine.options, flags)
+        options.table(engine.schedule)
         for name in ("compare_sampling", "scenes", "leakage"):
             if getattr(flags, name) and config.data.source != "shapes":
                 raise ValueError(f"{flags.checkpoint}: --{name} needs a run on shapes")
@@ -93,14 +91,14 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     if config.data.source == "pixels":
-        return _recall(flags, recipe, params, step, sampler, options)
+        return _recall(flags, engine, options)
     if flags.scenes is not None:
-        return _evaluate_long(flags, params, step, sampler, options)
+        return _evaluate_long(flags, engine, options)
     if flags.leakage:
-        return _measure_leakage(flags, params, sampler, options)
+        return _measure_leakage(flags, engine, options)
     if flags.compare_sampling:
         rows = sampler_rows(options), saving_rows(options)
-        table = compare_sampling(recipe, params, *rows, flags.stories, flags.seed)
+        table = compare_sampling(engine, *rows, flags.stories, flags.seed)
         print(table.to_markdown())
         if flags.json:
             write_json(flags.json, table.to_json())
@@ -109,21 +107,19 @@ def _evaluate(flags: argparse.Namespace) -> int:
     for task in ("generation", "extension"):
         progress = _Progress(task, flags.stories)
         scores[task] = evaluate_stories(
-            recipe,
-            params,
+            engine,
             num_stories=flags.stories,
             extension=task == "extension",
             seed=flags.seed,
             options=options,
-            sampler=sampler,
             progress=progress,
         )
         shown[task] = progress.batches[0]
-        costs[task] = _cost(flags, recipe, params, sampler, options, progress)
+        costs[task] = _cost(flags, engine, options, progress)
     report = Report(
         **scores,
         seconds=time.perf_counter() - started,
-        checkpoint_step=step,
+        checkpoint_step=engine.trained.step,
         sampling={
             "options": vars(options),
             **{task: cost.to_json() for task, cost in costs.items()},
@@ -141,23 +137,19 @@ def _evaluate(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _measure_leakage(
-    flags: argparse.Namespace, params: Params, sampler: StorySampler, options: SamplingOptions
-) -> int:
-    report = measure_leakage(sampler, params, flags.stories, flags.seed, options)
+def _measure_leakage(flags: argparse.Namespace, engine: Engine, options: SamplingOptions) -> int:
+    report = measure_leakage(engine, flags.stories, flags.seed, options)
     _write_report(flags, report, report.to_picture)
     return 0
 
 
 def _evaluate_long(
     flags: argparse.Namespace,
-    params: Params,
-    step: int,
-    sampler: StorySampler,
+    engine: Engine,
     options: SamplingOptions,
 ) -> int:
     """Stories of more scenes than the model was trained with, scored by the place of a scene."""
-    defaults = trained_defaults(sampler.recipe)
+    defaults = engine.defaults
     window = flags.window or defaults.window
     windows = Windows(
         window,
@@ -165,7 +157,7 @@ def _evaluate_long(
         defaults.anchor if flags.anchor is None else flags.anchor,
     )
     report, captions, video = evaluate_long(
-        sampler, params, step, flags.scenes, windows, flags.stories, flags.seed, options
+        engine, flags.scenes, windows, flags.stories, flags.seed, options
     )
     _write_report(flags, report, lambda: contact_sheet(video, captions))
     return 0
@@ -189,9 +181,7 @@ def _write_report(
 
 def _cost(
     flags: argparse.Namespace,
-    recipe: Recipe,
-    params: Params,
-    sampler: StorySampler,
+    engine: Engine,
     options: SamplingOptions,
     made: "_Progress",
 ) -> Cost:
@@ -200,13 +190,11 @@ def _cost(
         return cost_of(made.batches)
     progress = _Progress(f"{made.task} with every evaluation", flags.stories)
     for batch in sample_held_out(
-        recipe,
-        params,
+        engine,
         num_stories=flags.stories,
         extension=made.task == "extension",
         seed=flags.seed,
         options=options.full(),
-        sampler=sampler,
     ):
         progress(batch)
     return cost_of(made.batches, progress.batches)
@@ -236,14 +224,12 @@ class _Progress:
 
 def _recall(
     flags: argparse.Namespace,
-    recipe: Recipe,
-    params: Params,
-    step: int,
-    sampler: StorySampler,
+    engine: Engine,
     options: SamplingOptions,
 ) -> int:
     """For a run on real clips: what the prompts of its training stories bring back."""
-    data = recipe.config.data
+    assert engine.trained is not None  # checked
+    data, step = engine.trained.recipe.config.data, engine.trained.step
     try:
         datasets = [EncodedDataset(path) for path in data.paths.split(",")]
     except ValueError as error:
@@ -251,7 +237,7 @@ def _recall(
         return 2
     # Stories of one batch have one size; the first dataset's stand for all.
     clips = training_stories(datasets[:1], data.scenes, min(flags.stories, MOST_RECALLED))
-    recalled = recall_stories(recipe, params, clips, flags.seed, sampler, options)
+    recalled = recall_stories(engine, clips, flags.seed, options)
     for number, (clip, values) in enumerate(zip(clips, recalled.psnr, strict=True)):
         for caption, value in zip(clip.captions, values, strict=True):
             print(f"story {number}: {value:5.1f} dB  {caption}")
@@ -260,7 +246,11 @@ def _recall(
     if flags.json:
         write_json(
             flags.json,
-            {"psnr": mean, "scenes": recalled.psnr.tolist(), "checkpoint_step": step},
+            {
+                "psnr": mean,
+                "scenes": recalled.psnr.tolist(),
+                "checkpoint_step": engine.trained.step,
+            },
         )
     if flags.sheet:
         with atomic_write(flags.sheet) as part:
@@ -286,7 +276,7 @@ def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
         for arm in ARMS:
             config.model.mask = arm
             recipe = build_recipe(config)
-            with_flags(trained_options(config), flags).table(recipe.schedule)
+            with_flags(_options_of(config), flags).table(recipe.schedule)
         flags.workdir.mkdir(parents=True, exist_ok=True)
         result = compare(
             Plan(
@@ -311,6 +301,14 @@ def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(f"\n{result.to_markdown()}")
     print(f"{flags.workdir / 'compare.md'}, {flags.workdir / 'compare.json'}")
     return 0
+
+
+def _options_of(config: ConfigDict) -> SamplingOptions:
+    """The sampling options of a run with this config."""
+    sample = config.sample
+    return SamplingOptions(
+        sampler="ddim", steps=sample.steps, guidance_scale=float(sample.guidance_scale)
+    )
 
 
 def _load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, open_checkpoint
-from m2dit_jax.pipeline.make_story import explain_story, make_story
+from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, load_pipeline
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags
 from m2dit_jax.stories.gate import CHECKS
+from m2dit_jax.stories.progress import progress_printer
 from m2dit_jax.stories.storyboard import override, read_storyboard
 from m2dit_jax.utils.devices import prefer_available_platform
 
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         storyboard = override(
             read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
         )
-        maker = open_checkpoint(flags)
+        pipeline = load_pipeline(flags)
         if flags.explain:
-            print("\n".join(explain_story(storyboard, maker, flags.output)))
+            print("\n".join(pipeline.explain(storyboard, flags.output)))
             return 0
-        digest = make_story(storyboard, maker, flags.output)
+        story = pipeline(storyboard, folder=flags.output, on_step=progress_printer())
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = sorted(path.name for path in flags.output.iterdir() if not _is_scene(path))
     print(f"{flags.output}: {', '.join(names)}")
     print(f"{len(storyboard.scenes)} scenes, {sum(storyboard.given)} of them given")
-    print(f"{time.perf_counter() - started:.1f} s, frames sha256 {digest}")
+    print(f"{time.perf_counter() - started:.1f} s, frames sha256 {story.digest}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Builds stories as `sampling` does, but hands out the frames."""
+"""Builds stories as a pipeline does, but hands out the frames."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.store import SceneStore
 
 
-def build_scenes(maker, storyboard, folder: Path) -> list[np.ndarray]:
+def build_scenes(engine, storyboard, folder: Path) -> list[np.ndarray]:
     """The frames of each scene."""
-    builder = StoryBuilder(plan_story(storyboard, maker), maker, SceneStore(folder / SCENES))
+    builder = StoryBuilder(plan_story(storyboard, engine), engine, SceneStore(folder / SCENES))
     outcomes = builder.build(lambda progress: None, lambda scene, frames: None)
     return [builder.frames(outcomes[scene]) for scene in sorted(outcomes)]

@@ -11,7 +11,7 @@ import yaml
 import m2dit_jax
 from m2dit_jax import sample, train
 from m2dit_jax.data.shapes import Scene, render_scene
-from m2dit_jax.pipeline.trained_stories import TrainedStories
+from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories.output import check_output
 from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
 from m2dit_jax.utils.media import frames_digest, read_clip, write_mp4
@@ -64,7 +64,7 @@ def no_weights(monkeypatch):
     def load(_):
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr("m2dit_jax.pipeline.trained_stories.load_for_sampling", load)
+    monkeypatch.setattr("m2dit_jax.pipeline.load.load_for_sampling", load)
 
 
 def _written(folder, prompts):
@@ -120,12 +120,12 @@ def test_frames_depend_on_the_seed_alone_and_storyboard_json_makes_them_again(ru
 
 def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip, tmp_path):
     # Four scenes, where the model was trained with three.
-    maker = TrainedStories(checkpoint)
+    pipeline = load(checkpoint)
     prompts = [*PROMPTS, "it moves up on olive"]
     expected = read_clip(clip, 3, 16, 16)
     for given in [(0,), (1,), (3,), (0, 2)]:
         scenes = [StoryScene(p, clip if i in given else None) for i, p in enumerate(prompts)]
-        video = build_scenes(maker, Storyboard(tuple(scenes), window=4), tmp_path)
+        video = build_scenes(pipeline, Storyboard(tuple(scenes), window=4), tmp_path)
         for i in range(4):
             assert (video[i] == expected).all() == (i in given), (i, given)
 
@@ -191,7 +191,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--new_scenes=4"], {}, "--new_scenes: new_scenes 4 cannot be with a window of 3 scenes"),
         (["--checks", "sharp"], {}, "--checks: found a list of 1, needs one or a list of finite"),
         ([], {"global_prompt": "sea"}, "global_prompt: prompt 'sea' has unknown words: sea"),
-        (["--dtype=bfloat16"], {}, "--dtype=bfloat16: only for models with a VAE"),
+        (["--decoder=tiles"], {}, "decoder='tiles': only for models with a VAE"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):

@@ -51,6 +51,10 @@ class Recipe:
         """Fresh parameters as a nested dict of arrays."""
         return nnx.to_pure_dict(nnx.state(_story_model(self.config, nnx.Rngs(key)), nnx.Param))
 
+    def new_model(self, rngs: nnx.Rngs) -> StoryModel:
+        """A model with fresh parameters."""
+        return _story_model(self.config, rngs)
+
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of `config.train`."""
         return make_optimizer(self.config.train, self._train_text_encoder())

@@ -4,16 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from m2dit_jax.config.recipe import Params, Recipe
+from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
+from m2dit_jax.pipeline.engine import Engine
 
 METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
 
@@ -70,33 +68,28 @@ class StoryBatch:
 
 
 def evaluate_stories(
-    recipe: Recipe,
-    params: Params,
+    engine: Engine,
     *,
     num_stories: int,
     extension: bool,
     seed: int,
     batch_size: int = 64,
     options: SamplingOptions | None = None,
-    sampler: StorySampler | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
 ) -> dict[str, Score]:
     """Samples held-out stories and scores them; the result's keys are METRICS.
 
-    `extension` gives all scenes but the last; otherwise none is given. The sampler can be given to
-    share what it has compiled. The options default to those of the recipe's config. `progress` is
-    called with each batch when it is done.
+    `extension` gives all scenes but the last; otherwise none is given. The options default to those
+    of the model. `progress` is called with each batch when it is done.
     """
     readings, stories, given = [], [], []
     for batch in sample_held_out(
-        recipe,
-        params,
+        engine,
         num_stories=num_stories,
         extension=extension,
         seed=seed,
         batch_size=batch_size,
         options=options,
-        sampler=sampler,
     ):
         readings.append(read_scenes(batch.video.reshape(-1, *batch.video.shape[2:])))
         stories += batch.stories
@@ -113,26 +106,21 @@ def evaluate_stories(
 
 
 def sample_held_out(
-    recipe: Recipe,
-    params: Params,
+    engine: Engine,
     *,
     num_stories: int,
     extension: bool,
     seed: int,
     batch_size: int = 64,
     options: SamplingOptions | None = None,
-    sampler: StorySampler | None = None,
 ) -> Iterator[StoryBatch]:
-    """Yields `num_stories` held-out stories in batches; story i depends on (seed, i) alone.
+    """Yields `num_stories` held-out stories in batches; story i is sampled with seed + i.
 
     Arguments as in `evaluate_stories`. Raises ValueError if there is no story to sample.
     """
     if num_stories < 1 or batch_size < 1:
         raise ValueError(f"needs at least 1 story, got {num_stories=} {batch_size=}")
-    config = recipe.config
-    sampler = sampler or StorySampler(recipe)
-    data = config.data
-    table = (options or trained_options(config)).table(recipe.schedule, data.scenes)
+    data = shapes_recipe(engine).config.data
     source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
     # Every batch has the same size, or the last one would compile anew; equal parts leave the
     # least to pad.
@@ -144,13 +132,12 @@ def sample_held_out(
         given = np.broadcast_to(
             extension & (np.arange(data.scenes) < data.scenes - 1), (size, data.scenes)
         )
-        made = sampler.sample(
-            params,
-            table,
-            jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(indices)),
-            np.stack([item["video"] for item in items]),
-            given,
+        made = engine.sample_many(
             [item["captions"] for item in items],
+            [seed + index for index in indices],
+            options=options,
+            clips=np.stack([item["video"] for item in items]),
+            given=given,
         )
         yield StoryBatch(
             tuple(item["scenes"] for item in items[:wanted]),
@@ -159,6 +146,14 @@ def sample_held_out(
             made.latents[:wanted],
             made.evaluations[:, :wanted],
         )
+
+
+def shapes_recipe(engine: Engine) -> Recipe:
+    """The recipe of a model that was trained on shapes. Raises ValueError for other models."""
+    trained = engine.trained
+    if trained is None or trained.recipe.config.data.source != "shapes":
+        raise ValueError("needs a run on shapes: only of these it is known what a scene must show")
+    return trained.recipe
 
 
 def score_stories(

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
-from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories, shapes_recipe
 from m2dit_jax.evaluation.report import Scores, scores_to_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.pipeline.engine import Engine
 
 STEPS = (10, 20, 50)
 MANY_STEPS = 200  # of DDIM, which other samplers that draw no noise are held against
@@ -123,8 +121,7 @@ def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
 
 
 def compare_sampling(
-    recipe: Recipe,
-    params: Params,
+    engine: Engine,
     samplers: Mapping[str, SamplingOptions],
     savings: Mapping[str, SamplingOptions],
     num_stories: int,
@@ -135,7 +132,6 @@ def compare_sampling(
 
     The errors of samplers are those against DDIM with `many_steps`. Progress goes to stderr.
     """
-    sampler = StorySampler(recipe)
     full = next(iter(savings.values()))
 
     def sample(name: str, options: SamplingOptions) -> tuple[dict[str, Scores], _Batches]:
@@ -144,13 +140,11 @@ def compare_sampling(
         batches: _Batches = {task: [] for task in TASKS}
         for task in TASKS:
             scores[task] = evaluate_stories(
-                recipe,
-                params,
+                engine,
                 num_stories=num_stories,
                 extension=task == "extension",
                 seed=seed,
                 options=options,
-                sampler=sampler,
                 progress=batches[task].append,
             )
         return scores, batches
@@ -160,11 +154,11 @@ def compare_sampling(
     ) -> Iterator[Row]:
         for name, options in chosen.items():
             scores, batches = sample(name, options)
-            draws = options.table(recipe.schedule).weights[:, 3].any()
+            draws = options.table(engine.schedule).weights[:, 3].any()
             costs = {
                 task: cost_of(batches[task], None if draws else reference[task]) for task in TASKS
             }
-            ratio = _time_ratio(recipe, params, sampler, options, full) if timed else None
+            ratio = _time_ratio(engine, options, full) if timed else None
             yield Row(name, options, scores, costs, ratio)
 
     many = replace(full, sampler="ddim", steps=many_steps)
@@ -174,31 +168,17 @@ def compare_sampling(
     return SamplingTables(of_samplers, list(rows(savings, of_full, timed=True)), num_stories)
 
 
-def _time_ratio(
-    recipe: Recipe,
-    params: Params,
-    sampler: StorySampler,
-    options: SamplingOptions,
-    full: SamplingOptions,
-) -> float:
+def _time_ratio(engine: Engine, options: SamplingOptions, full: SamplingOptions) -> float:
     """Of sampling one extension, decoding included: median of the ratios of neighbours."""
-    data = recipe.config.data
+    data = shapes_recipe(engine).config.data
     story = ShapesSource(0, data.scenes, data.frames, data.size, True, 1)[0]
     given = np.arange(data.scenes)[None] < data.scenes - 1
 
     def run(chosen: SamplingOptions) -> Callable[[], float]:
-        table = chosen.table(recipe.schedule, data.scenes)
-
         def timed() -> float:
             started = time.perf_counter()
-            sampler.sample(
-                params,
-                table,
-                jax.random.key(0)[None],
-                story["video"][None],
-                given,
-                [story["captions"]],
-            )
+            clips = story["video"][None]
+            engine.sample_many([story["captions"]], [0], options=chosen, clips=clips, given=given)
             return time.perf_counter() - started
 
         timed()  # compiles

@@ -8,7 +8,7 @@ what comes out when one prompt is another, finished and in a single evaluation, 
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,16 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from m2dit_jax.config.recipe import Params, Recipe, build_recipe
+from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.evaluation.accuracy import shapes_recipe
 from m2dit_jax.evaluation.heat_map import heat_maps
+from m2dit_jax.models.cogvideox.transformer import M2DiT
+from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.stories.noise import START, scene_noise, story_keys
 
 Matrix = Float[np.ndarray, "S S"]  # row: whose prompt; column: the scene that it reaches
 
@@ -87,10 +91,13 @@ class LeakReport:
 
 
 def measure_leakage(
-    sampler: StorySampler, params: Params, num_stories: int, seed: int, options: SamplingOptions
+    engine: Engine, num_stories: int, seed: int, options: SamplingOptions | None = None
 ) -> LeakReport:
-    """Of held-out stories of shapes; progress goes to stderr."""
-    recipe = sampler.recipe
+    """The leak meter on held-out stories of shapes; story i is sampled with seed + i.
+
+    Progress goes to stderr.
+    """
+    recipe = shapes_recipe(engine)
     data = recipe.config.data
     source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
     items = [source[index] for index in range(num_stories)]
@@ -104,28 +111,25 @@ def measure_leakage(
             for pairs in (zip(*both, strict=True) for both in zip(stories, others, strict=True))
         ]
 
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(num_stories))
-    table, none_given = options.table(recipe.schedule), np.zeros(video.shape[:2], bool)
-    evaluate = partial(_v_halfway, recipe, params, encode_pixels(jnp.asarray(video)), keys)
+    seeds = [seed + story for story in range(num_stories)]
+    noisy = _halfway(engine, encode_pixels(jnp.asarray(video)), seeds)
     finished, evaluated, started = [], [], time.perf_counter()
-    plain = sampler.sample(params, table, keys, video, none_given, prompts(None)).latents
-    v_plain = evaluate(prompts(None))
+    plain = engine.sample_many(prompts(None), seeds, options=options).latents
+    v_plain = _v(engine, *noisy, prompts(None))
     for scene in range(data.scenes):
-        told = prompts(scene)
-        made = sampler.sample(params, table, keys, video, none_given, told).latents
-        finished.append(_relative_change(np.asarray(made), np.asarray(plain)))
-        evaluated.append(_relative_change(evaluate(told), v_plain))
+        changed = prompts(scene)
+        made = engine.sample_many(changed, seeds, options=options).latents
+        finished.append(_relative_change(made, plain))
+        evaluated.append(_relative_change(_v(engine, *noisy, changed), v_plain))
         print(
             f"prompt {scene + 1} of {data.scenes} changed, {time.perf_counter() - started:.0f} s",
             file=sys.stderr,
         )
-    noisy = _noisy(recipe, encode_pixels(jnp.asarray(video)), keys)
     influence = [
-        _influence(recipe, params, depth, *noisy, prompts(None))
+        _influence(engine, recipe, depth, *noisy, prompts(None))
         for depth in range(1, recipe.config.model.layers + 1)
     ]
-    mask = recipe.config.model.mask
-    return LeakReport(mask, num_stories, np.stack(finished), np.stack(evaluated), influence)
+    return LeakReport(engine.mask, num_stories, np.stack(finished), np.stack(evaluated), influence)
 
 
 def _another(scene: Scene, story: Sequence[Scene], rng: np.random.Generator) -> Scene:
@@ -144,78 +148,65 @@ def _another(scene: Scene, story: Sequence[Scene], rng: np.random.Generator) -> 
     )
 
 
-def _noisy(
-    recipe: Recipe, clean: Float[Array, "B S F H W C"], keys: Array
+def _halfway(
+    engine: Engine, clean: Float[Array, "B S F H W C"], seeds: Sequence[int]
 ) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B S"]]:
-    """The true videos halfway, and the timesteps."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
-    timesteps = jnp.full(clean.shape[:2], recipe.schedule.timesteps // 2, jnp.int32)
-    return recipe.schedule.add_noise(clean, noise, timesteps), timesteps
+    """The true videos halfway to noise, and the timesteps."""
+    keys = story_keys(seeds, range(clean.shape[1]))
+    noise = scene_noise(keys, START, clean.shape[2:])
+    timesteps = jnp.full(clean.shape[:2], engine.schedule.timesteps // 2, jnp.int32)
+    return engine.schedule.add_noise(clean, noise, timesteps), timesteps
 
 
-def _token_ids(recipe: Recipe, prompts: Sequence[Sequence[str]]) -> Int[np.ndarray, "B S T"]:
-    flat = [prompt for story in prompts for prompt in story]
-    return recipe.tokenize(flat).reshape(len(prompts), len(prompts[0]), -1)
-
-
-def _v_halfway(
-    recipe: Recipe,
-    params: Params,
-    clean: Float[Array, "B S F H W C"],
-    keys: Array,
+def _v(
+    engine: Engine,
+    latents: Float[Array, "B S F H W C"],
+    timesteps: Int[Array, "B S"],
     prompts: Sequence[Sequence[str]],
 ) -> Float[np.ndarray, "B S F H W C"]:
-    latents, timesteps = _noisy(recipe, clean, keys)
-    given = jnp.zeros(timesteps.shape, bool)
+    """One evaluation of the model, nothing given."""
+    embeds, given = engine.embed_prompts(prompts), jnp.zeros(timesteps.shape, bool)
+    return np.asarray(
+        _evaluate(*engine.networks.get("transformer"), latents, embeds, timesteps, given)
+    )
 
-    @jax.jit
-    def evaluate(params: Params, token_ids: Array) -> Array:
-        model = nnx.merge(recipe.graphdef, params)
-        return model(latents, model.encode_text(token_ids), timesteps, given)
 
-    return np.asarray(evaluate(params, _token_ids(recipe, prompts)))
+@partial(jax.jit, static_argnums=0)
+def _evaluate(graphdef: nnx.GraphDef, params: Params, *inputs: Array) -> Array:
+    return nnx.merge(graphdef, params)(*inputs)
 
 
 def _influence(
+    engine: Engine,
     recipe: Recipe,
-    params: Params,
     depth: int,
     latents: Float[Array, "B S F H W C"],
     timesteps: Int[Array, "B S"],
     prompts: Sequence[Sequence[str]],
 ) -> Matrix:
     """Through the first `depth` blocks, with the model's own embeddings and output."""
-    shallow = build_recipe(_with_layers(recipe, depth))
-    transformer = params["transformer"]
-    blocks = jax.tree.map(lambda x: x[:depth], transformer["blocks"])
-    params = params | {"transformer": transformer | {"blocks": blocks}}
+    config = replace(make_transformer_config(recipe.config), layers=depth)
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: M2DiT(config, rngs=nnx.Rngs(0))))
+    params = engine.networks.get("transformer").params
+    params = params | {"blocks": jax.tree.map(lambda x: x[:depth], params["blocks"])}
     given = jnp.zeros(timesteps.shape, bool)
     projection = jax.random.normal(jax.random.key(0), latents.shape)
 
     @jax.jit
-    def gradients(params: Params, token_ids: Array) -> Float[Array, "S S"]:
-        model = nnx.merge(shallow.graphdef, params)
-        _, pull_back = jax.vjp(
-            lambda text: model(latents, text, timesteps, given), model.encode_text(token_ids)
-        )
+    def gradients(params: Params, embeds: Array) -> Float[Array, "S S"]:
+        model = nnx.merge(graphdef, params)
+        _, pull_back = jax.vjp(lambda text: model(latents, text, timesteps, given), embeds)
 
-        def of_scene(scene: Array) -> Float[Array, " S"]:
+        def by_text(scene: Array) -> Float[Array, " S"]:
             only = (jnp.arange(latents.shape[1]) == scene)[:, None, None, None, None]
-            (of_text,) = pull_back(projection * only)
-            return jnp.sqrt((of_text**2).sum((2, 3))).mean(0)
+            (gradient,) = pull_back(projection * only)
+            return jnp.sqrt((gradient**2).sum((2, 3))).mean(0)
 
-        return jax.lax.map(of_scene, jnp.arange(latents.shape[1]))
+        return jax.lax.map(by_text, jnp.arange(latents.shape[1]))
 
-    by_scene = np.asarray(gradients(params, _token_ids(recipe, prompts)), np.float64)
+    by_scene = np.asarray(gradients(params, engine.embed_prompts(prompts)), np.float64)
     own = np.diag(by_scene).mean()
     return by_scene.T / own if own > 0 else by_scene.T
-
-
-def _with_layers(recipe: Recipe, layers: int) -> Any:
-    config = recipe.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model.layers = layers
-    return config
 
 
 def _relative_change(

@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from m2dit_jax.config.recipe import Params, Recipe
+from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.oracle import read_scenes
 from m2dit_jax.data.shapes import Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories, shapes_recipe
+from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories.windows import Group, Windows, next_group
 
 # Of a single scene; that all scenes have one actor is a matter of the whole story.
@@ -59,9 +58,7 @@ class LongReport:
 
 
 def evaluate_long(
-    sampler: StorySampler,
-    params: Params,
-    step: int,
+    engine: Engine,
     scenes: int,
     windows: Windows,
     num_stories: int,
@@ -70,7 +67,9 @@ def evaluate_long(
 ) -> tuple[LongReport, list[str], UInt8[np.ndarray, "S F H W 3"]]:
     """The report, and the first story: its captions and its video. Progress goes to stderr."""
     started = time.perf_counter()
-    batches = held_out_stories(sampler.recipe, scenes, num_stories, seed)
+    recipe = shapes_recipe(engine)
+    assert engine.trained is not None  # it has a recipe
+    batches = held_out_stories(recipe, scenes, num_stories, seed)
     videos, done = [], 0
     for number, batch in enumerate(batches, 1):
 
@@ -83,8 +82,7 @@ def evaluate_long(
 
         videos.append(
             sample_long_stories(
-                sampler,
-                params,
+                engine,
                 batch,
                 windows,
                 seed=seed,
@@ -96,42 +94,43 @@ def evaluate_long(
         done += len(batch)
     stories = [story for batch in batches for story in batch]
     by_scene, whole = score_by_scene(np.concatenate(videos), stories)
-    report = LongReport(windows, by_scene, whole, time.perf_counter() - started, step)
+    report = LongReport(
+        windows, by_scene, whole, time.perf_counter() - started, engine.trained.step
+    )
     return report, [scene.caption for scene in stories[0]], videos[0][0]
 
 
 def sample_long_stories(
-    sampler: StorySampler,
-    params: Params,
+    engine: Engine,
     stories: Sequence[Sequence[Scene]],
     windows: Windows,
     *,
     seed: int,
-    options: SamplingOptions,
+    options: SamplingOptions | None = None,
     first_index: int = 0,
     progress: Callable[[Group], None] | None = None,
 ) -> UInt8[np.ndarray, "N S F H W 3"]:
     """All stories, side by side, each group of scenes at once.
 
-    The order is that of `stories.build`, the noise is not: here a whole group draws by one key.
-    Story i draws by (seed, first_index + i) alone.
+    Story i is what a call of the pipeline with seed `seed + first_index + i` and these windows
+    makes of its captions.
     """
-    recipe = sampler.recipe
+    defaults = engine.defaults
     number, scenes = len(stories), len(stories[0])
-    table = options.table(recipe.schedule)
-    video = np.zeros((number, scenes, *recipe.scene_size(), 3), np.uint8)
-    story_keys = [jax.random.fold_in(jax.random.key(seed), first_index + i) for i in range(number)]
+    size = defaults.frames, defaults.height, defaults.width
+    video = np.zeros((number, scenes, *size, 3), np.uint8)
+    seeds = [seed + first_index + story for story in range(number)]
     pending, known = set(range(scenes)), set()
     while pending:
         group = next_group(pending, known, windows)
         chosen = list(group.scenes)
-        made = sampler.sample(
-            params,
-            table,
-            jax.numpy.stack([jax.random.fold_in(key, group.new[0]) for key in story_keys]),
-            video[:, chosen],
-            np.array([[scene in group.context for scene in chosen]] * number),
+        made = engine.sample_many(
             [[story[scene].caption for scene in chosen] for story in stories],
+            seeds,
+            options=options,
+            places=chosen,
+            clips=video[:, chosen],
+            given=np.array([[scene in group.context for scene in chosen]] * number),
         )
         video[:, chosen] = made.video
         pending -= set(group.new)

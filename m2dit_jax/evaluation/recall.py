@@ -6,16 +6,13 @@ For a handful of clips: there training has worked if the prompts bring back what
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
+from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.utils.media import stories_sheet
 
 
@@ -55,29 +52,16 @@ def training_stories(datasets: Sequence[EncodedDataset], scenes: int, most: int)
 
 
 def recall_stories(
-    recipe: Recipe,
-    params: Params,
-    stories: Sequence[Clips],
-    seed: int,
-    sampler: StorySampler | None = None,
-    options: SamplingOptions | None = None,
+    engine: Engine, stories: Sequence[Clips], seed: int, options: SamplingOptions | None = None
 ) -> Recall:
     """Makes each story from its prompts alone; no scene is given.
 
-    The stories have the same numbers of scenes and sizes. The options default to those of the
-    recipe's config.
+    The stories have the same numbers of scenes and sizes; story i is sampled with seed + i. The
+    options default to those of the model.
     """
-    sampler = sampler or StorySampler(recipe)
-    options = options or trained_options(recipe.config)
     video = np.stack([story.video for story in stories])
-    made = sampler.sample(
-        params,
-        options.table(recipe.schedule, video.shape[1]),
-        jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(stories))),
-        video,
-        np.zeros(video.shape[:2], bool),
-        [list(story.captions) for story in stories],
-    )
+    seeds = [seed + number for number in range(len(stories))]
+    made = engine.sample_many([list(s.captions) for s in stories], seeds, options=options)
     return Recall(made.video, psnr(made.video, video))
 
 

@@ -5,7 +5,7 @@ Whatever is finished is on disk at once, so that an interrupted story goes on wh
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from m2dit_jax.diffusion.generate import Latents, Story, noise_given
-from m2dit_jax.pipeline.maker import StoryMaker
+from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories import noise
 from m2dit_jax.stories.gate import SceneToJudge, Verdict, judge
 from m2dit_jax.stories.inputs import Identity, text_key
@@ -33,13 +33,13 @@ OnScene = Callable[[int, UInt8[np.ndarray, "F H W 3"]], None]
 class StoryBuilder:
     """Makes the scenes of a plan; a second run of the same plan finds all of them made."""
 
-    def __init__(self, plan: StoryPlan, maker: StoryMaker, store: SceneStore):
-        self.plan, self.maker, self.store = plan, maker, store
-        self._model = maker.fingerprint
+    def __init__(self, plan: StoryPlan, engine: Engine, store: SceneStore):
+        self.plan, self.engine, self.store = plan, engine, store
+        self._fingerprint = engine.fingerprint
 
     def outlook(self) -> StoryWalk:
         """The walk as it will go if every scene that is still to be made passes the gate."""
-        walk = StoryWalk(self.plan, self._model)
+        walk = StoryWalk(self.plan, self._fingerprint)
         while group := walk.next_group():
             for scene, identity in walk.identities(group).items():
                 there = self.store.about(identity.key) is not None
@@ -61,31 +61,31 @@ class StoryBuilder:
         `on_group` after each group what has become of scenes until then.
         """
         made: set[int] = set()  # scenes of which something was generated in this run
-        settings, walk = self.plan.settings, StoryWalk(self.plan, self._model)
+        settings, walk = self.plan.settings, StoryWalk(self.plan, self._fingerprint)
         tracker = ProgressTracker(len(self.plan.storyboard.scenes), settings.steps, report)
         tracker.expect(_groups_to_make(self.outlook()))
         self._keep_clips(walk)
         tracker.finish(walk.outcomes)
-        decode_at_once = bool(self.plan.checks) or self.maker.instant_decoder
-        with _Networks(self.maker, together=decode_at_once) as networks:
+        decode_at_once = bool(self.plan.checks) or self.engine.codec.instant
+        with self.engine.networks.session(together=decode_at_once):
             while group := walk.next_group():
                 identities = walk.identities(group)
                 if any(self.store.about(identity.key) is None for identity in identities.values()):
-                    self._generate(networks, tracker, walk, group, identities)
+                    self._generate(tracker, walk, group, identities)
                     made |= set(group.new)
                 for scene, identity in identities.items():
                     if decode_at_once and self._is_finite(identity):
-                        self._decode(networks, scene, identity)
+                        self._decode(scene, identity)
                     verdict = self._judge(walk, scene, identity)
                     walk.settle(scene, group, identity, verdict, scene not in made)
                     if decode_at_once and scene in walk.outcomes:
-                        self._hand_over(networks, scene, identity, on_scene)
+                        self._hand_over(scene, identity, on_scene)
                 tracker.finish(scene for scene in group.new if scene in walk.outcomes)
                 on_group(walk.outcomes)
             if not decode_at_once:
                 for scene, outcome in sorted(walk.outcomes.items()):
                     if outcome.status != "given":
-                        self._hand_over(networks, scene, outcome.identity, on_scene)
+                        self._hand_over(scene, outcome.identity, on_scene)
                         tracker.finish([])  # who listens may want to end it here
         return walk.outcomes
 
@@ -97,14 +97,13 @@ class StoryBuilder:
 
     def _generate(
         self,
-        networks: "_Networks",
         tracker: ProgressTracker,
         walk: StoryWalk,
         group: Group,
         identities: dict[int, Identity],
     ) -> None:
-        self._encode_prompts(networks)
-        self._encode_clips(networks, walk)
+        self._encode_prompts()
+        self._encode_clips(walk)
         started = time.monotonic()
         plan, scenes = self.plan, group.scenes
         keys = [
@@ -113,7 +112,7 @@ class StoryBuilder:
         ]
         lengths, size = self._latent_sizes(scenes)
         story = self._conditions(walk, group, keys)
-        steps = plan.options(scenes).table(self.maker.schedule)
+        steps = plan.options(scenes).table(self.engine.schedule)
         draws = bool(np.any(steps.weights[:, 3]))
         none = jnp.zeros_like(story.clean)
 
@@ -122,9 +121,8 @@ class StoryBuilder:
 
         tracker.begin(group.new)
         evaluations, latents = 0, noise.start_noise(keys, lengths, size)
-        denoise = networks.open("transformer")
         ragged = lengths if len(set(lengths)) > 1 else None
-        results = denoise(steps, story, latents, step_noise, frames=ragged)
+        results = self.engine.denoise(steps, story, latents, step_noise, frames=ragged)
         for number, result in enumerate(results, 1):
             latents = result.latents.block_until_ready()
             evaluations += int(result.evaluations[0])
@@ -133,7 +131,7 @@ class StoryBuilder:
         for place, scene in enumerate(scenes):
             if scene in identities:
                 identity = identities[scene]
-                kept = self.maker.as_given(made[0, place, : lengths[place]])
+                kept = self.engine.codec.as_given(made[0, place, : lengths[place]])
                 about = {
                     "inputs": identity.inputs,
                     "seconds": round(seconds, 3),
@@ -154,7 +152,7 @@ class StoryBuilder:
             if story.noise_given:
                 drawn = noise.given_noise(key, latents.shape)
                 stories = (jnp.asarray(latents)[None, None], drawn[None, None])
-                latents = noise_given(self.maker.schedule, *stories)[0, 0]
+                latents = noise_given(self.engine.schedule, *stories)[0, 0]
             clean.append(latents)
         given = jnp.array([[scene in group.context for scene in scenes]])
         prompts = [story.scenes[scene].prompt for scene in scenes]
@@ -172,7 +170,7 @@ class StoryBuilder:
         """Latent frames of each scene, and the shape of a latent frame, which all share."""
         settings = self.plan.settings
         shapes = [
-            self.maker.latent_shape(self.plan.frames(s), settings.height, settings.width)
+            self.engine.codec.latent_shape(self.plan.frames(s), settings.height, settings.width)
             for s in scenes
         ]
         return tuple(shape[0] for shape in shapes), shapes[0][1:]
@@ -180,21 +178,21 @@ class StoryBuilder:
     # --- what generating needs
 
     def _embeds(self, prompts: list[str]) -> Float[Array, "1 S T E"]:
-        found = [self.store.text(text_key(self._model, prompt)) for prompt in prompts]
+        found = [self.store.text(text_key(self._fingerprint, prompt)) for prompt in prompts]
         return jnp.stack([jnp.asarray(embeds) for embeds in found])[None]
 
-    def _encode_prompts(self, networks: "_Networks") -> None:
+    def _encode_prompts(self) -> None:
         """All prompts of the story that are not encoded yet."""
         missing = [
             prompt
             for prompt in self._prompts
-            if not self.store.has_text(text_key(self._model, prompt))
+            if not self.store.has_text(text_key(self._fingerprint, prompt))
         ]
         if missing:
-            encode = networks.open("text_encoder")
             for prompt in missing:
-                self.store.put_text(text_key(self._model, prompt), np.asarray(encode(prompt)))
-            networks.close("text_encoder")
+                embeds = np.asarray(self.engine.embed_prompt(prompt))
+                self.store.put_text(text_key(self._fingerprint, prompt), embeds)
+            self.engine.networks.done("text encoder")
 
     @cached_property
     def _prompts(self) -> list[str]:
@@ -211,7 +209,7 @@ class StoryBuilder:
             if outcome.status == "given" and not self.store.has_frames(key, _CLIP):
                 self.store.put_frames(key, self.plan.clip(scene), _CLIP)
 
-    def _encode_clips(self, networks: "_Networks", walk: StoryWalk) -> None:
+    def _encode_clips(self, walk: StoryWalk) -> None:
         """Latents of the given scenes that have none yet."""
         missing = {
             scene: outcome.identity
@@ -219,31 +217,29 @@ class StoryBuilder:
             if outcome.status == "given" and self.store.about(outcome.identity.key) is None
         }
         if missing:
-            encode = networks.open("clip_encoder")
             for scene, identity in missing.items():
                 key = noise.scene_key(self.plan.seed(scene))
-                latents = np.asarray(encode(self.store.frames(identity.key), key), np.float32)
+                latents = np.asarray(
+                    self.engine.encode_clip(self.store.frames(identity.key), key), np.float32
+                )
                 self.store.put_latents(identity.key, latents, {"inputs": identity.inputs})
-            networks.close("clip_encoder")
+            self.engine.networks.done("VAE")
 
     # --- decoding and judging
 
     def _has_frames(self, identity: Identity) -> bool:
-        return self.store.has_frames(identity.key, self.maker.decoder_name)
+        return self.store.has_frames(identity.key, self.engine.codec.decoder_name)
 
     def _is_finite(self, identity: Identity) -> bool:
         return bool(np.isfinite(self.store.latents(identity.key)).all())
 
-    def _decode(self, networks: "_Networks", scene: int, identity: Identity) -> None:
+    def _decode(self, scene: int, identity: Identity) -> None:
         if not self._has_frames(identity):
-            decode = networks.open("decoder")
-            frames = decode(self.store.latents(identity.key), f"scene {scene + 1}")
-            self.store.put_frames(identity.key, frames, self.maker.decoder_name)
+            frames = self.engine.decode(self.store.latents(identity.key), f"scene {scene + 1}")
+            self.store.put_frames(identity.key, frames, self.engine.codec.decoder_name)
 
-    def _hand_over(
-        self, networks: "_Networks", scene: int, identity: Identity, on_scene: OnScene
-    ) -> None:
-        self._decode(networks, scene, identity)
+    def _hand_over(self, scene: int, identity: Identity, on_scene: OnScene) -> None:
+        self._decode(scene, identity)
         on_scene(scene, self.store.frames(identity.key))
 
     def _judge(self, walk: StoryWalk, scene: int, identity: Identity) -> Verdict:
@@ -265,7 +261,7 @@ class StoryBuilder:
                 wants_cut,
                 None if before is None else self.frames(before),
                 self._first_saturation(walk) if "saturation" in checks else None,
-                self.maker.oracle(prompts, scene, frames) if "oracle" in checks else (),
+                self.engine.facts.oracle(prompts, scene, frames) if "oracle" in checks else (),
             ),
             checks,
         )
@@ -276,36 +272,6 @@ class StoryBuilder:
             return None
         first = min(walk.known)
         return saturation(self.frames(walk.outcomes[first]))
-
-
-class _Networks:
-    """A maker's networks, opened when first asked for; unless `together`, one at a time."""
-
-    def __init__(self, maker: StoryMaker, together: bool):
-        self._maker, self._together = maker, together
-        self._open: dict[str, tuple[Any, ExitStack]] = {}
-
-    def __enter__(self) -> "_Networks":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in list(self._open):
-            self.close(name)
-
-    def open(self, name: str) -> Any:
-        """`name` is that of the maker's method."""
-        if name not in self._open:
-            if not self._together:
-                self.__exit__()
-            stack = ExitStack()
-            manager: AbstractContextManager[Any] = getattr(self._maker, name)()
-            self._open[name] = stack.enter_context(manager), stack
-        return self._open[name][0]
-
-    def close(self, name: str) -> None:
-        """Frees it, unless someone keeps what `open` gave."""
-        _, stack = self._open.pop(name)
-        stack.close()
 
 
 def _groups_to_make(outlook: StoryWalk) -> int:

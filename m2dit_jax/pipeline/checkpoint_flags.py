@@ -1,14 +1,13 @@
 """Which model makes the stories: the flags of the commands that make some, and what they open."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from m2dit_jax.pipeline.maker import StoryMaker
-from m2dit_jax.pipeline.released_stories import DECODERS, ReleasedStories, is_released
-from m2dit_jax.pipeline.trained_latents import TrainedLatents
-from m2dit_jax.pipeline.trained_stories import TrainedStories
+from m2dit_jax.pipeline.codecs import DECODERS
+from m2dit_jax.pipeline.load import load
+from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.weights.released import DTYPES
-from m2dit_jax.weights.run_folder import load_config
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,21 +34,15 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_checkpoint(flags: argparse.Namespace) -> StoryMaker:
-    """The model that the flags name; its weights are read when they are needed.
+def load_pipeline(flags: argparse.Namespace) -> Pipeline:
+    """The pipeline that the flags name; its weights are read when they are needed.
 
-    Raises ValueError if it is neither a workdir nor the folder of a released model.
+    Raises ValueError as `load` does.
     """
-    path = flags.checkpoint
-    if is_released(path):
-        return ReleasedStories(path, flags.dtype, flags.decoder)
-    config = load_config(path)
-    if config.data.source == "latents":
-        model = flags.model or Path(config.train.init_from)
-        return TrainedLatents(path, model, flags.dtype, flags.decoder)
-    for name in ("model", "dtype", "decoder"):
-        if getattr(flags, name) is not None:
-            raise ValueError(
-                f"--{name}={getattr(flags, name)}: only for models with a VAE, {path} has none"
-            )
-    return TrainedStories(path)
+    return load(
+        flags.checkpoint,
+        dtype=flags.dtype,
+        decoder=flags.decoder,
+        model=flags.model,
+        say=lambda line: print(line, file=sys.stderr),
+    )

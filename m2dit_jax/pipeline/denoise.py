@@ -1,24 +1,35 @@
-"""The stages of sampling from a released model: prompts, given clips, denoising, decoding."""
+"""Sampling with a loaded transformer: one step, driven by the host or by one compiled loop.
+
+`DenoisingProgram` says what of a sampling run is known before it is compiled; `sampling_step` is
+the step of every run. `denoise` takes it step by step, so that one can see how far it is;
+`denoise_batch` takes all steps within one program, for batches.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
 from m2dit_jax.diffusion.generate import (
+    Denoiser,
+    Generated,
     Latents,
     StepResult,
     StepState,
     Story,
     denoise_step,
     for_story,
+    generate,
     start,
 )
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.models.attention.cached import KeyValues
-from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.pipeline.given_cache import (
     Given,
@@ -29,35 +40,96 @@ from m2dit_jax.pipeline.given_cache import (
     generated_steps,
     generated_story,
     whole_result,
+    whole_story,
 )
+from m2dit_jax.stories.noise import START, STEPS, scene_noise
 
-Frames = tuple[int, ...] | None  # of each scene, where they differ
+Frames = tuple[int, ...] | None  # latent frames of each scene, where they differ
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _denoise_step(
-    graphdef: nnx.GraphDef, placement: Placement, frames: Frames, params, *args
+@dataclass(frozen=True)
+class DenoisingProgram:
+    """What the compiled sampling step depends on, beside shapes: hashable, so that jit keeps it.
+
+    `cached` says which scenes are given once for all steps (causal mask), None that all scenes go
+    through the model at each step.
+    """
+
+    graphdef: nnx.GraphDef
+    placement: Placement = ONE_DEVICE
+    frames: Frames = None
+    cached: Given | None = None
+
+    @classmethod
+    def of_run(
+        cls,
+        transformer: LoadedNetwork,
+        steps: SamplingSteps,
+        story: Story,
+        placement: Placement = ONE_DEVICE,
+        cache: bool = True,
+        frames: Frames = None,
+    ) -> "DenoisingProgram":
+        """The program of a sampling run; `cache` allows the cache of given scenes.
+
+        Under the causal mask the cache is used if the same scenes are given in all stories.
+        Guidance by given scenes has a branch in which they are noise, a global prompt and scenes of
+        different lengths were never trained with the cache: these go without it.
+        """
+        plain = frames is None and story.text_embeds.shape[1] == story.given.shape[1]
+        cached = None
+        if cache and plain and steps.given_guidance is None:
+            cached = cached_scenes(nnx.merge(*transformer).mask, story.given)
+        return cls(transformer.graphdef, placement, frames, cached)
+
+    def denoiser(self, params: Params, cache: KeyValues | None) -> Denoiser:
+        """The model as the sampler calls it; `cache` is that of `fill`."""
+        model = nnx.merge(self.graphdef, self.placement.gather_outside_blocks(params))
+        if self.cached is None or cache is None:
+            return partial(model, placement=self.placement, frames=self.frames)
+        return cached_denoiser(model, cache, self.cached, self.placement)
+
+    def fill(self, params: Params, story: Story) -> KeyValues | None:
+        """Keys and values of the given scenes, None without a cache."""
+        if self.cached is None:
+            return None
+        model = nnx.merge(self.graphdef, self.placement.gather_outside_blocks(params))
+        return fill_cache(model, story, self.cached, self.placement)
+
+    def sampled_story(self, story: Story) -> Story:
+        """The scenes that go through the sampler: with a cache only the generated ones."""
+        return story if self.cached is None else generated_story(story, self.cached)
+
+    def sampled_steps(self, steps: SamplingSteps) -> SamplingSteps:
+        """The sampler's table for these scenes."""
+        return steps if self.cached is None else generated_steps(steps, self.cached)
+
+    def sampled_scenes(self, x: Float[Array, "B S *rest"]) -> Float[Array, "B _S *rest"]:
+        """Noise or latents of these scenes."""
+        return x if self.cached is None else generated_scenes(x, self.cached)
+
+
+@partial(jax.jit, static_argnums=0)
+def sampling_step(
+    program: DenoisingProgram,
+    params: Params,
+    cache: KeyValues | None,
+    story: Story,
+    step: SamplingSteps,
+    state: StepState,
+    noise: Latents,
 ) -> tuple[StepState, StepResult]:
-    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    state, result = denoise_step(partial(model, placement=placement, frames=frames), *args)
-    return jax.tree.map(placement.cut_stories, state), result
+    """One step of a sampling run, compiled; the arguments are those of `denoise_step`.
+
+    Parameters, and with a cache story, table and noise, are as `program` has them.
+    """
+    state, result = denoise_step(program.denoiser(params, cache), story, step, state, noise)
+    return jax.tree.map(program.placement.cut_stories, state), result
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _fill_cache(
-    graphdef: nnx.GraphDef, placement: Placement, given: Given, params, story: Story
-) -> KeyValues:
-    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    return fill_cache(model, story, given, placement)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _denoise_step_cached(
-    graphdef: nnx.GraphDef, placement: Placement, given: Given, params, cache: KeyValues, *args
-) -> tuple[StepState, StepResult]:
-    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
-    state, result = denoise_step(cached_denoiser(model, cache, given, placement), *args)
-    return jax.tree.map(placement.cut_stories, state), result
+@partial(jax.jit, static_argnums=0)
+def _fill(program: DenoisingProgram, params: Params, story: Story) -> KeyValues | None:
+    return program.fill(params, story)
 
 
 def denoise(
@@ -70,30 +142,18 @@ def denoise(
     cache: bool = True,
     frames: Frames = None,
 ) -> Iterator[StepResult]:
-    """The results of the sampling steps, one after another.
+    """The results of the sampling steps, one after another, driven from the host.
 
-    The same as `generate`, with the loop outside the compiled program: so one can see how far it
-    is. `step_noise` gives the noise of a step, by its number, to samplers that draw. For a
-    placement on a mesh the parameters must be cut by its rules.
-
-    Under the causal mask what given scenes bring is computed once (`story_cache`), if the same
-    ones are given in all stories; v of given scenes is zero then. Without `cache`, and always with
-    guidance by given scenes, which has a branch where they are noise, it is not; nor with a global
-    prompt, or with scenes of different lengths, whose latent `frames` are counted (`M2DiT`).
+    `step_noise` gives the noise of a step, by its number, to samplers that draw. For a placement on
+    a mesh the parameters must be sharded by its rules. v of given scenes is zero where they are in
+    the cache (`DenoisingProgram.of_run`).
     """
-    graphdef, params = transformer
     steps = for_story(steps, story.given)
-    as_trained = frames is None and story.text_embeds.shape[1] == story.given.shape[1]
-    cache = cache and steps.given_guidance is None and as_trained
-    given = cached_scenes(nnx.merge(graphdef, params).mask, story.given) if cache else None
-    if given is None:
-        part, take_step = story, partial(_denoise_step, graphdef, placement, frames, params)
-    else:
-        part, steps = generated_story(story, given), generated_steps(steps, given)
-        kept = _fill_cache(graphdef, placement, given, params, story)
-        take_step = partial(_denoise_step_cached, graphdef, placement, given, params, kept)
-    of_part = partial(generated_scenes, given=given or (False,) * story.given.shape[1])
-    part, state = start(steps, part, of_part(noise))
+    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
+    params = transformer.params
+    kept = _fill(program, params, story)
+    steps = program.sampled_steps(steps)
+    part, state = start(steps, program.sampled_story(story), program.sampled_scenes(noise))
     # As steps leave it, or the second step would be compiled anew.
     if placement == ONE_DEVICE:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
@@ -101,5 +161,53 @@ def denoise(
         state = jax.jit(partial(jax.tree.map, placement.cut_stories))(state)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
-        state, result = take_step(part, step, state, of_part(step_noise(number)))
-        yield result if given is None else whole_result(result, given, story)
+        drawn = program.sampled_scenes(step_noise(number))
+        state, result = sampling_step(program, params, kept, part, step, state, drawn)
+        yield result if program.cached is None else whole_result(result, program.cached, story)
+
+
+def denoise_batch(
+    transformer: LoadedNetwork,
+    steps: SamplingSteps,
+    story: Story,
+    keys: Key[Array, "B S"],
+    placement: Placement = ONE_DEVICE,
+    cache: bool = True,
+) -> Generated:
+    """The latents of a batch of stories, all steps in one compiled loop.
+
+    `keys` are those of the scenes (`stories.noise`): the noise is that of `denoise` for each story
+    alone. Scenes have one length.
+    """
+    steps = for_story(steps, story.given)
+    draws = bool(np.any(np.asarray(steps.weights)[:, 3]))
+    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache)
+    return _denoise_batch(program, draws, transformer.params, steps, story, keys)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _denoise_batch(
+    program: DenoisingProgram,
+    draws: bool,
+    params: Params,
+    steps: SamplingSteps,
+    story: Story,
+    keys: Key[Array, "B S"],
+) -> Generated:
+    shape = story.clean.shape[2:]
+
+    def noise(stream: int | Array) -> Latents:
+        return scene_noise(keys, stream, shape)
+
+    def step_noise(number: Array) -> Latents:
+        if not draws:
+            return jnp.zeros_like(part.clean)
+        return program.sampled_scenes(noise(STEPS + number))
+
+    part = program.sampled_story(story)
+    denoiser = program.denoiser(params, program.fill(params, story))
+    first = program.sampled_scenes(noise(START))
+    made = generate(denoiser, program.sampled_steps(steps), part, first, step_noise)
+    if program.cached is None:
+        return made
+    return made._replace(latents=whole_story(made.latents, program.cached, story.clean))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 # Streams of a scene's key. What a step draws is STEPS plus its number.
-_CLIP, _GIVEN, _START, _STEPS = range(4)
+CLIP, GIVEN, START, STEPS = range(4)
 
 
 def scene_key(seed: Sequence[int], attempt: int = 0) -> Key[Array, ""]:
@@ -24,28 +24,48 @@ def scene_seed(story_seed: int, scene: int, own: int | None) -> list[int]:
     return [story_seed, scene] if own is None else [own]
 
 
+def story_keys(seeds: Sequence[int], places: Sequence[int]) -> Key[Array, "B S"]:
+    """Keys of the scenes at these places of stories with these seeds, none with a seed of its own.
+
+    The same as `scene_key(scene_seed(seed, place, None))`, for a whole batch.
+    """
+    stories = jnp.stack([jax.random.key(seed) for seed in seeds])
+
+    def of_scene(story: Key[Array, ""], place: Array) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.fold_in(story, place), 0)  # the first attempt
+
+    return jax.vmap(jax.vmap(of_scene, (None, 0)), (0, None))(stories, jnp.asarray(places))
+
+
+def scene_noise(
+    keys: Key[Array, "B S"], stream: int | Array, shape: tuple[int, ...]
+) -> Float[Array, "B S *shape"]:
+    """What scenes of one shape draw from a stream; each as it would draw alone."""
+    return jax.vmap(jax.vmap(lambda key: normal(jax.random.fold_in(key, stream), shape)))(keys)
+
+
 def clip_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """For the draw from the posterior of a given clip."""
-    return normal(jax.random.fold_in(key, _CLIP), shape)
+    return normal(jax.random.fold_in(key, CLIP), shape)
 
 
 def given_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """That of timestep 0, for a given scene."""
-    return normal(jax.random.fold_in(key, _GIVEN), shape)
+    return normal(jax.random.fold_in(key, GIVEN), shape)
 
 
 def start_noise(
     keys: Sequence[Key[Array, ""]], frames: Sequence[int], size: tuple[int, ...]
 ) -> Float[Array, "1 S F H W C"]:
     """What the scenes are denoised from; `size` is that of a frame's latents."""
-    return _of_scenes([jax.random.fold_in(key, _START) for key in keys], frames, size)
+    return _of_scenes([jax.random.fold_in(key, START) for key in keys], frames, size)
 
 
 def step_noise(
     keys: Sequence[Key[Array, ""]], step: int, frames: Sequence[int], size: tuple[int, ...]
 ) -> Float[Array, "1 S F H W C"]:
     """What a sampler that draws adds in a step."""
-    return _of_scenes([jax.random.fold_in(key, _STEPS + step) for key in keys], frames, size)
+    return _of_scenes([jax.random.fold_in(key, STEPS + step) for key in keys], frames, size)
 
 
 def pad_frames(

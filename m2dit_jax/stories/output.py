@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def write_story(
         _remove_scenes_beyond(folder, len(scenes))
     write_json(folder / "storyboard.json", plan.to_mapping())
     records = [_record(plan, scene, outcomes[scene], frames, store) for scene in scenes]
-    digest = hashlib.sha256("".join(r["frames_sha256"] for r in records).encode()).hexdigest()
+    digest = story_digest([record["frames_sha256"] for record in records])
     versions = {
         "m2dit_jax": m2dit_jax.__version__,
         "jax": jax.__version__,
@@ -93,6 +93,11 @@ def write_story(
         },
     )
     return digest
+
+
+def story_digest(scenes: Sequence[str]) -> str:
+    """SHA-256 of a story's frames, from those of its scenes."""
+    return hashlib.sha256("".join(scenes).encode()).hexdigest()
 
 
 def write_build(folder: Path, inputs: Mapping[int, Inputs]) -> None:

@@ -22,8 +22,21 @@ class StoryProgress:
     seconds_a_step: float | None = None
     seconds_left: float | None = None
 
+    def __str__(self) -> str:
+        if not self.at_work:
+            return f"{len(self.finished)} of {self.scenes} scenes finished"
+        numbers = ", ".join(str(scene + 1) for scene in self.at_work)
+        line = f"scene {numbers} of {self.scenes}: step {self.step}/{self.steps}"
+        if self.seconds_a_step is not None:
+            line += f", {self.seconds_a_step:.2g} s a step, {self.seconds_left:.0f} s left"
+        return line
+
 
 Report = Callable[[StoryProgress], None]
+
+
+def silent(progress: StoryProgress) -> None:
+    """Reports nothing."""
 
 
 class ProgressTracker:
@@ -90,10 +103,6 @@ def progress_printer(every: float = 1.0) -> Report:
         if not progress.at_work or not progress.step or (now - printed < every and not last):
             return
         printed = now
-        numbers = ", ".join(str(scene + 1) for scene in progress.at_work)
-        line = f"scene {numbers} of {progress.scenes}: step {progress.step}/{progress.steps}"
-        if progress.seconds_a_step is not None:
-            line += f", {progress.seconds_a_step:.2g} s a step, {progress.seconds_left:.0f} s left"
-        print(line, file=sys.stderr)
+        print(progress, file=sys.stderr)
 
     return report

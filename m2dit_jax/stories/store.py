@@ -30,14 +30,14 @@ class SceneStore:
 
     def latents(self, key: str) -> Float[np.ndarray, "F H W C"]:
         """Raises KeyError if there are none."""
-        found = _read(self._latents(key))
+        found = self._read(self._latents(key))
         if found is None:
             raise KeyError(key)
         return found[0]
 
     def about(self, key: str) -> dict[str, Any] | None:
         """What was put beside the latents; None if there are none."""
-        return _read_about(self._latents(key))
+        return self._read_about(self._latents(key))
 
     def put_frames(self, key: str, frames: UInt8[np.ndarray, "F H W 3"], decoder: str) -> None:
         """A scene's frames, exactly."""
@@ -45,11 +45,11 @@ class SceneStore:
 
     def has_frames(self, key: str, decoder: str) -> bool:
         """Whether they are there and were decoded in this way."""
-        return _read_about(self._frames(key)) == {"decoder": decoder}
+        return self._read_about(self._frames(key)) == {"decoder": decoder}
 
     def frames(self, key: str) -> UInt8[np.ndarray, "F H W 3"]:
         """Raises KeyError if there are none."""
-        found = _read(self._frames(key))
+        found = self._read(self._frames(key))
         if found is None:
             raise KeyError(key)
         return found[0]
@@ -61,11 +61,11 @@ class SceneStore:
 
     def has_text(self, key: str) -> bool:
         """Whether a prompt's embeddings are there."""
-        return _read_about(self._text(key)) is not None
+        return self._read_about(self._text(key)) is not None
 
     def text(self, key: str) -> Float[np.ndarray, "T E"]:
         """Raises KeyError if there are none."""
-        found = _read(self._text(key))
+        found = self._read(self._text(key))
         if found is None:
             raise KeyError(key)
         return found[0].astype(jnp.dtype(found[1]["dtype"]))
@@ -85,19 +85,42 @@ class SceneStore:
             array = np.ascontiguousarray(array)
             save_file({"array": array}, part, metadata={"about": json.dumps(about)})
 
+    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
+        try:
+            with safe_open(path, framework="np") as file:
+                return file.get_tensor("array"), json.loads(file.metadata()["about"])
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+            return None
 
-def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.get_tensor("array"), json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
-        return None
+    def _read_about(self, path: Path) -> dict[str, Any] | None:
+        """Opening checks the file's length against its header."""
+        try:
+            with safe_open(path, framework="np") as file:
+                return json.loads(file.metadata()["about"])
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+            return None
 
 
-def _read_about(path: Path) -> dict[str, Any] | None:
-    """Opening checks the file's length against its header."""
-    try:
-        with safe_open(path, framework="np") as file:
-            return json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
-        return None
+class MemoryStore(SceneStore):
+    """The same in memory, for stories that nobody asked to write yet."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self.entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+
+    def _put(self, path: Path, array: np.ndarray, about: dict[str, Any]) -> None:
+        self.entries[path.name] = np.ascontiguousarray(array), about
+
+    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
+        return self.entries.get(path.name)
+
+    def _read_about(self, path: Path) -> dict[str, Any] | None:
+        found = self.entries.get(path.name)
+        return None if found is None else found[1]
+
+    def copy_to(self, folder: Path) -> SceneStore:
+        """A store on disk with all entries of this one."""
+        store = SceneStore(folder)
+        for name, (array, about) in self.entries.items():
+            store._put(folder / name, array, about)
+        return store

@@ -23,7 +23,7 @@ from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import agree, is_first
 from m2dit_jax.parallel.rules import sharding_table
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.pipeline.load import of_pixels_run
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.data import TrainingData, open_training_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
@@ -62,7 +62,6 @@ class Run:
     workdir: Path
     program: TrainProgram
     data: TrainingData
-    sampler: StorySampler
     seed_key: Key[Array, ""]
     first_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Key[Array, ""], Any], TrainState]
@@ -89,7 +88,6 @@ def prepare(config: ConfigDict, workdir: Path, profile_steps: int = 0) -> Run | 
     if config.train.init_from and run_folder.latest_step(workdir) is None:
         check_init_from(recipe)
     data = open_training_data(recipe)
-    sampler = StorySampler(recipe)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)
     init_key, seed_key = _keys(config.seed, mesh)
@@ -100,9 +98,7 @@ def prepare(config: ConfigDict, workdir: Path, profile_steps: int = 0) -> Run | 
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
         return compiled[_shapes(batch)](state, key, batch)
 
-    return Run(
-        recipe, workdir, program, data, sampler, seed_key, first_state, train_step, profile_steps
-    )
+    return Run(recipe, workdir, program, data, seed_key, first_state, train_step, profile_steps)
 
 
 def show_sharding(config: ConfigDict) -> str:
@@ -278,10 +274,11 @@ def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Pro
     whole = jax.jit(lambda x: x, out_shardings=replicated(run.program.mesh))(state.averaged)
     if is_first():
         params = jax.tree.map(lambda x: x.addressable_data(0), whole)
+        engine, place = of_pixels_run(run.recipe, lambda: params, step), run.workdir
         if run.data.datasets:
-            evaluate_recall(run.sampler, params, step, run.workdir, metrics, run.data.datasets[0])
+            evaluate_recall(engine, run.config, step, place, metrics, run.data.datasets[0])
         else:
-            evaluate_held_out(run.sampler, params, step, run.workdir, metrics)
+            evaluate_held_out(engine, run.config, step, place, metrics)
     # The others wait here: in a collective they would give up after half a minute.
     agree(f"evaluated/{step}", None)
     progress.skip(time.perf_counter() - started)

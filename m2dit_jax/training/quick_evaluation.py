@@ -1,32 +1,30 @@
 """What a run shows of itself on the way: stories sampled with the averaged weights, and scores."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.recall import recall_stories, training_stories
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.training.metrics import MetricsWriter
 from m2dit_jax.training.preview import write_preview, write_recall
 
 
 def evaluate_held_out(
-    sampler: StorySampler, params: Any, step: int, workdir: Path, metrics: MetricsWriter
+    engine: Engine, config: ConfigDict, step: int, workdir: Path, metrics: MetricsWriter
 ) -> None:
     """Scores and shows held-out stories of shapes."""
-    config, values = sampler.recipe.config, {}
+    values = {}
     for task in ("generation", "extension"):
         batches: list[StoryBatch] = []
         scores = evaluate_stories(
-            sampler.recipe,
-            params,
+            engine,
             num_stories=config.train.eval_stories,
             extension=task == "extension",
             seed=config.seed,
-            sampler=sampler,
             progress=batches.append,
         )
         values |= {f"{task}/{name}": score.value for name, score in scores.items()}
@@ -41,17 +39,16 @@ def evaluate_held_out(
 
 
 def evaluate_recall(
-    sampler: StorySampler,
-    params: Any,
+    engine: Engine,
+    config: ConfigDict,
     step: int,
     workdir: Path,
     metrics: MetricsWriter,
     dataset: EncodedDataset,
 ) -> None:
     """Shows what the prompts of the first training stories bring back."""
-    config = sampler.recipe.config
     clips = training_stories((dataset,), config.data.scenes, config.train.eval_stories)
-    recalled = recall_stories(sampler.recipe, params, clips, config.seed, sampler)
+    recalled = recall_stories(engine, clips, config.seed)
     sheet = write_recall(workdir / "previews", step, clips, recalled, config.sample.fps)
     metrics.write_image(step, "preview", np.asarray(sheet))
     value = float(recalled.psnr.mean())

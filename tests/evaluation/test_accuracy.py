@@ -1,15 +1,13 @@
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 from configs import base
-from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
 from m2dit_jax.evaluation.accuracy import METRICS, Score, evaluate_stories, score_stories
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from tests.engines import random_engine
 
 STORY = (
     Scene("square", "red", "black", "left"),
@@ -179,17 +177,13 @@ def tiny():
     config = base.get_config()
     config.model.update(layers=1, heads=1, head_dim=16, time_dim=16)
     config.sample.steps = 2
-    recipe = build_recipe(config)
-    return recipe, recipe.init_params(jax.random.key(0)), StorySampler(recipe)
+    return random_engine(config)
 
 
 def collect(tiny, **options):
     """The batches of an evaluation, and its scores."""
-    recipe, params, sampler = tiny
     batches = []
-    scores = evaluate_stories(
-        recipe, params, seed=5, sampler=sampler, progress=batches.append, **options
-    )
+    scores = evaluate_stories(tiny, seed=5, progress=batches.append, **options)
     return batches, scores
 
 
@@ -198,7 +192,6 @@ def test_a_smaller_last_batch_is_padded_and_cut(tiny):
     assert [len(batch.video) for batch in batches] == [3, 2]
     assert [len(batch.stories) for batch in batches] == [3, 2]
     assert scores["background"].n == 15
-    assert tiny[2]._sample._cache_size() == 1
 
 
 def test_a_story_does_not_depend_on_the_number_of_stories(tiny):

@@ -1,24 +1,21 @@
 import json
 
-import jax
-
-from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
+from tests.engines import random_engine
 
 
 def test_the_tables_of_a_tiny_run(make_tiny_config):
     config = make_tiny_config()
     config.data.scenes, config.data.frames, config.data.size = 3, 3, 16
     config.model.patch_size_t = 3
-    recipe = build_recipe(config)
-    params = recipe.init_params(jax.random.key(0))
+    engine = random_engine(config)
     full = SamplingOptions(steps=2, guidance_scale=2.0)
     half = SamplingOptions(steps=2, guidance_scale=2.0, guidance_end=0.5)
     tables = compare_sampling(
-        recipe, params, {"dpm": SamplingOptions("dpm", 2)}, {"full": full, "half": half}, 2, 0, 4
+        engine, {"dpm": SamplingOptions("dpm", 2)}, {"full": full, "half": half}, 2, 0, 4
     )
     lines = [line.split(" | ") for line in tables.to_markdown().splitlines()]
     dpm, first, second = lines[4], *lines[-2:]

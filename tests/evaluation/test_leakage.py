@@ -1,16 +1,14 @@
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from m2dit_jax import evaluate, train
-from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.heat_map import heat_maps
 from m2dit_jax.evaluation.leakage import measure_leakage
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from tests.engines import random_engine
 
 OPTIONS = SamplingOptions(steps=2, guidance_scale=1.0)
 
@@ -18,12 +16,8 @@ OPTIONS = SamplingOptions(steps=2, guidance_scale=1.0)
 def measure(config, mask):
     with config.unlocked():
         config.model.mask, config.model.layers, config.data.scenes = mask, 2, 3
-    recipe = build_recipe(config)
-    leaves, tree = jax.tree.flatten(recipe.init_params(jax.random.key(0)))
     # What a fresh model has as zeros would hide everything.
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    drawn = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return measure_leakage(StorySampler(recipe), jax.tree.unflatten(tree, drawn), 2, 0, OPTIONS)
+    return measure_leakage(random_engine(config, scale=0.2), 2, 0, OPTIONS)
 
 
 @pytest.mark.parametrize("mask", ["symmetric", "causal"])

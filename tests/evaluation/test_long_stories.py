@@ -1,11 +1,9 @@
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from m2dit_jax import evaluate
-from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.long_stories import (
@@ -13,15 +11,15 @@ from m2dit_jax.evaluation.long_stories import (
     sample_long_stories,
     score_by_scene,
 )
-from m2dit_jax.pipeline.story_sampler import StorySampler
 from m2dit_jax.stories.windows import Windows
+from tests.engines import random_engine
 
 OPTIONS = SamplingOptions(steps=2, guidance_scale=2.0)
 
 
 @pytest.fixture(scope="module")
-def sampler(make_tiny_config):
-    return StorySampler(build_recipe(make_tiny_config()))
+def engine(make_tiny_config):
+    return random_engine(make_tiny_config())
 
 
 def test_scores_belong_to_the_place_of_a_scene():
@@ -36,23 +34,22 @@ def test_scores_belong_to_the_place_of_a_scene():
     assert whole["shape"].value == pytest.approx(0.8) and whole["same_actor"].value == 0
 
 
-def test_stories_do_not_depend_on_their_batch(sampler):
-    params = sampler.recipe.init_params(jax.random.key(0))
-    (stories,) = held_out_stories(sampler.recipe, 4, 3, seed=1)
+def test_stories_do_not_depend_on_their_batch(engine):
+    (stories,) = held_out_stories(engine.trained.recipe, 4, 3, seed=1)
     windows, groups = Windows(2, 1, True), []
     together = sample_long_stories(
-        sampler, params, stories, windows, seed=5, options=OPTIONS, progress=groups.append
+        engine, stories, windows, seed=5, options=OPTIONS, progress=groups.append
     )
     alone = sample_long_stories(
-        sampler, params, stories[1:2], windows, seed=5, options=OPTIONS, first_index=1
+        engine, stories[1:2], windows, seed=5, options=OPTIONS, first_index=1
     )
     assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
     assert [group.new for group in groups] == [(0, 1), (2,), (3,)]
     assert len({scene.tobytes() for scene in together[0]}) == 4
 
 
-def test_stories_come_in_batches_of_nearly_one_size(sampler):
-    batches = held_out_stories(sampler.recipe, 2, 10, seed=0, batch_size=4)
+def test_stories_come_in_batches_of_nearly_one_size(engine):
+    batches = held_out_stories(engine.trained.recipe, 2, 10, seed=0, batch_size=4)
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert len(batches[0][0]) == 2
 

@@ -97,7 +97,7 @@ def test_a_step_is_compiled_once(transformer, caplog):
     jax.clear_caches()
     with jax.log_compiles():
         list(denoise(here, steps, story(True), normal(4, SHAPE), step_noise))
-    compiled = [r for r in caplog.messages if r.startswith("Compiling jit(_denoise_step)")]
+    compiled = [r for r in caplog.messages if r.startswith("Compiling jit(sampling_step)")]
     assert len(compiled) == 1
 
 

@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.generate import Story
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import sampling_steps
@@ -24,7 +23,7 @@ from m2dit_jax.pipeline.given_cache import (
     fill_cache,
     generated_story,
 )
-from m2dit_jax.pipeline.story_sampler import StorySampler
+from tests.engines import random_engine
 from tests.models.random_weights import random_transformer
 
 SHAPE = (2, 3, 1, 4, 4, 2)  # B S F H W C
@@ -163,22 +162,20 @@ def test_one_branch_of_a_cache_for_two_and_no_third():
 def test_the_compiled_loop_with_and_without(make_tiny_config):
     config = make_tiny_config()
     config.model.mask = "causal"
-    recipe = build_recipe(config)
-    params = recipe.init_params(jax.random.key(0))
-    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), params)
+    engine = random_engine(config, scale=0.1)
     video = np.arange(2 * 2 * 2 * 8 * 8 * 3).reshape(2, 2, 2, 8, 8, 3).astype(np.uint8)
-    args = (
-        params,
-        sampling_steps(recipe.schedule, "dpm", 3, 2.0),
-        jax.vmap(jax.random.key)(np.arange(2, dtype=np.uint32)),
-        video,
-        np.array([[True, False]] * 2),
-        [["a red cross moves left on gray", "it moves up on navy"]] * 2,
-    )
-    sampler = StorySampler(recipe)
-    cached, plain = (sampler.sample(*args, cache=cache).video for cache in (True, False))
-    assert sampler._sample._cache_size() == 2  # two programs
+
+    def sample(cache):
+        return engine.sample_many(
+            [["a red cross moves left on gray", "it moves up on navy"]] * 2,
+            [0, 1],
+            options=SamplingOptions(sampler="dpm", steps=3, guidance_scale=2.0),
+            clips=video,
+            given=np.array([[True, False]] * 2),
+            cache=cache,
+        ).video
+
+    cached, plain = sample(True), sample(False)
     difference = np.abs(cached.astype(int) - plain)
     # A value between two levels may be rounded to either.
     assert difference.max() <= 1 and difference.mean() < 1e-3

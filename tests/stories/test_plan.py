@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.storyboard import StoryboardError, storyboard_from_mapping
-from tests.stories.makers import FakeMaker
+from tests.stories.fake_engine import FakeEngine
 
 SCENES = [{"prompt": "a"}, {"prompt": "b", "frames": 3, "guidance_scale": 4.0, "seed": 9}]
 
 
-def plan(maker=None, **fields):
-    return plan_story(storyboard_from_mapping({"scenes": SCENES, **fields}), maker or FakeMaker())
+def plan(engine=None, **fields):
+    return plan_story(storyboard_from_mapping({"scenes": SCENES, **fields}), engine or FakeEngine())
 
 
 def test_scenes_have_their_own_settings_or_the_storys():
@@ -22,7 +24,7 @@ def test_scenes_have_their_own_settings_or_the_storys():
 
 def test_checks_are_those_asked_for_or_with_retries_the_models():
     assert plan().checks == ()
-    assert plan(retries=2).checks == FakeMaker.default_checks
+    assert plan(retries=2).checks == FakeEngine().default_checks
     assert plan(retries=2, checks=["cut"]).checks == ("cut",)
 
 
@@ -33,13 +35,13 @@ def test_a_small_window_needs_no_other_field():
 
 
 def test_every_problem_is_told_before_any_work():
-    maker = FakeMaker()
-    maker.mask = "independent"
+    engine = FakeEngine()
+    engine.facts = replace(engine.facts, mask="independent")
     scenes = [{"prompt": "a", "frames": 9}]
     with pytest.raises(StoryboardError) as error:
-        plan(maker, global_prompt="b", steps=2000, scenes=scenes)
+        plan(engine, global_prompt="b", steps=2000, scenes=scenes)
     lines = str(error.value).splitlines()
-    assert len(lines) == 3 and maker.log == []
+    assert len(lines) == 3 and engine.log == []
     assert "scenes[0].frames" in lines[0] and "9 frames are too many" in lines[0]
     assert "global_prompt: under the attention mask 'independent'" in lines[1]
     assert "steps: found 2000, needs a number from 1 to 1000" in lines[2]

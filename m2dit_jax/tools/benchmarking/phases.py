@@ -15,9 +15,10 @@ from flax import nnx
 
 from m2dit_jax.config.recipe import Params, Recipe, build_recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import StepState, Story, denoise_step
+from m2dit_jax.diffusion.generate import StepState, Story
 from m2dit_jax.diffusion.samplers import sampling_steps
-from m2dit_jax.pipeline.given_cache import cached_denoiser, fill_cache, generated_story
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.memory import program_bytes
 from m2dit_jax.tools.planning.model_flops import (
     TRAINING_FACTOR,
@@ -39,9 +40,9 @@ class Phase:
     """
 
     run: Callable[[], Any]
+    program_bytes: int
     flops: int
     tokens: int
-    program_bytes: int
 
 
 def forward(recipe: Recipe) -> Phase:
@@ -97,26 +98,12 @@ def train_step(recipe: Recipe) -> Phase:
 
 def sample_step(recipe: Recipe) -> Phase:
     """A step of DDIM with guidance for a batch of stories: two forward passes in one."""
-    config = recipe.config
-    latents, text_embeds, _ = _random_inputs(recipe)
-    given = jnp.zeros(latents.shape[:2], bool)
-    story = Story(latents, given, text_embeds, jnp.zeros_like(text_embeds))
-    steps = sampling_steps(recipe.schedule, "ddim", config.sample.steps, 2.0)
-    step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), steps)
-
-    def compute(params, story, step, latents):
-        model = nnx.merge(recipe.graphdef, params)
-        zeros = jnp.zeros_like(latents)
-        return denoise_step(model, story, step, StepState(latents, (zeros,)), zeros)[0]
-
-    arguments = (_cast_params(recipe), story, step, latents)
-    compiled = jax.jit(compute).lower(*arguments).compile()
-    rows = 2 * latents.shape[0]
+    layout, stories = recipe.story_layout(), recipe.config.train.batch_size
+    compiled = _sampling_step(recipe, (False,) * layout.scenes)
     return Phase(
-        run=lambda: jax.block_until_ready(compiled(*arguments)),
-        flops=rows * _story_flops(recipe),
-        tokens=rows * recipe.story_layout().tokens,
-        program_bytes=program_bytes(compiled),
+        *compiled,
+        flops=2 * stories * _story_flops(recipe),
+        tokens=2 * stories * layout.tokens,
     )
 
 
@@ -126,34 +113,34 @@ def extend_step(recipe: Recipe) -> Phase:
     The mask is the causal one, whatever the config's; the given scenes are in the cache already.
     """
     recipe = _causal(recipe)
-    latents, text_embeds, _ = _random_inputs(recipe)
-    stories, scenes = latents.shape[:2]
-    given = (True,) * (scenes - 1) + (False,)
-    story = Story(latents, jnp.array([given] * stories), text_embeds, jnp.zeros_like(text_embeds))
-    steps = sampling_steps(recipe.schedule, "ddim", recipe.config.sample.steps, 2.0)
-    step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), steps)
-    params = _cast_params(recipe)
-
-    @jax.jit
-    def fill(params, story):
-        return fill_cache(nnx.merge(recipe.graphdef, params), story, given)
-
-    def compute(params, cache, story, step, latents):
-        denoiser = cached_denoiser(nnx.merge(recipe.graphdef, params), cache, given)
-        zeros = jnp.zeros_like(latents)
-        return denoise_step(denoiser, story, step, StepState(latents, (zeros,)), zeros)[0]
-
-    part = generated_story(story, given)
-    arguments = (params, fill(params, story), part, step, part.clean)
-    compiled = jax.jit(compute).lower(*arguments).compile()
-    layout = recipe.story_layout()
+    layout, stories = recipe.story_layout(), recipe.config.train.batch_size
+    scenes = layout.scenes
+    compiled = _sampling_step(recipe, (True,) * (scenes - 1) + (False,))
     flops = generated_flops(make_transformer_config(recipe.config), layout, scenes - 1)
     return Phase(
-        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        *compiled,
         flops=2 * stories * flops.total,
         tokens=2 * stories * (layout.tokens // scenes),
-        program_bytes=program_bytes(compiled),
     )
+
+
+def _sampling_step(recipe: Recipe, given: tuple[bool, ...]) -> tuple[Callable[[], Any], int]:
+    """The step of `pipeline.denoise` on random inputs, and the bytes of its program."""
+    latents, text_embeds, _ = _random_inputs(recipe)
+    places = jnp.array([given] * latents.shape[0])
+    story = Story(latents, places, text_embeds, jnp.zeros_like(text_embeds))
+    steps = sampling_steps(recipe.schedule, "ddim", recipe.config.sample.steps, 2.0)
+    params = _cast_params(recipe)["transformer"]
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer)
+    program = DenoisingProgram.of_run(LoadedNetwork(graphdef, params), steps, story)
+    cache = jax.jit(program.fill)(params, story)
+    story = program.sampled_story(story)
+    step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), program.sampled_steps(steps))
+    zeros = jnp.zeros_like(story.clean)
+    state = StepState(story.clean, (zeros,))
+    arguments = (params, cache, story, step, state, zeros)
+    compiled = sampling_step.lower(program, *arguments).compile()
+    return lambda: jax.block_until_ready(compiled(*arguments)), program_bytes(compiled)
 
 
 def _causal(recipe: Recipe) -> Recipe:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import StepState, Story, denoise_step
+from m2dit_jax.diffusion.generate import StepState, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.json_configs import vae_config
@@ -25,6 +25,7 @@ from m2dit_jax.models.layout import Layout
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import TOKENS, batch_sharding, make_mesh, replicated, story_shards
 from m2dit_jax.parallel.rules import with_shardings
+from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, least_training_bytes
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
@@ -136,16 +137,14 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
         guidance=shaped(kind=jnp.float32, place=replicated(mesh)),
     )
 
-    def step(params, story, row, latents, last_x0, noise):
-        model = nnx.merge(recipe.graphdef, placement.gather_outside_blocks(params))
-        denoiser = partial(model, placement=placement)
-        return denoise_step(denoiser, story, row, StepState(latents, (last_x0,)), noise)[0]
-
-    story = Story(latents, given, embeds, embeds)
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer)
+    program = DenoisingProgram(graphdef, placement)
+    params = params["transformer"]
+    story, state = Story(latents, given, embeds, embeds), StepState(latents, (latents,))
     forward = forward_flops(transformer, layout)
     flops = 2 * forward.total
     return Program(
-        lowered=(jax.jit(step).lower(params, story, row, latents, latents, latents),),
+        lowered=(sampling_step.lower(program, params, None, story, row, state, latents),),
         runs=(1,),
         parts={"parameters": local_bytes(params)},
         model_flops=flops,

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from m2dit_jax import convert, sample
-from m2dit_jax.pipeline.released_stories import DECODERS, ReleasedStories
+from m2dit_jax.pipeline.codecs import DECODERS, VaeCodec
+from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories import noise
 from m2dit_jax.stories.storyboard import storyboard_from_mapping
 from m2dit_jax.tools.parity.functions import reference_draws
@@ -66,8 +67,8 @@ def test_the_ways_of_decoding_agree(model, tmp_path):
     storyboard = storyboard_from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
     made = {}
     for decoder in DECODERS:
-        maker = ReleasedStories(model, decoder=decoder)
-        made[decoder] = np.stack(build_scenes(maker, storyboard, tmp_path)).astype(int)
+        pipeline = load(model, decoder=decoder)
+        made[decoder] = np.stack(build_scenes(pipeline, storyboard, tmp_path)).astype(int)
     # Strips are exact but for rounding; here the picture is a single tile.
     assert np.abs(made["strips"] - made["whole"]).max() <= 1
     assert np.abs(made["tiles"] - made["whole"]).max() <= 1
@@ -75,7 +76,7 @@ def test_the_ways_of_decoding_agree(model, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
-    maker = ReleasedStories(model)
+    pipeline = load(model)
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
     write_mp4(tmp_path / "clip.mp4", frames, 8)
     given = [{"prompt": PROMPTS[0]}, {"prompt": PROMPTS[1], "video": "clip.mp4"}]
@@ -84,7 +85,7 @@ def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
         storyboard = storyboard_from_mapping(
             {"scenes": scenes, "sampler": sampler, **SMALL, **settings}, tmp_path
         )
-        return build_scenes(maker, storyboard, tmp_path)
+        return build_scenes(pipeline, storyboard, tmp_path)
 
     video, noisy = make(given), make(given, noise_given=True)
     np.testing.assert_array_equal(video[1], read_clip(tmp_path / "clip.mp4", 5, 32, 32))
@@ -94,13 +95,13 @@ def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
 
 def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch, tmp_path):
     """From the same noise, but for what is within rounding to whole numbers."""
-    maker = ReleasedStories(model)
+    pipeline = load(model)
     name = "pipelines/fixed_5b_s5_dpm"
     arguments = json.loads((golden / f"{name}.json").read_text())
     file = read_npz(golden, f"{name}.npz")
     scenes, steps = len(arguments["prompt"]), arguments["num_inference_steps"]
     # The reference draws twice in steps of second order and uses the second draw.
-    used = np.cumsum(reference_draws(maker.schedule, steps)) - 1
+    used = np.cumsum(reference_draws(pipeline.schedule, steps)) - 1
     draws = [file.input("initial_latents"), *file.input("noise_draws")[used]]
     by_scene = iter([scene for draw in draws for scene in to_scenes(draw, scenes)[0]])
     monkeypatch.setattr(noise, "normal", lambda key, shape: next(by_scene))
@@ -116,7 +117,7 @@ def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch
             **{key: arguments[key] for key in ("height", "width", "guidance_scale")},
         }
     )
-    made = np.stack(build_scenes(maker, storyboard, tmp_path))
+    made = np.stack(build_scenes(pipeline, storyboard, tmp_path))
     expected = np.asarray(channels_last(file.input("video")))[0] * 255
     np.testing.assert_allclose(made.reshape(expected.shape), expected, atol=0.51)
 
@@ -128,7 +129,7 @@ def fail(*_):
 def test_what_was_denoised_is_not_lost_when_decoding_fails(run, monkeypatch, tmp_path, capsys):
     expected = run(as_scenes(PROMPTS), output=tmp_path / "other")[1]
     with monkeypatch.context() as patch:
-        patch.setattr(ReleasedStories, "_decode_scene", fail)
+        patch.setattr(VaeCodec, "_decode_scene", fail)
         with pytest.raises(MemoryError):
             run(as_scenes(PROMPTS))
     capsys.readouterr()
@@ -158,14 +159,14 @@ def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
 
     for name in ("text_encoder", "transformer", "vae"):
         monkeypatch.setattr(ReleasedModel, name, watched(name))
-    maker = ReleasedStories(model)
+    pipeline = load(model)
     storyboard = storyboard_from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
-    build_scenes(maker, storyboard, tmp_path)
+    build_scenes(pipeline, storyboard, tmp_path)
     assert order == ["text_encoder", "transformer", "vae"]
 
 
 def test_impossible_sizes_fail_at_once_with_the_nearest(run, monkeypatch):
-    monkeypatch.setattr(ReleasedStories, "transformer", fail)
+    monkeypatch.setattr(ReleasedModel, "transformer", fail)
     status, _, err = run(as_scenes(PROMPTS), "--height=50", frames=12)
     assert status == 2
     assert "--height" in err and "story.yaml:1: frames" in err

@@ -1,0 +1,163 @@
+"""What latents are: the pixels themselves, or what a VAE makes of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Key, UInt8
+
+from m2dit_jax.models.cogvideox.coding import encode_clips
+from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks
+from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
+from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled
+from m2dit_jax.models.pixels import decode_pixels, encode_pixels
+from m2dit_jax.pipeline.memory import NetworkSet, Say
+from m2dit_jax.stories.noise import clip_noise
+
+# How the VAE decodes: a scene as it is; the same layer by layer in strips of rows, with little
+# memory; in tiles that blend, quicker than strips and an approximation (`vae_tiles`).
+DECODERS = ("whole", "strips", "tiles")
+WHOLE_LATENTS = 36 * 54  # rows x columns up to which a scene is decoded whole by default
+
+LatentShape = Callable[[int, int, int], tuple[int, int, int, int]]
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Clips to latents and back."""
+
+    @property
+    def decoder_name(self) -> str:
+        """How frames are decoded; frames decoded in another way are not the same."""
+        ...
+
+    @property
+    def instant(self) -> bool:
+        """Whether decoding costs next to nothing, so that it need not wait for its turn."""
+        ...
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Latent frames, rows, columns, channels of a scene; ValueError for impossible sizes."""
+        ...
+
+    def encode(
+        self, networks: NetworkSet, clips: UInt8[np.ndarray, "N F H W 3"], keys: Key[Array, " N"]
+    ) -> Float[Array, "N f h w C"]:
+        """Latents of clips; `keys` are those of their scenes, for codecs that draw."""
+        ...
+
+    def decode(
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], name: str
+    ) -> UInt8[np.ndarray, "N F H W 3"]:
+        """Frames of scenes; `name` is theirs in messages."""
+        ...
+
+    def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
+        """A generated scene's latents as they are kept and given to later scenes."""
+        ...
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """Latents are pixels in -1..1. `check` raises ValueError for sizes that were not trained."""
+
+    check: Callable[[int, int, int], None]
+    decoder_name: str = "pixels"
+    instant: bool = True
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape of the pixels: (F, H, W, 3)."""
+        self.check(frames, height, width)
+        return frames, height, width, 3
+
+    def encode(
+        self, networks: NetworkSet, clips: UInt8[np.ndarray, "N F H W 3"], keys: Key[Array, " N"]
+    ) -> Float[Array, "N F H W 3"]:
+        """The pixels in -1..1."""
+        return encode_pixels(jnp.asarray(clips))
+
+    def decode(
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N F H W 3"], name: str
+    ) -> UInt8[np.ndarray, "N F H W 3"]:
+        """The pixels, rounded and clipped to 0..255."""
+        return np.asarray(decode_pixels(jnp.asarray(latents)))
+
+    def as_given(self, latents: Float[np.ndarray, "F H W 3"]) -> Float[np.ndarray, "F H W 3"]:
+        """Pixels rounded to what a video can hold, as given scenes were in training."""
+        return np.asarray(encode_pixels(decode_pixels(jnp.asarray(latents))))
+
+
+@dataclass(frozen=True)
+class VaeCodec:
+    """Latents are scaled draws from a causal VAE's posterior.
+
+    `decoder` is one of DECODERS; None decodes whole what is small enough, the rest in strips.
+    `dtype` is that of the VAE's weights, on which the frames depend.
+    """
+
+    shape: LatentShape
+    decoder: str | None
+    dtype: str
+    instant: bool = False
+
+    @property
+    def decoder_name(self) -> str:
+        """Way of decoding and dtype."""
+        return f"{self.decoder or 'whole or strips'}, {self.dtype}"
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape by the model's compression; ValueError names the nearest sizes that work."""
+        return self.shape(frames, height, width)
+
+    def encode(
+        self, networks: NetworkSet, clips: UInt8[np.ndarray, "N F H W 3"], keys: Key[Array, " N"]
+    ) -> Float[Array, "N f h w C"]:
+        """Draws from the posterior, times the scaling factor; one clip at a time."""
+        vae = _vae(networks)
+        latents = []
+        for clip, key in zip(clips, keys, strict=True):
+            drawn = clip_noise(key, self.latent_shape(*clip.shape[:3]))
+            latents.append(encode_clips(vae, encode_pixels(jnp.asarray(clip)[None]), drawn[None]))
+        return jnp.concatenate(latents)
+
+    def decode(
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], name: str
+    ) -> UInt8[np.ndarray, "N F H W 3"]:
+        """Frames of one scene after another, chunk by chunk or tile by tile."""
+        vae = _vae(networks)
+        scenes = [self._decode_scene(vae, scene[None], name, networks.say) for scene in latents]
+        return np.stack(scenes)
+
+    def _decode_scene(
+        self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str, say: Say
+    ) -> UInt8[np.ndarray, "F H W 3"]:
+        scaled = jnp.asarray(latents / vae.config.scaling_factor)
+        _, frames, rows, columns, _ = latents.shape
+        decoder = self.decoder or ("whole" if rows * columns <= WHOLE_LATENTS else "strips")
+        if decoder == "tiles":
+            video = decode_tiled(
+                vae.decode_stream,
+                np.asarray(scaled),
+                vae.config.spatial_compression,
+                on_tile=lambda tile, tiles: say(f"{name}, tile {tile}/{tiles} decoded"),
+            )
+            return np.asarray(decode_pixels(jnp.asarray(video[0])))
+        decode = vae.decode_stream if decoder == "whole" else partial(decode_in_strips, vae)
+        chunks = len(decoder_chunks(frames, "reference"))
+        parts = []
+        for number, part in enumerate(decode(scaled), 1):
+            parts.append(np.asarray(decode_pixels(jnp.asarray(part[0]))))
+            say(f"{name}, chunk {number}/{chunks} decoded")
+        return np.concatenate(parts)
+
+    def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
+        """Latents unchanged: through the VAE and back they would only lose."""
+        return latents
+
+
+def _vae(networks: NetworkSet) -> CausalVae:
+    return nnx.merge(*networks.get("VAE"))

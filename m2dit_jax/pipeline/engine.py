@@ -1,0 +1,251 @@
+"""A model as sampling sees it: its facts, and the stages from prompts and clips to frames."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from m2dit_jax.config.recipe import Recipe
+from m2dit_jax.diffusion.generate import Latents, StepResult, noise_given
+from m2dit_jax.diffusion.generate import Story as Conditions
+from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.cogvideox.coding import encode_prompts
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.placement import Placement
+from m2dit_jax.pipeline.codecs import Codec
+from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
+from m2dit_jax.pipeline.memory import NetworkSet
+from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
+from m2dit_jax.stories.settings import SamplingSettings
+
+Oracle = Callable[[Sequence[str], int, UInt8[np.ndarray, "F H W 3"]], list[str]]
+
+
+def no_oracle(
+    prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
+) -> list[str]:
+    """No oracle exists for real video: always empty."""
+    return []
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where the weights of a pipeline were trained: the run's recipe and the step they are of."""
+
+    recipe: Recipe
+    step: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without its weights.
+
+    `source` says where the defaults are written, for messages. `default_checks` are those of the
+    gate's checks that suit the model. `fingerprint` is a hash of all weights and of the dtype, part
+    of every cache key; `provenance` says in JSON where the weights came from. `oracle` says what a
+    scene shows otherwise than its prompt asks.
+    """
+
+    schedule: NoiseSchedule
+    defaults: SamplingSettings
+    source: str
+    mask: str
+    default_checks: tuple[str, ...]
+    fingerprint: Callable[[], str]
+    provenance: Mapping[str, Any]
+    oracle: Oracle = no_oracle
+    trained: TrainedRun | None = None
+
+
+class Samples(NamedTuple):
+    """Stories of a batch, the latents that they were decoded from, and how much work they were."""
+
+    video: UInt8[np.ndarray, "B S F H W 3"]
+    latents: Float[np.ndarray, "B S f h w C"]
+    evaluations: Int[np.ndarray, "steps B"]
+    """Of the model, at each step: one for each branch of guidance that was evaluated."""
+
+
+class Engine:
+    """Tokenizer, text encoder, transformer, codec, schedule and defaults of one model.
+
+    `StoryBuilder` takes a story through the stages scene by scene, `sample_many` a batch of stories
+    at once; the same story and seed give the same frames from both.
+    """
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        prompts: PromptTokenizer,
+        networks: NetworkSet,
+        codec: Codec,
+        placement: Callable[[], Placement],
+    ):
+        self.facts = facts
+        self.prompts = prompts
+        self.networks = networks
+        self.codec = codec
+        self._placement = placement
+
+    # --- what is known without weights
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the training."""
+        return self.facts.schedule
+
+    @property
+    def defaults(self) -> SamplingSettings:
+        """Values of the settings that a storyboard leaves open."""
+        return self.facts.defaults
+
+    @property
+    def source(self) -> str:
+        """Place where the defaults are written, for messages."""
+        return self.facts.source
+
+    @property
+    def mask(self) -> str:
+        """Name of the attention mask, one of `masks.MASKS`."""
+        return self.facts.mask
+
+    @property
+    def default_checks(self) -> tuple[str, ...]:
+        """Checks of the gate that suit the model."""
+        return self.facts.default_checks
+
+    @property
+    def trained(self) -> TrainedRun | None:
+        """The run that the weights come from; None for a model folder."""
+        return self.facts.trained
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all weights and of the dtype that they are used in; part of every cache key."""
+        return self.facts.fingerprint()
+
+    @property
+    def options(self) -> SamplingOptions:
+        """Sampling options that a storyboard without settings has."""
+        return SamplingOptions(
+            sampler=self.defaults.sampler,
+            steps=self.defaults.steps,
+            guidance_scale=self.defaults.guidance_scale,
+        )
+
+    def check_size(self, frames: int, height: int, width: int) -> None:
+        """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
+        self.codec.latent_shape(frames, height, width)
+
+    def check_prompt(self, prompt: str) -> str:
+        """A note for the user about a prompt, or "". Raises ValueError if it cannot be encoded."""
+        return self.prompts.check(prompt)
+
+    # --- the stages of sampling
+
+    def embed_prompt(self, prompt: str) -> Float[Array, "T E"]:
+        """Text embeddings of one prompt."""
+        return self.embed_prompts([[prompt]])[0, 0]
+
+    def embed_prompts(self, prompts: Sequence[Sequence[str]]) -> Float[Array, "B S T E"]:
+        """Text embeddings of a batch of stories, every prompt encoded alone."""
+        ids = np.stack([np.stack([self.prompts.ids(p) for p in story]) for story in prompts])
+        return encode_prompts(self.networks.get("text encoder"), jnp.asarray(ids))
+
+    def encode_clip(
+        self, clip: UInt8[np.ndarray, "F H W 3"], key: Key[Array, ""]
+    ) -> Float[Array, "f h w C"]:
+        """Latents of a given clip; `key` is the scene's."""
+        return self.codec.encode(self.networks, clip[None], key[None])[0]
+
+    def denoise(
+        self,
+        steps: SamplingSteps,
+        conditions: Conditions,
+        noise: Latents,
+        step_noise: Callable[[int], Latents],
+        frames: Frames = None,
+    ) -> "Sequence[StepResult] | Any":
+        """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`."""
+        transformer: LoadedNetwork = self.networks.get("transformer")
+        return denoise(
+            transformer, steps, conditions, noise, step_noise, self._placement(), frames=frames
+        )
+
+    def decode(
+        self, latents: Float[np.ndarray, "f h w C"], name: str = "scene"
+    ) -> UInt8[np.ndarray, "F H W 3"]:
+        """Frames of a scene's latents."""
+        return self.codec.decode(self.networks, latents[None], name)[0]
+
+    def sample_many(
+        self,
+        prompts: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+        *,
+        options: SamplingOptions | None = None,
+        places: Sequence[int] | None = None,
+        clips: UInt8[np.ndarray, "B S F H W 3"] | None = None,
+        given: Bool[np.ndarray, "B S"] | None = None,
+        negative_prompt: str = "",
+        noise_clips: bool = False,
+        cache: bool = True,
+    ) -> Samples:
+        """A batch of stories of the model's own size, in one compiled loop over the steps.
+
+        Story i has the frames that a call with `seed=seeds[i]` gives. `given` scenes are those of
+        `clips`, which holds anything for the others. `places` are those of the scenes in a longer
+        story, from 0. `noise_clips` gives given scenes the noise of timestep 0; `cache` as in
+        `denoise`. Raises ValueError for a prompt or options that cannot be.
+        """
+        options = options or self.options
+        stories, scenes = len(prompts), len(prompts[0])
+        places = range(scenes) if places is None else places
+        size = self.defaults.frames, self.defaults.height, self.defaults.width
+        if given is None:
+            given = np.zeros((stories, scenes), bool)
+        steps = options.table(self.schedule, scenes)
+        keys = story_keys(list(seeds), list(places))
+        with self.networks.session():
+            embeds = self.embed_prompts(prompts)
+            negative = None
+            if options.needs_negative:
+                empty = self.embed_prompt(negative_prompt)
+                negative = jnp.broadcast_to(empty, embeds.shape)
+            clean = self._clean(clips, given, keys, size)
+            if noise_clips:
+                drawn = scene_noise(keys, GIVEN, clean.shape[2:])
+                clean = noise_given(self.schedule, clean, drawn)
+            conditions = Conditions(clean, jnp.asarray(given), embeds, negative)
+            transformer = self.networks.get("transformer")
+            made = denoise_batch(transformer, steps, conditions, keys, self._placement(), cache)
+            latents = np.asarray(made.latents, np.float32)
+            flat = latents.reshape(-1, *latents.shape[2:])
+            video = self.codec.decode(self.networks, flat, "scene")
+        video = video.reshape(stories, scenes, *video.shape[1:])
+        if clips is not None:
+            # Given scenes come back as they went in, not as the codec's round trip of them.
+            video = np.where(given[:, :, None, None, None, None], clips, video)
+        return Samples(video, latents, np.asarray(made.evaluations))
+
+    def _clean(
+        self,
+        clips: UInt8[np.ndarray, "B S F H W 3"] | None,
+        given: Bool[np.ndarray, "B S"],
+        keys: Key[Array, "B S"],
+        size: tuple[int, int, int],
+    ) -> Float[Array, "B S f h w C"]:
+        """Latents of the given scenes, zeros for the others."""
+        shape = (*given.shape, *self.codec.latent_shape(*size))
+        if clips is None or not given.any():
+            return jnp.zeros(shape)
+        clean = np.zeros(shape, np.float32)
+        clean[given] = np.asarray(self.codec.encode(self.networks, clips[given], keys[given]))
+        return jnp.asarray(clean)

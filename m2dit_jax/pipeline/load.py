@@ -1,0 +1,408 @@
+"""From a path to a pipeline: the one place that knows a training run from a model folder."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.data.oracle import read_scene
+from m2dit_jax.data.shapes import parse_captions
+from m2dit_jax.models.network import LoadedNetwork, Params
+from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.parallel.context import placement_on
+from m2dit_jax.parallel.mesh import story_mesh
+from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
+from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
+from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
+from m2dit_jax.pipeline.pipeline import Pipeline
+from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.released import DTYPES, ReleasedModel
+from m2dit_jax.weights.run_folder import (
+    CheckpointError,
+    checkpoint_fingerprint,
+    latest_step,
+    load_config,
+    load_for_sampling,
+)
+
+# Defaults of the reference's scripts.
+FPS, STEPS, GUIDANCE_SCALE = 8.0, 50, 6.0
+WINDOW = 3  # scenes that the paper's models are trained with
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load(
+    path: Path | str,
+    *,
+    dtype: str | None = None,
+    memory: Memory = "auto",
+    mesh: Mesh | None = None,
+    decoder: str | None = None,
+    model: Path | str | None = None,
+    say: Say = quiet,
+) -> Pipeline:
+    """A pipeline of a training run, a model folder (diffusers or Orbax), or a name of the Hub.
+
+    Configs are read and checked at once, weights when they are first needed. `dtype` is that of
+    every network: "float32" or "bfloat16", by default bfloat16 on accelerators and float32 on CPUs.
+    `memory`: "turns" has one network on the devices at a time, "resident" keeps all, "auto" keeps
+    those of small runs on pixels. `mesh` is that on which the transformer is sharded, by default
+    one over all devices. `decoder` says how a VAE decodes: "whole", "strips" or "tiles", by default
+    whole where it is small. `model` is, for a run on latents, the folder of the model that its
+    videos were encoded with, by default `config.train.init_from`. `say` gets a line now and then.
+
+    Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
+    """
+    _check_choice("dtype", dtype, (None, *DTYPES))
+    _check_choice("memory", memory, MEMORY)
+    _check_choice("decoder", decoder, (None, *DECODERS))
+    dtype = dtype or default_dtype()
+    path = _local(Path(path).expanduser())
+    if is_model_folder(path):
+        if model is not None:
+            raise ValueError(
+                f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
+            )
+        return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, say)
+    config = load_config(path)
+    if config.data.source == "latents":
+        folder = ReleasedModel(Path(model or config.train.init_from).expanduser())
+        return _of_latents_run(path, config, folder, dtype, memory, mesh, decoder, say)
+    for name, value in (("model", model), ("decoder", decoder)):
+        if value is not None:
+            raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
+    step = latest_step(path)
+    assert step is not None  # it has a config
+    return of_pixels_run(
+        build_recipe(config),
+        lambda: load_for_sampling(path)[1],
+        step,
+        dtype=dtype,
+        memory=memory,
+        fingerprint=lambda: f"{checkpoint_fingerprint(path)}{_dtype_suffix(dtype)}",
+        provenance=_run_provenance(path, config, dtype),
+        say=say,
+    )
+
+
+def default_dtype() -> str:
+    """The dtype of networks on this machine: CPUs multiply bfloat16 as float32, after a cast."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder looks like a model folder, as it is or converted."""
+    return (path / "model_index.json").exists() or (path / "transformer").is_dir()
+
+
+def of_pixels_run(
+    recipe: Recipe,
+    params: Callable[[], Params],
+    step: int,
+    *,
+    dtype: str | None = None,
+    memory: Memory = "auto",
+    fingerprint: Callable[[], str] = lambda: "",
+    provenance: dict[str, Any] | None = None,
+    say: Say = quiet,
+) -> Pipeline:
+    """A pipeline of a run on pixels whose averaged weights `params` reads or has.
+
+    Training samples its previews with it, so that they show what `load` will show of the run.
+    """
+    config, dtype = recipe.config, dtype or default_dtype()
+    networks = _SplitModel(recipe, params, dtype)
+    shapes = config.data.source == "shapes"
+    checks = ("finite", "frozen", "cut", "oracle" if shapes else "saturation")
+    facts = ModelFacts(
+        schedule=recipe.schedule,
+        defaults=run_defaults(recipe),
+        source="config.sample",
+        mask=config.model.mask,
+        default_checks=checks,
+        fingerprint=fingerprint,
+        provenance=provenance or {},
+        oracle=_shapes_oracle if shapes else no_oracle,
+        trained=TrainedRun(recipe, step),
+    )
+    assert recipe.tokenizer is not None  # runs on pixels have one
+    prompts = PromptTokenizer(recipe.tokenizer, config.data.text_length, shapes, "bytes")
+    return Pipeline(
+        facts,
+        prompts,
+        NetworkSet(
+            {"text encoder": networks.text_encoder, "transformer": networks.transformer},
+            memory != "turns",
+            say,
+        ),
+        PixelCodec(partial(_check_trained_size, recipe)),
+        lambda: ONE_DEVICE,
+    )
+
+
+def run_defaults(recipe: Recipe) -> SamplingSettings:
+    """Settings of a story that a model trained here has: those of `config.sample` and its data."""
+    frames, height, width = recipe.scene_size()
+    config = recipe.config
+    return SamplingSettings(
+        frames=frames,
+        height=height,
+        width=width,
+        fps=config.sample.fps,
+        sampler="ddim",
+        steps=config.sample.steps,
+        guidance_scale=float(config.sample.guidance_scale),
+        window=config.data.scenes,
+        new_scenes=1,
+        anchor=config.data.scenes > 2,
+    )
+
+
+def _of_folder(
+    folder: ReleasedModel,
+    dtype: str,
+    memory: Memory,
+    mesh: Mesh | None,
+    decoder: str | None,
+    say: Say,
+) -> Pipeline:
+    facts = ModelFacts(
+        schedule=folder.schedule,
+        defaults=SamplingSettings(
+            frames=folder.frames,
+            height=folder.height,
+            width=folder.width,
+            fps=FPS,
+            sampler=folder.sampler,
+            steps=STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+            window=WINDOW,
+            new_scenes=1,
+            anchor=True,
+        ),
+        source=str(folder.path / "transformer/config.json"),
+        mask=folder.transformer_config.mask,
+        default_checks=("finite", "frozen", "cut", "saturation"),
+        fingerprint=lambda: _folder_fingerprint(folder, dtype),
+        provenance=_folder_provenance(folder, dtype, decoder),
+    )
+    mesh = mesh or story_mesh()
+    transformer = partial(folder.transformer, dtype, mesh=mesh)
+    return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+
+
+def _of_latents_run(
+    workdir: Path,
+    config: ConfigDict,
+    folder: ReleasedModel,
+    dtype: str,
+    memory: Memory,
+    mesh: Mesh | None,
+    decoder: str | None,
+    say: Say,
+) -> Pipeline:
+    """The run's transformer with the other networks of the folder."""
+    recipe = build_recipe(_sampled_config(config))
+    _check_encoded_with(workdir, config, folder)
+    folder.transformer_config = make_transformer_config(recipe.config)
+    step = latest_step(workdir)
+    assert step is not None  # it has a config
+    facts = ModelFacts(
+        schedule=recipe.schedule,
+        defaults=run_defaults(recipe),
+        source="config.sample",
+        mask=config.model.mask,
+        default_checks=("finite", "frozen", "cut", "saturation"),
+        fingerprint=lambda: (
+            f"{checkpoint_fingerprint(workdir)} {_folder_fingerprint(folder, dtype)}"
+        ),
+        provenance=_folder_provenance(folder, dtype, decoder)
+        | _run_provenance(workdir, config, dtype)
+        | {"model": str(folder.path.absolute())},
+        trained=TrainedRun(recipe, step),
+    )
+    mesh = mesh or story_mesh()
+
+    def transformer() -> LoadedNetwork:
+        params = load_for_sampling(workdir, mesh)[1]
+        model = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
+        params = _cast(params["transformer"], dtype)
+        return LoadedNetwork(nnx.graphdef(model.transformer), params)
+
+    return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+
+
+def _with_vae(
+    facts: ModelFacts,
+    folder: ReleasedModel,
+    transformer: Callable[[], LoadedNetwork],
+    dtype: str,
+    memory: Memory,
+    mesh: Mesh,
+    decoder: str | None,
+    say: Say,
+) -> Pipeline:
+    networks = {
+        "text encoder": partial(folder.text_encoder, dtype),
+        "transformer": transformer,
+        "VAE": partial(folder.vae, dtype),
+    }
+    placement: Placement = placement_on(mesh)
+    return Pipeline(
+        facts,
+        PromptTokenizer(folder.tokenizer(), folder.text_length),
+        NetworkSet(networks, memory == "resident", say),
+        VaeCodec(folder.latent_shape, decoder, dtype),
+        lambda: placement,
+    )
+
+
+class _SplitModel:
+    """The text encoder and the transformer of a run on pixels, which are kept as one model."""
+
+    def __init__(self, recipe: Recipe, params: Callable[[], Params], dtype: str):
+        self._recipe = build_recipe(_sampled_config(recipe.config))
+        self._read, self._dtype = params, dtype
+        self._params: Params | None = None
+        self._model = nnx.eval_shape(lambda: self._recipe.new_model(nnx.Rngs(0)))
+
+    def text_encoder(self) -> LoadedNetwork:
+        """The T5-like encoder of single prompts."""
+        return LoadedNetwork(nnx.graphdef(self._model.text_encoder), self._part("text_encoder"))
+
+    def transformer(self) -> LoadedNetwork:
+        """The M2DiT."""
+        return LoadedNetwork(nnx.graphdef(self._model.transformer), self._part("transformer"))
+
+    def _part(self, name: str) -> Params:
+        params = self._params = self._params or _cast(self._read(), self._dtype)
+        return params[name]
+
+
+def _sampled_config(config: ConfigDict) -> ConfigDict:
+    """The config with attention chosen for the device that samples, not the one that trained."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.attention = "auto"
+    return config
+
+
+def _cast(params: Params, dtype: str) -> Params:
+    return jax.tree.map(lambda x: x.astype(DTYPES[dtype]), params)
+
+
+def _dtype_suffix(dtype: str) -> str:
+    """Nothing for float32, in which runs were always sampled: their finished scenes stay valid."""
+    return "" if dtype == "float32" else f" {dtype}"
+
+
+def _folder_fingerprint(folder: ReleasedModel, dtype: str) -> str:
+    names = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    return f"{fingerprint(folder.path, names)} {dtype}"
+
+
+def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -> dict[str, Any]:
+    return {
+        "checkpoint": {"path": str(folder.path.absolute())},
+        "dtype": dtype,
+        "decoder": decoder or "whole or strips",
+        "config": {
+            "transformer": vars(folder.transformer_config),
+            "schedule": vars(folder.schedule),
+        },
+    }
+
+
+def _run_provenance(workdir: Path, config: ConfigDict, dtype: str) -> dict[str, Any]:
+    return {
+        "checkpoint": {"path": str(workdir.absolute()), "step": latest_step(workdir)},
+        "dtype": dtype,
+        "config": config.to_dict(),
+    }
+
+
+def _check_encoded_with(workdir: Path, config: ConfigDict, folder: ReleasedModel) -> None:
+    """Raises ValueError if the run's videos were encoded with another model."""
+    data = config.data
+    fits = {
+        "channels": (data.channels, folder.vae_config.latent_channels),
+        "text_dim": (data.text_dim, folder.text_encoder_config.d_model),
+        "text_length": (data.text_length, folder.text_length),
+    }
+    for name, (trained, there) in fits.items():
+        if trained != there:
+            raise ValueError(
+                f"config.data.{name} of {workdir} is {trained}, that of {folder.path} {there}: the "
+                "videos were encoded with another model"
+            )
+
+
+def _check_trained_size(recipe: Recipe, frames: int, height: int, width: int) -> None:
+    """Raises ValueError for another picture than in training, or frames that are no patches.
+
+    Scenes of other lengths are possible, and as good as positions never trained can be.
+    """
+    trained = recipe.scene_size()
+    patch = recipe.config.model.patch_size_t
+    if (height, width) != trained[1:] or frames % patch:
+        raise ValueError(
+            f"{frames} frames of {height}x{width} cannot be: this model was trained with "
+            f"{trained[0]} frames of {trained[1]}x{trained[2]}"
+            + (f", and other frames must be multiples of {patch}" if patch > 1 else "")
+        )
+
+
+def _shapes_oracle(
+    prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
+) -> list[str]:
+    """What can be read from the pixels of shapes and is not what the captions say."""
+    wanted = parse_captions(prompts)[scene]
+    if wanted is None:
+        return []
+    return [
+        f"{name} is {found or 'not to be recognised'}, not {getattr(wanted, name)}"
+        for name, found in read_scene(frames).items()
+        if found != getattr(wanted, name)
+    ]
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    if value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}={value!r}: needs one of {known}")
+
+
+def _local(path: Path) -> Path:
+    """The path itself, or where the Hub's cache has the repository of that name.
+
+    Raises ValueError if a name of the Hub is neither cached nor to be fetched, CheckpointError if
+    nothing is there and it cannot be such a name.
+    """
+    if path.exists() or not _HUB_NAME.fullmatch(str(path)):
+        return path
+    from huggingface_hub import snapshot_download
+
+    name = str(path)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except Exception:  # not in the cache: fetched, if there is a network
+        pass
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # of many kinds
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path}: no such folder, and no repository of that name in the Hub's cache or to be "
+            f"fetched ({reason}); needs a training run's workdir or a model folder"
+        ) from error

@@ -1,0 +1,120 @@
+"""One object makes stories: prompts and given clips in, frames out."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from m2dit_jax.pipeline.build import StoryBuilder
+from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.pipeline.story import Story
+from m2dit_jax.stories.explain import explain
+from m2dit_jax.stories.inputs import Inputs
+from m2dit_jax.stories.output import SCENES, check_output, read_build, write_build, write_scene
+from m2dit_jax.stories.plan import StoryPlan, plan_story
+from m2dit_jax.stories.progress import Report, silent
+from m2dit_jax.stories.store import MemoryStore, SceneStore
+from m2dit_jax.stories.storyboard import Storyboard, override, storyboard_from_mapping
+from m2dit_jax.stories.walk import Outcome
+
+
+class Pipeline(Engine):
+    """A model that makes stories when it is called; `load` opens one."""
+
+    def __call__(
+        self,
+        story: Storyboard | Sequence[str],
+        *,
+        folder: Path | str | None = None,
+        on_step: Report = silent,
+        **options: Any,
+    ) -> Story:
+        """Makes a story from a storyboard, or from one prompt per scene.
+
+        `options` are fields of a storyboard (`seed`, `steps`, `guidance_scale`, ...) and replace
+        its own. With `folder` all is written there as it is finished, what the folder has of the
+        same story is kept, and an interrupted call goes on; else the story is kept in memory until
+        `Story.save`. `on_step` gets a StoryProgress after every step; an exception out of it ends
+        the story. Raises StoryboardError, naming field and value, before any long work.
+        """
+        storyboard = self._storyboard(story, options)
+        if folder is None:
+            return self._build(storyboard, MemoryStore(), on_step)
+        folder = Path(folder)
+        check_output(storyboard, folder)
+        started = time.monotonic()
+        previous = read_build(folder)
+
+        def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if previous:
+                self.networks.say("\n".join(explain(builder.outlook(), previous)))
+
+        made = self._build(
+            storyboard,
+            SceneStore(folder / SCENES),
+            on_step,
+            prepare,
+            lambda plan, scene, frames: write_scene(folder, scene, frames, plan.settings.fps),
+            lambda plan, outcomes: write_build(folder, _inputs(previous, outcomes, plan)),
+        )
+        made.save(folder, seconds=round(time.monotonic() - started, 3))
+        return made
+
+    def explain(self, storyboard: Storyboard, folder: Path) -> list[str]:
+        """A line for each scene: whether a call with this folder would make it, and why.
+
+        Makes nothing. Raises StoryboardError as a call does.
+        """
+        check_output(storyboard, folder)
+        builder = StoryBuilder(plan_story(storyboard, self), self, SceneStore(folder / SCENES))
+        return explain(builder.outlook(), read_build(folder))
+
+    def _storyboard(
+        self, story: Storyboard | Sequence[str], options: Mapping[str, Any]
+    ) -> Storyboard:
+        if isinstance(story, Storyboard):
+            return override(story, **options)
+        if isinstance(story, str):
+            raise TypeError(f"needs a list of prompts, one per scene, found the text {story!r}")
+        scenes = [{"prompt": prompt} for prompt in story]
+        return storyboard_from_mapping({"scenes": scenes, **options})
+
+    def _build(
+        self,
+        storyboard: Storyboard,
+        store: SceneStore,
+        on_step: Report,
+        prepare: Callable[[StoryPlan, StoryBuilder], None] = lambda plan, builder: None,
+        on_scene: Callable[[StoryPlan, int, UInt8[np.ndarray, "F H W 3"]], None] = (
+            lambda plan, scene, frames: None
+        ),
+        on_group: Callable[[StoryPlan, dict[int, Outcome]], None] = lambda plan, outcomes: None,
+    ) -> Story:
+        plan = plan_story(storyboard, self)
+        for note in plan.notes:
+            self.networks.say(note)
+        builder = StoryBuilder(plan, self, store)
+        prepare(plan, builder)
+        outcomes = builder.build(
+            on_step,
+            lambda scene, frames: on_scene(plan, scene, frames),
+            lambda outcomes: on_group(plan, outcomes),
+        )
+        for scene, outcome in sorted(outcomes.items()):
+            if outcome.failed:
+                failures = "; ".join(outcome.attempts[-1].verdict.failures)
+                self.networks.say(f"scene {scene + 1} failed its checks to the end: {failures}")
+        return Story(plan, outcomes, store, dict(self.facts.provenance))
+
+
+def _inputs(
+    previous: Mapping[int, Inputs], outcomes: Mapping[int, Outcome], plan: StoryPlan
+) -> dict[int, Inputs]:
+    """Of the scenes that are built; of the others those of the build before."""
+    built = {scene: outcome.identity.inputs for scene, outcome in outcomes.items()}
+    kept = {s: inputs for s, inputs in previous.items() if s < len(plan.storyboard.scenes)}
+    return kept | built
