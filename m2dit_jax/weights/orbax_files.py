@@ -138,7 +138,7 @@ def _nested(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # orbax and tensorstore raise just that for files cut short
+    except Exception as error:  # orbax and tensorstore raise just that for truncated files
         first_line = (str(error) or repr(error)).splitlines()[0][:300]
         raise ValueError(
             f"{path}: needs a whole Orbax checkpoint ({first_line}); convert or copy it again"
