@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from m2dit_jax.models.key_rules import CHANGES, Change, Rule
 from m2dit_jax.weights.lazy import Leaf, Tensor
@@ -30,14 +31,9 @@ class Part:
     change: Change
 
 
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted names."""
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def flatten(tree: Tree) -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted names; numbers are keys of lists of layers."""
+    return {".".join(map(str, path)): leaf for path, leaf in flatten_dict(tree).items()}
 
 
 def expected_parts(table: Sequence[Rule], abstract: Tree, window: Shape) -> dict[str, Part]:
