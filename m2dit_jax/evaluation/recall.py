@@ -16,7 +16,7 @@ from m2dit_jax.config.recipe import Params, Recipe
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.pipeline.story_sampler import StorySampler, trained_options
-from m2dit_jax.utils.media import stories_sheet
+from m2dit_jax.report.sheets import stories_sheet
 
 
 class Clips(NamedTuple):

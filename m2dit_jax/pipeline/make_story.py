@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.pipeline.maker import StoryMaker
-from m2dit_jax.report import write_page
+from m2dit_jax.report.story import write_page
 from m2dit_jax.stories.inputs import Inputs, changes
 from m2dit_jax.stories.output import (
     SCENES,
