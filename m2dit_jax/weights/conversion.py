@@ -103,7 +103,7 @@ def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> 
 
 
 def execute(
-    plan: Plan, on_bytes: Callable[[int], None], max_shard_bytes: int = MAX_SHARD_BYTES
+    plan: Plan, on_bytes: Callable[[int], object], max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
     """Writes what an earlier run has not written yet; `on_bytes` is told what is done.
 
@@ -143,7 +143,7 @@ def _write_weights(
     plan: Plan,
     job: Job,
     directory: Path,
-    on_bytes: Callable[[int], None],
+    on_bytes: Callable[[int], object],
     max_shard_bytes: int,
 ) -> None:
     leaves = {name: _counted(name, leaf, on_bytes) for name, leaf in job.leaves.items()}
@@ -154,7 +154,7 @@ def _write_weights(
         write_safetensors(directory, job.component.network.stem, tensors, max_shard_bytes)
 
 
-def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], None]) -> Leaf:
+def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], object]) -> Leaf:
     def read(piece: Tensor) -> np.ndarray:
         try:
             values = piece.read()
