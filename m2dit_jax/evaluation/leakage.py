@@ -22,9 +22,9 @@ from PIL import Image
 from m2dit_jax.config.recipe import Params, Recipe, build_recipe
 from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.heat_map import heat_maps
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.pipeline.story_sampler import StorySampler
+from m2dit_jax.report.plots import figure_image, heat_maps
 
 Matrix = Float[np.ndarray, "S S"]  # row: whose prompt; column: the scene that it reaches
 
@@ -83,7 +83,7 @@ class LeakReport:
             for number, matrix in enumerate(self.influence, 1)
         ]
         maps = [("finished scenes", self.finished), ("v, once", self.evaluated), *influence]
-        return heat_maps(maps, rows="prompt", columns="scene")
+        return figure_image(heat_maps(maps, rows="prompt", columns="scene"))
 
 
 def measure_leakage(

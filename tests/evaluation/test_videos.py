@@ -187,7 +187,9 @@ def test_the_command_writes_scores_and_a_page(folder):
     assert content["extractor"] == "classical" and content["kernel_distance"]["n"] == 2
     assert content["stories"][0]["cuts"] == [True]
     page = (clips / "video_scores.html").read_text()
-    assert "<svg" in page and "http" not in page.replace("http-equiv", "")
+    assert page.count('src="data:image/svg+xml;base64,') == 2  # scores, drift
+    assert "http" not in page.replace("http-equiv", "")
+    assert "cuts where scenes meet</th><td>1 of 1</td>" in page
 
 
 def test_a_broken_video_is_named_and_the_command_says_so(folder, capsys):
