@@ -22,7 +22,7 @@ _SIDE = 128  # pixels: short side of a picture, at least; larger ones are shown 
 
 
 class _View(NamedTuple):
-    """How a dataset's scenes and captions are shown, and what there is to say about it."""
+    """The functions that make frames and captions of a dataset, and a note about them."""
 
     frames: Callable[[EncodedStory, int], UInt8[np.ndarray, "F H W 3"]]
     caption: Callable[[str], str]

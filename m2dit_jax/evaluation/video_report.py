@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.evaluation.kernel_distance import KernelDistance
-from m2dit_jax.evaluation.video_scores import Score, StoryScores, slope
+from m2dit_jax.evaluation.video_scores import BoundedScore, StoryScores, slope
 from m2dit_jax.report.document import write_document
 from m2dit_jax.report.plots import Level, curves, figure_uri, heat_maps, level_bars
 
@@ -17,7 +17,7 @@ class VideoReport:
 
     extractor: str
     note: str
-    scores: Mapping[str, Score]
+    scores: Mapping[str, BoundedScore]
     stories: Sequence[StoryScores]
     distance: KernelDistance | None
     problems: Sequence[str]
@@ -66,10 +66,7 @@ class VideoReport:
             title="Scores of stories",
             report=self,
             bars=figure_uri(level_bars(levels)) if levels else "",
-            scores={
-                name: f"{_number(score.value)}{f' ({score.note})' if score.note else ''}"
-                for name, score in self.scores.items()
-            },
+            scores={name: _described(score) for name, score in self.scores.items()},
             distance="" if self.distance is None else _distance(self.distance),
             # One after another: their plots need not be in memory together.
             stories=map(_story, self.stories),
@@ -81,6 +78,14 @@ def _distance(distance: KernelDistance) -> str:
         f"{distance.value:.4g} (95 %: {distance.low:.4g} to {distance.high:.4g}), of {distance.n} "
         f"scenes and {distance.m} of the reference"
     )
+
+
+def _described(score: BoundedScore) -> str:
+    parts = [_number(score.value)]
+    for name, value in (("floor", score.floor), ("ceiling", score.ceiling)):
+        if value is not None:
+            parts.append(f"{name} {value:.3f}")
+    return ", ".join(parts) + (f" ({score.note})" if score.note else "")
 
 
 def _number(value: float | None) -> str:

@@ -1,1 +1,1 @@
-"""What is shown of results: HTML pages, contact sheets and plots, in files that need no network."""
+"""Results to look at: HTML pages, contact sheets and plots, in files that need no network."""

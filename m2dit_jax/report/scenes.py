@@ -1,4 +1,4 @@
-"""What pages show of a scene: pictures of its video, its settings and what it took."""
+"""Parts of pages about one scene: pictures of its video, its settings and what it took."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def _small_frames(path: Path) -> Iterator[Image.Image]:
 
 
 def scene_settings(scene: SceneRecord) -> dict[str, Any]:
-    """What a scene was made from, by name; what is not known is left out."""
+    """The settings that a scene was made with, by name; unknown ones are left out."""
     fields = {name: value for name, value in scene.settings.items() if value is not None}
     if scene.clip and scene.status == "given":
         fields["clip"] = scene.clip
@@ -47,7 +47,7 @@ def scene_settings(scene: SceneRecord) -> dict[str, Any]:
 
 
 def scene_costs(scene: SceneRecord) -> dict[str, Any]:
-    """What a scene took, by name; what is not known is left out."""
+    """The time, steps and evaluations that a scene took; unknown ones are left out."""
     time = None if scene.seconds is None else seconds(scene.seconds)
     fields = {"time": time, "steps": scene.steps, "evaluations": scene.evaluations}
     return {name: value for name, value in fields.items() if value is not None}

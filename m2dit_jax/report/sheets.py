@@ -116,7 +116,7 @@ def _title(text: str) -> Image.Image:
 
 
 def _drawable(text: str) -> str:
-    """Without accents and long dashes, which the built-in font lacks and would draw as boxes."""
+    """The text without accents and long dashes, which the built-in font would draw as boxes."""
     letters = unicodedata.normalize("NFKD", text.translate({ord("–"): "-", ord("—"): "-"}))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 

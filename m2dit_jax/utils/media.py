@@ -53,7 +53,7 @@ def read_clip(
     if min(frames, height, width) < 1:
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
     path = Path(path)
-    # decoded twice rather than kept: a long clip in full size does not fit in memory
+    # Decoded twice rather than kept: a long clip in full size does not fit in memory
     found = sum(1 for _ in _decoded(path))
     if found < frames:
         raise VideoError(f"{path}: has {found} frames, needs at least {frames}")
@@ -86,7 +86,7 @@ def write_mp4(
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # x264's result depends on the number of threads
-        # said in the file too, else a player guesses the matrix from the size of the picture
+        # In the file too, else a player guesses the matrix from the size of the picture
         stream.codec_context.colorspace = Colorspace.ITU601
         stream.codec_context.color_range = ColorRange.MPEG
         for image in chain([first], images):
@@ -131,7 +131,7 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 def enlargement(height: int, width: int) -> int:
-    """By how much written videos are larger than their frames.
+    """The factor by which written videos are larger than their frames.
 
     It is the smallest whole number that makes the short side 256 pixels and both sides even.
     """
@@ -194,7 +194,7 @@ def _frame_rate(fps: float | int) -> Fraction:
 
 
 def _enlarged(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """See `enlargement`."""
+    """The frame as it is written, see `enlargement`."""
     if frame.size == 0:
         raise ValueError(f"needs at least one pixel, found the shape {frame.shape}")
     factor = enlargement(*frame.shape[:2])

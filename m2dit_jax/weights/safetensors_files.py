@@ -30,7 +30,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def is_weights_file(path: Path) -> bool:
-    """Whether a file holds weights in a form of PyTorch's, or is an index of such files."""
+    """True for a file of weights in a form of PyTorch's, and for an index of such files."""
     return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(".index.json")
 
 

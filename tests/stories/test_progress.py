@@ -2,20 +2,20 @@ from m2dit_jax.stories.progress import ProgressTracker, progress_printer
 
 
 def test_the_tracker_tells_what_is_at_work_and_what_is_left():
-    told = []
-    tracker = ProgressTracker(4, 2, told.append)
+    reports = []
+    tracker = ProgressTracker(4, 2, reports.append)
     tracker.expect(2)
     tracker.finish([0])
     tracker.begin((1, 2))
     tracker.step(1)
     tracker.step(2)
     tracker.finish([1, 2])
-    assert [(p.finished, p.at_work, p.step) for p in told] == [
+    assert [(p.finished, p.at_work, p.step) for p in reports] == [
         *(((0,), (), 0), ((0,), (1, 2), 0), ((0,), (1, 2), 1), ((0,), (1, 2), 2)),
         ((0, 1, 2), (), 0),
     ]
-    assert told[2].seconds_left is None  # a first step may have been compiled
-    assert told[3].seconds_left == told[3].seconds_per_step * 2  # one more group of two steps
+    assert reports[2].seconds_left is None  # a first step may have been compiled
+    assert reports[3].seconds_left == reports[3].seconds_per_step * 2  # one more group of two steps
 
 
 def test_the_printer_has_a_bar_for_each_group_of_scenes(capsys):
