@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2dit_jax.utils.devices import prefer_available_platform
-from m2dit_jax.weights.conversion import DTYPES, Job, Plan, execute, make_plan
+from m2dit_jax.utils.progress import progress_bar
+from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
-from m2dit_jax.weights.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = make_plan(flags.source, flags.output, flags.to, flags.dtype)
         left_out = _left_out(plan)
         left = plan.unfinished_jobs()
-        execute(plan, Progress(sum(job.nbytes for job in left)).add)
+        with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
+            execute(plan, progress.update)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -53,7 +54,7 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"
 
 
-def _left_out(plan: Plan) -> list[str]:
+def _left_out(plan: ConversionPlan) -> list[str]:
     return [f"{name}: not in {plan.source}, left out" for name in absent_networks(plan.source)] + [
         f"{name}: no part of the model, left out" for name in unknown_networks(plan.source)
     ]

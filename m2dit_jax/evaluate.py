@@ -32,10 +32,10 @@ from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags, flags_given, with_flags
+from m2dit_jax.report.sheets import contact_sheet, stories_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write, write_json
-from m2dit_jax.utils.media import contact_sheet, stories_sheet
 
 SHEET_STORIES = 4  # for each of generation and extension
 MOST_RECALLED = 16  # training stories that are made again

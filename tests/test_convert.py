@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -61,16 +62,16 @@ def test_what_an_earlier_run_has_written_is_said(tmp_path, capsys, monkeypatch):
     flags = [f"--source={source}", f"--output={tmp_path}/out"]
 
     class Interrupt:
-        def __init__(self, total):
+        def __init__(self, total, desc, unit):
             self.left = total - 100
 
-        def add(self, nbytes):
+        def update(self, nbytes):
             self.left -= nbytes
             if self.left < 0:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "Progress", Interrupt)
+        patch.setattr(convert, "progress_bar", lambda *args: nullcontext(Interrupt(*args)))
         assert convert.main(flags) == 130
     assert f"the same command goes on from {tmp_path}/out.partial" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,7 @@
-"""A page that shows what is in an encoded dataset: one HTML file that needs nothing else."""
+"""The page of an encoded dataset: one HTML file with pictures, captions and statistics."""
 
-import base64
-import io
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,28 +9,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from m2dit_jax.data.encoded import EncodedDataset, EncodedStory, Skipped, count_kinds
-from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.data.encoded import EncodedDataset, EncodedStory, count_kinds
+from m2dit_jax.report.document import image_uri, write_document
+from m2dit_jax.utils.media import evenly_spaced
+from m2dit_jax.utils.progress import progress_bar
 
 PAGE = "preview.html"
 _STORIES = 12  # shown in pictures
 _FRAMES = 8  # of a scene, from the first to the last
 _SKIPPED = 500  # listed one by one; the counts are of all
 _SIDE = 128  # pixels: short side of a picture, at least; larger ones are shown at most twice that
-_STYLE = """
-body { font: 15px/1.4 sans-serif; margin: 2em; max-width: 90em; }
-h2 { margin: 1.5em 0 0.3em; } h2 small { color: #777; font-weight: normal; }
-.scene { display: flex; gap: 1em; margin: 0.4em 0; align-items: flex-start; }
-.text { width: 22em; flex: none; overflow-wrap: anywhere; } .text p { margin: 0 0 0.4em; }
-.frames { display: flex; gap: 3px; flex-wrap: wrap; } .frames img { display: block; }
-.note, details { color: #777; font-size: 85%; } .cut { color: #b00; }
-table { border-collapse: collapse; margin: 0.6em 0; } td, th { padding: 0.1em 0.8em 0.1em 0; }
-th { text-align: left; vertical-align: top; } pre { white-space: pre-wrap; }
-"""
 
 
 class _View(NamedTuple):
-    """How a dataset's scenes and captions are shown, and what there is to say about it."""
+    """The functions that make frames and captions of a dataset, and a note about them."""
 
     frames: Callable[[EncodedStory, int], UInt8[np.ndarray, "F H W 3"]]
     caption: Callable[[str], str]
@@ -49,29 +37,22 @@ def write_preview(path: Path) -> Path:
     """
     dataset = EncodedDataset(path)
     view = _pixels_view() if dataset.info.codec == "pixels" else _vae_view(dataset)
-    shown = range(min(_STORIES, len(dataset)))
-    stories = []
-    for number in shown:
-        print(f"story {number + 1} of {len(shown)}", file=sys.stderr)
-        stories.append(_story(dataset[number], view))
-    title = f"{len(dataset)} stories in {path}"
-    page = [
-        "<!doctype html>",
-        f'<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
-        # Nothing from elsewhere, whatever a manifest may hold.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
-        f"<style>{_STYLE}</style>",
-        f"<h1>{escape(title)}</h1>",
-        _statistics(dataset),
-        f"<p class=note>{escape(view.note)}</p>" if view.note else "",
-        *stories,
-        f"<p class=note>The first {len(shown)} of {len(dataset)} stories.</p>",
-    ]
+    shown = min(_STORIES, len(dataset))
+    skipped = dataset.skipped()
     target = path / PAGE
-    with atomic_write(target) as part:
-        # Names of files need not be UTF-8, see `encoded.write_json`.
-        part.write_bytes("\n".join(filter(None, page)).encode(errors="backslashreplace"))
+    write_document(
+        target,
+        "dataset.html",
+        title=f"{len(dataset)} stories in {path}",
+        statistics=_statistics(dataset),
+        skipped=skipped,
+        skipped_kinds=count_kinds(skipped),
+        listed=_SKIPPED,
+        note=view.note,
+        stories=_stories(dataset, shown, view),
+        shown=shown,
+        total=len(dataset),
+    )
     return target
 
 
@@ -79,11 +60,11 @@ def write_preview(path: Path) -> Path:
 
 
 def _pixels_view() -> _View:
-    return _View(lambda story, scene: _of(story, "pixels")[scene], str, "")
+    return _View(lambda story, scene: _array(story, "pixels")[scene], str, "")
 
 
-def _of(story: EncodedStory, name: str) -> np.ndarray:
-    """An array that the dataset's codec has."""
+def _array(story: EncodedStory, name: str) -> np.ndarray:
+    """An array of a story, which a dataset has with some codecs only."""
     return cast(dict[str, Any], story)[name]
 
 
@@ -111,10 +92,10 @@ def _vae_view(dataset: EncodedDataset) -> _View:
             "The latents are shown as they are, three channels of the means as colours, and the "
             f"captions as they were given, since the model cannot be read: {error}"
         )
-        return _View(lambda story, scene: _latent_picture(_of(story, "mean")[scene]), str, note)
+        return _View(lambda story, scene: _latent_picture(_array(story, "mean")[scene]), str, note)
 
     def frames(story: EncodedStory, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
-        latents = jnp.asarray(_of(story, "mean")[scene], jnp.float32)[None]
+        latents = jnp.asarray(_array(story, "mean")[scene], jnp.float32)[None]
         parts = [np.asarray(decode_pixels(part[0])) for part in vae.decode_stream(latents)]
         return np.concatenate(parts)
 
@@ -144,53 +125,47 @@ def _stretched(values: Float[np.ndarray, "F H W 3"]) -> UInt8[np.ndarray, "F H W
     return ((values - low) / np.maximum(high - low, 1e-6) * 255).round().astype(np.uint8)
 
 
-def _inline(image: UInt8[np.ndarray, "H W 3"]) -> str:
-    """An img element that holds the picture itself."""
+def _picture(image: UInt8[np.ndarray, "H W 3"]) -> dict[str, str]:
+    """The picture as a data URI, and the style that enlarges small ones."""
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     factor = _SIDE / min(height, width)
     if factor < 0.5:
         size = round(2 * factor * width), round(2 * factor * height)
         picture = picture.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
+    style = f"width:{round(picture.width * max(factor, 1))}px"
     # JPEG smears the edges of the smallest pictures, which are small as PNG too.
-    kind = "png" if min(height, width) <= 32 else "jpeg"
-    picture.save(buffer, kind, **({} if kind == "png" else {"quality": 85}))
-    data = base64.b64encode(buffer.getvalue()).decode()
-    zoom = max(factor, 1)
-    style = f"width:{round(picture.width * zoom)}px" + (
-        ";image-rendering:pixelated" if kind == "png" else ""
-    )
-    return f'<img alt="" style="{style}" src="data:image/{kind};base64,{data}">'
+    if min(height, width) <= 32:
+        return {"uri": image_uri(picture, "png"), "style": f"{style};image-rendering:pixelated"}
+    return {"uri": image_uri(picture, quality=85), "style": style}
 
 
 # --- parts of the page
 
 
-def _story(story: EncodedStory, view: _View) -> str:
-    scenes = [_scene(story, number, view) for number in range(len(story["captions"]))]
-    many = f"{len(scenes)} scenes" if len(scenes) > 1 else "1 scene"
-    return f"<h2>{escape(story['name'])} <small>{many}</small></h2>\n" + "\n".join(scenes)
+def _stories(dataset: EncodedDataset, shown: int, view: _View) -> Iterator[dict[str, Any]]:
+    """The first stories, each made when it is written: only one is in memory."""
+    with progress_bar(shown, "preview", "stories") as progress:
+        for number in range(shown):
+            story = dataset[number]
+            scenes = [_scene(story, scene, view) for scene in range(len(story["captions"]))]
+            yield {"name": story["name"], "scenes": scenes}
+            progress.update()
 
 
-def _scene(story: EncodedStory, number: int, view: _View) -> str:
+def _scene(story: EncodedStory, number: int, view: _View) -> dict[str, Any]:
     frames = view.frames(story, number)
-    chosen = np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)
     origin = story["origins"][number]
     source = origin["source"]
-    where = (
-        f"scene {origin['scene']}: {origin['video']}{_times(origin)}, "
-        f"{source.get('width')} x {source.get('height')}, {source.get('fps', 0):.5g} fps, "
-        f"frames {_few(origin['frames'])}"
-    )
     metadata = "".join(f"\n{key}: {value}" for key, value in origin["metadata"].items())
-    return (
-        "<div class=scene><div class=text>"
-        f"<p>{escape(view.caption(story['captions'][number]))}</p>"
-        f"<details><summary>{escape(where)}</summary>"
-        f"<pre>{escape(origin['place'] + metadata)}</pre></details></div>"
-        f"<div class=frames>{''.join(_inline(frames[i]) for i in chosen)}</div></div>"
-    )
+    return {
+        "caption": view.caption(story["captions"][number]),
+        "origin": f"scene {origin['scene']}: {origin['video']}{_times(origin)}, "
+        f"{source.get('width')} x {source.get('height')}, {source.get('fps', 0):.5g} fps, "
+        f"frames {_few(origin['frames'])}",
+        "details": origin["place"] + metadata,
+        "frames": [_picture(frames[i]) for i in evenly_spaced(len(frames), _FRAMES)],
+    }
 
 
 def _times(origin: Mapping[str, Any]) -> str:
@@ -205,11 +180,10 @@ def _few(numbers: Sequence[int]) -> str:
     return ", ".join(shown if len(shown) <= 4 else [*shown[:2], "…", shown[-1]])
 
 
-def _statistics(dataset: EncodedDataset) -> str:
+def _statistics(dataset: EncodedDataset) -> dict[str, str]:
     info, counts = dataset.info, dataset.scene_counts
-    skipped = dataset.skipped()
     statistics = dataset.statistics
-    rows = {
+    return {
         "stories": str(len(dataset)),
         "scenes": f"{sum(counts)} ({info.kind}); a story has {_ranges(Counter(counts))}",
         "a scene": f"{info.frames} frames of {info.height} x {info.width} (height x width)",
@@ -221,27 +195,8 @@ def _statistics(dataset: EncodedDataset) -> str:
         "videos' frames per second": _frequent(statistics["fps"]),
         "videos' seconds": _ranges(_numbers(statistics["seconds"])),
         "words in a caption": _ranges(_numbers(statistics["words"])),
-        "skipped scenes": str(len(skipped)),
+        "skipped scenes": str(len(dataset.skipped())),
     }
-    table = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-    return f"<table>{table}</table>" + (_skipped(skipped) if skipped else "")
-
-
-def _skipped(items: Sequence[Skipped]) -> str:
-    kinds = "".join(
-        f"<tr><td>{count}</td><td>{escape(kind)}</td></tr>"
-        for kind, count in count_kinds(items).items()
-    )
-    each = "".join(
-        f"<tr><td>{escape(item['place'])}</td><td>{escape(item['video'])}</td>"
-        f"<td>{escape(item['reason'])}</td></tr>"
-        for item in items[:_SKIPPED]
-    )
-    more = f"<p>and {len(items) - _SKIPPED} more</p>" if len(items) > _SKIPPED else ""
-    return (
-        f"<h3>Skipped</h3><table>{kinds}</table>"
-        f"<details><summary>each of them</summary><table>{each}</table>{more}</details>"
-    )
 
 
 def _numbers(counts: Mapping[str, int]) -> Counter[int]:
@@ -249,7 +204,7 @@ def _numbers(counts: Mapping[str, int]) -> Counter[int]:
 
 
 def _ranges(counts: Counter[int]) -> str:
-    """Least, median and most of numbers that occur so many times."""
+    """Least, median and most of numbers, given how often each occurs."""
     values: Iterable[int] = sorted(counts)
     total, seen, median = counts.total(), 0, 0
     for value in values:

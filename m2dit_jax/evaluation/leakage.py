@@ -23,11 +23,11 @@ from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import shapes_recipe
-from m2dit_jax.evaluation.heat_map import heat_maps
 from m2dit_jax.models.cogvideox.transformer import M2DiT
 from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.report.plots import figure_image, heat_maps
 from m2dit_jax.stories.noise import START, scene_noise, story_keys
 
 Matrix = Float[np.ndarray, "S S"]  # row: whose prompt; column: the scene that it reaches
@@ -87,7 +87,7 @@ class LeakReport:
             for number, matrix in enumerate(self.influence, 1)
         ]
         maps = [("finished scenes", self.finished), ("v, once", self.evaluated), *influence]
-        return heat_maps(maps, rows="prompt", columns="scene")
+        return figure_image(heat_maps(maps, rows="prompt", columns="scene"))
 
 
 def measure_leakage(

@@ -13,7 +13,7 @@ from PIL import Image
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.pipeline.engine import Engine
-from m2dit_jax.utils.media import stories_sheet
+from m2dit_jax.report.sheets import stories_sheet
 
 
 class Clips(NamedTuple):

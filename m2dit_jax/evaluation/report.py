@@ -25,7 +25,7 @@ class Report:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As `evaluate --json` writes it; what has no case has null for value, low and high."""
+        """The report as `evaluate --json` writes it; a score of no case has nulls."""
         return {
             "generation": scores_to_json(self.generation),
             "extension": scores_to_json(self.extension),
@@ -75,7 +75,7 @@ class Comparison:
         return {metric: Score.pooled([r[metric] for r in reports]) for metric in METRICS}
 
     def to_json(self) -> dict[str, Any]:
-        """For each arm the pooled scores, and under `seeds` each seed's own report."""
+        """The pooled scores of each arm, and under `seeds` each seed's own report."""
         return {
             arm: {
                 "generation": scores_to_json(self.pooled(arm, "generation")),

@@ -58,7 +58,7 @@ class SceneFeatures:
 
 
 @dataclass(frozen=True)
-class Score:
+class BoundedScore:
     """A mean over `n` cases between its floor and its ceiling; None with a note on why."""
 
     value: float | None
@@ -145,7 +145,7 @@ def score_story(
 
 def score_all(
     stories: Sequence[StoryScores], scenes: Sequence[Sequence[SceneFeatures]]
-) -> dict[str, Score]:
+) -> dict[str, BoundedScore]:
     """Means over the stories, with floors from scenes of different stories.
 
     With one story alone there is no floor, and the score says so.
@@ -165,8 +165,8 @@ def score_all(
     match = _told([s.best_match for s in stories])
     aligned = [s.alignment for s in stories if s.alignment is not None]
     scores = {
-        "visual consistency": Score(_mean(visual), alike, twice, len(visual), no_floor),
-        "same actor consistency": Score(
+        "visual consistency": BoundedScore(_mean(visual), alike, twice, len(visual), no_floor),
+        "same actor consistency": BoundedScore(
             _mean(acted),
             alike,
             twice,
@@ -174,34 +174,34 @@ def score_all(
             no_floor if acted else "nobody said who is in which scene (actors.json)",
         ),
         **_alignment_scores(aligned),
-        "cuts where scenes meet": Score(
+        "cuts where scenes meet": BoundedScore(
             _mean(cuts),
             _mean([float(_is_cut_in_two(scene)) for scene in everything]),
             of_strangers(lambda a, b: float(_is_cut_between(a, b))),
             len(cuts),
             "floor: within a scene; ceiling: between stories",
         ),
-        "best frame match": Score(
+        "best frame match": BoundedScore(
             _mean(match),
             of_strangers(_best_match),
             1.0,
             len(match),
             "near 1: a frame of one scene comes again in another",
         ),
-        "scenes that move": Score(
+        "scenes that move": BoundedScore(
             1 - _mean_of([float(scene.frozen) for scene in everything]), 0.0, 1.0, len(everything)
         ),
     }
     semantic = scores["semantic alignment"]
     if scores["visual consistency"].value is not None and semantic.value is not None:
         both = (scores["visual consistency"], semantic)
-        scores["sequence consistency"] = Score(
+        scores["sequence consistency"] = BoundedScore(
             _mean_of([score.value for score in both if score.value is not None]),
             note="inferred: the mean of visual consistency and semantic alignment; the paper does "
             "not define it",
         )
     else:
-        scores["sequence consistency"] = Score(None, note="needs visual and semantic scores")
+        scores["sequence consistency"] = BoundedScore(None, note="needs visual and semantic scores")
     return scores
 
 
@@ -210,11 +210,11 @@ def slope(values: Sequence[float]) -> float:
     return float(np.polyfit(np.arange(len(values)), values, 1)[0]) if len(values) > 1 else 0.0
 
 
-def _alignment_scores(matrices: Sequence[Float[np.ndarray, "_S _S"]]) -> dict[str, Score]:
+def _alignment_scores(matrices: Sequence[Float[np.ndarray, "_S _S"]]) -> dict[str, BoundedScore]:
     names = ("semantic alignment", "alignment over other prompts", "prompt retrieval")
     if not matrices:
         note = "the extractor knows no text: name a folder with CLIP"
-        return {name: Score(None, note=note) for name in names}
+        return {name: BoundedScore(None, note=note) for name in names}
     own = [float(value) for matrix in matrices for value in np.diag(matrix)]
     others = [
         float(value) for matrix in matrices for value in matrix[~np.eye(len(matrix), dtype=bool)]
@@ -225,9 +225,9 @@ def _alignment_scores(matrices: Sequence[Float[np.ndarray, "_S _S"]]) -> dict[st
     over = None if floor is None else _mean_of(own) - floor
     note = "floor: prompts of other scenes; no ceiling: a scene has no other caption"
     return {
-        names[0]: Score(_mean(own), floor, None, len(own), note),
-        names[1]: Score(over, 0.0, None, len(own), "" if others else "needs several scenes"),
-        names[2]: Score(_mean(right), chance, 1.0, len(right), "floor: chance"),
+        names[0]: BoundedScore(_mean(own), floor, None, len(own), note),
+        names[1]: BoundedScore(over, 0.0, None, len(own), "" if others else "needs several scenes"),
+        names[2]: BoundedScore(_mean(right), chance, 1.0, len(right), "floor: chance"),
     }
 
 

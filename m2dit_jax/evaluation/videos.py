@@ -1,7 +1,5 @@
 """Reads finished stories, scores them, and writes what was found."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from m2dit_jax.evaluation.video_scores import (
 from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_scene
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.media import VideoError
+from m2dit_jax.utils.progress import progress_bar
 
 SCORES, PAGE = "video_scores.json", "video_scores.html"
 
@@ -54,18 +53,17 @@ def _describe(
     stories: Sequence[VideoStory], extractor: Extractor, problems: list[str]
 ) -> tuple[list[StoryScores], list[list[SceneFeatures]]]:
     """Progress goes to stderr; what cannot be read is added to the problems."""
-    scored, kept, started = [], [], time.monotonic()
-    for number, story in enumerate(stories, 1):
-        try:
-            scenes = [describe_scene(read_scene(path), extractor) for path in story.videos]
-        except VideoError as error:
-            problems.append(f"{story.name}: {error}")
-            continue
-        scored.append(score_story(story, scenes, extractor))
-        kept.append(scenes)
-        seconds = time.monotonic() - started
-        left = seconds / number * (len(stories) - number)
-        print(f"story {number} of {len(stories)}, {left:.0f} s left", file=sys.stderr)
+    scored, kept = [], []
+    with progress_bar(len(stories), "evaluate", "stories") as progress:
+        for story in stories:
+            try:
+                scenes = [describe_scene(read_scene(path), extractor) for path in story.videos]
+            except VideoError as error:
+                problems.append(f"{story.name}: {error}")
+            else:
+                scored.append(score_story(story, scenes, extractor))
+                kept.append(scenes)
+            progress.update()
     return scored, kept
 
 

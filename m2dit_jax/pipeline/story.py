@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m2dit_jax.report import write_page
+from m2dit_jax.report.story import write_page
 from m2dit_jax.stories.output import (
     SCENES,
     check_output,

@@ -1,4 +1,4 @@
-"""What is known of a story in a folder: its story.json, read and checked, and its videos."""
+"""Finished stories on disk: story.json, read and checked, and the videos beside it."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """A scene as story.json tells it; what an older one does not tell is None or empty.
+    """A scene as story.json has it; fields that an older file lacks are None or empty.
 
     `settings` are those of the scene, of the whole story where it has none of its own.
     `context` are the 1-based numbers of the scenes that were given to it, `made_with` of those
@@ -61,7 +61,7 @@ class StoryRecord:
 
 
 def read_record(folder: Path) -> StoryRecord:
-    """Raises RecordError, naming file and field, if the folder holds no complete story."""
+    """The story in a folder. Raises RecordError, naming file and field, if it is not complete."""
     path = folder / "story.json"
     story = _Fields(_read_json(path), f"{path}: ")
     storyboard = story.mapping("storyboard", needed=True)
@@ -84,7 +84,7 @@ def read_record(folder: Path) -> StoryRecord:
     )
 
 
-_OF_A_SCENE = ("seed", "guidance_scale", "negative_prompt", "frames")
+_SCENE_SETTINGS = ("seed", "guidance_scale", "negative_prompt", "frames")
 
 
 def _read_scene(
@@ -102,7 +102,7 @@ def _read_scene(
         clip=_clip_name(storyboard, number - 1),
         settings={
             name: scene.values.get(name, storyboard.get(name))
-            for name in _OF_A_SCENE
+            for name in _SCENE_SETTINGS
             if name == "frames" or not given
         },
         context=scene.numbers("context"),

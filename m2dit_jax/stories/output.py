@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 import m2dit_jax
+from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.inputs import Inputs
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard, StoryboardError
 from m2dit_jax.stories.walk import Outcome
 from m2dit_jax.utils.files import atomic_write, write_json
-from m2dit_jax.utils.media import contact_sheet, enlargement, frames_digest, write_gif, write_mp4
+from m2dit_jax.utils.media import enlargement, frames_digest, write_gif, write_mp4
 
 SCENES = "scenes"  # the folder of what the scenes are made of
 BUILD = "build.json"  # what the scenes of the last build depended on

@@ -1,17 +1,19 @@
-"""How far a story is, and how long it will take."""
+"""Progress of a story: which scenes are finished, at work, and how long the rest will take."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from m2dit_jax.utils.progress import ProgressBar, progress_bar
+
 
 @dataclass(frozen=True)
 class StoryProgress:
-    """Scenes are counted from 0; given ones are finished from the start.
+    """The state of a story that is being made.
 
-    `step` of `steps` is that of the scenes at work. `seconds_left` is for all sampling steps to
-    come, without decoding, None before it can be told.
+    Scenes are counted from 0; given ones are finished from the start. `step` of `steps` is
+    that of the scenes at work. `seconds_left` is for all sampling steps to come, without decoding,
+    None before a step has been timed.
     """
 
     scenes: int
@@ -19,7 +21,7 @@ class StoryProgress:
     at_work: tuple[int, ...] = ()
     step: int = 0
     steps: int = 0
-    seconds_a_step: float | None = None
+    seconds_per_step: float | None = None
     seconds_left: float | None = None
 
     def __str__(self) -> str:
@@ -27,8 +29,8 @@ class StoryProgress:
             return f"{len(self.finished)} of {self.scenes} scenes finished"
         numbers = ", ".join(str(scene + 1) for scene in self.at_work)
         line = f"scene {numbers} of {self.scenes}: step {self.step}/{self.steps}"
-        if self.seconds_a_step is not None:
-            line += f", {self.seconds_a_step:.2g} s a step, {self.seconds_left:.0f} s left"
+        if self.seconds_per_step is not None:
+            line += f", {self.seconds_per_step:.2g} s a step, {self.seconds_left:.0f} s left"
         return line
 
 
@@ -40,7 +42,7 @@ def silent(progress: StoryProgress) -> None:
 
 
 class ProgressTracker:
-    """Tells `report` of everything that happens; an exception out of it ends the story."""
+    """Calls `report` at every change; an exception out of it ends the story."""
 
     def __init__(self, scenes: int, steps: int, report: Report):
         self._scenes, self._steps, self._report = scenes, steps, report
@@ -51,33 +53,33 @@ class ProgressTracker:
         self._last = 0.0
 
     def expect(self, groups: int) -> None:
-        """So many are still to be made."""
+        """Sets how many groups of scenes are still to be made."""
         self._groups_left = groups
 
     def finish(self, scenes: Iterable[int]) -> None:
-        """These are done."""
+        """Marks scenes as finished."""
         self._finished |= set(scenes)
         self._at_work = tuple(scene for scene in self._at_work if scene not in self._finished)
-        self._tell(0)
+        self._call_report(0)
 
     def begin(self, scenes: tuple[int, ...]) -> None:
-        """A group is at work."""
+        """Marks a group of scenes as at work."""
         self._at_work = scenes
         self._last = time.monotonic()
-        self._tell(0)
+        self._call_report(0)
 
     def step(self, number: int) -> None:
-        """A step of the group is done; the first has the number 1."""
+        """Counts a step of the group at work as done; the first has the number 1."""
         now = time.monotonic()
         if number > 1:  # the first step of a group may have to be compiled
             self._durations.append(now - self._last)
         self._last = now
         if number == self._steps:
             self._groups_left = max(self._groups_left - 1, 0)
-        self._tell(number)
+        self._call_report(number)
 
-    def _tell(self, step: int) -> None:
-        a_step = sum(self._durations) / len(self._durations) if self._durations else None
+    def _call_report(self, step: int) -> None:
+        seconds_per_step = sum(self._durations) / len(self._durations) if self._durations else None
         left = self._groups_left * self._steps - (step if step < self._steps else 0)
         self._report(
             StoryProgress(
@@ -86,23 +88,31 @@ class ProgressTracker:
                 self._at_work,
                 step,
                 self._steps,
-                a_step,
-                None if a_step is None else a_step * max(left, 0),
+                seconds_per_step,
+                None if seconds_per_step is None else seconds_per_step * max(left, 0),
             )
         )
 
 
-def progress_printer(every: float = 1.0) -> Report:
-    """Prints to stderr: the last step of each group, others at most once in `every` seconds."""
-    printed = time.monotonic()
+def progress_printer() -> Report:
+    """A report that shows the steps of each group of scenes on stderr, as a bar on a terminal."""
+    bar: ProgressBar | None = None
 
     def report(progress: StoryProgress) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        last = progress.step == progress.steps
-        if not progress.at_work or not progress.step or (now - printed < every and not last):
+        nonlocal bar
+        if bar is not None and (not progress.at_work or not progress.step):
+            bar.close()  # of the last group
+            bar = None
+        if not progress.at_work:
             return
-        printed = now
-        print(progress, file=sys.stderr)
+        if bar is None:
+            numbers = ", ".join(str(scene + 1) for scene in progress.at_work)
+            desc = f"scene {numbers} of {progress.scenes}"
+            bar = progress_bar(progress.steps, desc, "steps")
+        if progress.seconds_left is not None:
+            bar.set_postfix_str(f"{progress.seconds_left:.0f} s for all scenes", refresh=False)
+        bar.update(progress.step - bar.n)
+        if progress.step == progress.steps:
+            bar.close()
 
     return report

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, TensorBoard and the terminal."""
+"""The numbers of a run in metrics.jsonl, in TensorBoard and on the terminal."""
 
 import json
 import os
@@ -18,7 +18,7 @@ class MetricsWriter:
 
     The lines hold nothing that differs from run to run, such as timings, so that a run which was
     interrupted leaves the same file as one which was not. What lies beyond `step`, where an
-    interrupted run had no checkpoint any more, is cut off.
+    interrupted run had no checkpoint any more, is dropped.
     """
 
     def __init__(self, workdir: Path, step: int):
@@ -58,22 +58,22 @@ class MetricsWriter:
 
 
 class DiscardedMetrics(MetricsWriter):
-    """Of the processes that are not the first: their numbers are the same."""
+    """A writer that writes nothing, for all processes but the first: their numbers are the same."""
 
     def __init__(self, workdir: Path, step: int):
         pass
 
     def write(self, step: int, values: Values, timings: Values | None = None) -> None:
-        """Nothing."""
+        pass
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Nothing."""
+        pass
 
     def flush(self) -> None:
-        """Nothing."""
+        pass
 
     def close(self) -> None:
-        """Nothing."""
+        pass
 
 
 class Progress:

@@ -11,8 +11,9 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.evaluation.accuracy import StoryBatch
 from m2dit_jax.evaluation.recall import Clips, Recall, recall_sheet
+from m2dit_jax.report.sheets import stories_sheet
 from m2dit_jax.utils.files import atomic_write
-from m2dit_jax.utils.media import stories_sheet, write_gif
+from m2dit_jax.utils.media import write_gif
 
 PREVIEW_STORIES = 4
 FIRST_BATCH_STORIES = 8  # more make a picture that nobody scrolls through

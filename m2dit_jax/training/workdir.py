@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from m2dit_jax.weights import run_folder
@@ -37,7 +38,8 @@ def check_same_config(config: ConfigDict, workdir: Path) -> None:
     """
     if run_folder.latest_step(workdir) is None:
         return
-    there, here = (_flat(c.to_dict()) for c in (run_folder.load_config(workdir), config))
+    configs = run_folder.load_config(workdir), config
+    there, here = (flatten_dict(config.to_dict(), sep=".") for config in configs)
     absent = "no such field"
     differing = [
         f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"
@@ -50,14 +52,3 @@ def check_same_config(config: ConfigDict, workdir: Path) -> None:
             + "\nUse another --workdir, or the same config to go on. (More steps are another config"
             " too: the learning rate of every step depends on their number.)"
         )
-
-
-def _flat(fields: dict, prefix: str = "") -> dict:
-    """One level, with names such as train.steps."""
-    flat = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

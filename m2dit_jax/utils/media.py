@@ -1,9 +1,7 @@
-"""Pixels in and out of files: clips read, stories written, pictures of many scenes at once."""
+"""Videos as files: clips are read, stories are written."""
 
 import hashlib
-import textwrap
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from m2dit_jax.utils.files import atomic_write
 
@@ -24,8 +22,6 @@ READABLE = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
 }
 _PLAYER_SIDE = 256  # pixels: below it players show little, and 4:2:0 chroma smears the edges
-
-Videos = Iterable[UInt8[np.ndarray, "_F _H _W 3"]]
 
 
 class VideoError(ValueError):
@@ -57,11 +53,11 @@ def read_clip(
     if min(frames, height, width) < 1:
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
     path = Path(path)
-    # decoded twice rather than kept: a long clip in full size does not fit in memory
+    # Decoded twice rather than kept: a long clip in full size does not fit in memory
     found = sum(1 for _ in _decoded(path))
     if found < frames:
         raise VideoError(f"{path}: has {found} frames, needs at least {frames}")
-    chosen = set(_spread(found, frames))
+    chosen = set(evenly_spaced(found, frames))
     return np.stack(
         [
             _cover(_upright(frame), height, width)
@@ -90,7 +86,7 @@ def write_mp4(
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # x264's result depends on the number of threads
-        # said in the file too, else a player guesses the matrix from the size of the picture
+        # In the file too, else a player guesses the matrix from the size of the picture
         stream.codec_context.colorspace = Colorspace.ITU601
         stream.codec_context.color_range = ColorRange.MPEG
         for image in chain([first], images):
@@ -122,57 +118,6 @@ def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
         )
 
 
-def contact_sheet(
-    videos: Videos,
-    prompts: Sequence[str],
-    given: Sequence[bool] = (),
-    title: str = "",
-) -> Image.Image:
-    """One story as a picture: a row for each scene, its prompt at the left of its frames.
-
-    At most 8 frames of a scene are shown. An empty `given` stands for no given scene. The videos
-    may come one after another.
-    """
-    given = given if len(given) else [False] * len(prompts)
-    return stories_sheet([(videos, prompts, given)], [title])
-
-
-def stories_sheet(
-    stories: Sequence[
-        tuple[Iterable[UInt8[np.ndarray, "_F _H _W 3"]], Sequence[str], Sequence[bool]]
-    ],
-    titles: Sequence[str] = (),
-) -> Image.Image:
-    """Several stories (videos, prompts, given) one below the other, each under its title.
-
-    The stories may differ in their numbers of scenes and frames and in the size of these.
-    Raises ValueError when a story's parts do not have the same number of scenes, or a title is
-    missing.
-    """
-    titles = titles or [""] * len(stories)
-    if len(titles) != len(stories) or not stories:
-        raise ValueError(f"needs a title for each story, found {len(titles)} for {len(stories)}")
-    parts: list[Image.Image] = []
-    for title, (videos, prompts, given) in zip(titles, stories, strict=True):
-        if title:
-            parts.append(_title(title))
-        # A row is small, whatever the video is that it is made from.
-        parts += [
-            _scene_row(*scene) for scene in zip(videos, prompts, map(bool, given), strict=True)
-        ]
-        parts.append(Image.new("RGB", (1, _GAP), "white"))
-    sheet = Image.new(
-        "RGB",
-        (max(part.width for part in parts) + 2 * _GAP, sum(p.height for p in parts) + _GAP),
-        "white",
-    )
-    top = _GAP
-    for part in parts:
-        sheet.paste(part, (_GAP, top))
-        top += part.height
-    return sheet
-
-
 def frames_digest(videos: UInt8[np.ndarray, "..."]) -> str:
     """SHA-256, in hex, of the shape and the pixels: equal exactly where the videos are."""
     digest = hashlib.sha256(repr(videos.shape).encode())
@@ -180,8 +125,13 @@ def frames_digest(videos: UInt8[np.ndarray, "..."]) -> str:
     return digest.hexdigest()
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Indices of at most `most` of `count` frames, evenly from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
 def enlargement(height: int, width: int) -> int:
-    """By how much written videos are larger than their frames.
+    """The factor by which written videos are larger than their frames.
 
     It is the smallest whole number that makes the short side 256 pixels and both sides even.
     """
@@ -215,11 +165,6 @@ def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
-def _spread(found: int, wanted: int) -> list[int]:
-    """`wanted` of `found` indices, evenly from the first to the last."""
-    return np.linspace(0, found - 1, wanted).round().astype(int).tolist()
-
-
 def _cover(
     image: UInt8[np.ndarray, "H W 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
@@ -249,93 +194,8 @@ def _frame_rate(fps: float | int) -> Fraction:
 
 
 def _enlarged(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """See `enlargement`."""
+    """The frame as it is written, see `enlargement`."""
     if frame.size == 0:
         raise ValueError(f"needs at least one pixel, found the shape {frame.shape}")
     factor = enlargement(*frame.shape[:2])
     return frame.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-# --- contact sheets, sizes in pixels
-
-_GAP = 8
-_TEXT_WIDTH = 260
-_TILE_SIDE = 112
-_SHOWN_FRAMES = 8
-_MAX_LINES = 10
-_LINE_HEIGHT = 18
-_FONT = ImageFont.load_default(14)
-_TITLE_FONT = ImageFont.load_default(18)
-
-
-def _scene_row(video: UInt8[np.ndarray, "F H W 3"], prompt: str, given: bool) -> Image.Image:
-    shown = range(len(video))
-    if len(video) > _SHOWN_FRAMES:
-        shown = _spread(len(video), _SHOWN_FRAMES)
-    tiles = [_tile(video[number]) for number in shown]
-    lines = _wrapped(prompt)
-    text_height = _LINE_HEIGHT * (len(lines) + given)
-    row = Image.new(
-        "RGB",
-        (
-            _TEXT_WIDTH + sum(_GAP + tile.width for tile in tiles),
-            max(text_height, *(tile.height for tile in tiles)) + _GAP,
-        ),
-        "white",
-    )
-    draw = ImageDraw.Draw(row)
-    for number, line in enumerate(lines):
-        draw.text((0, number * _LINE_HEIGHT), line, "black", _FONT)
-    if given:
-        draw.text((0, len(lines) * _LINE_HEIGHT), "given", "firebrick", _FONT)
-    left = _TEXT_WIDTH + _GAP
-    for tile in tiles:
-        row.paste(tile, (left, 0))
-        left += tile.width + _GAP
-    return row
-
-
-def _tile(image: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
-    """The frame with a short side of about 112 pixels; small ones keep their sharp pixels."""
-    height, width = image.shape[:2]
-    factor = _TILE_SIDE / min(height, width)
-    if factor >= 1:
-        factor = round(factor)
-        resample = Image.Resampling.NEAREST
-    else:
-        resample = Image.Resampling.LANCZOS
-    return Image.fromarray(image).resize((round(width * factor), round(height * factor)), resample)
-
-
-def _title(text: str) -> Image.Image:
-    text = _drawable(text)
-    image = Image.new("RGB", (int(_TITLE_FONT.getlength(text)) + 1, 28), "white")
-    ImageDraw.Draw(image).text((0, 0), text, "black", _TITLE_FONT)
-    return image
-
-
-def _drawable(text: str) -> str:
-    """Without accents and long dashes, which the built-in font lacks and would draw as boxes."""
-    letters = unicodedata.normalize("NFKD", text.translate({ord("–"): "-", ord("—"): "-"}))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
-
-
-def _wrapped(text: str) -> list[str]:
-    """Lines no wider than the text column; the last one shown ends in "…" if some are left out."""
-    # by pixels rather than letters; a word too long for a line is broken by textwrap beforehand
-    words = [
-        piece
-        for word in _drawable(text).split()
-        for piece in textwrap.wrap(word, _TEXT_WIDTH // 14)
-    ]
-    lines = [""]
-    for word in words:
-        longer = f"{lines[-1]} {word}".strip()
-        if _FONT.getlength(longer) <= _TEXT_WIDTH:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > _MAX_LINES:
-        lines = lines[:_MAX_LINES]
-        lines[-1] = lines[-1][:-1] + "…"
-    return lines

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from m2dit_jax.report import PAGE
+from m2dit_jax.report.story import PAGE
 from m2dit_jax.webapp.runs import Run
 
 _DOWNLOADS = {"story.mp4": "video", "storyboard.json": "storyboard", PAGE: "page"}

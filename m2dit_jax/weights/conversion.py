@@ -47,12 +47,12 @@ class Job:
 
     @property
     def nbytes(self) -> int:
-        """Of all its arrays, as they will be written."""
+        """The size of all arrays as they will be written."""
         return sum(leaf.nbytes for leaf in self.leaves.values())
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """A conversion that has been checked; `dtype` is a key of DTYPES, None keeps all dtypes."""
 
     source: Path
@@ -63,13 +63,13 @@ class Plan:
 
     @property
     def partial(self) -> Path:
-        """Where it is written until it is whole."""
+        """The folder that is written to until all is in it."""
         return self.output.with_name(f"{self.output.name}.partial")
 
     def unfinished_jobs(self) -> list[Job]:
-        """Those that no interrupted run of the same plan has written already."""
+        """The networks that no interrupted run of the same plan has written already."""
         done = self.partial / "model"
-        resumes = _is_of(self)
+        resumes = _describes(self)
         return [
             job
             for job in self.jobs
@@ -77,8 +77,10 @@ class Plan:
         ]
 
 
-def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> Plan:
-    """Looks at everything but the numbers. `to` is "orbax" or "diffusers", None the other form.
+def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> ConversionPlan:
+    """A plan for which everything but the numbers has been checked.
+
+    `to` is "orbax" or "diffusers", None the other form.
 
     Raises ValueError, with all that does not fit in any of the networks.
     """
@@ -99,13 +101,13 @@ def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> 
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    return Plan(source, output, other, dtype, tuple(jobs))
+    return ConversionPlan(source, output, other, dtype, tuple(jobs))
 
 
 def execute(
-    plan: Plan, on_bytes: Callable[[int], None], max_shard_bytes: int = MAX_SHARD_BYTES
+    plan: ConversionPlan, on_bytes: Callable[[int], object], max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
-    """Writes what an earlier run has not written yet; `on_bytes` is told what is done.
+    """Writes what an earlier run has not written yet; `on_bytes` is called with counts of bytes.
 
     Raises ValueError if the disk is too small or the place is taken, or a file is damaged inside.
     """
@@ -140,10 +142,10 @@ def _make_job(component: Component, dtype: str | None) -> Job:
 
 
 def _write_weights(
-    plan: Plan,
+    plan: ConversionPlan,
     job: Job,
     directory: Path,
-    on_bytes: Callable[[int], None],
+    on_bytes: Callable[[int], object],
     max_shard_bytes: int,
 ) -> None:
     leaves = {name: _counted(name, leaf, on_bytes) for name, leaf in job.leaves.items()}
@@ -154,7 +156,7 @@ def _write_weights(
         write_safetensors(directory, job.component.network.stem, tensors, max_shard_bytes)
 
 
-def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], None]) -> Leaf:
+def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], object]) -> Leaf:
     def read(piece: Tensor) -> np.ndarray:
         try:
             values = piece.read()
@@ -174,7 +176,7 @@ def _copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
         shutil.copyfile(source / path, target / path)
 
 
-def _name_dtype(plan: Plan, path: Path) -> None:
+def _name_dtype(plan: ConversionPlan, path: Path) -> None:
     """transformers notes the dtype of the weights and loads them in it."""
     config = json.loads(path.read_text())
     keys = [key for key in ("torch_dtype", "dtype") if key in config]
@@ -186,12 +188,12 @@ def _name_dtype(plan: Plan, path: Path) -> None:
 # --- what an interrupted run has left
 
 
-def _description_file(plan: Plan) -> Path:
+def _description_file(plan: ConversionPlan) -> Path:
     return plan.partial / "plan.json"
 
 
-def _description(plan: Plan) -> str:
-    """Of all that the result depends on; the source's files by size and time of change."""
+def _description(plan: ConversionPlan) -> str:
+    """All that the result depends on, as JSON; the source's files by size and time of change."""
     files = {}
     for job in plan.jobs:
         for path in sorted(job.component.directory.rglob("*")):
@@ -207,16 +209,16 @@ def _description(plan: Plan) -> str:
     return json.dumps(what, indent=1)
 
 
-def _is_of(plan: Plan) -> bool:
+def _describes(plan: ConversionPlan) -> bool:
     path = _description_file(plan)
     return path.is_file() and path.read_text() == _description(plan)
 
 
-def _clear_way(plan: Plan) -> None:
+def _clear_way(plan: ConversionPlan) -> None:
     """Keeps finished networks of the same plan; deletes what is unfinished or of another plan."""
     if not plan.partial.exists():
         return
-    if _is_of(plan):
+    if _describes(plan):
         shutil.rmtree(plan.partial / "unfinished", ignore_errors=True)
     elif _description_file(plan).is_file() or not any(plan.partial.iterdir()):
         shutil.rmtree(plan.partial)
@@ -224,7 +226,7 @@ def _clear_way(plan: Plan) -> None:
         raise ValueError(f"{plan.partial}: is in the way; needs a name that is free for a while")
 
 
-def _check_disk(plan: Plan, nbytes: int) -> None:
+def _check_disk(plan: ConversionPlan, nbytes: int) -> None:
     place = plan.partial.absolute()
     while not place.exists():
         place = place.parent

@@ -39,13 +39,13 @@ class Leaf:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the layer axis."""
+        """The shape of the whole, with the layer axis first if it is stacked."""
         one = self.pieces[0].shape
         return (len(self.pieces), *one) if self.stacked else one
 
     @property
     def dtype(self) -> np.dtype:
-        """Of all pieces."""
+        """The dtype that all pieces have."""
         return self.pieces[0].dtype
 
     @property
@@ -54,11 +54,11 @@ class Leaf:
         return sum(piece.nbytes for piece in self.pieces)
 
     def cast(self, dtype: np.dtype | None) -> "Leaf":
-        """All pieces in another dtype, as by `Tensor.cast`."""
+        """The same numbers with all pieces in another dtype, as by `Tensor.cast`."""
         return replace(self, pieces=tuple(piece.cast(dtype) for piece in self.pieces))
 
     def read(self) -> np.ndarray:
-        """All of it; beside the result there is only one piece in memory."""
+        """The whole array; beside the result there is only one piece in memory."""
         if not self.stacked:
             return self.pieces[0].read()
         whole = np.empty(self.shape, self.dtype)
@@ -68,7 +68,7 @@ class Leaf:
 
 
 def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore"):  # said below, as an error
+    with np.errstate(over="ignore"):  # an error is raised below
         cast = values.astype(dtype)
     too_large = np.isinf(cast) & np.isfinite(values)
     if too_large.any():

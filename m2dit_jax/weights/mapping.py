@@ -1,4 +1,4 @@
-"""Which PyTorch tensors make up which of our arrays, checked as a whole, and carried over lazily.
+"""The mapping between PyTorch's tensors and our arrays, checked as a whole and carried out lazily.
 
 Our arrays ("leaves") are named by their path in the tree of parameters, with dots between its keys.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from m2dit_jax.models.key_rules import CHANGES, Change, Rule
 from m2dit_jax.weights.lazy import Leaf, Tensor
@@ -30,18 +31,13 @@ class Part:
     change: Change
 
 
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted names."""
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def flatten(tree: Tree) -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted names; numbers are keys of lists of layers."""
+    return {".".join(map(str, path)): leaf for path, leaf in flatten_dict(tree).items()}
 
 
 def expected_parts(table: Sequence[Rule], abstract: Tree, window: Shape) -> dict[str, Part]:
-    """What PyTorch must have for our `abstract` parameters, by PyTorch's names.
+    """The tensors that PyTorch must have for our `abstract` parameters, by PyTorch's names.
 
     `window` is that of the convolutions which are linear layers here ("patch" in the table), empty
     if they are linear layers there too. Raises ValueError if the table lacks a leaf.
@@ -101,7 +97,10 @@ def tensors_from_leaves(parts: Mapping[str, Part], leaves: Mapping[str, Leaf]) -
 
 
 def check_shapes(found: Mapping[str, Shape], needed: Mapping[str, Shape]) -> None:
-    """Raises ValueError with all names that are missing, unexpected or of another shape."""
+    """Compares names and shapes.
+
+    Raises ValueError with all names that are missing, unexpected or of another shape.
+    """
     problems = {
         "missing": [f"{name} {shape}" for name, shape in needed.items() if name not in found],
         "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in needed],
@@ -124,7 +123,7 @@ def _torch_shape(rule: Rule, shape: Shape, window: Shape) -> Shape:
     if rule.change == "patch":
         values, width = shape
         return (width, values // math.prod(window), *window)
-    # a single number that looks like an array of the shape: the change is tried on no memory
+    # A single number that looks like an array of the shape: the change is tried on no memory
     return CHANGES[rule.change].to_torch(np.broadcast_to(np.int8(0), shape), ()).shape
 
 

@@ -1,4 +1,4 @@
-"""What is where in a model folder: networks, and the files that are copied as they are."""
+"""Model folders: their networks, and the files that are copied as they are."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def unknown_networks(folder: Path) -> list[str]:
 
 
 def form_of(components: Collection[Component]) -> str:
-    """ "orbax" or "diffusers". Raises ValueError if there is both."""
+    """The form of all components, one of FORMS. Raises ValueError if they differ."""
     forms: dict[str, str] = {}
     for component in components:
         directory = component.directory

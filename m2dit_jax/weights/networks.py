@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from flax.traverse_util import path_aware_map
 
 from m2dit_jax.models.cogvideox import json_configs as configs
 from m2dit_jax.models.cogvideox import keys as tables
@@ -141,18 +142,13 @@ def load_params(
     Raises ValueError as `open_leaves` does.
     """
     leaves = open_leaves(directory, network, abstract, dtype)
-    return _filled(abstract, leaves, "")
 
-
-def _filled(abstract: Tree, leaves: Mapping[str, Leaf], name: str) -> Tree:
-    if not isinstance(abstract, Mapping):
-        values = leaves[name].read()
-        if abstract.sharding is None:
+    def load(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
+        values = leaves[".".join(map(str, path))].read()
+        if like.sharding is None:
             array = jax.device_put(values)
         else:  # device_put would compare the values of all hosts
-            array = jax.make_array_from_callback(
-                values.shape, abstract.sharding, values.__getitem__
-            )
+            array = jax.make_array_from_callback(values.shape, like.sharding, values.__getitem__)
         return array.block_until_ready()  # else the copies of several leaves would pile up
-    prefix = f"{name}." if name else ""
-    return {key: _filled(value, leaves, f"{prefix}{key}") for key, value in abstract.items()}
+
+    return path_aware_map(load, abstract)

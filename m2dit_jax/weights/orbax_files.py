@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from flax.traverse_util import unflatten_dict
 from orbax.checkpoint import future
 
 from m2dit_jax.weights.lazy import Leaf, Tensor
@@ -58,7 +59,8 @@ def write_orbax(path: Path, leaves: Mapping[str, Leaf]) -> None:
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     with ocp.Checkpointer(handler) as checkpointer, _without_tracebacks():
-        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(_nested(leaves)))
+        tree = unflatten_dict(dict(leaves), sep=".")
+        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
 
 
 def open_orbax(
@@ -123,22 +125,11 @@ def _read(path: Path, store: ts.TensorStore) -> np.ndarray:
         return store.read().result()
 
 
-def _nested(leaves: Mapping[str, Leaf]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *above, last = name.split(".")
-        node = tree
-        for key in above:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return tree
-
-
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # orbax and tensorstore raise just that for files cut short
+    except Exception as error:  # orbax and tensorstore raise just that for truncated files
         first_line = (str(error) or repr(error)).splitlines()[0][:300]
         raise ValueError(
             f"{path}: needs a whole Orbax checkpoint ({first_line}); convert or copy it again"

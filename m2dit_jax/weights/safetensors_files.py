@@ -1,13 +1,12 @@
 """Networks in safetensors files, as diffusers and transformers name them; one tensor at a time.
 
-The format: the length of the header (8 bytes), the header as JSON (dtype, shape and place of every
-tensor), then the numbers, all little-endian. Files are read by offset rather than mapped, since
-the pages of a mapping count as memory of the process; and written tensor by tensor, for which the
-safetensors package would need the whole file in memory.
+Reading is the safetensors package's. Writing is ours, tensor by tensor, since the package needs
+all tensors of a file in memory; the bytes are the same. The format: the length of the header (8
+bytes), the header as JSON (dtype, shape and place of every tensor), then the numbers, all
+little-endian.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from m2dit_jax.weights.lazy import Tensor
 
@@ -27,11 +27,10 @@ DTYPES = {
 STEMS = ("diffusion_pytorch_model", "model")  # of diffusers, of transformers
 _NAME_OF_DTYPE = {dtype: name for name, dtype in DTYPES.items()}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-_MAX_HEADER = 100_000_000  # bytes, as in the safetensors package
 
 
 def is_weights_file(path: Path) -> bool:
-    """Whether a file holds weights in a form of PyTorch's, or is an index of such files."""
+    """True for a file of weights in a form of PyTorch's, and for an index of such files."""
     return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(".index.json")
 
 
@@ -130,54 +129,45 @@ def _open_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _open_file(path: Path) -> dict[str, Tensor]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise _damaged(path, f"a header of {length} bytes in a file of {size}")
-        raw = file.read(length)
-    start = 8 + length
     try:
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        tensors = {name: _tensor(path, name, start, entry) for name, entry in header.items()}
-        end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"its header is not what it should be: {error!r}") from error
-    if size != end:
-        raise _damaged(path, f"has {size} bytes, its header says {end}")
-    return tensors
-
-
-def _tensor(path: Path, name: str, start: int, entry: Mapping[str, Any]) -> Tensor:
-    if entry["dtype"] not in DTYPES:
-        raise ValueError(
-            f"{path}: {name} has the dtype {entry['dtype']}, needs one of {', '.join(DTYPES)}"
+        # "pread" rather than "mmap", whose pages count as memory of the process: reading 1.34 GB
+        # tensor by tensor took 32 MB with it, as with our own reader before, and 1312 MB mapped.
+        file = safe_open(path, framework="np", backend="pread")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+    return {
+        name: Tensor(
+            tuple(part.get_shape()),
+            _dtype(path, name, part.get_dtype()),
+            partial(_read, path, file, name),
         )
-    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise _damaged(path, f"{name} of the shape {shape} has {end - begin} bytes")
-    return Tensor(shape, dtype, partial(_read, path, start + begin, shape, dtype))
+        for name, part in slices.items()
+    }
 
 
-def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.fromfile(path, np.uint8, size, offset=offset)
-    if raw.size != size:
-        raise _damaged(path, "it became shorter while it was read")
-    return raw.view(dtype).reshape(shape)
+def _dtype(path: Path, name: str, code: str) -> np.dtype:
+    if code not in DTYPES:
+        raise ValueError(f"{path}: {name} has the dtype {code}, needs one of {', '.join(DTYPES)}")
+    return DTYPES[code]
 
 
-def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path}: damaged or cut short ({why}); download or copy it again")
+def _read(path: Path, file: safe_open, name: str) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, f"it became shorter while it was read: {error}") from error
+
+
+def _damaged(path: Path, why: Any) -> ValueError:
+    return ValueError(f"{path}: damaged or truncated ({why}); download or copy it again")
 
 
 # --- writing
 
 
 def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[dict[str, Tensor]]:
-    # the order of the safetensors package: large dtypes first, which keeps every tensor aligned
+    # The order of the safetensors package: large dtypes first, which keeps every tensor aligned
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     shard: dict[str, Tensor] = {}
     size = 0

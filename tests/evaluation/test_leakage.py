@@ -6,7 +6,6 @@ from PIL import Image
 
 from m2dit_jax import evaluate, train
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.heat_map import heat_maps
 from m2dit_jax.evaluation.leakage import measure_leakage
 from tests.engines import random_engine
 
@@ -56,11 +55,3 @@ def test_the_command_writes_tables_and_a_picture(tiny_flags, tmp_path, capsys):
     with Image.open(sheet) as image:
         assert image.width > 3 * 2 * 50
     assert "change of the finished scenes" in capsys.readouterr().out
-
-
-def test_larger_cells_are_darker():
-    picture = np.asarray(heat_maps([("a", np.array([[0.0, 1.0]]))], "row", "column"))
-    first, second = picture[50, 66], picture[50, 66 + 56]
-    assert first.sum() > 600 > second.sum()
-    with pytest.raises(ValueError, match="at least one matrix"):
-        heat_maps([], "row", "column")

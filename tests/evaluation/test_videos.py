@@ -45,7 +45,7 @@ def score(story, videos, extractor=CLASSICAL):
     return score_story(story, scenes, extractor), scenes
 
 
-def told(value: float | None) -> float:
+def known(value: float | None) -> float:
     assert value is not None
     return value
 
@@ -66,7 +66,7 @@ def test_a_scene_that_comes_again_is_found_and_makes_no_cut():
     again, _ = score(story, [videos[0]] * 3)
     assert once.cuts == [True, True] and again.cuts == [False, False]
     assert again.visual is not None and once.visual is not None and once.visual < again.visual
-    assert again.best_match == pytest.approx(1) and told(once.best_match) < 0.95
+    assert again.best_match == pytest.approx(1) and known(once.best_match) < 0.95
 
 
 def test_a_frozen_scene_and_a_cut_within_one_are_found():
@@ -94,9 +94,9 @@ def test_scores_stand_between_floor_and_ceiling():
     scores = score_all([s for s, _ in scored], [scenes for _, scenes in scored])
     for name in ("visual consistency", "same actor consistency", "best frame match"):
         found = scores[name]
-        assert told(found.floor) < told(found.value) < told(found.ceiling), name
+        assert known(found.floor) < known(found.value) < known(found.ceiling), name
     cuts = scores["cuts where scenes meet"]
-    assert cuts.floor == 0 and cuts.value == 1 and told(cuts.ceiling) > 0.9
+    assert cuts.floor == 0 and cuts.value == 1 and known(cuts.ceiling) > 0.9
     assert scores["semantic alignment"].value is None
     assert "knows no text" in scores["semantic alignment"].note
     assert scores["sequence consistency"].value is None
@@ -117,7 +117,7 @@ def test_prompts_are_matched_with_scenes():
     scores = score_all([found], [scenes])
     assert scores["prompt retrieval"].value == 1
     assert scores["prompt retrieval"].floor == pytest.approx(1 / 3)
-    assert told(scores["alignment over other prompts"].value) > 0.1
+    assert known(scores["alignment over other prompts"].value) > 0.1
     swapped, scenes = score(story, [videos[1], videos[0], videos[2]], extractor)
     assert score_all([swapped], [scenes])["prompt retrieval"].value == pytest.approx(1 / 3)
     both = scores["visual consistency"].value, scores["semantic alignment"].value
@@ -187,7 +187,9 @@ def test_the_command_writes_scores_and_a_page(folder):
     assert content["extractor"] == "classical" and content["kernel_distance"]["n"] == 2
     assert content["stories"][0]["cuts"] == [True]
     page = (clips / "video_scores.html").read_text()
-    assert "<svg" in page and "http" not in page.replace("http-equiv", "")
+    assert page.count('src="data:image/svg+xml;base64,') == 2  # scores, drift
+    assert "http" not in page.replace("http-equiv", "")
+    assert "cuts where scenes meet</th><td>1 of 1</td>" in page
 
 
 def test_a_broken_video_is_named_and_the_command_says_so(folder, capsys):

@@ -9,6 +9,7 @@ import pytest
 
 import m2dit_jax
 from m2dit_jax import evaluate, sample, train
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import sample_held_out
@@ -108,6 +109,7 @@ def test_the_command_the_call_the_preview_and_the_evaluation_agree(
 ):
     """The four ways to frames, on one checkpoint."""
     pipe = m2dit_jax.load(workdir)
+    assert pipe.trained is not None
     data = pipe.trained.recipe.config.data
     item = ShapesSource(0, data.scenes, data.frames, data.size, True, 1)[0]
     called = np.stack(pipe(item["captions"], seed=0).frames[:])
@@ -161,7 +163,7 @@ def test_options_are_those_of_a_storyboard_with_its_checks(engine):
 
 def test_the_dtype_holds_for_every_network(make_tiny_config):
     config = make_tiny_config()
-    recipe = random_engine(config).trained.recipe
+    recipe = build_recipe(config)
     params = random_params(recipe)
     for dtype in ("float32", "bfloat16"):
         pipe = of_pixels_run(recipe, lambda: params, step=0, dtype=dtype)

@@ -26,7 +26,7 @@ FULL = {
 
 
 def make_story(folder: Path, second=None, **storyboard) -> Path:
-    """A folder as `sample` wrote it before there were pages, unless told more of scene 2."""
+    """A folder as `sample` wrote it before there were pages, plus `second` in scene 2."""
     folder.mkdir()
     videos = [render_scene(Scene("cross", "red", "gray", "left"), 3, 16) for _ in PROMPTS]
     scenes = []
@@ -35,9 +35,9 @@ def make_story(folder: Path, second=None, **storyboard) -> Path:
         scenes.append({"prompt": prompt, "given": number == 1, "video": f"scene_{number}.mp4"})
     scenes[1] |= second or {}
     write_mp4(folder / "story.mp4", np.concatenate(videos), 4)
-    told = [{"prompt": prompt} for prompt in PROMPTS]
-    told[0]["video"] = "/home/someone/secret/cross.mp4"
-    story = {"storyboard": {"scenes": told, "seed": 3, **storyboard}, "scenes": scenes}
+    scene_settings = [{"prompt": prompt} for prompt in PROMPTS]
+    scene_settings[0]["video"] = "/home/someone/secret/cross.mp4"
+    story = {"storyboard": {"scenes": scene_settings, "seed": 3, **storyboard}, "scenes": scenes}
     (folder / "story.json").write_text(json.dumps(story))
     return folder
 
@@ -66,7 +66,7 @@ def text_of(page: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
 
 
-def test_all_that_is_told_of_a_scene_stands_on_the_page(full):
+def test_all_that_is_known_of_a_scene_stands_on_the_page(full):
     text = text_of(write_page(full))
     for part in (
         *("Story of 3 scenes", "1 given, 2 generated", "a red cross moves left on gray"),

@@ -1,29 +1,36 @@
-from m2dit_jax.stories.progress import ProgressTracker, StoryProgress, progress_printer
+from m2dit_jax.stories.progress import ProgressTracker, progress_printer
 
 
 def test_the_tracker_tells_what_is_at_work_and_what_is_left():
-    told = []
-    tracker = ProgressTracker(4, 2, told.append)
+    reports = []
+    tracker = ProgressTracker(4, 2, reports.append)
     tracker.expect(2)
     tracker.finish([0])
     tracker.begin((1, 2))
     tracker.step(1)
     tracker.step(2)
     tracker.finish([1, 2])
-    assert [(p.finished, p.at_work, p.step) for p in told] == [
+    assert [(p.finished, p.at_work, p.step) for p in reports] == [
         *(((0,), (), 0), ((0,), (1, 2), 0), ((0,), (1, 2), 1), ((0,), (1, 2), 2)),
         ((0, 1, 2), (), 0),
     ]
-    assert told[2].seconds_left is None  # a first step may have been compiled
-    assert told[3].seconds_left == told[3].seconds_a_step * 2  # one more group of two steps
+    assert reports[2].seconds_left is None  # a first step may have been compiled
+    assert reports[3].seconds_left == reports[3].seconds_per_step * 2  # one more group of two steps
 
 
-def test_the_printer_keeps_last_steps_and_says_no_more_than_asked(capsys):
-    report = progress_printer(every=1000.0)
-    for step in (1, 2, 3):
-        report(StoryProgress(12, (0,), (1, 2), step, 3, 0.5, 7.0))
-    report(StoryProgress(12, (0, 1, 2)))
-    assert capsys.readouterr().err == "scene 2, 3 of 12: step 3/3, 0.5 s a step, 7 s left\n"
-    report = progress_printer(every=0.0)
-    report(StoryProgress(12, (), (0,), 1, 3))
-    assert capsys.readouterr().err == "scene 1 of 12: step 1/3\n"
+def test_the_printer_has_a_bar_for_each_group_of_scenes(capsys):
+    report = progress_printer()
+    tracker = ProgressTracker(12, 3, report)
+    tracker.expect(2)
+    for group in ((1, 2), (3,)):
+        tracker.begin(group)
+        for step in (1, 2, 3):
+            tracker.step(step)
+        tracker.finish(group)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines if "0 of 3" not in line] == [
+        "scene 2",
+        "scene 4 of 12: 3 of 3 steps",
+    ]
+    assert lines[1].startswith("scene 2, 3 of 12: 3 of 3 steps")
+    assert lines[-1].endswith("0 s for all scenes")

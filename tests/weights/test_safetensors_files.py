@@ -94,11 +94,11 @@ def test_a_file_beside_an_index_is_ambiguous(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 5, 8, 100, -1])
-def test_a_file_cut_short(tmp_path, length):
+def test_a_truncated_file(tmp_path, length):
     write(tmp_path)
     path = tmp_path / f"{STEM}.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    refused(tmp_path, rf"{STEM}\.safetensors: damaged or cut short .*download or copy it again")
+    refused(tmp_path, rf"{STEM}\.safetensors: damaged or truncated .*download or copy it again")
 
 
 def header(entries):
@@ -120,7 +120,7 @@ def header(entries):
 )
 def test_a_damaged_header(tmp_path, content):
     (tmp_path / f"{STEM}.safetensors").write_bytes(content)
-    refused(tmp_path, r"damaged or cut short")
+    refused(tmp_path, r"damaged or truncated")
 
 
 def test_a_dtype_that_no_network_has(tmp_path):

@@ -24,7 +24,6 @@ from typing import Any, TypedDict
 import numpy as np
 
 from m2dit_jax.data.encode.codecs import Codec
-from m2dit_jax.data.encode.progress import EncodeProgress
 from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
 from m2dit_jax.data.encode.workers import Failure, WorkerPool
 from m2dit_jax.data.encoded import (
@@ -48,6 +47,7 @@ from m2dit_jax.data.encoded import (
 )
 from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
 from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.progress import progress_bar
 
 SHARD_BYTES = 10**9  # a tensorflow-datasets shard should be no larger
 _RECORD_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
@@ -212,6 +212,8 @@ def _check_text(story: ManifestStory) -> None:
 
 # --- the work
 
+_Result = DecodedScene | Failure
+
 
 @dataclass(frozen=True)
 class _KeptStory:
@@ -225,22 +227,33 @@ def _encode_shards(job: EncodeJob) -> None:
     """Writes what is missing."""
     shards = job.shards
     missing = [n for n in range(len(shards)) if _read_record(job, n) is None]
-    progress = EncodeProgress(
-        sum(len(job.manifest.stories[i].scenes) for n in missing for i in shards[n])
-    )
-    with WorkerPool(decode_scene, job.workers, job.time_limit) as pool:
+    clips = sum(len(job.manifest.stories[i].scenes) for n in missing for i in shards[n])
+    with (
+        WorkerPool(decode_scene, job.workers, job.time_limit) as pool,
+        progress_bar(clips, "encode", "clips") as progress,
+    ):
+        failures = 0
+
+        def counted(results: Iterator[_Result]) -> Iterator[_Result]:
+            nonlocal failures
+            for result in results:
+                if isinstance(result, Failure):
+                    failures += 1
+                    progress.set_postfix_str(f"{failures} skipped", refresh=False)
+                progress.update()
+                yield result
+
         tasks = (task for n in missing for i in shards[n] for task in _tasks(job, i))
         # Enough that the workers do not wait while the device computes or a shard is closed.
-        decoded = pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size)
+        decoded = counted(pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size))
         for number in missing:
-            _encode_shard(job, number, decoded, progress)
+            _encode_shard(job, number, decoded)
 
 
 def _encode_shard(
     job: EncodeJob,
     number: int,
-    decoded: Iterator[DecodedScene | Failure],
-    progress: EncodeProgress,
+    decoded: Iterator[_Result],
 ) -> None:
     shards = job.shards
     counts: list[int] = []
@@ -256,7 +269,7 @@ def _encode_shard(
             _count(statistics, story)
             yield story
 
-    kept = _kept_stories(job, shards[number], decoded, skipped, progress)
+    kept = _kept_stories(job, shards[number], decoded, skipped)
     path = job.output / shard_name(number, len(shards))
     shard = write_shard(path, job.info, counted(_encoded_stories(job, kept)))
     record = _ShardRecord(
@@ -289,17 +302,13 @@ def _tasks(job: EncodeJob, number: int) -> Iterator[SceneTask]:
 def _kept_stories(
     job: EncodeJob,
     numbers: Iterable[int],
-    decoded: Iterator[DecodedScene | Failure],
+    decoded: Iterator[_Result],
     skipped: list[Skipped],
-    progress: EncodeProgress,
 ) -> Iterator[_KeptStory]:
     """The longest run of good scenes of each story; `skipped` learns of all others."""
     for number in numbers:
         story = job.manifest.stories[number]
-        results: list[DecodedScene | Failure] = []
-        for result in islice(decoded, len(story.scenes)):
-            results.append(result)
-            progress.add(1, failed=isinstance(result, Failure))
+        results = list(islice(decoded, len(story.scenes)))
         good = longest_run([not isinstance(result, Failure) for result in results])
         if len(good) < job.min_scenes:
             good = range(0)

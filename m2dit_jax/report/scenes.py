@@ -1,0 +1,58 @@
+"""Parts of pages about one scene: pictures of its video, its settings and what it took."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from m2dit_jax.report.document import image_uri, seconds
+from m2dit_jax.report.record import SceneRecord
+from m2dit_jax.utils.media import VideoError, evenly_spaced, video_frames
+
+_THUMBNAILS = 6  # of a scene, from its first frame to its last
+_THUMBNAIL_SIDE = 160  # pixels
+
+
+def thumbnails(path: Path) -> tuple[list[str], int]:
+    """Pictures of a video as data URIs, from its first frame to its last, and its frames' number.
+
+    Raises VideoError if it cannot be read.
+    """
+    small = list(_small_frames(path))
+    if not small:
+        raise VideoError(f"{path}: holds no video frame")
+    chosen = evenly_spaced(len(small), _THUMBNAILS)
+    return [image_uri(small[i], quality=88) for i in chosen], len(small)
+
+
+def _small_frames(path: Path) -> Iterator[Image.Image]:
+    for frame in video_frames(path):
+        picture = Image.fromarray(frame)
+        picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
+        yield picture
+
+
+def scene_settings(scene: SceneRecord) -> dict[str, Any]:
+    """The settings that a scene was made with, by name; unknown ones are left out."""
+    fields = {name: value for name, value in scene.settings.items() if value is not None}
+    if scene.clip and scene.status == "given":
+        fields["clip"] = scene.clip
+    if scene.context:
+        fields["was given"] = _links(scene.context)
+    if scene.made_with:
+        fields["made together with"] = _links(scene.made_with)
+    return fields
+
+
+def scene_costs(scene: SceneRecord) -> dict[str, Any]:
+    """The time, steps and evaluations that a scene took; unknown ones are left out."""
+    time = None if scene.seconds is None else seconds(scene.seconds)
+    fields = {"time": time, "steps": scene.steps, "evaluations": scene.evaluations}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _links(numbers: Sequence[int]) -> Markup:
+    link = Markup('<a href="#scene-{0}">scene {0}</a>')
+    return Markup(", ").join(link.format(number) for number in numbers)
