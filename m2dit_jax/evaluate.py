@@ -1,294 +1,55 @@
-"""Scores a checkpoint on held-out stories, or trains and scores three attention masks.
+"""Scores models and videos: m2dit evaluate [PROGRAM] --FLAG=VALUE ...
 
-python -m m2dit_jax.evaluate --checkpoint=runs/base --json=FILE
-python -m m2dit_jax.evaluate --checkpoint=runs/base --compare_sampling --stories=128
-python -m m2dit_jax.evaluate --compare --config=configs/base.py --config.train.steps=500 --seeds=0,1
+stories   a run on held-out stories, or on the clips that it learnt by heart (the default)
+long      stories of more scenes than were trained, by the place of a scene
+leakage   how far a scene's prompt reaches into other scenes
+sampling  samplers, numbers of steps and what saves evaluations, beside each other
+masks     trains and scores three attention masks with the same budget and seeds
+videos    finished videos of any kind
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from absl.flags import Error as FlagsError
-from absl.flags import FlagValues
-from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from m2dit_jax.config.recipe import build_recipe
-from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
-from m2dit_jax.evaluation.compare import ARMS, Plan, RunFailed, compare
+from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
-from m2dit_jax.evaluation.recall import recall_sheet, recall_stories, training_stories
-from m2dit_jax.evaluation.report import Report
-from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
+from m2dit_jax.evaluation.recall import recall_run
+from m2dit_jax.evaluation.score_run import score_run, scored_sheet
 from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags, flags_given, with_flags
-from m2dit_jax.report.sheets import contact_sheet, stories_sheet
+from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write, write_json
 
-SHEET_STORIES = 4  # for each of generation and extension
-MOST_RECALLED = 16  # training stories that are made again
 DEFAULT_CONFIG = str(Path(__file__).parent.parent / "configs" / "base.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong."""
-    parser = _parser()
-    flags, others = parser.parse_known_args(argv)
-    _check_flags(parser, flags, others)
-    if flags.videos is not None:
-        return _score_videos(flags)
+    """Returns the exit status: 2, after a message, if the user's input is wrong.
+
+    1: a compared run failed. 130: interrupted.
+    """
+    name, argv = choose_program(sys.argv[1:] if argv is None else argv)
+    program = PROGRAMS[name]
+    flags = program.parse(name, argv)
     prefer_available_platform()
-    if flags.compare:
-        return _compare(flags, others)
-    return _evaluate(flags)
-
-
-def _score_videos(flags: argparse.Namespace) -> int:
-    output = flags.output or flags.videos
     try:
-        report = score_videos(
-            flags.videos, flags.storyboard, flags.reference_videos, open_extractor(flags.extractor)
-        )
-        write_video_report(report, output)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report.to_text())
-    print(f"{output / SCORES}, {output / PAGE}")
-    return 0
-
-
-def _evaluate(flags: argparse.Namespace) -> int:
-    try:
-        for path in filter(None, (flags.json, flags.sheet)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        engine = load(flags.checkpoint)
-        if engine.trained is None or engine.trained.recipe.config.data.source == "latents":
-            raise ValueError(
-                f"{flags.checkpoint}: stories of latents cannot be scored; sample some"
-            )
-        config = engine.trained.recipe.config
-        options = with_flags(engine.options, flags)
-        options.table(engine.schedule)
-        for name in ("compare_sampling", "scenes", "leakage"):
-            if getattr(flags, name) and config.data.source != "shapes":
-                raise ValueError(f"{flags.checkpoint}: --{name} needs a run on shapes")
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-
-    started = time.perf_counter()
-    if config.data.source == "pixels":
-        return _recall(flags, engine, options)
-    if flags.scenes is not None:
-        return _evaluate_long(flags, engine, options)
-    if flags.leakage:
-        return _measure_leakage(flags, engine, options)
-    if flags.compare_sampling:
-        rows = sampler_rows(options), saving_rows(options)
-        table = compare_sampling(engine, *rows, flags.stories, flags.seed)
-        print(table.to_markdown())
-        if flags.json:
-            write_json(flags.json, table.to_json())
-        return 0
-    scores, shown, costs = {}, {}, {}
-    for task in ("generation", "extension"):
-        progress = _Progress(task, flags.stories)
-        scores[task] = evaluate_stories(
-            engine,
-            num_stories=flags.stories,
-            extension=task == "extension",
-            seed=flags.seed,
-            options=options,
-            progress=progress,
-        )
-        shown[task] = progress.batches[0]
-        costs[task] = _cost(flags, engine, options, progress)
-    report = Report(
-        **scores,
-        seconds=time.perf_counter() - started,
-        checkpoint_step=engine.trained.step,
-        sampling={
-            "options": vars(options),
-            **{task: cost.to_json() for task, cost in costs.items()},
-        },
-    )
-    print(report.to_text())
-    for task, cost in costs.items():
-        print(f"{task}: {cost.to_text()}")
-    if flags.json:
-        write_json(flags.json, report.to_json())
-        print(flags.json)
-    if flags.sheet:
-        _write_sheet(flags.sheet, shown)
-        print(flags.sheet)
-    return 0
-
-
-def _measure_leakage(flags: argparse.Namespace, engine: Engine, options: SamplingOptions) -> int:
-    report = measure_leakage(engine, flags.stories, flags.seed, options)
-    _write_report(flags, report, report.to_picture)
-    return 0
-
-
-def _evaluate_long(
-    flags: argparse.Namespace,
-    engine: Engine,
-    options: SamplingOptions,
-) -> int:
-    """Stories of more scenes than the model was trained with, scored by the place of a scene."""
-    defaults = engine.defaults
-    window = flags.window or defaults.window
-    windows = Windows(
-        window,
-        min(flags.new_scenes or defaults.new_scenes, window),
-        defaults.anchor if flags.anchor is None else flags.anchor,
-    )
-    report, captions, video = evaluate_long(
-        engine, flags.scenes, windows, flags.stories, flags.seed, options
-    )
-    _write_report(flags, report, lambda: contact_sheet(video, captions))
-    return 0
-
-
-def _write_report(
-    flags: argparse.Namespace,
-    report: LeakReport | LongReport,
-    picture: Callable[[], Image.Image],
-) -> None:
-    """To the terminal, and to the files that the flags name."""
-    print(report.to_text())
-    if flags.json:
-        write_json(flags.json, report.to_json())
-        print(flags.json)
-    if flags.sheet:
-        with atomic_write(flags.sheet) as part:
-            picture().save(part, format="PNG")
-        print(flags.sheet)
-
-
-def _cost(
-    flags: argparse.Namespace,
-    engine: Engine,
-    options: SamplingOptions,
-    made: "_Progress",
-) -> Cost:
-    """Of what was made; where evaluations were saved, the full run is made too."""
-    if options == options.full():
-        return cost_of(made.batches)
-    progress = _Progress(f"{made.task} with every evaluation", flags.stories)
-    for batch in sample_held_out(
-        engine,
-        num_stories=flags.stories,
-        extension=made.task == "extension",
-        seed=flags.seed,
-        options=options.full(),
-    ):
-        progress(batch)
-    return cost_of(made.batches, progress.batches)
-
-
-class _Progress:
-    """Prints how far sampling is, to stderr, and keeps the batches."""
-
-    def __init__(self, task: str, num_stories: int):
-        self.task = task
-        self.num_stories = num_stories
-        self.done = 0
-        self.started = time.perf_counter()
-        self.batches: list[StoryBatch] = []
-
-    def __call__(self, batch: StoryBatch) -> None:
-        self.batches.append(batch)
-        self.done += len(batch.stories)
-        rate = self.done / (time.perf_counter() - self.started)
-        print(
-            f"{self.task}: {self.done} of {self.num_stories} stories, {rate:.1f} per second, "
-            f"{(self.num_stories - self.done) / rate:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _recall(
-    flags: argparse.Namespace,
-    engine: Engine,
-    options: SamplingOptions,
-) -> int:
-    """For a run on real clips: what the prompts of its training stories bring back."""
-    assert engine.trained is not None  # checked
-    data, step = engine.trained.recipe.config.data, engine.trained.step
-    try:
-        datasets = [EncodedDataset(path) for path in data.paths.split(",")]
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    # Stories of one batch have one size; the first dataset's stand for all.
-    clips = training_stories(datasets[:1], data.scenes, min(flags.stories, MOST_RECALLED))
-    recalled = recall_stories(engine, clips, flags.seed, options)
-    for number, (clip, values) in enumerate(zip(clips, recalled.psnr, strict=True)):
-        for caption, value in zip(clip.captions, values, strict=True):
-            print(f"story {number}: {value:5.1f} dB  {caption}")
-    mean = float(recalled.psnr.mean())
-    print(f"PSNR of {len(clips)} training stories from their prompts: {mean:.1f} dB, step {step}")
-    if flags.json:
-        write_json(
-            flags.json,
-            {
-                "psnr": mean,
-                "scenes": recalled.psnr.tolist(),
-                "checkpoint_step": engine.trained.step,
-            },
-        )
-    if flags.sheet:
-        with atomic_write(flags.sheet) as part:
-            recall_sheet(clips, recalled).save(part, format="PNG")
-    return 0
-
-
-def _write_sheet(path: Path, shown: dict[str, StoryBatch]) -> None:
-    rows, titles = [], []
-    for task, batch in shown.items():
-        for i, story in enumerate(batch.stories[:SHEET_STORIES]):
-            captions = [scene.caption for scene in story]
-            rows.append((batch.video[i], captions, batch.given[i].tolist()))
-            titles.append(f"{task}, story {i}")
-    with atomic_write(path) as part:
-        stories_sheet(rows, titles).save(part, format="PNG")
-
-
-def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
-    evaluate_flags = [f"--stories={flags.stories}", f"--seed={flags.seed}", *flags_given(flags)]
-    try:
-        config = _load_config(flags.config, overrides)
-        for arm in ARMS:
-            config.model.mask = arm
-            recipe = build_recipe(config)
-            with_flags(_options_of(config), flags).table(recipe.schedule)
-        flags.workdir.mkdir(parents=True, exist_ok=True)
-        result = compare(
-            Plan(
-                config_file=flags.config,
-                overrides=overrides,
-                train_steps=config.train.steps,
-                seeds=flags.seeds,
-                evaluate_flags=evaluate_flags,
-                workdir=flags.workdir,
-                jobs=flags.jobs,
-            )
-        )
+        for field in ("json", "sheet"):
+            if path := getattr(flags, field, None):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        program.run(flags)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -298,57 +59,226 @@ def _compare(flags: argparse.Namespace, overrides: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"\n{result.to_markdown()}")
-    print(f"{flags.workdir / 'compare.md'}, {flags.workdir / 'compare.json'}")
     return 0
 
 
-def _options_of(config: ConfigDict) -> SamplingOptions:
-    """The sampling options of a run with this config."""
-    sample = config.sample
-    return SamplingOptions(
-        sampler="ddim", steps=sample.steps, guidance_scale=float(sample.guidance_scale)
+def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The program and its own arguments.
+
+    Without a name the flags of older versions choose it: --scenes, --leakage, --compare_sampling,
+    --compare and --videos; else held-out stories are scored.
+    """
+    if argv and argv[0] in PROGRAMS:
+        return argv[0], list(argv[1:])
+    for switch, name in (
+        ("--leakage", "leakage"),
+        ("--compare_sampling", "sampling"),
+        ("--compare", "masks"),
+    ):
+        if switch in argv:
+            return name, [argument for argument in argv if argument != switch]
+    names = [argument.partition("=")[0] for argument in argv]
+    chosen = "videos" if "--videos" in names else "long" if "--scenes" in names else "stories"
+    return chosen, list(argv)
+
+
+# --- the programs
+
+
+def _score_stories(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags, needs_shapes=False)
+    assert engine.trained is not None  # checked
+    if engine.trained.recipe.config.data.source == "pixels":
+        recall = recall_run(engine, flags.stories, flags.seed, options)
+        _write(flags, recall.to_text(), recall.to_json, recall.sheet)
+        return
+    scored = score_run(engine, flags.stories, flags.seed, options)
+    _write(flags, scored.report.to_text(), scored.report.to_json, lambda: scored_sheet(scored))
+    for task, cost in scored.costs.items():
+        print(f"{task}: {cost.to_text()}")
+
+
+def _score_long_stories(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags)
+    defaults = engine.defaults
+    window = flags.window or defaults.window
+    windows = Windows(
+        window,
+        min(flags.new_scenes or defaults.new_scenes, window),
+        defaults.anchor if flags.anchor is None else flags.anchor,
+    )
+    report: LongReport
+    report, captions, video = evaluate_long(
+        engine, flags.scenes, windows, flags.stories, flags.seed, options
+    )
+    _write(flags, report.to_text(), report.to_json, lambda: contact_sheet(video, captions))
+
+
+def _measure_leakage(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags)
+    report: LeakReport = measure_leakage(engine, flags.stories, flags.seed, options)
+    _write(flags, report.to_text(), report.to_json, report.to_picture)
+
+
+def _compare_sampling(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags)
+    rows = sampler_rows(options), saving_rows(options)
+    table = compare_sampling(engine, *rows, flags.stories, flags.seed)
+    _write(flags, table.to_markdown(), table.to_json)
+
+
+def _compare_masks(flags: argparse.Namespace) -> None:
+    result = compare_masks(
+        flags.config,
+        flags.overrides,
+        flags.seeds,
+        flags.stories,
+        flags.seed,
+        lambda options: with_flags(options, flags),
+        flags_given(flags),
+        flags.workdir,
+        flags.jobs,
+    )
+    print(f"\n{result.to_markdown()}")
+    print(f"{flags.workdir / 'compare.md'}, {flags.workdir / 'compare.json'}")
+
+
+def _score_videos(flags: argparse.Namespace) -> None:
+    output = flags.output or flags.videos
+    report = score_videos(
+        flags.videos, flags.storyboard, flags.reference_videos, open_extractor(flags.extractor)
+    )
+    write_video_report(report, output)
+    print(report.to_text())
+    print(f"{output / SCORES}, {output / PAGE}")
+
+
+def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine, SamplingOptions]:
+    """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
+    engine = load(flags.checkpoint, dtype=flags.dtype)
+    source = engine.trained.recipe.config.data.source if engine.trained else "latents"
+    if source == "latents":
+        raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
+    if needs_shapes and source != "shapes":
+        raise ValueError(f"{flags.checkpoint}: this needs a run on shapes, it is one on {source}")
+    options = with_flags(engine.options, flags)
+    options.table(engine.schedule)
+    return engine, options
+
+
+def _write(
+    flags: argparse.Namespace,
+    text: str,
+    to_json: Callable[[], dict],
+    picture: Callable[[], Image.Image] | None = None,
+) -> None:
+    """A result to the terminal, and to the files that the flags name."""
+    print(text)
+    if flags.json:
+        write_json(flags.json, to_json())
+        print(flags.json)
+    if picture is not None and flags.sheet:
+        with atomic_write(flags.sheet) as part:
+            picture().save(part, format="PNG")
+        print(flags.sheet)
+
+
+# --- their flags
+
+
+@dataclass(frozen=True)
+class Program:
+    """One way to score: its sentence for --help, its flags, and what it does with them."""
+
+    sentence: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+    example: str
+    takes_config: bool = False
+    """Whether --config.x=y are passed on, as `flags.overrides`."""
+
+    def parse(self, name: str, argv: Sequence[str]) -> argparse.Namespace:
+        """The flags; ends with status 2 and a message for those that do not fit."""
+        parser = argparse.ArgumentParser(
+            prog=f"m2dit evaluate {name}",
+            description=self.sentence,
+            epilog=f"Example: m2dit evaluate {name} {self.example}. Other programs: "
+            f"{', '.join(other for other in PROGRAMS if other != name)}.",
+            allow_abbrev=False,
+        )
+        self.add_flags(parser)
+        if not self.takes_config:
+            return parser.parse_args(argv)
+        flags, flags_left = parser.parse_known_args(argv)
+        unknown = [flag for flag in flags_left if not flag.startswith("--config.")]
+        if unknown:
+            parser.error(f"unknown flags (of a config write --config.x=y): {' '.join(unknown)}")
+        fixed = ("--config.model.mask", "--config.seed")
+        if set_here := [flag for flag in flags_left if flag.partition("=")[0] in fixed]:
+            parser.error(f"sets the mask and the seed itself: {' '.join(set_here)}")
+        flags.overrides = flags_left
+        return flags
+
+
+def _add_stories(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stories")
+    group.add_argument("--stories", type=_integer(1), default=256, help="how many, default 256")
+    group.add_argument(
+        "--seed",
+        type=_integer(0),
+        default=0,
+        help="of the held-out stories; story i is sampled with seed + i; default 0",
+    )
+    add_sampling_flags(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
+    parser.add_argument("--dtype", help="of the weights: float32 or bfloat16; default by device")
+    parser.add_argument("--json", type=Path, help="file for the scores")
+    if sheet:
+        parser.add_argument("--sheet", type=Path, help="PNG file for a picture")
+    _add_stories(parser)
+
+
+def _add_long(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenes", type=_integer(1), required=True, help="of each story")
+    _add_run(parser)
+    group = parser.add_argument_group("windows")
+    group.add_argument("--window", type=_integer(1), help="scenes at once; default: as in training")
+    group.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
+    group.add_argument(
+        "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
     )
 
 
-def _load_config(config_file: str, overrides: Sequence[str]) -> ConfigDict:
-    """Raises ValueError if there is no such config or an override does not fit it."""
-    argv = ["evaluate", f"--config={config_file}", *overrides]
-    values = FlagValues()
-    try:
-        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        values(argv)
-    except (FlagsError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{config_file}: {error}") from error
-    # A file that is missing becomes an object that fails when it is used.
-    if not isinstance(holder.value, ConfigDict):
-        raise ValueError(f"{config_file}: cannot be read, needs a file with get_config()")
-    return holder.value
+def _add_masks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", default=DEFAULT_CONFIG, help="of the runs; its fields by --config.x.y=z"
+    )
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
+    parser.add_argument("--jobs", type=_integer(1), default=1, help="runs at a time, default 1")
+    _add_stories(parser)
 
 
-def _check_flags(
-    parser: argparse.ArgumentParser, flags: argparse.Namespace, others: Sequence[str]
-) -> None:
-    """Ends with status 2 and a message if the flags do not go together."""
-    unknown = [flag for flag in others if not (flags.compare and flag.startswith("--config."))]
-    if unknown:
-        parser.error(f"unknown flags (with --compare write --config.x=y): {' '.join(unknown)}")
-    fixed = [
-        flag for flag in others if flag.split("=")[0] in ("--config.model.mask", "--config.seed")
-    ]
-    if fixed:
-        parser.error(f"--compare sets the mask and the seed itself: {' '.join(fixed)}")
-    ways = [flags.compare, flags.checkpoint is not None, flags.videos is not None]
-    if sum(ways) != 1:
-        parser.error("needs either --checkpoint=DIR or --compare or --videos=DIR")
-    if flags.compare_sampling and (flags.compare or flags.sheet):
-        parser.error("--compare_sampling takes no --compare or --sheet")
-    measures = ("scenes", "leakage", "compare_sampling")
-    asked = [f"--{name}" for name in measures if getattr(flags, name)]
-    if len(asked) > 1 or (asked and not flags.checkpoint):
-        parser.error(f"of {', '.join(asked)} at most one goes with --checkpoint=DIR")
-    if flags.compare and (flags.json or flags.sheet):
-        parser.error("--compare writes to --workdir and takes no --json or --sheet")
+def _add_videos(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        required=True,
+        help="a folder that sample wrote, or a folder of such, or one of scenes",
+    )
+    parser.add_argument(
+        "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
+    )
+    parser.add_argument(
+        "--extractor", default=CLASSICAL, help="folder of a CLIP or DINOv2 model; default classical"
+    )
+    parser.add_argument(
+        "--reference_videos", type=Path, help="clips to which the distance is measured"
+    )
+    parser.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
 
 
 def _integer(least: int) -> Callable[[str], int]:
@@ -368,60 +298,45 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.evaluate",
-        description="Scores a checkpoint on held-out stories; with --compare trains and scores "
-        f"three attention masks ({', '.join(ARMS)}).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--checkpoint", type=Path, help="workdir of a training run")
-    parser.add_argument("--json", type=Path, help="file for the scores")
-    parser.add_argument("--sheet", type=Path, help="PNG file for some of the stories")
-    parser.add_argument("--stories", type=_integer(1), default=256, help="default 256")
-    parser.add_argument(
-        "--seed", type=_integer(0), default=0, help="of stories and noise, default 0"
-    )
-    add_sampling_flags(parser)
-    long = parser.add_argument_group("long stories, made window by window")
-    long.add_argument("--scenes", type=_integer(1), help="score stories of so many, by place")
-    long.add_argument("--window", type=_integer(1), help="scenes at once; default: as in training")
-    long.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
-    long.add_argument(
-        "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
-    )
-    parser.add_argument(
-        "--leakage",
-        action="store_true",
-        help="how far a scene's prompt reaches into other scenes",
-    )
-    parser.add_argument(
-        "--compare_sampling",
-        action="store_true",
-        help="tables of samplers and steps, and of what saves evaluations",
-    )
-    videos = parser.add_argument_group("finished videos")
-    videos.add_argument(
-        "--videos", type=Path, help="score the stories of a folder that sample wrote, or of several"
-    )
-    videos.add_argument(
-        "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
-    )
-    videos.add_argument(
-        "--extractor", default=CLASSICAL, help="folder of a CLIP or DINOv2 model; default classical"
-    )
-    videos.add_argument(
-        "--reference_videos", type=Path, help="clips to which the distance is measured"
-    )
-    videos.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
-    parser.add_argument("--compare", action="store_true", help="train and score three masks")
-    parser.add_argument(
-        "--config", default=DEFAULT_CONFIG, help="of the compared runs; also --config.x.y=z"
-    )
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
-    parser.add_argument("--jobs", type=_integer(1), default=1, help="runs at a time, default 1")
-    return parser
+PROGRAMS = {
+    "stories": Program(
+        "Scores a run on held-out stories; of a run on clips, how well it gives them back.",
+        _add_run,
+        _score_stories,
+        "--checkpoint=runs/base --json=scores.json",
+    ),
+    "long": Program(
+        "Scores stories of more scenes than were trained, by the place of a scene.",
+        _add_long,
+        _score_long_stories,
+        "--checkpoint=runs/base --scenes=12 --stories=64",
+    ),
+    "leakage": Program(
+        "Measures how far a scene's prompt reaches into other scenes.",
+        _add_run,
+        _measure_leakage,
+        "--checkpoint=runs/base --stories=64 --sheet=leak.png",
+    ),
+    "sampling": Program(
+        "Compares samplers, numbers of steps and what saves evaluations.",
+        lambda parser: _add_run(parser, sheet=False),
+        _compare_sampling,
+        "--checkpoint=runs/base --stories=64",
+    ),
+    "masks": Program(
+        f"Trains and scores three attention masks: {', '.join(ARMS)}.",
+        _add_masks,
+        _compare_masks,
+        "--config=base --config.train.steps=1500 --seeds=0,1",
+        takes_config=True,
+    ),
+    "videos": Program(
+        "Scores finished videos: consistency, alignment, cuts, motion, drift.",
+        _add_videos,
+        _score_videos,
+        "--videos=out/",
+    ),
+}
 
 
 if __name__ == "__main__":

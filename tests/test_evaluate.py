@@ -62,21 +62,19 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "either --checkpoint=DIR or --compare or --videos=DIR"),
-        (
-            ["--compare", "--checkpoint=runs/base"],
-            "either --checkpoint=DIR or --compare or --videos=DIR",
-        ),
-        (["--checkpoint=runs/base", "--leakage", "--scenes=4"], "--scenes, --leakage at most one"),
-        (["--compare", "--leakage"], "of --leakage at most one goes with --checkpoint=DIR"),
+        ([], "the following arguments are required: --checkpoint"),
+        (["--compare", "--checkpoint=runs/base"], "unknown flags"),
+        (["--checkpoint=runs/base", "--leakage", "--scenes=4"], "arguments: --scenes=4"),
+        (["long", "--checkpoint=runs/base"], "arguments are required: --scenes"),
+        (["leakage", "--checkpoint=runs/base", "--workdir=x"], "arguments: --workdir=x"),
         (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
         (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
         (["--checkpoint=runs/base", "--sampler=euler"], "choose from 'ddim', 'dpm', 'unip_3'"),
-        (["--compare_sampling", "--compare"], "--compare_sampling takes no --compare"),
-        (["--checkpoint=runs/base", "--config.train.steps=1"], "unknown flags"),
+        (["--compare_sampling", "--compare"], "arguments are required: --checkpoint"),
+        (["--checkpoint=runs/base", "--config.train.steps=1"], "unrecognized arguments"),
         (["--compare", "--seeds=1,1"], "must be different, got 1,1"),
         (["--compare", "--config.seed=3"], "sets the mask and the seed itself: --config.seed=3"),
-        (["--compare", "--json=scores.json"], "takes no --json"),
+        (["--compare", "--json=scores.json"], "unknown flags"),
         (["--compare", "--storys=3"], "unknown flags"),
     ],
 )
@@ -116,6 +114,19 @@ def test_impossible_sampling_ends_with_a_message(flag, message, checkpoint, caps
     assert message in capsys.readouterr().err
 
 
+def test_the_flags_of_older_versions_choose_the_program():
+    for flags, chosen in {
+        ("--leakage", "--checkpoint=a"): ("leakage", ["--checkpoint=a"]),
+        ("--checkpoint=a", "--compare_sampling"): ("sampling", ["--checkpoint=a"]),
+        ("--compare", "--jobs=2"): ("masks", ["--jobs=2"]),
+        ("--checkpoint=a", "--scenes=4"): ("long", ["--checkpoint=a", "--scenes=4"]),
+        ("--videos", "a"): ("videos", ["--videos", "a"]),
+        ("--checkpoint=a",): ("stories", ["--checkpoint=a"]),
+        ("long", "--scenes=4"): ("long", ["--scenes=4"]),
+    }.items():
+        assert evaluate.choose_program(flags) == chosen
+
+
 def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "ARMS", ("independent",))  # each takes seconds to start
     flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
@@ -138,7 +149,7 @@ def calls(monkeypatch):
     def run(_, label, module, *flags):
         calls.append((label, module.removeprefix("m2dit_jax."), flags))
         if module == "m2dit_jax.evaluate":
-            parsed = evaluate._parser().parse_args(flags)
+            parsed = evaluate.PROGRAMS["stories"].parse("stories", flags)
             parsed.json.parent.mkdir(parents=True, exist_ok=True)
             scores = {metric: Score.of(parsed.stories, parsed.stories) for metric in METRICS}
             write_json(parsed.json, Report(scores, scores, 1.0, checkpoint_step=1).to_json())

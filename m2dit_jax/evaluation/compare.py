@@ -9,13 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from absl.flags import Error as FlagsError
+from absl.flags import FlagValues
+from ml_collections import ConfigDict, config_flags
+
+from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.report import Comparison, Report, read_report
+from m2dit_jax.pipeline.load import run_options
 from m2dit_jax.utils.files import write_json, write_text
 
 ARMS = ("symmetric", "full", "independent")
@@ -26,7 +33,7 @@ class RunFailed(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparedRuns:
     """What is compared. `overrides` are flags like --config.train.steps=5 for the training.
 
     `train_steps` is the number of steps that they make of the config; `evaluate_flags` are flags
@@ -42,7 +49,7 @@ class Plan:
     jobs: int = 1
 
 
-def compare(plan: Plan) -> Comparison:
+def compare(plan: ComparedRuns) -> Comparison:
     """Makes all runs that are not there yet; writes compare.md and compare.json to the workdir.
 
     Raises RunFailed as soon as a run does, and KeyboardInterrupt when interrupted or terminated;
@@ -74,6 +81,56 @@ def compare(plan: Plan) -> Comparison:
     return result
 
 
+def compare_masks(
+    config_file: str,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    stories: int,
+    seed: int,
+    chosen: Callable[[SamplingOptions], SamplingOptions],
+    option_flags: Sequence[str],
+    workdir: Path,
+    jobs: int,
+) -> Comparison:
+    """Checks the config with every mask, then compares them as `compare` does.
+
+    `chosen` makes the sampling options of the evaluations out of those of the config;
+    `option_flags` are the flags that say the same. Raises ValueError before the workdir is made.
+    """
+    config = load_config_file(config_file, overrides)
+    for arm in ARMS:
+        config.model.mask = arm
+        recipe = build_recipe(config)
+        chosen(run_options(recipe)).table(recipe.schedule)
+    workdir.mkdir(parents=True, exist_ok=True)
+    return compare(
+        ComparedRuns(
+            config_file=config_file,
+            overrides=overrides,
+            train_steps=config.train.steps,
+            seeds=seeds,
+            evaluate_flags=[f"--stories={stories}", f"--seed={seed}", *option_flags],
+            workdir=workdir,
+            jobs=jobs,
+        )
+    )
+
+
+def load_config_file(config_file: str, overrides: Sequence[str]) -> ConfigDict:
+    """A config with its overrides. Raises ValueError if there is none or one does not fit."""
+    argv = ["evaluate", f"--config={config_file}", *overrides]
+    values = FlagValues()
+    try:
+        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        values(argv)
+    except (FlagsError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{config_file}: {error}") from error
+    # A file that is missing becomes an object that fails when it is used.
+    if not isinstance(holder.value, ConfigDict):
+        raise ValueError(f"{config_file}: cannot be read, needs a file with get_config()")
+    return holder.value
+
+
 def core_shares(jobs: int) -> list[set[int]]:
     """The cores that this process may use, dealt out; with more jobs than cores some are shared.
 
@@ -95,7 +152,7 @@ def _pin(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def _make_run(plan: Plan, children: "_Children", arm: str, seed: int) -> Report:
+def _make_run(plan: ComparedRuns, children: "_Children", arm: str, seed: int) -> Report:
     folder = plan.workdir / f"{arm}-seed{seed}"
     # The settings are in the name: a report made with others is not taken for this one.
     settings = "".join(flag.replace("--", "-").replace("=", "_") for flag in plan.evaluate_flags)

@@ -4,7 +4,8 @@ For a handful of clips: there training has worked if the prompts bring back what
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -63,6 +64,66 @@ def recall_stories(
     seeds = [seed + number for number in range(len(stories))]
     made = engine.sample_many([list(s.captions) for s in stories], seeds, options=options)
     return Recall(made.video, psnr(made.video, video))
+
+
+MOST_RECALLED = 16  # training stories that are made again
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """How well a run on clips gives back its training stories."""
+
+    clips: Sequence[Clips]
+    recalled: Recall
+    checkpoint_step: int
+
+    @property
+    def psnr(self) -> float:
+        """Mean over all scenes, in dB."""
+        return float(self.recalled.psnr.mean())
+
+    def to_text(self) -> str:
+        """A line for each scene, and the mean."""
+        lines = [
+            f"story {number}: {value:5.1f} dB  {caption}"
+            for number, (clip, values) in enumerate(
+                zip(self.clips, self.recalled.psnr, strict=True)
+            )
+            for caption, value in zip(clip.captions, values, strict=True)
+        ]
+        lines.append(
+            f"PSNR of {len(self.clips)} training stories from their prompts: {self.psnr:.1f} dB, "
+            f"step {self.checkpoint_step}"
+        )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `evaluate --json` writes it."""
+        return {
+            "psnr": self.psnr,
+            "scenes": self.recalled.psnr.tolist(),
+            "checkpoint_step": self.checkpoint_step,
+        }
+
+    def sheet(self) -> Image.Image:
+        """Clips above what was made of their prompts."""
+        return recall_sheet(self.clips, self.recalled)
+
+
+def recall_run(
+    engine: Engine, num_stories: int, seed: int, options: SamplingOptions
+) -> RecallReport:
+    """Makes the first training stories of a run on pixels again, MOST_RECALLED at most.
+
+    Raises ValueError if its dataset cannot be read.
+    """
+    assert engine.trained is not None  # it has a dataset
+    data = engine.trained.recipe.config.data
+    datasets = [EncodedDataset(path) for path in data.paths.split(",")]
+    # Stories of one batch have one size; the first dataset's stand for all.
+    clips = training_stories(datasets[:1], data.scenes, min(num_stories, MOST_RECALLED))
+    recalled = recall_stories(engine, clips, seed, options)
+    return RecallReport(clips, recalled, engine.trained.step)
 
 
 def recall_sheet(clips: Sequence[Clips], recalled: Recall) -> Image.Image:

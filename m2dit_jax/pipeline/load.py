@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.data.oracle import read_scene
 from m2dit_jax.data.shapes import parse_captions
+from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.parallel.context import placement_on
@@ -166,6 +167,14 @@ def run_defaults(recipe: Recipe) -> SamplingSettings:
         window=config.data.scenes,
         new_scenes=1,
         anchor=config.data.scenes > 2,
+    )
+
+
+def run_options(recipe: Recipe) -> SamplingOptions:
+    """Sampling options of a model trained here, without a storyboard."""
+    sample = recipe.config.sample
+    return SamplingOptions(
+        sampler="ddim", steps=sample.steps, guidance_scale=float(sample.guidance_scale)
     )
 
 
