@@ -24,11 +24,15 @@ class StoryProgress:
     seconds_per_step: float | None = None
     seconds_left: float | None = None
 
+    @property
+    def group(self) -> str:
+        """The scenes at work, such as "scene 2, 3 of 12"."""
+        return f"scene {', '.join(str(scene + 1) for scene in self.at_work)} of {self.scenes}"
+
     def __str__(self) -> str:
         if not self.at_work:
             return f"{len(self.finished)} of {self.scenes} scenes finished"
-        numbers = ", ".join(str(scene + 1) for scene in self.at_work)
-        line = f"scene {numbers} of {self.scenes}: step {self.step}/{self.steps}"
+        line = f"{self.group}: step {self.step}/{self.steps}"
         if self.seconds_per_step is not None:
             line += f", {self.seconds_per_step:.2g} s a step, {self.seconds_left:.0f} s left"
         return line
@@ -106,9 +110,7 @@ def progress_printer() -> Report:
         if not progress.at_work:
             return
         if bar is None:
-            numbers = ", ".join(str(scene + 1) for scene in progress.at_work)
-            desc = f"scene {numbers} of {progress.scenes}"
-            bar = progress_bar(progress.steps, desc, "steps")
+            bar = progress_bar(progress.steps, progress.group, "steps")
         if progress.seconds_left is not None:
             bar.set_postfix_str(f"{progress.seconds_left:.0f} s for all scenes", refresh=False)
         bar.update(progress.step - bar.n)
