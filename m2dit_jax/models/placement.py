@@ -89,10 +89,11 @@ class Placement:
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
         """`model.attention_cached.attention_cached`, in a block; `cached` as `keep` gives it."""
-        return attention_cached(query, key, value, cached, layout, implementation)
+        return attention_cached(query, key, value, cached, layout, mask, implementation)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         """Those of the video of a joint sequence, laid as `attention_cached` wants them."""

@@ -26,7 +26,7 @@ from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.attention.chunks import attend_rows
 from m2dit_jax.models.attention.dispatch import Heads, attention
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_given, given_tokens
+from m2dit_jax.models.masks import base_mask, check_given, depends_on_given, given_tokens
 from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
@@ -70,11 +70,11 @@ class PiecePlacement(Placement):
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             rows = self._positions(layout)
-            if given is None or mask != "causal":
+            if given is None or not depends_on_given(mask):
                 return attend_rows(query, key, value, rows, layout, mask)
-            of_given = given_tokens(layout, given)
-            longer = hide_generated(query, key, value, of_given[:, rows], of_given)
-            return attend_rows(*longer, rows, layout, "symmetric")[..., : query.shape[3]]
+            is_given = given_tokens(layout, given)
+            longer = hide_generated(query, key, value, is_given[:, rows], is_given)
+            return attend_rows(*longer, rows, layout, base_mask(mask))[..., : query.shape[3]]
         query, key, value = (
             jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
@@ -90,6 +90,7 @@ class PiecePlacement(Placement):
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
         """As `attention`; of `cached` each device has all tokens of its heads, or all of it."""
@@ -97,13 +98,14 @@ class PiecePlacement(Placement):
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             key = jnp.concatenate([key, cached.keys], axis=1)
             value = jnp.concatenate([value, cached.values], axis=1)
-            return attend_rows(query, key, value, self._positions(layout), layout, "symmetric")
+            rows = self._positions(layout)
+            return attend_rows(query, key, value, rows, layout, base_mask(mask))
         query, key, value = (
             jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
         )
         platform = self.mesh.devices.flat[0].platform
-        out = attention_cached(query, key, value, cached, layout, implementation, platform)
+        out = attention_cached(query, key, value, cached, layout, mask, implementation, platform)
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
@@ -181,7 +183,7 @@ class MeshPlacement(Placement):
         def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
             return piece.attention(query, key, value, layout, mask, implementation, *rest)
 
-        rest = (given,) if mask == "causal" else ()
+        rest = (given,) if depends_on_given(mask) else ()
         stories = [PartitionSpec(STORIES)] * len(rest)
         return self._on_pieces(attend, PIECE, PIECE, PIECE, *stories)(query, key, value, *rest)
 
@@ -192,12 +194,13 @@ class MeshPlacement(Placement):
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
         def attend(
             piece: PiecePlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
         ) -> Heads:
-            return piece.attention_cached(query, key, value, cached, layout, implementation)
+            return piece.attention_cached(query, key, value, cached, layout, mask, implementation)
 
         kept = self._kept_spec(query.shape[2])
         return self._on_pieces(attend, PIECE, PIECE, PIECE, kept)(query, key, value, cached)

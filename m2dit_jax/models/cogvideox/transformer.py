@@ -26,7 +26,7 @@ from m2dit_jax.models.cogvideox.layers import (
 from m2dit_jax.models.cogvideox.rope import axis_dims, rope_table
 from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_given, check_mask
+from m2dit_jax.models.masks import HIDE_GENERATED, check_given, check_mask, depends_on_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 # What the backward pass of a block finds kept; the rest of it is computed again.
@@ -202,8 +202,9 @@ class M2DiT(nnx.Module):
                 f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
             )
         if texts > scenes:
-            causal = self.config.mask == "causal"
-            time = jnp.zeros_like(timesteps[:, :1]) if causal else timesteps.max(1, keepdims=True)
+            time = timesteps.max(1, keepdims=True)
+            if depends_on_given(self.config.mask):
+                time = jnp.zeros_like(time)
             timesteps = jnp.concatenate([time, timesteps], axis=1)
             if given is not None:
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
@@ -230,10 +231,11 @@ class M2DiT(nnx.Module):
         story's scenes they are. Raises ValueError unless the mask is causal: under others it is
         not constant.
         """
-        if self.config.mask != "causal":
+        if not depends_on_given(self.config.mask):
             raise ValueError(
-                "keys and values of given scenes are constant under the attention mask 'causal' "
-                f"only, this model has {self.config.mask!r}"
+                "keys and values of given scenes are constant under the attention mask "
+                f"{' or '.join(map(repr, HIDE_GENERATED))} only, this model has "
+                f"{self.config.mask!r}"
             )
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
