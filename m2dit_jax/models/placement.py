@@ -23,18 +23,18 @@ class Placement:
         """How many tokens to append to a joint sequence."""
         return 0
 
-    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+    def shard_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
         """The same, each device holding its part of the tokens."""
         return tokens
 
-    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+    def shard_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
         """The same, each device that works on a story holding all of it."""
         return x
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        """`Layout.spread`, cut as `cut_tokens` does."""
+        """`Layout.spread`, cut as `shard_tokens` does."""
         return layout.spread(text, video)
 
     def replace_text(
@@ -63,7 +63,7 @@ class Placement:
         time_embed: Float[Array, "B S E"],
         rope: tuple[Float[Array, "L K"], ...],
     ) -> Float[Array, "B L D"]:
-        """A transformer block on tokens that lie as `cut_tokens` has them.
+        """A transformer block on tokens that lie as `shard_tokens` has them.
 
         `block` is a function of all that follows and of the placement that it sees.
         """

@@ -1,10 +1,10 @@
 """Context parallelism: the tokens of a story cut over the `context` axis of the mesh.
 
-Each device has an equal piece of the joint sequence, whatever scenes it falls on (13 latent frames
-would not divide). For attention the pieces are exchanged for heads (all-to-all, DeepSpeed Ulysses,
+Each device has an equal shard of the joint sequence, whatever scenes it falls on (13 latent frames
+would not divide). For attention the shards are exchanged for heads (all-to-all, DeepSpeed Ulysses,
 arXiv 2309.14509): then each device sees the whole sequence for some of the heads, and the mask is
 what it always is. Where the heads do not divide, keys and values are gathered instead, and each
-device asks for its own piece.
+device asks for its own shard.
 
 What depends on the place of a token runs in a shard_map; linear layers and norms are left to the
 compiler. With whole blocks in a shard_map and gradients scattered by hand, the compiler for TPUs
@@ -31,12 +31,12 @@ from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 
-PIECE = PartitionSpec(STORIES, TOKENS)  # of an array [B L ...]
+SHARD = PartitionSpec(STORIES, TOKENS)  # of an array [B L ...]
 
 
 @dataclass(frozen=True)
-class PiecePlacement(Placement):
-    """Within a shard_map: this device's stories and its piece of their tokens."""
+class ShardPlacement(Placement):
+    """Within a shard_map: this device's stories and its shard of their tokens."""
 
     mesh: Mesh
 
@@ -109,7 +109,7 @@ class PiecePlacement(Placement):
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
-        """Those of this piece's tokens in the joint sequence."""
+        """Those of this shard's tokens in the joint sequence."""
         length = layout.tokens // self.mesh.shape[TOKENS]
         return jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
 
@@ -124,26 +124,26 @@ class MeshPlacement(Placement):
         """So many that the tokens divide over the devices."""
         return -tokens % self.mesh.shape[TOKENS]
 
-    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
-        return self._constrain(tokens, PIECE)
+    def shard_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+        return self._constrain(tokens, SHARD)
 
-    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+    def shard_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
         return self._constrain(x, PartitionSpec(STORIES))
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B L D"]:
         stories = PartitionSpec(STORIES)
-        return self._on_pieces(
-            lambda piece, text, video: piece.spread(text, video, layout), stories, stories
+        return self._on_shards(
+            lambda shard, text, video: shard.spread(text, video, layout), stories, stories
         )(text, video)
 
     def replace_text(
         self, tokens: Float[Array, "B L D"], text: Float[Array, "B _T D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        return self._on_pieces(
-            lambda piece, tokens, text: piece.replace_text(tokens, text, layout),
-            PIECE,
+        return self._on_shards(
+            lambda shard, tokens, text: shard.replace_text(tokens, text, layout),
+            SHARD,
             PartitionSpec(STORIES),
         )(tokens, text)
 
@@ -165,7 +165,7 @@ class MeshPlacement(Placement):
         rope: tuple[Float[Array, "L K"], ...],
     ) -> Float[Array, "B L D"]:
         out = block(self.gather_params(params), tokens, time_embed, rope, self)
-        return self.cut_tokens(out)
+        return self.shard_tokens(out)
 
     def attention(
         self,
@@ -180,12 +180,12 @@ class MeshPlacement(Placement):
         """In a shard_map, as the compiler cannot cut the kernels of TPU and GPU."""
         check_given(mask, given)
 
-        def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
-            return piece.attention(query, key, value, layout, mask, implementation, *rest)
+        def attend(shard: ShardPlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
+            return shard.attention(query, key, value, layout, mask, implementation, *rest)
 
         rest = (given,) if depends_on_given(mask) else ()
         stories = [PartitionSpec(STORIES)] * len(rest)
-        return self._on_pieces(attend, PIECE, PIECE, PIECE, *stories)(query, key, value, *rest)
+        return self._on_shards(attend, SHARD, SHARD, SHARD, *stories)(query, key, value, *rest)
 
     def attention_cached(
         self,
@@ -198,12 +198,12 @@ class MeshPlacement(Placement):
         implementation: str,
     ) -> Heads:
         def attend(
-            piece: PiecePlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
+            shard: ShardPlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
         ) -> Heads:
-            return piece.attention_cached(query, key, value, cached, layout, mask, implementation)
+            return shard.attention_cached(query, key, value, cached, layout, mask, implementation)
 
         kept = self._kept_spec(query.shape[2])
-        return self._on_pieces(attend, PIECE, PIECE, PIECE, kept)(query, key, value, cached)
+        return self._on_shards(attend, SHARD, SHARD, SHARD, kept)(query, key, value, cached)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         kept = super().keep(keys, values, layout)
@@ -215,17 +215,17 @@ class MeshPlacement(Placement):
         divide = heads % self.mesh.shape[TOKENS] == 0
         return PartitionSpec(STORIES, None, TOKENS if divide else None)
 
-    def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
-        """The function as each device runs it on its piece, which its result is a piece of."""
+    def _on_shards(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
+        """The function as each device runs it on its shard, which its result is a shard of."""
 
         def run(*args: Any) -> Array:
-            return function(PiecePlacement(self.mesh), *args)
+            return function(ShardPlacement(self.mesh), *args)
 
         return jax.shard_map(
             run,
             mesh=self.mesh,
             in_specs=inputs,
-            out_specs=PIECE,
+            out_specs=SHARD,
             check_vma=False,  # it does not know Pallas kernels
         )
 

@@ -69,7 +69,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def agree(name: str, problem: str | None) -> str | None:
+def gather_errors(name: str, problem: str | None) -> str | None:
     """The problems of all processes, each under its number; None if no process has one.
 
     All processes call it, with a name that is used once; so none is left waiting for one that gave

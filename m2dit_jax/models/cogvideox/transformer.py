@@ -248,7 +248,7 @@ class M2DiT(nnx.Module):
             block = nnx.merge(block_def, placement.gather_params(params))
             kept = block.keep(tokens, time_embed, layout, rope, placement)
             tokens = block(tokens, time_embed, layout, rope, placement, everyone)
-            return placement.cut_tokens(tokens), kept
+            return placement.shard_tokens(tokens), kept
 
         return self._over_layers(run_block, tokens, stacked)[1]
 
@@ -316,13 +316,13 @@ class M2DiT(nnx.Module):
         patches = patchify(latents.astype(dtype), patch, patch_t)
         no_text = jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype)
         patches = _join(layout, no_text, patches)
-        tokens = self.patch_embed(placement.cut_tokens(patches))
+        tokens = self.patch_embed(placement.shard_tokens(patches))
         if self.config.added_positions:
             tokens += self._added_positions(*positions).astype(dtype)
-        text = self.text_proj(placement.cut_stories(text_embeds.astype(dtype)))
+        text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
-        time_embed = placement.cut_stories(self.time_embedding(timesteps))
+        time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
         return Embedded(tokens, time_embed, rope, layout, grid)
@@ -338,7 +338,7 @@ class M2DiT(nnx.Module):
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
         video = _split_video(
-            layout, placement.cut_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
+            layout, placement.shard_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
         )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
 
