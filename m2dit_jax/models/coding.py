@@ -69,5 +69,5 @@ def decode_scene(vae: Vae, latents: Float[Array, "N f h w C"]) -> Float[Array, "
 
 
 def to_unit_range(video: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """-1..1 to 0..1, clipped."""
+    """Values of -1..1 mapped to 0..1, and clipped."""
     return jnp.clip(video / 2 + 0.5, 0.0, 1.0)

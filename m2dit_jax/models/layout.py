@@ -98,7 +98,7 @@ class Layout:
         return np.repeat(np.arange(2 * self.scenes + 1), self.segment_lengths)
 
     def table_rows(self) -> Int[np.ndarray, " L"]:
-        """For each token, its row in a table of 2*S rows: text scenes, then video scenes.
+        """The row of each token in a table of 2*S rows: text scenes, then video scenes.
 
         Padding gets the last row, any being as good.
         """

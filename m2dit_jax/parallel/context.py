@@ -1,8 +1,8 @@
-"""Context parallelism: the tokens of a story cut over the `context` axis of the mesh.
+"""Context parallelism: the tokens of a story sharded over the `context` axis of the mesh.
 
 Each device has an equal shard of the joint sequence, whatever scenes it falls on (13 latent frames
-would not divide). For attention the shards are exchanged for heads (all-to-all, DeepSpeed Ulysses,
-arXiv 2309.14509): then each device sees the whole sequence for some of the heads, and the mask is
+would not divide). For attention an all-to-all reshards tokens to heads (DeepSpeed Ulysses,
+arXiv 2309.14509): then each device has the whole sequence for some of the heads, and the mask is
 what it always is. Where the heads do not divide, keys and values are gathered instead, and each
 device asks for its own shard.
 
@@ -31,19 +31,19 @@ from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 
-SHARD = PartitionSpec(STORIES, TOKENS)  # of an array [B L ...]
+SHARD = PartitionSpec(STORIES, TOKENS)  # an array [B L ...]
 
 
 @dataclass(frozen=True)
 class ShardPlacement(Placement):
-    """Within a shard_map: this device's stories and its shard of their tokens."""
+    """The placement within a shard_map: one device's stories and its shard of their tokens."""
 
     mesh: Mesh
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B _L D"]:
-        """As a product with ones and zeros, whose gradient is another product and no scatter."""
+        """`Layout.spread` as a product with ones and zeros, whose gradient is no scatter."""
         table = jnp.concatenate([text, video], axis=1)
         rows = jnp.asarray(layout.table_rows())[self._positions(layout)]
         chosen = jax.nn.one_hot(rows, table.shape[1], dtype=table.dtype)
@@ -53,8 +53,8 @@ class ShardPlacement(Placement):
         self, tokens: Float[Array, "B _L D"], text: Float[Array, "B _T D"], layout: Layout
     ) -> Float[Array, "B _L D"]:
         positions = self._positions(layout)
-        of_text = text[:, jnp.minimum(positions, text.shape[1] - 1)]
-        return jnp.where((positions < text.shape[1])[:, None], of_text, tokens)
+        text_tokens = text[:, jnp.minimum(positions, text.shape[1] - 1)]
+        return jnp.where((positions < text.shape[1])[:, None], text_tokens, tokens)
 
     def attention(
         self,
@@ -66,7 +66,7 @@ class ShardPlacement(Placement):
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """By heads; where they do not divide by rows, whatever the implementation asked for."""
+        """Attention by heads; by rows where heads do not divide, whatever the implementation."""
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             rows = self._positions(layout)
@@ -93,7 +93,7 @@ class ShardPlacement(Placement):
         mask: str,
         implementation: str,
     ) -> Heads:
-        """As `attention`; of `cached` each device has all tokens of its heads, or all of it."""
+        """Attention as above; each device has all cached tokens of its heads, or of all heads."""
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             key = jnp.concatenate([key, cached.keys], axis=1)
@@ -109,19 +109,19 @@ class ShardPlacement(Placement):
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
-        """Those of this shard's tokens in the joint sequence."""
+        """The positions of this shard's tokens in the joint sequence."""
         length = layout.tokens // self.mesh.shape[TOKENS]
         return jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
 
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """Stories cut along `data` and `fsdp`, their tokens along `context`."""
+    """Stories are sharded along `data` and `fsdp`, their tokens along `context`."""
 
     mesh: Mesh
 
     def padding(self, tokens: int) -> int:
-        """So many that the tokens divide over the devices."""
+        """Tokens to append, so that all divide over the devices."""
         return -tokens % self.mesh.shape[TOKENS]
 
     def shard_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
@@ -148,7 +148,7 @@ class MeshPlacement(Placement):
         )(tokens, text)
 
     def gather_params(self, params: Params) -> Params:
-        """Gradients come back cut as the rules have it."""
+        """Parameters are whole on every device; their gradients are sharded by the rules."""
 
         def gather(path: Any, param: Array) -> Array:
             spec = spec_of(path_name(path), param.shape, self.mesh)
@@ -177,7 +177,7 @@ class MeshPlacement(Placement):
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """In a shard_map, as the compiler cannot cut the kernels of TPU and GPU."""
+        """Attention runs in a shard_map: the compiler cannot shard the kernels of TPU and GPU."""
         check_given(mask, given)
 
         def attend(shard: ShardPlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
@@ -211,12 +211,12 @@ class MeshPlacement(Placement):
         return KeyValues(self._constrain(kept.keys, spec), self._constrain(kept.values, spec))
 
     def _kept_spec(self, heads: int) -> PartitionSpec:
-        """Of cached keys: each device has its heads of them, if they divide."""
+        """The sharding of cached keys: each device has its heads of them, if they divide."""
         divide = heads % self.mesh.shape[TOKENS] == 0
         return PartitionSpec(STORIES, None, TOKENS if divide else None)
 
     def _on_shards(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
-        """The function as each device runs it on its shard, which its result is a shard of."""
+        """The function as each device runs it on its shard; its result is a shard too."""
 
         def run(*args: Any) -> Array:
             return function(ShardPlacement(self.mesh), *args)
@@ -234,18 +234,18 @@ class MeshPlacement(Placement):
 
 
 def placement_on(mesh: Mesh) -> Placement:
-    """How to place the work of a program for this mesh."""
+    """The placement of a program's work on this mesh."""
     return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)
 
 
-def _gathered(param: Array, cut: NamedSharding) -> Array:
+def _gathered(param: Array, sharding: NamedSharding) -> Array:
     @jax.custom_vjp
     def gather(param: Array) -> Array:
-        whole = NamedSharding(cut.mesh, PartitionSpec())
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
         return jax.lax.with_sharding_constraint(param, whole)
 
     def backward(_: None, cotangent: Array) -> tuple[Array]:
-        return (jax.lax.with_sharding_constraint(cotangent, cut),)
+        return (jax.lax.with_sharding_constraint(cotangent, sharding),)
 
     gather.defvjp(lambda param: (gather(param), None), backward)
     return gather(param)

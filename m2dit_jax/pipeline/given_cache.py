@@ -84,7 +84,7 @@ def generated_story(story: Story, given: Given) -> Story:
 
 def generated_steps(steps: SamplingSteps, given: Given) -> SamplingSteps:
     """The table of the scenes that are not given."""
-    return steps.of_scenes(np.flatnonzero(np.logical_not(given)))
+    return steps.for_scenes(np.flatnonzero(np.logical_not(given)))
 
 
 def generated_scenes(x: Float[Array, "B S *rest"] | Array, given: Given) -> Array:

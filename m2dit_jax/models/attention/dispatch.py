@@ -45,7 +45,7 @@ def attention(
         name = resolve(implementation, query.shape, query.dtype, platform)
         return IMPLEMENTATIONS[name](query, key, value, layout, mask)
     if implementation == "dense":
-        masks = jnp.stack([scene_mask(layout, mask, of_story) for of_story in given])
+        masks = jnp.stack([scene_mask(layout, mask, story) for story in given])
         return jax.nn.dot_product_attention(query, key, value, mask=masks[:, None])
     is_given = given_tokens(layout, given)
     longer = hide_generated(query, key, value, is_given, is_given)

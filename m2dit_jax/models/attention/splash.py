@@ -25,7 +25,7 @@ LONG_SEQUENCE = 4096
 def splash(
     query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, interpret: bool = False
 ) -> Heads:
-    """Computes in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
+    """Attention in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
 
     `interpret` runs the kernel on any backend, slowly. The backend does not choose it, since
     programs are also compiled for absent TPUs.
@@ -49,7 +49,7 @@ def attend_padded(
     value: Float[Array, "B M N K"],
     interpret: bool = False,
 ) -> Float[Array, "B Q N K"]:
-    """`jax.nn.dot_product_attention` without a mask; what fills up the keys is hidden."""
+    """`jax.nn.dot_product_attention` without a mask; keys that fill up the blocks are hidden."""
     queries, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
     block_queries = 512 if queries >= LONG_SEQUENCE else 128
     block_keys = 1024 if keys >= LONG_SEQUENCE else 128

@@ -133,7 +133,7 @@ class Block(nnx.Module):
         rope: Rope,
         placement: Placement = ONE_DEVICE,
     ) -> KeyValues:
-        """Of the video that the block is called with."""
+        """Keys and values of the video that the block is called with."""
         shift, scale, _ = self.modulation1(time_embed, layout, placement)
         modulated = modulate(self.norm1(tokens), shift, scale)
         return placement.keep(*self.attention.keys_values(modulated, rope), layout)
@@ -225,7 +225,7 @@ class M2DiT(nnx.Module):
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
     ) -> KeyValues:
-        """Of all layers: what the generated scenes of a story look at in its given ones.
+        """Keys and values, in all layers, of the video of a story's given scenes.
 
         `latents` and `text_embeds` are those of the given scenes alone; `given` says which of the
         story's scenes they are. Raises ValueError unless the mask is causal: under others it is
@@ -333,7 +333,7 @@ class M2DiT(nnx.Module):
         _, time_embed, _, layout, grid = embedded
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
-        # Text too, for nothing: so the tokens can stay cut until they are as narrow as patches.
+        # Text too, for nothing: so the tokens can stay sharded until they are as narrow as patches.
         shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
@@ -379,8 +379,8 @@ class M2DiT(nnx.Module):
             params, cached = layer
 
             def block(params, tokens, time_embed, rope, placement):
-                of_layer = nnx.merge(block_def, params)
-                return of_layer(tokens, time_embed, layout, rope, placement, given, cached)
+                this_layer = nnx.merge(block_def, params)
+                return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
 
@@ -396,8 +396,8 @@ class M2DiT(nnx.Module):
             return jax.lax.scan(run_block, tokens, layers)
         kept = []
         for layer in range(self.config.layers):
-            tokens, of_layer = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
-            kept.append(of_layer)
+            tokens, beside = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
+            kept.append(beside)
         return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
 
 
