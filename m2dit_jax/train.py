@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
-from m2dit_jax.parallel.processes import Processes, agree, leave_the_others
+from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.devices import prefer_available_platform
 
 
@@ -73,7 +73,7 @@ def _train(arguments: Arguments) -> int:
         problem = str(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    problem = agree("prepared", problem)
+    problem = gather_errors("prepared", problem)
     if problem:
         print(problem, file=sys.stderr)
         return 2

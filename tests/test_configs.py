@@ -10,8 +10,8 @@ import pytest
 from configs import base, finetune_2b, finetune_5b, pretrain_5b
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
 from m2dit_jax.models.cogvideox.json_configs import noise_schedule, transformer_config
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.weights.mapping import flatten
-from m2dit_jax.weights.networks import NETWORKS
 
 FULL_SIZE = {"pretrain_5b": pretrain_5b, "finetune_5b": finetune_5b, "finetune_2b": finetune_2b}
 
@@ -145,7 +145,7 @@ def test_the_models_are_those_of_the_released_weights(name):
     for field in ("mask", "attention", "scan", "remat"):  # nothing that weights depend on
         del ours[field], released[field]
     assert ours == released
-    converted = flatten(NETWORKS["transformer"].abstract(RELEASED[name]))
+    converted = flatten(DEFAULT.transformer.abstract(RELEASED[name]))
     assert _by_name(_params(name)) == {name: leaf.shape for name, leaf in converted.items()}
 
 

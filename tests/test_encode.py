@@ -22,7 +22,7 @@ from m2dit_jax.data.encode import job as encoder
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
 from m2dit_jax.data.tokenizer import pad_or_truncate
-from m2dit_jax.models.cogvideox.coding import encode_prompts
+from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.weights.released import ReleasedModel
 

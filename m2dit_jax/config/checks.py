@@ -7,13 +7,14 @@ from ml_collections import ConfigDict
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.cogvideox.transformer import REMAT
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import MASKS
 from m2dit_jax.training.optimizer import DECAYED, MOMENTUM_DTYPES, OPTIMIZERS, SCHEDULES
 from m2dit_jax.training.step import COMPUTE_DTYPES
 
-# Pixels per latent, in all released models.
-VAE_SIDE = 8
-VAE_FRAMES = 4  # but for the first frame, which has a latent of its own
+# Pixels per latent; the first frame has a latent of its own.
+VAE_SIDE = DEFAULT.vae.config({}).spatial_compression
+VAE_FRAMES = DEFAULT.vae.config({}).temporal_compression_ratio
 
 SOURCES = ("shapes", "pixels", "latents")
 # The sources of data that read these fields or sections; for others they are not checked.

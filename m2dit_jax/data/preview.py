@@ -75,7 +75,7 @@ def _vae_view(dataset: EncodedDataset) -> _View:
 
     from m2dit_jax.data.encode.codecs import NETWORKS_USED
     from m2dit_jax.data.tokenizer import pad_or_truncate
-    from m2dit_jax.models.cogvideox.vae import CausalVae
+    from m2dit_jax.models.coding import Vae
     from m2dit_jax.models.pixels import decode_pixels
     from m2dit_jax.weights.fingerprint import fingerprint
     from m2dit_jax.weights.released import ReleasedModel
@@ -86,7 +86,7 @@ def _vae_view(dataset: EncodedDataset) -> _View:
         if fingerprint(folder, NETWORKS_USED) != dataset.settings["weights"]:
             raise ValueError(f"{folder}: has changed since")
         tokenizer = model.tokenizer()
-        vae: CausalVae = nnx.merge(*model.vae())
+        vae: Vae = nnx.merge(*model.vae())
     except (ValueError, OSError) as error:
         note = (
             "The latents are shown as they are, three channels of the means as colours, and the "

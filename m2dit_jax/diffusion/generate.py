@@ -39,7 +39,7 @@ class Story(NamedTuple):
 
     def restore(self, latents: Latents) -> Latents:
         """The latents with the given scenes as they are given."""
-        return jnp.where(_of_stories(self.given), self.clean, latents)
+        return jnp.where(_per_story(self.given), self.clean, latents)
 
 
 class StepState(NamedTuple):
@@ -55,7 +55,7 @@ class StepState(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """After a sampling step: the latents, the prediction of the clean ones, and v as predicted.
+    """The result of a sampling step: latents, predicted clean latents (x0), and predicted v.
 
     `v_pred` has the branches of guidance along the batch, the conditional one last, before it the
     negative one, before that the one without given scenes. Of what was not evaluated it has what
@@ -78,7 +78,10 @@ class Generated(NamedTuple):
 
 
 def start(steps: SamplingSteps, story: Story, noise: Latents) -> tuple[Story, StepState]:
-    """Before the first step. Raises ValueError for guidance by given scenes without a negative."""
+    """The state before the first step.
+
+    Raises ValueError for guidance by given scenes without a negative prompt.
+    """
     branches = 1 if story.negative_embeds is None else 2
     if steps.given_guidance is not None:
         if branches == 1:
@@ -121,10 +124,13 @@ def denoise_step(
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
     if cache is not None:
         to_last_x0 = (last_x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
-        of_story = _of_stories(needed)
-        guided, x0 = jnp.where(of_story, guided, to_last_x0), jnp.where(of_story, x0, last_x0)
-        of_branch = _of_stories(jnp.tile(needed, branches))
-        v_pred = jnp.where(of_branch, v_pred, jnp.concatenate([to_last_x0] * branches))
+        story_needed = _per_story(needed)
+        guided, x0 = (
+            jnp.where(story_needed, guided, to_last_x0),
+            jnp.where(story_needed, x0, last_x0),
+        )
+        branch_needed = _per_story(jnp.tile(needed, branches))
+        v_pred = jnp.where(branch_needed, v_pred, jnp.concatenate([to_last_x0] * branches))
         cache = after_step(cache, step, needed, due & ~needed, x0, last_x0, story.given)
     weights = step.weights
     following = (
@@ -147,7 +153,7 @@ def generate(
     noise: Latents,
     step_noise: Callable[[Int[Array, ""]], Latents],
 ) -> Generated:
-    """Given scenes as they are, the others made from `noise`.
+    """A story whose given scenes are as they are, and the others made from `noise`.
 
     `step_noise` gives the noise of a step, by its number, to samplers that draw. Fixed-scene
     generation, extension, filling in and replacing differ only in which scenes are given.
@@ -186,7 +192,7 @@ def noise_given(
 
 
 def _others_due(step: SamplingSteps, state: StepState) -> Bool[Array, " B"]:
-    """In which stories an evaluation is to be one of all branches."""
+    """Whether each story's evaluation is to be one of all branches."""
     everyone = jnp.ones(state.latents.shape[0], bool)
     if state.offsets is None:
         return everyone
@@ -230,39 +236,39 @@ def _predict(
     v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)
     cond = v_pred[-latents.shape[0] :]
     conds = jnp.concatenate([cond] * others)
-    of_due = _of_stories(jnp.tile(due, others))
+    branch_due = _per_story(jnp.tile(due, others))
     evaluated = v_pred[: -latents.shape[0]]
-    v_pred = jnp.concatenate([jnp.where(of_due, evaluated, conds + kept), cond])
-    return v_pred, jnp.where(of_due, evaluated - conds, kept)
+    v_pred = jnp.concatenate([jnp.where(branch_due, evaluated, conds + kept), cond])
+    return v_pred, jnp.where(branch_due, evaluated - conds, kept)
 
 
 def _without_given(story: Story, step: SamplingSteps, latents: Latents) -> tuple:
-    """What the model is asked where nothing is given: all scenes are at the step's timestep.
+    """Inputs of the model where nothing is given: all scenes are at the step's timestep.
 
     The scenes that are given have the noise of that timestep, since the model never saw scenes
     without any signal beside others that have some.
     """
     assert story.given_noise is not None
     noisy = step.x0_weights[0] * story.clean - step.x0_weights[1] * story.given_noise
-    latents = jnp.where(_of_stories(story.given), noisy, latents)
+    latents = jnp.where(_per_story(story.given), noisy, latents)
     timesteps = jnp.broadcast_to(step.timesteps, story.given.shape)
     return latents, story.negative_embeds, timesteps, jnp.zeros_like(story.given)
 
 
 def _guided(branches: list[Latents], step: SamplingSteps) -> Latents:
-    def of_scenes(scale: Array | np.ndarray) -> Float[Array, "1 S 1 1 1 1"]:
+    def per_scene(scale: Array | np.ndarray) -> Float[Array, "1 S 1 1 1 1"]:
         return jnp.reshape(scale, (1, -1, 1, 1, 1, 1))
 
     *others, cond = branches
     if not others:
         return cond
-    scale = of_scenes(step.guidance)
+    scale = per_scene(step.guidance)
     if step.given_guidance is None:
         return guide(others[0], cond, scale)
     nothing, uncond = others
-    return guide_by_both(nothing, uncond, cond, of_scenes(step.given_guidance), scale)
+    return guide_by_both(nothing, uncond, cond, per_scene(step.given_guidance), scale)
 
 
-def _of_stories(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
-    """With trailing axes to broadcast over latents."""
+def _per_story(x: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """One value per story, with trailing axes to broadcast over latents."""
     return x.reshape(*x.shape, *(1,) * (6 - x.ndim))

@@ -13,7 +13,7 @@ def guide(
     cond: Float[Array, "*shape"],
     guidance_scale: Float[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
-    """Away from the unconditional prediction; a scale of 1 is the conditional prediction."""
+    """The prediction moved away from the unconditional one; scale 1 is the conditional one."""
     return uncond + guidance_scale * (cond - uncond)
 
 
@@ -24,7 +24,7 @@ def guide_by_both(
     given_guidance: Float[Array, "*#shape"],
     guidance_scale: Float[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
-    """By given scenes and by text (arXiv 2211.09800, eq. 3).
+    """The prediction guided by given scenes and by text (arXiv 2211.09800, eq. 3).
 
     `nothing` is predicted from neither, `uncond` from the given scenes, `cond` from both.
     """
@@ -58,10 +58,10 @@ def guidance_weights(
 def draw_given(
     key: Key[Array, ""], batch: int, scenes: int, probability: float, which: str
 ) -> Bool[Array, "{batch} {scenes}"]:
-    """For each batch element, whether scenes are given (`probability`) and which.
+    """The given scenes of each story: with `probability` there are some.
 
-    `which`: "all_but_last" (the reference) or "any" (a uniformly drawn
-    number of them, at least one and not all, then a uniformly drawn subset).
+    `which` is "all_but_last" (the reference) or "any" (a uniformly drawn number of them, at least
+    one and not all, then a uniformly drawn subset).
     With one scene nothing can be given. Raises ValueError for another `which`.
     """
     if which not in GIVEN_CHOICES:

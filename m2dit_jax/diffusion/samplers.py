@@ -43,10 +43,10 @@ class SamplingSteps(NamedTuple):
 
     @property
     def x0s(self) -> int:
-        """How many x0 of earlier steps are looked at."""
+        """The number of earlier steps whose x0 are used."""
         return self.weights.shape[-1] - 3
 
-    def of_scenes(self, places: Sequence[int] | Int[np.ndarray, " G"]) -> "SamplingSteps":
+    def for_scenes(self, places: Sequence[int] | Int[np.ndarray, " G"]) -> "SamplingSteps":
         """The table for some of the scenes."""
 
         def scales(x: np.ndarray | Array | None) -> np.ndarray | Array | None:

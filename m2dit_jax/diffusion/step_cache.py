@@ -20,7 +20,7 @@ from m2dit_jax.diffusion.samplers import SamplingSteps
 
 
 class StepCache(NamedTuple):
-    """What a story's decision rests on.
+    """The values on which a story's decision to skip an evaluation rests.
 
     The `angle` of a timestep, in radians, has signal sqrt(alpha) as its cosine.
     """
@@ -34,7 +34,7 @@ class StepCache(NamedTuple):
 
 
 def start_cache(batch: int) -> StepCache:
-    """Before the first step, which needs an evaluation, as does the one after it."""
+    """The cache before the first step, which needs an evaluation, as does the one after it."""
     return StepCache(jnp.full(batch, jnp.pi), jnp.full(batch, jnp.inf), owed=jnp.zeros(batch, bool))
 
 

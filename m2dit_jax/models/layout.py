@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,18 +80,25 @@ class Layout:
         return self.real_tokens + self.padding
 
     @property
+    def segment_lengths(self) -> tuple[int, ...]:
+        """Tokens of each of the 2*S segments, and of the padding."""
+        return (*(self.text,) * self.scenes, *self.video_counts, self.padding)
+
+    @property
     def segment_starts(self) -> tuple[int, ...]:
         """First index of each of the 2*S segments and of the padding."""
-        counts = (self.text,) * self.scenes + self.video_counts
-        return tuple(sum(counts[:segment]) for segment in range(2 * self.scenes + 1))
+        return tuple(accumulate(self.segment_lengths[:-1], initial=0))
+
+    def segment_scenes(self) -> Int[np.ndarray, " segments"]:
+        """The scene of each of the 2*S segments; -1 for the padding."""
+        return np.array([*range(self.scenes)] * 2 + [-1])
 
     def segments(self) -> Int[np.ndarray, " L"]:
         """The segment of each token of the joint sequence."""
-        lengths = np.diff((*self.segment_starts, self.tokens))
-        return np.repeat(np.arange(2 * self.scenes + 1), lengths)
+        return np.repeat(np.arange(2 * self.scenes + 1), self.segment_lengths)
 
     def table_rows(self) -> Int[np.ndarray, " L"]:
-        """For each token, its row in a table of 2*S rows: text scenes, then video scenes.
+        """The row of each token in a table of 2*S rows: text scenes, then video scenes.
 
         Padding gets the last row, any being as good.
         """
@@ -98,12 +106,7 @@ class Layout:
 
     def scene_ids(self) -> Int[np.ndarray, " L"]:
         """The scene that each token of the joint sequence belongs to; -1 for padding."""
-        segments = self.segments()
-        return np.where(segments < 2 * self.scenes, segments % self.scenes, -1)
-
-    def is_text(self) -> np.ndarray:
-        """True for the text tokens of the joint sequence, shape [L]."""
-        return np.arange(self.tokens) < self.text_tokens
+        return np.repeat(self.segment_scenes(), self.segment_lengths)
 
     def text_slice(self, scene: int) -> slice:
         """Where the text tokens of a scene lie in the joint sequence."""

@@ -17,24 +17,24 @@ RunBlock = Callable[..., Float[Array, "B L D"]]
 
 @dataclass(frozen=True)
 class Placement:
-    """One device has everything. `parallel.context` has the placement on a mesh of them."""
+    """The placement on one device, which has everything; `parallel.context` has that on a mesh."""
 
     def padding(self, tokens: int) -> int:
-        """How many tokens to append to a joint sequence."""
+        """Tokens to append to a joint sequence of so many."""
         return 0
 
-    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
-        """The same, each device holding its part of the tokens."""
+    def shard_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+        """The same array, each device holding its shard of the tokens."""
         return tokens
 
-    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
-        """The same, each device that works on a story holding all of it."""
+    def shard_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+        """The same array, each device that works on a story holding all of it."""
         return x
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        """`Layout.spread`, cut as `cut_tokens` does."""
+        """`Layout.spread`, sharded as `shard_tokens` does."""
         return layout.spread(text, video)
 
     def replace_text(
@@ -44,13 +44,14 @@ class Placement:
         return jnp.concatenate([text, tokens[:, layout.text_tokens :]], axis=1)
 
     def gather_params(self, params: Params) -> Params:
-        """The same, whole on every device; their gradients are cut again."""
+        """The same parameters, whole on every device; their gradients are sharded again."""
         return params
 
     def gather_outside_blocks(self, params: Params) -> Params:
-        """Those of an M2DiT, or of what contains one as `transformer`, whole but for its blocks.
+        """All parameters whole but for those of the transformer's blocks.
 
-        The blocks are most of it, and are gathered one at a time, when it is their turn.
+        `params` are an M2DiT's, or contain them as `transformer`. The blocks are most of them, and
+        are gathered one at a time, when it is their turn.
         """
         inner = {"transformer": self.gather_outside_blocks, "blocks": lambda part: part}
         return {name: inner.get(name, self.gather_params)(part) for name, part in params.items()}
@@ -63,7 +64,7 @@ class Placement:
         time_embed: Float[Array, "B S E"],
         rope: tuple[Float[Array, "L K"], ...],
     ) -> Float[Array, "B L D"]:
-        """A transformer block on tokens that lie as `cut_tokens` has them.
+        """The result of a transformer block on tokens that are sharded as by `shard_tokens`.
 
         `block` is a function of all that follows and of the placement that it sees.
         """
@@ -79,7 +80,7 @@ class Placement:
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """`model.attention.attention`, in a block."""
+        """`models.attention.attention`, in a block."""
         return attention(query, key, value, layout, mask, implementation, given)
 
     def attention_cached(
@@ -89,13 +90,14 @@ class Placement:
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
-        """`model.attention_cached.attention_cached`, in a block; `cached` as `keep` gives it."""
-        return attention_cached(query, key, value, cached, layout, implementation)
+        """`attention.cached.attention_cached`, in a block; `cached` is what `keep` returned."""
+        return attention_cached(query, key, value, cached, layout, mask, implementation)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
-        """Those of the video of a joint sequence, laid as `attention_cached` wants them."""
+        """Keys and values of the video of a joint sequence, placed for `attention_cached`."""
         video = slice(layout.text_tokens, layout.real_tokens)
         return KeyValues(keys[:, video], values[:, video])
 

@@ -1,4 +1,4 @@
-"""Prompts to v: what is trained, the transformer with or without a text encoder."""
+"""The trained model, prompts to v: a transformer with or without a text encoder."""
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -58,7 +58,7 @@ class StoryModel(nnx.Module):
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
     ) -> KeyValues:
-        """`M2DiT.cache_given`."""
+        """The result of `M2DiT.cache_given`."""
         return self.transformer.cache_given(latents, text_embeds, given, placement)
 
     def predict_cached(
@@ -70,7 +70,7 @@ class StoryModel(nnx.Module):
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B G F H W C"]:
-        """`M2DiT.predict_cached`."""
+        """The result of `M2DiT.predict_cached`."""
         return self.transformer.predict_cached(
             latents, text_embeds, timesteps, cached, given, placement
         )

@@ -1,10 +1,10 @@
-"""Context parallelism: the tokens of a story cut over the `context` axis of the mesh.
+"""Context parallelism: the tokens of a story sharded over the `context` axis of the mesh.
 
-Each device has an equal piece of the joint sequence, whatever scenes it falls on (13 latent frames
-would not divide). For attention the pieces are exchanged for heads (all-to-all, DeepSpeed Ulysses,
-arXiv 2309.14509): then each device sees the whole sequence for some of the heads, and the mask is
+Each device has an equal shard of the joint sequence, whatever scenes it falls on (13 latent frames
+would not divide). For attention an all-to-all reshards tokens to heads (DeepSpeed Ulysses,
+arXiv 2309.14509): then each device has the whole sequence for some of the heads, and the mask is
 what it always is. Where the heads do not divide, keys and values are gathered instead, and each
-device asks for its own piece.
+device asks for its own shard.
 
 What depends on the place of a token runs in a shard_map; linear layers and norms are left to the
 compiler. With whole blocks in a shard_map and gradients scattered by hand, the compiler for TPUs
@@ -26,24 +26,24 @@ from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.attention.chunks import attend_rows
 from m2dit_jax.models.attention.dispatch import Heads, attention
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_given, given_tokens
+from m2dit_jax.models.masks import base_mask, check_given, depends_on_given, given_tokens
 from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 
-PIECE = PartitionSpec(STORIES, TOKENS)  # of an array [B L ...]
+SHARD = PartitionSpec(STORIES, TOKENS)  # an array [B L ...]
 
 
 @dataclass(frozen=True)
-class PiecePlacement(Placement):
-    """Within a shard_map: this device's stories and its piece of their tokens."""
+class ShardPlacement(Placement):
+    """The placement within a shard_map: one device's stories and its shard of their tokens."""
 
     mesh: Mesh
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B _L D"]:
-        """As a product with ones and zeros, whose gradient is another product and no scatter."""
+        """`Layout.spread` as a product with ones and zeros, whose gradient is no scatter."""
         table = jnp.concatenate([text, video], axis=1)
         rows = jnp.asarray(layout.table_rows())[self._positions(layout)]
         chosen = jax.nn.one_hot(rows, table.shape[1], dtype=table.dtype)
@@ -53,8 +53,8 @@ class PiecePlacement(Placement):
         self, tokens: Float[Array, "B _L D"], text: Float[Array, "B _T D"], layout: Layout
     ) -> Float[Array, "B _L D"]:
         positions = self._positions(layout)
-        of_text = text[:, jnp.minimum(positions, text.shape[1] - 1)]
-        return jnp.where((positions < text.shape[1])[:, None], of_text, tokens)
+        text_tokens = text[:, jnp.minimum(positions, text.shape[1] - 1)]
+        return jnp.where((positions < text.shape[1])[:, None], text_tokens, tokens)
 
     def attention(
         self,
@@ -66,15 +66,15 @@ class PiecePlacement(Placement):
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """By heads; where they do not divide by rows, whatever the implementation asked for."""
+        """Attention by heads; by rows where heads do not divide, whatever the implementation."""
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             rows = self._positions(layout)
-            if given is None or mask != "causal":
+            if given is None or not depends_on_given(mask):
                 return attend_rows(query, key, value, rows, layout, mask)
-            of_given = given_tokens(layout, given)
-            longer = hide_generated(query, key, value, of_given[:, rows], of_given)
-            return attend_rows(*longer, rows, layout, "symmetric")[..., : query.shape[3]]
+            is_given = given_tokens(layout, given)
+            longer = hide_generated(query, key, value, is_given[:, rows], is_given)
+            return attend_rows(*longer, rows, layout, base_mask(mask))[..., : query.shape[3]]
         query, key, value = (
             jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
@@ -90,63 +90,65 @@ class PiecePlacement(Placement):
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
-        """As `attention`; of `cached` each device has all tokens of its heads, or all of it."""
+        """Attention as above; each device has all cached tokens of its heads, or of all heads."""
         if query.shape[2] % self.mesh.shape[TOKENS]:
             key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
             key = jnp.concatenate([key, cached.keys], axis=1)
             value = jnp.concatenate([value, cached.values], axis=1)
-            return attend_rows(query, key, value, self._positions(layout), layout, "symmetric")
+            rows = self._positions(layout)
+            return attend_rows(query, key, value, rows, layout, base_mask(mask))
         query, key, value = (
             jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
         )
         platform = self.mesh.devices.flat[0].platform
-        out = attention_cached(query, key, value, cached, layout, implementation, platform)
+        out = attention_cached(query, key, value, cached, layout, mask, implementation, platform)
         return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
-        """Those of this piece's tokens in the joint sequence."""
+        """The positions of this shard's tokens in the joint sequence."""
         length = layout.tokens // self.mesh.shape[TOKENS]
         return jax.lax.axis_index(TOKENS) * length + jnp.arange(length)
 
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """Stories cut along `data` and `fsdp`, their tokens along `context`."""
+    """Stories are sharded along `data` and `fsdp`, their tokens along `context`."""
 
     mesh: Mesh
 
     def padding(self, tokens: int) -> int:
-        """So many that the tokens divide over the devices."""
+        """Tokens to append, so that all divide over the devices."""
         return -tokens % self.mesh.shape[TOKENS]
 
-    def cut_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
-        return self._constrain(tokens, PIECE)
+    def shard_tokens(self, tokens: Float[Array, "B L *rest"]) -> Float[Array, "B L *rest"]:
+        return self._constrain(tokens, SHARD)
 
-    def cut_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
+    def shard_stories(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "B *rest"]:
         return self._constrain(x, PartitionSpec(STORIES))
 
     def spread(
         self, text: Float[Array, "B S D"], video: Float[Array, "B S D"], layout: Layout
     ) -> Float[Array, "B L D"]:
         stories = PartitionSpec(STORIES)
-        return self._on_pieces(
-            lambda piece, text, video: piece.spread(text, video, layout), stories, stories
+        return self._on_shards(
+            lambda shard, text, video: shard.spread(text, video, layout), stories, stories
         )(text, video)
 
     def replace_text(
         self, tokens: Float[Array, "B L D"], text: Float[Array, "B _T D"], layout: Layout
     ) -> Float[Array, "B L D"]:
-        return self._on_pieces(
-            lambda piece, tokens, text: piece.replace_text(tokens, text, layout),
-            PIECE,
+        return self._on_shards(
+            lambda shard, tokens, text: shard.replace_text(tokens, text, layout),
+            SHARD,
             PartitionSpec(STORIES),
         )(tokens, text)
 
     def gather_params(self, params: Params) -> Params:
-        """Gradients come back cut as the rules have it."""
+        """Parameters are whole on every device; their gradients are sharded by the rules."""
 
         def gather(path: Any, param: Array) -> Array:
             spec = spec_of(path_name(path), param.shape, self.mesh)
@@ -163,7 +165,7 @@ class MeshPlacement(Placement):
         rope: tuple[Float[Array, "L K"], ...],
     ) -> Float[Array, "B L D"]:
         out = block(self.gather_params(params), tokens, time_embed, rope, self)
-        return self.cut_tokens(out)
+        return self.shard_tokens(out)
 
     def attention(
         self,
@@ -175,15 +177,15 @@ class MeshPlacement(Placement):
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """In a shard_map, as the compiler cannot cut the kernels of TPU and GPU."""
+        """Attention runs in a shard_map: the compiler cannot shard the kernels of TPU and GPU."""
         check_given(mask, given)
 
-        def attend(piece: PiecePlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
-            return piece.attention(query, key, value, layout, mask, implementation, *rest)
+        def attend(shard: ShardPlacement, query: Heads, key: Heads, value: Heads, *rest) -> Heads:
+            return shard.attention(query, key, value, layout, mask, implementation, *rest)
 
-        rest = (given,) if mask == "causal" else ()
+        rest = (given,) if depends_on_given(mask) else ()
         stories = [PartitionSpec(STORIES)] * len(rest)
-        return self._on_pieces(attend, PIECE, PIECE, PIECE, *stories)(query, key, value, *rest)
+        return self._on_shards(attend, SHARD, SHARD, SHARD, *stories)(query, key, value, *rest)
 
     def attention_cached(
         self,
@@ -192,15 +194,16 @@ class MeshPlacement(Placement):
         value: Heads,
         cached: KeyValues,
         layout: Layout,
+        mask: str,
         implementation: str,
     ) -> Heads:
         def attend(
-            piece: PiecePlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
+            shard: ShardPlacement, query: Heads, key: Heads, value: Heads, cached: KeyValues
         ) -> Heads:
-            return piece.attention_cached(query, key, value, cached, layout, implementation)
+            return shard.attention_cached(query, key, value, cached, layout, mask, implementation)
 
         kept = self._kept_spec(query.shape[2])
-        return self._on_pieces(attend, PIECE, PIECE, PIECE, kept)(query, key, value, cached)
+        return self._on_shards(attend, SHARD, SHARD, SHARD, kept)(query, key, value, cached)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         kept = super().keep(keys, values, layout)
@@ -208,21 +211,21 @@ class MeshPlacement(Placement):
         return KeyValues(self._constrain(kept.keys, spec), self._constrain(kept.values, spec))
 
     def _kept_spec(self, heads: int) -> PartitionSpec:
-        """Of cached keys: each device has its heads of them, if they divide."""
+        """The sharding of cached keys: each device has its heads of them, if they divide."""
         divide = heads % self.mesh.shape[TOKENS] == 0
         return PartitionSpec(STORIES, None, TOKENS if divide else None)
 
-    def _on_pieces(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
-        """The function as each device runs it on its piece, which its result is a piece of."""
+    def _on_shards(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
+        """The function as each device runs it on its shard; its result is a shard too."""
 
         def run(*args: Any) -> Array:
-            return function(PiecePlacement(self.mesh), *args)
+            return function(ShardPlacement(self.mesh), *args)
 
         return jax.shard_map(
             run,
             mesh=self.mesh,
             in_specs=inputs,
-            out_specs=PIECE,
+            out_specs=SHARD,
             check_vma=False,  # it does not know Pallas kernels
         )
 
@@ -231,18 +234,18 @@ class MeshPlacement(Placement):
 
 
 def placement_on(mesh: Mesh) -> Placement:
-    """How to place the work of a program for this mesh."""
+    """The placement of a program's work on this mesh."""
     return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)
 
 
-def _gathered(param: Array, cut: NamedSharding) -> Array:
+def _gathered(param: Array, sharding: NamedSharding) -> Array:
     @jax.custom_vjp
     def gather(param: Array) -> Array:
-        whole = NamedSharding(cut.mesh, PartitionSpec())
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
         return jax.lax.with_sharding_constraint(param, whole)
 
     def backward(_: None, cotangent: Array) -> tuple[Array]:
-        return (jax.lax.with_sharding_constraint(cotangent, cut),)
+        return (jax.lax.with_sharding_constraint(cotangent, sharding),)
 
     gather.defvjp(lambda param: (gather(param), None), backward)
     return gather(param)

@@ -10,7 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-# From the slowest network to the fastest. Stories are cut along the first two, the tokens of a
+# From the slowest network to the fastest. Stories are sharded along the first two, the tokens of a
 # story along `context`, parameters and what belongs to them along the last two.
 AXES = ("data", "fsdp", "context")
 STORIES = ("data", "fsdp")
@@ -21,9 +21,9 @@ PARAMETERS = ("fsdp", "context")
 def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices with the sizes of `config.mesh`; one may be -1, the rest.
 
-    Slices of TPUs and nodes of GPUs, between which the network is slow, are cut along `data`, and
+    Slices of TPUs and nodes of GPUs, between which the network is slow, divide along `data`, and
     if that is too small along `fsdp`. Raises ValueError if the sizes do not multiply to the number
-    of devices, or if a story would be cut over slices.
+    of devices, or if a story would be sharded over slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(axes, len(devices))
@@ -33,7 +33,7 @@ def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def story_mesh() -> Mesh:
-    """A mesh for sampling one story: its tokens are cut over all devices."""
+    """A mesh for sampling one story: its tokens are sharded over all devices."""
     return make_mesh(ConfigDict({"data": 1, "fsdp": 1, "context": -1}))
 
 
@@ -73,7 +73,7 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
     if left > 1:
         raise ValueError(
             f"{slices} slices (or nodes) do not divide over config.mesh {_named(sizes)}: "
-            "data x fsdp must be a multiple of their number, as a story is not cut over slices"
+            "data x fsdp must be a multiple of their number, as a story is not sharded over slices"
         )
     inner = [size // part for size, part in zip(sizes, outer, strict=True)]
     return mesh_utils.create_hybrid_device_mesh(
@@ -82,17 +82,17 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding of an array of which every device has a whole copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading (story) axis cut along `data` and `fsdp`."""
+    """The sharding of a batch: its leading (story) axis along `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(STORIES))
 
 
 def story_shards(mesh: Mesh) -> int:
-    """In how many parts a batch is cut."""
+    """The number of shards of a batch."""
     return math.prod(mesh.shape[name] for name in STORIES)
 
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: start, agreement, preemption, and an end that all of them see."""
+"""Several processes as one run: start, errors, preemption, and an end that all of them see."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 1800
 class Processes:
     """How the processes of a run find each other.
 
-    With `detect`, as JAX does it by itself on Cloud TPU pods, GKE, SLURM and Open MPI.
+    With `detect` JAX finds them by itself, on Cloud TPU pods, GKE, SLURM and Open MPI.
     """
 
     coordinator: str | None = None
@@ -47,11 +47,11 @@ class Processes:
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Whether the run has more processes than this one."""
         return self.detect or self.coordinator is not None
 
     def start(self) -> None:
-        """Meets the other processes. Raises RuntimeError or ValueError if they are not found."""
+        """Connects to the other processes; RuntimeError or ValueError if they are not found."""
         if not self.several:
             return
         jax.distributed.initialize(
@@ -69,7 +69,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def agree(name: str, problem: str | None) -> str | None:
+def gather_errors(name: str, problem: str | None) -> str | None:
     """The problems of all processes, each under its number; None if no process has one.
 
     All processes call it, with a name that is used once; so none is left waiting for one that gave
@@ -91,7 +91,7 @@ def agree(name: str, problem: str | None) -> str | None:
 
 
 def preempted(step: int) -> bool:
-    """Whether a process was told to stop (SIGTERM), and all are to do so after this step.
+    """Whether a process got SIGTERM, and all are to stop after this step.
 
     All processes ask at every step, and get True at the same one.
     """

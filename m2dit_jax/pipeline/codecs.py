@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from m2dit_jax.models.cogvideox.coding import encode_clips
+from m2dit_jax.models.coding import encode_clips
 from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks
 from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled

@@ -124,7 +124,7 @@ def sampling_step(
     Parameters, and with a cache story, table and noise, are as `program` has them.
     """
     state, result = denoise_step(program.denoiser(params, cache), story, step, state, noise)
-    return jax.tree.map(program.placement.cut_stories, state), result
+    return jax.tree.map(program.placement.shard_stories, state), result
 
 
 @partial(jax.jit, static_argnums=0)
@@ -158,7 +158,7 @@ def denoise(
     if placement == ONE_DEVICE:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
     else:
-        state = jax.jit(partial(jax.tree.map, placement.cut_stories))(state)
+        state = jax.jit(partial(jax.tree.map, placement.shard_stories))(state)
     for number in range(len(steps.timesteps)):
         step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
         drawn = program.sampled_scenes(step_noise(number))

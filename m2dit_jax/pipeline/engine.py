@@ -15,7 +15,7 @@ from m2dit_jax.diffusion.generate import Story as Conditions
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.models.cogvideox.coding import encode_prompts
+from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
 from m2dit_jax.pipeline.codecs import Codec

@@ -13,6 +13,7 @@ from m2dit_jax.diffusion.generate import Denoiser, Latents, StepResult, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.cogvideox.transformer import M2DiT
+from m2dit_jax.models.masks import depends_on_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.story_model import StoryModel
 
@@ -27,7 +28,7 @@ def cached_scenes(mask: str, given: Bool[np.ndarray | Array, "B S"]) -> Given | 
     """
     stories = np.asarray(given)
     same = bool((stories == stories[0]).all())
-    if mask != "causal" or not same or stories[0].all() or not stories[0].any():
+    if not depends_on_given(mask) or not same or stories[0].all() or not stories[0].any():
         return None
     return tuple(stories[0].tolist())
 
@@ -84,7 +85,7 @@ def generated_story(story: Story, given: Given) -> Story:
 
 def generated_steps(steps: SamplingSteps, given: Given) -> SamplingSteps:
     """The table of the scenes that are not given."""
-    return steps.of_scenes(np.flatnonzero(np.logical_not(given)))
+    return steps.for_scenes(np.flatnonzero(np.logical_not(given)))
 
 
 def generated_scenes(x: Float[Array, "B S *rest"] | Array, given: Given) -> Array:

@@ -37,9 +37,6 @@ from m2dit_jax.weights.run_folder import (
     load_for_sampling,
 )
 
-# Defaults of the reference's scripts.
-FPS, STEPS, GUIDANCE_SCALE = 8.0, 50, 6.0
-WINDOW = 3  # scenes that the paper's models are trained with
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -192,11 +189,8 @@ def _of_folder(
             frames=folder.frames,
             height=folder.height,
             width=folder.width,
-            fps=FPS,
             sampler=folder.sampler,
-            steps=STEPS,
-            guidance_scale=GUIDANCE_SCALE,
-            window=WINDOW,
+            **folder.family.sampling._asdict(),
             new_scenes=1,
             anchor=True,
         ),

@@ -11,15 +11,15 @@ import optax
 from jaxtyping import Array, Key
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
-from m2dit_jax.models.cogvideox.json_configs import transformer_config
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.weights.networks import NETWORKS, load_params, open_leaves, read_config
+from m2dit_jax.weights.networks import load_params, open_leaves, read_config
 from m2dit_jax.weights.run_folder import CheckpointError
 
 # What may differ from the folder's config.json: these change nothing about the weights.
 OURS_TO_CHOOSE = ("mask", "attention", "scan", "remat")
 OF_THE_DATA = ("channels", "text_dim")
-_NETWORK = NETWORKS["transformer"]
+_NETWORK = DEFAULT.transformer
 
 
 def check_init_from(recipe: Recipe) -> None:
@@ -30,7 +30,7 @@ def check_init_from(recipe: Recipe) -> None:
     folder = _folder(recipe)
     json = read_config(folder)
     try:
-        theirs = transformer_config(json)
+        theirs = _NETWORK.config(json)
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
     ours = make_transformer_config(recipe.config)

@@ -21,7 +21,7 @@ from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.data.loader import Waiting, on_devices
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.mesh import make_mesh, replicated
-from m2dit_jax.parallel.processes import agree, is_first
+from m2dit_jax.parallel.processes import gather_errors, is_first
 from m2dit_jax.parallel.rules import sharding_table
 from m2dit_jax.pipeline.load import of_pixels_run
 from m2dit_jax.training import checkpoints
@@ -200,7 +200,7 @@ def _take_workdir(run: Run, stack: ExitStack) -> None:
             check_same_config(run.config, run.workdir)
         except ValueError as error:
             problem = str(error)
-    problem = agree("workdir", problem)
+    problem = gather_errors("workdir", problem)
     if problem:
         raise CheckpointError(problem)
 
@@ -280,7 +280,7 @@ def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Pro
         else:
             evaluate_held_out(engine, run.config, step, place, metrics)
     # The others wait here: in a collective they would give up after half a minute.
-    agree(f"evaluated/{step}", None)
+    gather_errors(f"evaluated/{step}", None)
     progress.skip(time.perf_counter() - started)
 
 

@@ -15,7 +15,7 @@ from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.models.cogvideox.vae import sample_latents
+from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.training.state import TrainState

@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from m2dit_jax.models.families import NETWORK_NAMES
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part, tensors_from_leaves
 from m2dit_jax.weights.model_folder import (
@@ -24,7 +25,7 @@ from m2dit_jax.weights.model_folder import (
     plain_files,
     unknown_networks,
 )
-from m2dit_jax.weights.networks import NETWORKS, ORBAX, open_leaves, read_config
+from m2dit_jax.weights.networks import ORBAX, open_leaves, read_config, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.safetensors_files import write_safetensors
 
@@ -125,7 +126,7 @@ def execute(
         (model / job.component.name).parent.mkdir(exist_ok=True)
         unfinished.rename(model / job.component.name)
     if plan.jobs[0].component.name:
-        _copy(plan.source, model, without={*NETWORKS, *unknown_networks(plan.source)})
+        _copy(plan.source, model, without={*NETWORK_NAMES, *unknown_networks(plan.source)})
     model.rename(plan.output)
     shutil.rmtree(plan.partial)
 
@@ -138,7 +139,7 @@ def _make_job(component: Component, dtype: str | None) -> Job:
         raise ValueError(f"{component.directory / 'config.json'}: {error}") from error
     target = None if dtype is None else DTYPES[dtype]
     leaves = open_leaves(component.directory, component.network, abstract, target)
-    return Job(component, leaves, component.network.parts(config, abstract))
+    return Job(component, leaves, torch_parts(component.network, config, abstract))
 
 
 def _write_weights(

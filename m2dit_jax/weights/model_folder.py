@@ -2,20 +2,19 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from m2dit_jax.weights.networks import NETWORKS, ORBAX, Network, read_config
+from m2dit_jax.models.families import DEFAULT, NETWORK_NAMES, family_of, network_of
+from m2dit_jax.models.family import Family, Json, NetworkSpec
+from m2dit_jax.weights.networks import ORBAX, read_config
 from m2dit_jax.weights.safetensors_files import is_weights_file
 
 INDEX = "model_index.json"
 FORMS = ("orbax", "diffusers")
-_KIND_OF_CLASS = {
-    "CogVideoXTransformer3DModel": "transformer",
-    "AutoencoderKLCogVideoX": "vae",
-    "T5EncoderModel": "text_encoder",
-}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Component:
 
     name: str
     directory: Path
-    network: Network
+    network: NetworkSpec
 
 
 def find_components(folder: Path) -> list[Component]:
@@ -34,31 +33,29 @@ def find_components(folder: Path) -> list[Component]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = [
-        Component(name, folder / name, network)
-        for name, network in NETWORKS.items()
-        if (folder / name).is_dir()
-    ]
-    if not found and (folder / "config.json").is_file():
-        return [Component("", folder, NETWORKS[_kind(folder)])]
-    if not found:
+    there = [name for name in NETWORK_NAMES if (folder / name).is_dir()]
+    if not there and (folder / "config.json").is_file():
+        family, kind = _read_class(folder, network_of)
+        return [Component("", folder, family.networks[kind])]
+    if not there:
+        names = ", ".join(f"{name}/" for name in NETWORK_NAMES)
         raise ValueError(
-            f"{folder}: needs at least one of {', '.join(f'{name}/' for name in NETWORKS)}, or the "
-            "config.json of one of them"
+            f"{folder}: needs at least one of {names}, or the config.json of one of them"
         )
     unknown = [name for name in unknown_networks(folder) if name in _named_in_index(folder)]
     if unknown:
         raise ValueError(
             f"{folder}: {INDEX} names the network {unknown[0]}, which this project does not know; "
-            f"it knows {', '.join(NETWORKS)}"
+            f"it knows {', '.join(NETWORK_NAMES)}"
         )
-    return found
+    family = _family(folder, there)
+    return [Component(name, folder / name, family.networks[name]) for name in there]
 
 
 def absent_networks(folder: Path) -> list[str]:
     """The networks that `model_index.json` names and the folder does not have."""
     named = _named_in_index(folder)
-    return [name for name in NETWORKS if name in named and not (folder / name).is_dir()]
+    return [name for name in NETWORK_NAMES if name in named and not (folder / name).is_dir()]
 
 
 def unknown_networks(folder: Path) -> list[str]:
@@ -66,7 +63,7 @@ def unknown_networks(folder: Path) -> list[str]:
     return sorted(
         path.name
         for path in folder.iterdir()
-        if path.is_dir() and path.name not in NETWORKS and _holds_weights(path)
+        if path.is_dir() and path.name not in NETWORK_NAMES and _holds_weights(path)
     )
 
 
@@ -116,13 +113,16 @@ def _named_in_index(folder: Path) -> list[str]:
         raise ValueError(f"{path}: not readable as a JSON object ({error})") from error
 
 
-def _kind(directory: Path) -> str:
+def _family(folder: Path, networks: Collection[str]) -> Family:
+    """The family that the first config of the networks names."""
+    there = (folder / name for name in networks if (folder / name / "config.json").is_file())
+    first = next(there, None)
+    return DEFAULT if first is None else _read_class(first, family_of)
+
+
+def _read_class(directory: Path, read: Callable[[Json], T]) -> T:
     config = read_config(directory)
-    name = str(config.get("_class_name") or (config.get("architectures") or [None])[0])
-    for ending, kind in _KIND_OF_CLASS.items():
-        if name.endswith(ending):
-            return kind
-    raise ValueError(
-        f"{directory}/config.json: needs a class that ends in one of {', '.join(_KIND_OF_CLASS)}, "
-        f"found {name}"
-    )
+    try:
+        return read(config)
+    except ValueError as error:
+        raise ValueError(f"{directory}/config.json: {error}") from error

@@ -1,90 +1,25 @@
-"""The three networks of a model folder, and how their folders are opened."""
+"""How the folders of a model's networks are opened: their configs and their weights."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from flax.traverse_util import path_aware_map
 
-from m2dit_jax.models.cogvideox import json_configs as configs
-from m2dit_jax.models.cogvideox import keys as tables
-from m2dit_jax.models.cogvideox.t5 import TextEncoder
-from m2dit_jax.models.cogvideox.transformer import M2DiT
-from m2dit_jax.models.cogvideox.vae import CausalVae
-from m2dit_jax.models.cogvideox.vae_keys import VAE
-from m2dit_jax.models.key_rules import Rule
+from m2dit_jax.models.family import Json, NetworkSpec
 from m2dit_jax.weights.lazy import Leaf
-from m2dit_jax.weights.mapping import (
-    Part,
-    Shape,
-    Tree,
-    expected_parts,
-    flatten,
-    leaves_from_tensors,
-)
+from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
 from m2dit_jax.weights.orbax_files import open_orbax
 from m2dit_jax.weights.safetensors_files import open_safetensors
 
 ORBAX = "params"  # in the folder of a network, instead of safetensors files
-Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Network:
-    """What is particular to one of the networks.
-
-    `stem` begins the names of its PyTorch files; `window` is as in `expected_parts`.
-    """
-
-    table: tuple[Rule, ...]
-    stem: str
-    make: Callable[[Json, nnx.Rngs], nnx.Module]
-    window: Callable[[Json], Shape]
-
-    def abstract(self, config: Json) -> Tree:
-        """Shapes of the parameters of the network that a config.json describes.
-
-        Raises ValueError for a network that does not exist here.
-        """
-        model = nnx.eval_shape(lambda: self.make(config, nnx.Rngs(0)))
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-    def parts(self, config: Json, abstract: Tree) -> dict[str, Part]:
-        """PyTorch's tensors of the network that a config.json describes."""
-        return expected_parts(self.table, abstract, self.window(config))
-
-
-def _patch_window(config: Json) -> Shape:
-    if config.get("patch_size_t") is not None:  # CogVideoX 1.5: a linear layer
-        return ()
-    return (config.get("patch_size", 2),) * 2
-
-
-NETWORKS = {
-    "transformer": Network(
-        tables.TRANSFORMER,
-        "diffusion_pytorch_model",
-        lambda config, rngs: M2DiT(configs.transformer_config(config), rngs=rngs),
-        _patch_window,
-    ),
-    "vae": Network(
-        VAE,
-        "diffusion_pytorch_model",
-        lambda config, rngs: CausalVae(configs.vae_config(config), rngs=rngs),
-        lambda config: (1, 1, 1),
-    ),
-    "text_encoder": Network(
-        tables.TEXT_ENCODER,
-        "model",
-        lambda config, rngs: TextEncoder(configs.text_encoder_config(config), rngs=rngs),
-        lambda config: (),
-    ),
-}
+def torch_parts(network: NetworkSpec, config: Json, abstract: Tree) -> dict[str, Part]:
+    """PyTorch's tensors of the network that a config.json describes."""
+    return expected_parts(network.rules, abstract, network.window(config))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -109,14 +44,14 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def open_leaves(
-    directory: Path, network: Network, abstract: Tree, dtype: np.dtype | None = None
+    directory: Path, network: NetworkSpec, abstract: Tree, dtype: np.dtype | None = None
 ) -> dict[str, Leaf]:
     """Our arrays by dotted name, from the Orbax or safetensors files of a network's folder.
 
     Nothing is read yet but names and shapes. `dtype` is what they are cast to, None keeps theirs.
     Raises ValueError, naming the folder, if files are missing or damaged or do not fit `abstract`.
     """
-    parts = network.parts(read_config(directory), abstract)
+    parts = torch_parts(network, read_config(directory), abstract)
     try:
         if (directory / ORBAX).is_dir():
             shapes = {name: leaf.shape for name, leaf in flatten(abstract).items()}
@@ -133,7 +68,7 @@ def open_leaves(
 
 
 def load_params(
-    directory: Path, network: Network, abstract: Tree, dtype: np.dtype | None = None
+    directory: Path, network: NetworkSpec, abstract: Tree, dtype: np.dtype | None = None
 ) -> Tree:
     """The parameters in a network's folder, Orbax or safetensors, as arrays on the devices.
 

@@ -1,32 +1,23 @@
 """A released model on disk: its configs, checked, and its networks, loaded one at a time."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from m2dit_jax.models.cogvideox.json_configs import (
-    noise_schedule,
-    sampler_name,
-    text_encoder_config,
-    transformer_config,
-    vae_config,
-)
-from m2dit_jax.models.cogvideox.t5 import TextEncoder
-from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
-from m2dit_jax.models.cogvideox.vae import CausalVae
+from m2dit_jax.models.families import family_of
+from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
-from m2dit_jax.weights.networks import NETWORKS, load_params, read_json
+from m2dit_jax.weights.networks import load_params, read_json
 
 if TYPE_CHECKING:
-    from transformers import T5Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
 
@@ -45,135 +36,76 @@ class ReleasedModel:
         transformer = read_json(path / "transformer/config.json")
         scheduler = read_json(path / "scheduler/scheduler_config.json")
         try:
-            self.transformer_config = transformer_config(transformer)
-            self.text_encoder_config = text_encoder_config(
+            self.family = family_of(transformer)
+            self.transformer_config = self.family.transformer.config(transformer)
+            self.text_encoder_config = self.family.text_encoder.config(
                 read_json(path / "text_encoder/config.json")
             )
-            self.vae_config = vae_config(read_json(path / "vae/config.json"))
-            self.schedule = noise_schedule(scheduler)
-            self.sampler = sampler_name(scheduler)
+            self.vae_config = self.family.vae.config(read_json(path / "vae/config.json"))
+            self.schedule = self.family.schedule(scheduler)
+            self.sampler = self.family.sampler(scheduler)
+            self.family.check_fit(
+                self.transformer_config, self.text_encoder_config, self.vae_config
+            )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        self.text_length: int = transformer.get("max_text_seq_length", 226)
-        self.frames: int = transformer.get("sample_frames", 49)
-        side = self.vae_config.spatial_compression
-        self.height: int = transformer.get("sample_height", 60) * side
-        self.width: int = transformer.get("sample_width", 90) * side
-        self._check_fit()
+        size = self.family.scene_size(transformer, self.vae_config)
+        self.text_length, self.frames, self.height, self.width = size
 
-    def tokenizer(self) -> "T5Tokenizer":
-        """T5's tokenizer. Raises ValueError if its files are missing or damaged."""
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The family's tokenizer. Raises ValueError if its files are missing or damaged."""
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        from transformers import T5Tokenizer
+        import transformers
 
-        folder = self.path / "tokenizer"
+        folder, name = self.path / "tokenizer", self.family.tokenizer
         try:
-            return T5Tokenizer.from_pretrained(str(folder), local_files_only=True)
+            return getattr(transformers, name).from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # transformers raises many kinds
-            raise ValueError(f"{folder}: not a T5 tokenizer ({error})") from error
+            kind = name.removesuffix("Tokenizer")
+            raise ValueError(f"{folder}: not a {kind} tokenizer ({error})") from error
 
     def text_encoder(self, dtype: str | None = None) -> LoadedNetwork:
-        """The T5 encoder; `dtype` is one of DTYPES, None leaves the weights as they are."""
-        config = self.text_encoder_config
-        return _load(
-            self.path / "text_encoder",
-            "text_encoder",
-            lambda: TextEncoder(config, rngs=nnx.Rngs(0)),
-            dtype,
-        )
+        """The text encoder; `dtype` is one of DTYPES, None leaves the weights as they are."""
+        folder = self.path / "text_encoder"
+        return _load(folder, self.family.text_encoder, self.text_encoder_config, dtype)
 
     def transformer(
         self, dtype: str | None = None, scan: bool = True, mesh: Mesh | None = None
     ) -> LoadedNetwork:
-        """The transformer; without `scan` its blocks are unrolled. It is cut over a mesh."""
-        folder = self.path / "transformer"
-        return load_transformer(folder, self.transformer_config, dtype, scan, mesh)
+        """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh."""
+        config = replace(self.transformer_config, scan=scan, attention="auto")
+        return _load(self.path / "transformer", self.family.transformer, config, dtype, mesh)
 
     def vae(self, dtype: str | None = None) -> LoadedNetwork:
         """The VAE."""
-        config = self.vae_config
-        return _load(self.path / "vae", "vae", lambda: CausalVae(config, rngs=nnx.Rngs(0)), dtype)
+        return _load(self.path / "vae", self.family.vae, self.vae_config, dtype)
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Latent frames, rows, columns and channels of a scene of that many frames and pixels.
+    def latent_shape(self, frames: int, height: int, width: int) -> LatentShape:
+        """The latents of a scene of that many frames and pixels.
 
         Raises ValueError, with the nearest sizes that work, if the model cannot make such a scene.
         """
-        config = self.transformer_config
-        side = self.vae_config.spatial_compression
-        ratio = self.vae_config.temporal_compression_ratio
-        problems = []
-        for name, value in (("height", height), ("width", width)):
-            unit = side * config.patch_size
-            if value < 1 or value % unit:
-                problems.append(f"{name} {value} is not a multiple of {unit}, {_near(value, unit)}")
-        # Latent frames come in patches of patch_size_t, and L of them are ratio (L - 1) + 1 frames.
-        unit = ratio * config.patch_size_t
-        offset = 1 + ratio * (config.patch_size_t - 1)
-        most = None
-        if config.added_positions and config.base_grid is not None:
-            most = ratio * (config.base_grid[0] * config.patch_size_t - 1) + 1
-        if most is not None and frames > most:
-            problems.append(
-                f"{frames} frames are more than the {most} per scene that the positions of this "
-                "model reach"
-            )
-        elif frames < 1 or (frames - offset) % unit:
-            near = _near(frames - offset, unit, offset)
-            problems.append(f"{frames} frames are not {unit}k + {offset}, {near}")
-        if problems:
-            raise ValueError(f"{self.path}: " + "; ".join(problems))
-        return (frames - 1) // ratio + 1, height // side, width // side, config.channels
-
-    def _check_fit(self) -> None:
-        """Raises ValueError if the networks do not fit each other."""
-        pairs = {
-            "text_embed_dim of transformer and d_model of text_encoder": (
-                self.transformer_config.text_dim,
-                self.text_encoder_config.d_model,
-            ),
-            "in_channels of transformer and latent_channels of vae": (
-                self.transformer_config.channels,
-                self.vae_config.latent_channels,
-            ),
-        }
-        for what, (one, other) in pairs.items():
-            if one != other:
-                raise ValueError(f"{self.path}: {what} differ: {one} and {other}")
+        configs = self.transformer_config, self.vae_config
+        try:
+            return self.family.latent_shape(*configs, frames, height, width)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
 
 def load_transformer(
-    path: Path,
-    config: TransformerConfig,
-    dtype: str | None = None,
-    scan: bool = True,
-    mesh: Mesh | None = None,
+    path: Path, family: Family, config: Any, dtype: str | None = None, scan: bool = True
 ) -> LoadedNetwork:
-    """The transformer in a folder of its own; without `scan` its blocks are unrolled.
-
-    With a mesh it is cut by `parallel.rules`.
-    """
+    """The transformer in a folder of its own; without `scan` its blocks are unrolled."""
     config = replace(config, scan=scan, attention="auto")
-    return _load(path, "transformer", lambda: M2DiT(config, rngs=nnx.Rngs(0)), dtype, mesh)
+    return _load(path, family.transformer, config, dtype)
 
 
 def _load(
-    path: Path,
-    network: str,
-    make: Callable[[], nnx.Module],
-    dtype: str | None,
-    mesh: Mesh | None = None,
+    path: Path, network: NetworkSpec, config: Any, dtype: str | None, mesh: Mesh | None = None
 ) -> LoadedNetwork:
-    graphdef, state = nnx.split(nnx.eval_shape(make))
-    cast = None if dtype is None else DTYPES[dtype]
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: network.make(config, rngs=nnx.Rngs(0))))
     abstract = nnx.to_pure_dict(state)
     if mesh is not None:
         abstract = with_shardings(abstract, mesh)
-    params = load_params(path, NETWORKS[network], abstract, cast)
+    params = load_params(path, network, abstract, None if dtype is None else DTYPES[dtype])
     return LoadedNetwork(graphdef, params)
-
-
-def _near(value: int, unit: int, offset: int = 0) -> str:
-    """The nearest numbers below and above that are unit k + offset."""
-    below = max(value // unit, 1 if offset == 0 else 0) * unit
-    return f"the nearest are {below + offset} and {below + unit + offset}"

@@ -47,7 +47,7 @@ def test_a_scale_for_each_scene():
     table = options.table(SCHEDULE, scenes=3)
     np.testing.assert_array_equal(table.guidance, [[1, 2, 3], [1, 1, 1]])
     np.testing.assert_array_equal(table.given_guidance, [1.5, 1])
-    of_two = table.of_scenes([0, 2])
+    of_two = table.for_scenes([0, 2])
     np.testing.assert_array_equal(of_two.guidance, [[1, 3], [1, 1]])
     np.testing.assert_array_equal(of_two.given_guidance, [1.5, 1])
 

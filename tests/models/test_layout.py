@@ -13,7 +13,6 @@ UNEQUAL = Layout(scenes=2, text=1, video=(3, 1), padding=2)  # t0 t1 v0 v0 v0 v1
 
 def test_order_is_all_text_then_all_video():
     np.testing.assert_array_equal(LAYOUT.scene_ids(), [0, 0, 1, 1, 0, 0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(LAYOUT.is_text(), [True] * 4 + [False] * 6)
 
 
 def test_split_is_the_inverse_of_join():

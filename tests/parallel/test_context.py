@@ -118,7 +118,7 @@ def _check_spread_and_text():
             return jnp.sum(jnp.sin(out)), out
 
         def replaced_sum(tokens, text):
-            out = placement.replace_text(placement.cut_tokens(tokens), text, layout)[:, real]
+            out = placement.replace_text(placement.shard_tokens(tokens), text, layout)[:, real]
             return jnp.sum(jnp.sin(out)), out
 
         return jax.device_get(

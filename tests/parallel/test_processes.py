@@ -1,6 +1,6 @@
 import pytest
 
-from m2dit_jax.parallel.processes import Processes, agree, preempted
+from m2dit_jax.parallel.processes import Processes, gather_errors, preempted
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_flags_that_do_not_fit_are_named(flags, message):
 def test_one_process_needs_no_others():
     assert not Processes().several
     Processes().start()
-    assert agree("alone", None) is None and agree("alone", "broken") == "broken"
+    assert gather_errors("alone", None) is None and gather_errors("alone", "broken") == "broken"
     assert not preempted(3)

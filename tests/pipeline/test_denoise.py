@@ -9,7 +9,7 @@ from m2dit_jax.diffusion.generate import Story, generate, noise_given
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.models.cogvideox.coding import (
+from m2dit_jax.models.coding import (
     decode_scene,
     encode_clips,
     encode_prompts,

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.training import first_state
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
-from m2dit_jax.weights.networks import NETWORKS, ORBAX, open_leaves
+from m2dit_jax.weights.networks import ORBAX, open_leaves, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.run_folder import CheckpointError
 from tests.weights.tiny_models import BFLOAT16, CONFIGS, tiny_network, tiny_tensors
@@ -35,8 +36,9 @@ def _first_state(config):
 
 def _expected(leaf):
     """The folder's tensors of a leaf, laid out as ours."""
-    network, config = NETWORKS["transformer"], CONFIGS["transformer"]
-    parts, tensors = network.parts(config, network.abstract(config)), tiny_tensors("transformer")
+    network, config = DEFAULT.transformer, CONFIGS["transformer"]
+    parts = torch_parts(network, config, network.abstract(config))
+    tensors = tiny_tensors("transformer")
     layers = [
         part.change.to_jax(tensors[name].read().astype(BFLOAT16).astype(np.float32))
         for name, part in parts.items()
@@ -51,7 +53,7 @@ def test_the_transformer_starts_from_the_weights_of_the_folder(form, config, tmp
         source, target = tmp_path / "model" / "transformer", tmp_path / "orbax" / "transformer"
         target.mkdir(parents=True)
         (target / "config.json").write_text((source / "config.json").read_text())
-        network = NETWORKS["transformer"]
+        network = DEFAULT.transformer
         leaves = open_leaves(source, network, network.abstract(CONFIGS["transformer"]))
         write_orbax(target / ORBAX, leaves)
         config.train.init_from = str(tmp_path / "orbax")

@@ -10,10 +10,12 @@ from safetensors.numpy import load_file
 
 from m2dit_jax.models.cogvideox.json_configs import text_encoder_config
 from m2dit_jax.models.cogvideox.t5 import TextEncoder
-from m2dit_jax.weights.networks import NETWORKS, ORBAX, load_params, open_leaves, read_config
+from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.weights.networks import ORBAX, load_params, open_leaves, read_config, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from tests.weights.tiny_models import BFLOAT16, CONFIGS, FLOAT32, tiny_network
 
+NETWORKS = DEFAULT.networks
 _ROOT = Path(__file__).parents[2]
 GOLDEN = next(
     (folder for folder in (_ROOT / "tests/golden", _ROOT / "../shared/golden") if folder.is_dir()),
@@ -85,7 +87,7 @@ def test_the_patches_of_cogvideox_1_5_are_a_linear_layer(tmp_path):
     network = NETWORKS["transformer"]
     for patch_size_t, shape in {None: (16, 2, 2, 2), 2: (16, 16)}.items():
         config = CONFIGS["transformer"] | {"patch_size_t": patch_size_t}
-        parts = network.parts(config, network.abstract(config))
+        parts = torch_parts(network, config, network.abstract(config))
         assert parts["patch_embed.proj.weight"].shape == shape
 
 

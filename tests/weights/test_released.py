@@ -189,7 +189,7 @@ def test_unrolled_blocks_give_the_same(model):
 
 def test_a_transformer_can_stand_alone(golden, model):
     folder = golden / "pipe_5b/transformer"
-    loaded = load_transformer(folder, model.transformer_config)
+    loaded = load_transformer(folder, model.family, model.transformer_config)
     for one, other in zip(
         jax.tree.leaves(loaded.params), jax.tree.leaves(model.transformer().params), strict=True
     ):

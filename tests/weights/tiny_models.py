@@ -7,12 +7,14 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.weights.lazy import Tensor
-from m2dit_jax.weights.networks import NETWORKS
+from m2dit_jax.weights.networks import torch_parts
 from m2dit_jax.weights.safetensors_files import write_safetensors
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
+NETWORKS = DEFAULT.networks
 CONFIGS = {
     "transformer": {
         "_class_name": "CogVideoXTransformer3DModel",
@@ -51,7 +53,7 @@ NO_LIMIT = 2**60
 def tiny_tensors(kind: str, dtype=FLOAT32, **changes) -> dict[str, Tensor]:
     """What PyTorch would have saved of a network; `changes` are to its config."""
     config = CONFIGS[kind] | changes
-    parts = NETWORKS[kind].parts(config, NETWORKS[kind].abstract(config))
+    parts = torch_parts(NETWORKS[kind], config, NETWORKS[kind].abstract(config))
     rng = np.random.default_rng(0)
     tensors = {}
     for name, part in parts.items():

@@ -13,8 +13,7 @@ from jaxtyping import Array, BFloat16, UInt8
 
 from m2dit_jax.data.encoded import EncodedInfo
 from m2dit_jax.data.tokenizer import pad_or_truncate
-from m2dit_jax.models.cogvideox.coding import encode_prompts
-from m2dit_jax.models.cogvideox.vae import CausalVae
+from m2dit_jax.models.coding import Vae, encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.weights.fingerprint import fingerprint
@@ -156,7 +155,7 @@ class VaeCodec:
     def load(self) -> None:
         """Raises ValueError if weights are missing or damaged."""
         self._text = self._placed(self.model.text_encoder(self._dtype))
-        self._vae: CausalVae = nnx.merge(*self._placed(self.model.vae(self._dtype)))
+        self._vae: Vae = nnx.merge(*self._placed(self.model.vae(self._dtype)))
 
     def is_cut(self, caption: str) -> bool:
         """Whether the caption has more tokens than the model reads."""

@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from m2dit_jax.models.attention.by_head import attend_by_head
 from m2dit_jax.models.attention.chunks import attend_in_chunks
 from m2dit_jax.models.attention.cudnn import attend_even
 from m2dit_jax.models.attention.dispatch import Heads, resolve
+from m2dit_jax.models.attention.grouped import attend_groups
 from m2dit_jax.models.attention.splash import attend_padded
 from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import base_mask, sees_other_video, segment_table
 
 
 class KeyValues(NamedTuple):
@@ -28,29 +31,33 @@ def attention_cached(
     value: Heads,
     cached: KeyValues,
     layout: Layout,
+    mask: str,
     implementation: str,
     platform: str | None = None,
 ) -> Heads:
-    """text_i asks [text_i, video_i]; video_i asks [text_i, cached video, all video].
+    """Attention of generated scenes, of this layout, to themselves and to the cached ones.
 
-    `layout` is that of the generated scenes; what comes out at its padding is zero. Its scenes take
-    turns, each with exactly the keys that it sees, by the named implementation of `attention`.
-    Raises ValueError for an unknown name.
+    Under the causal mask text_i asks [text_i, video_i], and video_i asks [text_i, cached video, all
+    video]. Groups of queries take turns, each with exactly the keys that it sees, by the named
+    implementation of `attention`. The result is zero at padding. Raises ValueError for an unknown
+    name.
     """
     shape = (query.shape[0], layout.tokens + cached.keys.shape[1], *query.shape[2:])
     attend = ATTEND[resolve(implementation, shape, query.dtype, platform)]
-    query_text, query_video = layout.split_scenes(query)
-    key_text, key_video = layout.split_scenes(key)
-    value_text, value_video = layout.split_scenes(value)
-    text, video = [], []
-    for scene in range(layout.scenes):
-        own_key = jnp.concatenate([key_text[scene], key_video[scene]], axis=1)
-        own_value = jnp.concatenate([value_text[scene], value_video[scene]], axis=1)
-        text.append(attend(query_text[scene], own_key, own_value))
-        seen_key = jnp.concatenate([key_text[scene], cached.keys, *key_video], axis=1)
-        seen_value = jnp.concatenate([value_text[scene], cached.values, *value_video], axis=1)
-        video.append(attend(query_video[scene], seen_key, seen_value))
-    return layout.join_scenes(text, video)
+    texts, real, end = layout.scenes, 2 * layout.scenes, layout.text_tokens
+    mask = base_mask(mask)
+    table = np.asarray(segment_table(layout, mask))[:real, :real]
+    table = np.insert(table, texts, sees_other_video(layout, mask)[:real], axis=1)
+    lengths = layout.segment_lengths[:real]
+    key_lengths = (*lengths[:texts], cached.keys.shape[1], *lengths[texts:])
+    key, value = (
+        jnp.concatenate([x[:, :end], seen, x[:, end : layout.real_tokens]], axis=1)
+        for x, seen in ((key, cached.keys), (value, cached.values))
+    )
+    out = attend_groups(
+        query[:, : layout.real_tokens], key, value, lengths, key_lengths, table, attend, False
+    )
+    return jnp.pad(out, ((0, 0), (0, layout.padding), (0, 0), (0, 0)))
 
 
 ATTEND: dict[str, Callable[..., Heads]] = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import allowed, codes_at
+from m2dit_jax.models.masks import allowed, sees_other_video, value_at
 
 # The logits (float32) of a chunk of queries take about this many bytes, but there are at least so
 # many queries in a chunk.
@@ -39,11 +39,12 @@ def attend_rows(
     """Attention of the queries at some positions of the joint sequence, to all of it.
 
     `rows` are the positions, in any order; they may be traced. Gives those rows of `dense`. Keys
-    beyond the joint sequence are cached ones of other scenes' video: under the symmetric mask all
-    video sees them.
+    beyond the joint sequence are cached ones of other scenes' video. Raises ValueError for masks
+    that depend on which scenes are given.
     """
     columns = jnp.arange(layout.tokens)
     cached = key.shape[1] - layout.tokens
+    sees_cached = (*sees_other_video(layout, mask).astype(int).tolist(), 0)
 
     def attend(query: Array, rows: Array, key: Array, value: Array) -> Array:
         # The mask needs no gradient, and so its bits for all chunks would be kept for the backward
@@ -51,9 +52,9 @@ def attend_rows(
         query, rows = jax.lax.optimization_barrier((query, rows))
         seen = allowed(rows[:, None], columns[None, :], layout, mask)
         if cached:
-            of_video = codes_at(rows, layout, mask) % 2 == 1
-            of_video = jnp.broadcast_to(of_video[:, None], (len(rows), cached))
-            seen = jnp.concatenate([seen, of_video], axis=1)
+            see = value_at(rows, layout, sees_cached) == 1
+            see = jnp.broadcast_to(see[:, None], (len(rows), cached))
+            seen = jnp.concatenate([seen, see], axis=1)
         return jax.nn.dot_product_attention(query, key, value, mask=seen[None, None])
 
     return _over_chunks(attend, query, rows, key, value)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from m2dit_jax.models.attention.grouped import groups_in_turn
+from m2dit_jax.models.attention.grouped import grouped
 from m2dit_jax.models.layout import Layout
 
 Heads = Float[Array, "B L N K"]
@@ -35,7 +35,8 @@ def cudnn(
             f"multiple of 8 and at most {MOST_HEAD_DIM}, got {query.dtype} and {head_dim}: use "
             "'chunked', or 'auto', which chooses"
         )
-    return groups_in_turn(query, key, value, layout, mask, partial(attend_even, backend=backend))
+    attend = partial(attend_even, backend=backend)
+    return grouped(query, key, value, layout, mask, attend, together=False)
 
 
 def fits_cudnn(head_dim: int, dtype: Any) -> bool:

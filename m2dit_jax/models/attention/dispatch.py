@@ -13,7 +13,13 @@ from m2dit_jax.models.attention.cudnn import cudnn, fits_cudnn
 from m2dit_jax.models.attention.grouped import by_head, chunked, grouped
 from m2dit_jax.models.attention.splash import LONG_SEQUENCE, splash
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_given, check_mask, given_tokens, scene_mask
+from m2dit_jax.models.masks import (
+    base_mask,
+    check_given,
+    depends_on_given,
+    given_tokens,
+    scene_mask,
+)
 
 Heads = Float[Array, "B L N K"]
 
@@ -31,20 +37,20 @@ def attention(
     """Attention of the joint sequence under the named mask (`masks.scene_mask`).
 
     All implementations compute the same function. `auto` stands for one of them, chosen for the
-    platform (`resolve`). Raises ValueError for an unknown name, and for the causal mask if it is
-    not told which scenes are given.
+    platform (`resolve`). Raises ValueError for an unknown name, and for the causal mask without
+    `given`.
     """
-    check_mask(mask)
     check_given(mask, given)
-    if given is None or mask != "causal":
+    if given is None or not depends_on_given(mask):
         name = resolve(implementation, query.shape, query.dtype, platform)
         return IMPLEMENTATIONS[name](query, key, value, layout, mask)
     if implementation == "dense":
-        return _dense_causal(query, key, value, layout, given)
-    of_given = given_tokens(layout, given)
-    longer = hide_generated(query, key, value, of_given, of_given)
+        masks = jnp.stack([scene_mask(layout, mask, story) for story in given])
+        return jax.nn.dot_product_attention(query, key, value, mask=masks[:, None])
+    is_given = given_tokens(layout, given)
+    longer = hide_generated(query, key, value, is_given, is_given)
     name = resolve(implementation, longer[0].shape, query.dtype, platform)
-    return IMPLEMENTATIONS[name](*longer, layout, "symmetric")[..., : query.shape[3]]
+    return IMPLEMENTATIONS[name](*longer, layout, base_mask(mask))[..., : query.shape[3]]
 
 
 def resolve(
@@ -75,13 +81,6 @@ def resolve(
 def dense(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
     """The definition: the whole boolean mask given to `jax.nn.dot_product_attention`."""
     allowed = scene_mask(layout, mask)[None, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=allowed)
-
-
-def _dense_causal(
-    query: Heads, key: Heads, value: Heads, layout: Layout, given: Bool[Array, "B S"]
-) -> Heads:
-    allowed = jnp.stack([scene_mask(layout, "causal", of_story) for of_story in given])[:, None]
     return jax.nn.dot_product_attention(query, key, value, mask=allowed)
 
 

@@ -1,18 +1,17 @@
 """Masked attention without a mask: each group of queries gets exactly the keys that it may see."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.models.attention.by_head import attend_by_head
 from m2dit_jax.models.attention.chunks import attend_in_chunks
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import sees, segment_codes
+from m2dit_jax.models.masks import query_groups, segment_table
 
 Heads = Float[Array, "B L N K"]
 Attend = Callable[..., Float[Array, "B Q N K"]]
@@ -25,46 +24,18 @@ def grouped(
     layout: Layout,
     mask: str,
     attend: Attend = jax.nn.dot_product_attention,
+    together: bool = True,
 ) -> Heads:
-    """Under the symmetric mask text_i asks [text_i, video_i] and video_i asks [text_i, all video].
+    """One call of `attend`, an attention without a mask, for the groups of each shape.
 
-    `attend` is the mask-free attention that is used. Scenes of equal length go through it together,
-    others one after the other.
+    Under the symmetric mask there are two for scenes of equal length: text_i asks [text_i, video_i]
+    and video_i asks [text_i, all video]. Scenes of different lengths take turns; without `together`
+    all groups do, which needs less memory, as no keys are repeated for each scene.
     """
-    if not layout.equal_scenes:
-        return groups_in_turn(query, key, value, layout, mask, attend)
-    real = replace(layout, padding=0)
-    end = real.tokens
-    out = _scenes_together(query[:, :end], key[:, :end], value[:, :end], real, mask, attend)
-    if not layout.padding:
-        return out
-    return jnp.concatenate([out, attend(query[:, end:], key[:, end:], value[:, end:])], axis=1)
-
-
-def groups_in_turn(
-    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, attend: Attend
-) -> Heads:
-    """`grouped`, one group after the other: less memory, as no keys are repeated for each scene."""
-    bounds = (*layout.segment_starts, layout.tokens)
-    all_codes = segment_codes(layout.scenes, mask, layout.global_text)
-    there = [i for i, (start, end) in enumerate(pairwise(bounds)) if start < end]
-    spans = [slice(bounds[i], bounds[i + 1]) for i in there]
-    codes = all_codes[there]
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for segment in range(len(spans)):
-        seen = np.flatnonzero(sees(codes[segment, None], codes))
-        groups.setdefault(tuple(seen.tolist()), []).append(segment)
-
-    def gather(x: Array, segments: Iterable[int]) -> Array:
-        return jnp.concatenate([x[:, spans[segment]] for segment in segments], axis=1)
-
-    outs: dict[int, Array] = {}
-    for seen, segments in groups.items():
-        out = attend(gather(query, segments), gather(key, seen), gather(value, seen))
-        lengths = [spans[segment].stop - spans[segment].start for segment in segments]
-        parts = jnp.split(out, np.cumsum(lengths[:-1]), axis=1)
-        outs.update(zip(segments, parts, strict=True))
-    return jnp.concatenate([outs[segment] for segment in range(len(spans))], axis=1)
+    table = np.asarray(segment_table(layout, mask))
+    lengths = layout.segment_lengths
+    together = together and layout.equal_scenes
+    return attend_groups(query, key, value, lengths, lengths, table, attend, together)
 
 
 def by_head(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
@@ -77,41 +48,83 @@ def chunked(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -
     return grouped(query, key, value, layout, mask, attend_in_chunks)
 
 
-def _scenes_together(
-    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, attend: Attend
-) -> Heads:
-    if mask == "full":
-        return attend(query, key, value)
-    (query_text, query_video), (key_text, key_video), (value_text, value_video) = (
-        layout.split(x) for x in (query, key, value)
-    )
-    own_key = jnp.concatenate([key_text, key_video], axis=2)
-    own_value = jnp.concatenate([value_text, value_video], axis=2)
-    if mask == "independent":
-        own_query = jnp.concatenate([query_text, query_video], axis=2)
-        out = _per_scene(own_query, own_key, own_value, attend)
-        return layout.join(out[:, :, : layout.text], out[:, :, layout.text :])
-    seen_key = jnp.concatenate([key_text, _every_scene(key_video)], axis=2)
-    seen_value = jnp.concatenate([value_text, _every_scene(value_video)], axis=2)
-    return layout.join(
-        _per_scene(query_text, own_key, own_value, attend),
-        _per_scene(query_video, seen_key, seen_value, attend),
-    )
-
-
-def _per_scene(
-    query: Float[Array, "B S Q N K"],
-    key: Float[Array, "B S M N K"],
-    value: Float[Array, "B S M N K"],
+def attend_groups(
+    query: Float[Array, "B L N K"],
+    key: Float[Array, "B M N K"],
+    value: Float[Array, "B M N K"],
+    query_lengths: Sequence[int],
+    key_lengths: Sequence[int],
+    table: Bool[np.ndarray, "rows columns"],
     attend: Attend,
-) -> Float[Array, "B S Q N K"]:
-    """Mask-free attention within each scene: the scene axis is folded into the batch."""
-    fold = [x.reshape(-1, *x.shape[2:]) for x in (query, key, value)]
-    return attend(*fold).reshape(query.shape)
+    together: bool,
+) -> Heads:
+    """Attention under a table of segments, which lie one after the other in queries and keys.
+
+    Groups of the same shape go through `attend` as one batch if they are `together`. Segments
+    without tokens are skipped.
+    """
+    rows, columns = np.flatnonzero(query_lengths), np.flatnonzero(key_lengths)
+    query_spans, key_spans = _spans(query_lengths, rows), _spans(key_lengths, columns)
+    batches: dict[object, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for number, group in enumerate(query_groups(table[np.ix_(rows, columns)])):
+        queries, keys = query_spans[list(group.queries)], key_spans[list(group.keys)]
+        shape = tuple(queries[:, 1]), tuple(keys[:, 1])
+        batches.setdefault(shape if together else number, []).append((queries, keys))
+    parts: dict[int, Array] = {}
+    for groups in batches.values():
+        queries, keys = (np.stack(spans) for spans in zip(*groups, strict=True))
+        out = attend(_gather(query, queries), _gather(key, keys), _gather(value, keys))
+        parts |= _placed(out, queries)
+    return jnp.concatenate([parts[start] for start in sorted(parts)], axis=1)
 
 
-def _every_scene(video: Float[Array, "B S V N K"]) -> Float[Array, "B S SV N K"]:
-    """The video tokens of all scenes, repeated for each scene that looks at them."""
-    batch, scenes, tokens, *heads = video.shape
-    joined = video.reshape(batch, 1, scenes * tokens, *heads)
-    return jnp.broadcast_to(joined, (batch, scenes, scenes * tokens, *heads))
+def _spans(lengths: Sequence[int], segments: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N 2"]:
+    """Start and length of some of the segments."""
+    starts = list(accumulate(lengths, initial=0))
+    return np.stack([np.array(starts)[segments], np.array(lengths)[segments]], axis=1)
+
+
+def _gather(x: Heads, spans: Int[np.ndarray, "G M 2"]) -> Float[Array, "BG Q N K"]:
+    """The spans of each group side by side, the groups folded into the batch."""
+    batch, _, *heads = x.shape
+    parts = []
+    for starts, length in _runs(spans):
+        groups, end = len(starts), starts[0] + length
+        if (starts == starts[0]).all():  # the same for all groups
+            part = x[:, None, starts[0] : end]
+            part = jnp.broadcast_to(part, (batch, groups, length, *heads))
+        elif (np.diff(starts) == length).all():  # each group's after that of the group before
+            part = x[:, starts[0] : starts[0] + groups * length]
+            part = part.reshape(batch, groups, length, *heads)
+        else:
+            part = jnp.stack([x[:, start : start + length] for start in starts], axis=1)
+        parts.append(part)
+    joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
+    return joined.reshape(batch * len(spans), -1, *heads)
+
+
+def _placed(out: Float[Array, "BG Q N K"], spans: Int[np.ndarray, "G M 2"]) -> dict[int, Array]:
+    """The results of `attend` by the position of their first token in the joint sequence."""
+    groups = len(spans)
+    out = out.reshape(-1, groups, *out.shape[1:])
+    parts, offset = {}, 0
+    for starts, length in _runs(spans):
+        part = out[:, :, offset : offset + length]
+        offset += length
+        if (np.diff(starts) == length).all():
+            parts[int(starts[0])] = part.reshape(part.shape[0], groups * length, *part.shape[3:])
+        else:
+            parts |= {int(start): part[:, group] for group, start in enumerate(starts)}
+    return parts
+
+
+def _runs(spans: Int[np.ndarray, "G M 2"]) -> Iterator[tuple[Int[np.ndarray, " G"], int]]:
+    """Starts and length of spans, those that are neighbours in every group as one."""
+    starts, length = spans[:, 0, 0], int(spans[0, 0, 1])
+    for span in range(1, spans.shape[1]):
+        if (spans[:, span, 0] == starts + length).all():
+            length += int(spans[0, span, 1])
+        else:
+            yield starts, length
+            starts, length = spans[:, span, 0], int(spans[0, span, 1])
+    yield starts, length

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import codes_at, sees, segment_codes, token_codes
+from m2dit_jax.models.masks import segment_codes, value_at
 
 Heads = Float[Array, "B L N K"]
 
@@ -25,7 +25,7 @@ LONG_SEQUENCE = 4096
 def splash(
     query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, interpret: bool = False
 ) -> Heads:
-    """Computes in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
+    """Attention in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
 
     `interpret` runs the kernel on any backend, slowly. The backend does not choose it, since
     programs are also compiled for absent TPUs.
@@ -49,7 +49,7 @@ def attend_padded(
     value: Float[Array, "B M N K"],
     interpret: bool = False,
 ) -> Float[Array, "B Q N K"]:
-    """`jax.nn.dot_product_attention` without a mask; what fills up the keys is hidden."""
+    """`jax.nn.dot_product_attention` without a mask; keys that fill up the blocks are hidden."""
     queries, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
     block_queries = 512 if queries >= LONG_SEQUENCE else 128
     block_keys = 1024 if keys >= LONG_SEQUENCE else 128
@@ -74,24 +74,27 @@ class SceneMask(kernel_masks._ComputableMask):
     The kernel is given the codes of the queries, so that it only has to find those of the keys.
     """
 
-    def __init__(self, layout: Layout, variant: str, tokens: int):
+    def __init__(self, layout: Layout, mask: str, tokens: int):
+        codes = segment_codes(layout, mask)
+
         def mask_function(query_codes, key_positions):
-            return sees(query_codes, codes_at(key_positions, layout, variant))
+            return codes.sees(query_codes, value_at(key_positions, layout, codes.keys))
 
         super().__init__((tokens, tokens), mask_function)
-        beyond = np.full(
-            tokens - layout.tokens, segment_codes(layout.scenes, variant, layout.global_text)[-1]
-        )
-        self.q_sequence = np.concatenate([token_codes(layout, variant), beyond])
-        self._identity = (layout, variant, tokens)
+        beyond = np.full(tokens - layout.tokens, len(codes.keys) - 1)
+        self._segments = np.concatenate([layout.segments(), beyond])
+        self._codes = codes
+        self.q_sequence = np.array(codes.queries, np.int32)[self._segments]
+        self._identity = (layout, mask, tokens)
 
     def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
-        rows, columns = (self.q_sequence[part] for part in block)
-        kinds = np.asarray(sees(np.unique(rows)[:, None], np.unique(columns)[None, :]))
+        rows, columns = (self._segments[part] for part in block)
+        queries, keys = np.array(self._codes.queries), np.array(self._codes.keys)
+        kinds = self._codes.sees(queries[np.unique(rows)][:, None], keys[np.unique(columns)])
         # Nearly all blocks, and quicker by far.
         if kinds.all() or not kinds.any():
             return np.full((len(rows), len(columns)), kinds[0, 0])
-        return np.asarray(sees(rows[:, None], columns[None, :]))
+        return np.asarray(self._codes.sees(queries[rows][:, None], keys[columns]))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SceneMask) and self._identity == other._identity

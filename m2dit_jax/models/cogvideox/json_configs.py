@@ -78,11 +78,14 @@ _SCHEDULER_FIXED = {
     "prediction_type": "v_prediction",
     "trained_betas": None,
 }
-_SAMPLER_OF_CLASS = {"CogVideoXDDIMScheduler": "ddim", "CogVideoXDPMScheduler": "dpm"}
+_SAMPLERS = {"CogVideoXDDIMScheduler": "ddim", "CogVideoXDPMScheduler": "dpm"}
 
 
 def transformer_config(json: Json) -> TransformerConfig:
-    """From `transformer/config.json`. Raises ValueError for a variant that does not exist here."""
+    """The transformer of a `transformer/config.json`.
+
+    Raises ValueError for a variant that does not exist here.
+    """
     values = _read("transformer", json, _TRANSFORMER_DEFAULTS, _TRANSFORMER_FIXED)
     patch, patch_t = values["patch_size"], values["patch_size_t"]
     problems = []
@@ -123,7 +126,7 @@ def transformer_config(json: Json) -> TransformerConfig:
 
 
 def text_encoder_config(json: Json) -> TextEncoderConfig:
-    """From `text_encoder/config.json`. Raises ValueError for what is not a T5 v1.1 encoder."""
+    """The T5 v1.1 encoder of a `text_encoder/config.json`. Raises ValueError for another one."""
     defaults = {
         "relative_attention_num_buckets": 32,
         "relative_attention_max_distance": 128,
@@ -135,14 +138,14 @@ def text_encoder_config(json: Json) -> TextEncoderConfig:
 
 
 def vae_config(json: Json) -> VaeConfig:
-    """From `vae/config.json`. Raises ValueError for a variant that does not exist here."""
+    """The VAE of a `vae/config.json`. Raises ValueError for a variant that does not exist here."""
     values = _read("vae", json, _VAE_DEFAULTS, _VAE_FIXED)
     values["block_out_channels"] = tuple(values["block_out_channels"])
     return VaeConfig(**values)
 
 
 def noise_schedule(json: Json) -> NoiseSchedule:
-    """From `scheduler/scheduler_config.json`. Raises ValueError for another kind of schedule."""
+    """The schedule of a `scheduler_config.json`. Raises ValueError for another kind."""
     values = _read("scheduler", json, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
     return NoiseSchedule(
         timesteps=values["num_train_timesteps"],
@@ -159,12 +162,11 @@ def noise_schedule(json: Json) -> NoiseSchedule:
 def sampler_name(json: Json) -> str:
     """The sampler that `scheduler/scheduler_config.json` names. Raises ValueError for others."""
     name = json.get("_class_name")
-    if name not in _SAMPLER_OF_CLASS:
+    if name not in _SAMPLERS:
         raise ValueError(
-            f"scheduler config: _class_name must be one of {', '.join(_SAMPLER_OF_CLASS)}, "
-            f"got {name!r}"
+            f"scheduler config: _class_name must be one of {', '.join(_SAMPLERS)}, got {name!r}"
         )
-    return _SAMPLER_OF_CLASS[name]
+    return _SAMPLERS[name]
 
 
 def _read(

@@ -100,11 +100,11 @@ class JointAttention(nnx.Module):
         if rope:
             query = apply_rope(query, *rope)
         key, value = self.keys_values(tokens, rope)
-        name = self.implementation
+        mask, name = self.mask, self.implementation
         if cached is None:
-            out = placement.attention(query, key, value, layout, self.mask, name, given)
+            out = placement.attention(query, key, value, layout, mask, name, given)
         else:
-            out = placement.attention_cached(query, key, value, cached, layout, name)
+            out = placement.attention_cached(query, key, value, cached, layout, mask, name)
         return self.to_out(checkpoint_name(out.reshape(tokens.shape), "attended"))
 
     def keys_values(self, tokens: Float[Array, "B L D"], rope: Rope) -> tuple[Heads, Heads]:

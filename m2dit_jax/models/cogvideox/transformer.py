@@ -26,7 +26,7 @@ from m2dit_jax.models.cogvideox.layers import (
 from m2dit_jax.models.cogvideox.rope import axis_dims, rope_table
 from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_given, check_mask
+from m2dit_jax.models.masks import HIDE_GENERATED, check_given, check_mask, depends_on_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 # What the backward pass of a block finds kept; the rest of it is computed again.
@@ -133,7 +133,7 @@ class Block(nnx.Module):
         rope: Rope,
         placement: Placement = ONE_DEVICE,
     ) -> KeyValues:
-        """Of the video that the block is called with."""
+        """Keys and values of the video that the block is called with."""
         shift, scale, _ = self.modulation1(time_embed, layout, placement)
         modulated = modulate(self.norm1(tokens), shift, scale)
         return placement.keep(*self.attention.keys_values(modulated, rope), layout)
@@ -202,8 +202,9 @@ class M2DiT(nnx.Module):
                 f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
             )
         if texts > scenes:
-            causal = self.config.mask == "causal"
-            time = jnp.zeros_like(timesteps[:, :1]) if causal else timesteps.max(1, keepdims=True)
+            time = timesteps.max(1, keepdims=True)
+            if depends_on_given(self.config.mask):
+                time = jnp.zeros_like(time)
             timesteps = jnp.concatenate([time, timesteps], axis=1)
             if given is not None:
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
@@ -224,16 +225,17 @@ class M2DiT(nnx.Module):
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
     ) -> KeyValues:
-        """Of all layers: what the generated scenes of a story look at in its given ones.
+        """Keys and values, in all layers, of the video of a story's given scenes.
 
         `latents` and `text_embeds` are those of the given scenes alone; `given` says which of the
         story's scenes they are. Raises ValueError unless the mask is causal: under others it is
         not constant.
         """
-        if self.config.mask != "causal":
+        if not depends_on_given(self.config.mask):
             raise ValueError(
-                "keys and values of given scenes are constant under the attention mask 'causal' "
-                f"only, this model has {self.config.mask!r}"
+                "keys and values of given scenes are constant under the attention mask "
+                f"{' or '.join(map(repr, HIDE_GENERATED))} only, this model has "
+                f"{self.config.mask!r}"
             )
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
@@ -246,7 +248,7 @@ class M2DiT(nnx.Module):
             block = nnx.merge(block_def, placement.gather_params(params))
             kept = block.keep(tokens, time_embed, layout, rope, placement)
             tokens = block(tokens, time_embed, layout, rope, placement, everyone)
-            return placement.cut_tokens(tokens), kept
+            return placement.shard_tokens(tokens), kept
 
         return self._over_layers(run_block, tokens, stacked)[1]
 
@@ -314,13 +316,13 @@ class M2DiT(nnx.Module):
         patches = patchify(latents.astype(dtype), patch, patch_t)
         no_text = jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype)
         patches = _join(layout, no_text, patches)
-        tokens = self.patch_embed(placement.cut_tokens(patches))
+        tokens = self.patch_embed(placement.shard_tokens(patches))
         if self.config.added_positions:
             tokens += self._added_positions(*positions).astype(dtype)
-        text = self.text_proj(placement.cut_stories(text_embeds.astype(dtype)))
+        text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
-        time_embed = placement.cut_stories(self.time_embedding(timesteps))
+        time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
         return Embedded(tokens, time_embed, rope, layout, grid)
@@ -331,12 +333,12 @@ class M2DiT(nnx.Module):
         _, time_embed, _, layout, grid = embedded
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
-        # Text too, for nothing: so the tokens can stay cut until they are as narrow as patches.
+        # Text too, for nothing: so the tokens can stay sharded until they are as narrow as patches.
         shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
         video = _split_video(
-            layout, placement.cut_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
+            layout, placement.shard_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
         )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
 
@@ -377,8 +379,8 @@ class M2DiT(nnx.Module):
             params, cached = layer
 
             def block(params, tokens, time_embed, rope, placement):
-                of_layer = nnx.merge(block_def, params)
-                return of_layer(tokens, time_embed, layout, rope, placement, given, cached)
+                this_layer = nnx.merge(block_def, params)
+                return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
 
@@ -394,8 +396,8 @@ class M2DiT(nnx.Module):
             return jax.lax.scan(run_block, tokens, layers)
         kept = []
         for layer in range(self.config.layers):
-            tokens, of_layer = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
-            kept.append(of_layer)
+            tokens, beside = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
+            kept.append(beside)
         return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
 
 

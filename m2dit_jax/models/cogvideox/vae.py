@@ -255,13 +255,6 @@ def _decode_chunk(graphdef, params, latents, cache):
     return nnx.merge(graphdef, params).decode_chunk(latents, cache)
 
 
-def sample_latents(
-    mean: Float[Array, "*shape"], logvar: Float[Array, "*shape"], noise: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
-    """A draw from what `CausalVae.encode` returns; `noise` is standard normal."""
-    return mean + jnp.exp(0.5 * logvar) * noise
-
-
 def encoder_chunks(frames: int) -> list[int]:
     """Frames of each chunk of the encoder: 8, the first one up to 15; fewer if the video is."""
     count = max(frames // _ENCODER_CHUNK, 1)

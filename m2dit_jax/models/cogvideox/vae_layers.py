@@ -42,7 +42,7 @@ class Carry:
 
     @property
     def cache(self) -> Cache:
-        """What the next chunk needs."""
+        """The frames that the next chunk needs."""
         return tuple(self._seen)
 
 

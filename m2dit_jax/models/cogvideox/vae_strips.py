@@ -102,12 +102,12 @@ class _Chunk:
                 # No norm follows on the last layer, and its channels may not be divisible.
                 1 if last else self.groups,
                 params,
-                self._cut(x.values, strip),
-                self._cut(self.latents, strip),
-                self._cut(np.ones((1, 1, self.height, 1, 1), bool), strip),
+                self._strip_rows(x.values, strip),
+                self._strip_rows(self.latents, strip),
+                self._strip_rows(np.ones((1, 1, self.height, 1, 1), bool), strip),
                 x.statistics,
-                None if past is None else self._cut(past, strip),
-                None if residual is None else self._cut(residual, strip),
+                None if past is None else self._strip_rows(past, strip),
+                None if residual is None else self._strip_rows(residual, strip),
             )
             for parts, part in zip((outs, seen, statistics), jax.device_get(result), strict=True):
                 parts.append(part)
@@ -118,7 +118,7 @@ class _Chunk:
         graphdef, params = nnx.split(layer)
         outs, statistics = [], []
         for strip in self.strips:
-            window = self._cut(x.values, strip)
+            window = self._strip_rows(x.values, strip)
             result = _upsample_strip(
                 graphdef,
                 self.first_apart,
@@ -131,7 +131,7 @@ class _Chunk:
                 parts.append(part)
         return self._joined(outs, statistics)
 
-    def _cut(self, x: np.ndarray, strip: tuple[int, int]) -> np.ndarray:
+    def _strip_rows(self, x: np.ndarray, strip: tuple[int, int]) -> np.ndarray:
         """The rows of a strip and of a latent row on either side; zeros outside of the picture."""
         top, bottom = strip
         scale = x.shape[2] // self.height

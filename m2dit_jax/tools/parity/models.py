@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from m2dit_jax.models.cogvideox.json_configs import transformer_config
+from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.t5 import TextEncoder
 from m2dit_jax.models.cogvideox.transformer import M2DiT
 from m2dit_jax.models.cogvideox.vae import CausalVae
@@ -21,12 +21,12 @@ class ReferenceTransformer:
     def __init__(self, path: Path):
         self.path = path
         self.json = read_config(path)
-        self.config = transformer_config(self.json)
+        self.config = COGVIDEOX.transformer.config(self.json)
 
     @cached_property
     def network(self) -> LoadedNetwork:
         """Unrolled, so that its intermediates can be seen."""
-        return load_transformer(self.path, self.config, scan=False)
+        return load_transformer(self.path, COGVIDEOX, self.config, scan=False)
 
     @cached_property
     def model(self) -> M2DiT:

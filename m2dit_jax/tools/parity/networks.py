@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 
 from m2dit_jax.models.attention.dispatch import PORTABLE
+from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.cogvideox.grid import Grid
 from m2dit_jax.models.cogvideox.layers import JointAttention
 from m2dit_jax.models.cogvideox.rope import rope_table
 from m2dit_jax.models.cogvideox.sincos import sincos_table
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
-from m2dit_jax.models.cogvideox.vae import sample_latents
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import scene_mask
 from m2dit_jax.tools.parity.golden import EXACT, GoldenFile

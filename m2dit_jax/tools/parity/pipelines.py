@@ -11,7 +11,7 @@ from m2dit_jax.data.tokenizer import pad_or_truncate
 from m2dit_jax.diffusion.generate import StepResult, Story, noise_given
 from m2dit_jax.diffusion.guidance import guidance_weights
 from m2dit_jax.diffusion.samplers import sampling_steps
-from m2dit_jax.models.cogvideox.coding import decode_scene, encode_clips, encode_prompts
+from m2dit_jax.models.coding import decode_scene, encode_clips, encode_prompts
 from m2dit_jax.pipeline.denoise import denoise
 from m2dit_jax.tools.parity.functions import reference_draws
 from m2dit_jax.tools.parity.golden import EXACT, GoldenFile

@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
+from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.tools.parity.golden import EXACT, Case, GoldenFile, failure
 from m2dit_jax.tools.parity.layout import from_scenes, text_to_scenes, to_scenes
 from m2dit_jax.tools.parity.models import ReferenceModels
 from m2dit_jax.tools.parity.networks import TRANSFORMER_LIMIT, check_positions
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.weights.mapping import flatten
-from m2dit_jax.weights.networks import NETWORKS
+from m2dit_jax.weights.networks import torch_parts
 
 RELATIVE_LIMIT = 1e-5
 GRADIENT_LIMIT = 1e-4  # of a tensor's largest gradient
@@ -131,7 +132,7 @@ def _torch_arrays(config: dict[str, Any], params: Any) -> dict[str, np.ndarray]:
         name: part.change.to_torch(
             flat[part.leaf] if part.layer is None else flat[part.leaf][part.layer], part.shape
         )
-        for name, part in NETWORKS["transformer"].parts(config, params).items()
+        for name, part in torch_parts(COGVIDEOX.transformer, config, params).items()
     }
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import sees, segment_codes, token_codes
+from m2dit_jax.models.masks import base_mask, segment_table
 from m2dit_jax.tools.planning.hlo import ArrayShape, Instruction, Module
 
 # Products of matrices that a kernel makes, by a part of its name: forward, the logits and the
@@ -161,17 +161,16 @@ def visible_blocks(
 
     Rows and columns may be more than the layout's tokens: the rest lies beyond it.
     """
-    of_segments = segment_codes(layout.scenes, mask, layout.global_text)
-    kinds = np.unique(of_segments)
+    table = np.pad(np.asarray(segment_table(layout, base_mask(mask))), ((0, 1), (0, 1)))
+    table[-1, -1] = True  # what lies beyond sees itself
 
     def present(length: int, block: int) -> np.ndarray:
-        """Which codes each block has tokens of."""
-        beyond = np.full(length - layout.tokens, of_segments[-1])
-        codes = np.concatenate([token_codes(layout, mask), beyond]).reshape(-1, block)
-        return np.stack([(codes == kind).any(1) for kind in kinds], axis=1).astype(int)
+        """Which segments each block has tokens of."""
+        beyond = np.full(length - layout.tokens, len(table) - 1)
+        segments = np.concatenate([layout.segments(), beyond]).reshape(-1, block)
+        return np.stack([(segments == i).any(1) for i in range(len(table))], axis=1).astype(int)
 
-    see = np.asarray(sees(kinds[:, None], kinds[None, :])).astype(int)
-    meet = present(rows, row_block) @ see @ present(columns, column_block).T
+    meet = present(rows, row_block) @ table.astype(int) @ present(columns, column_block).T
     return int((meet > 0).sum())
 
 

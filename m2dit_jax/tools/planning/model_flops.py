@@ -7,11 +7,12 @@ is not the model's.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import check_mask
+from m2dit_jax.models.masks import base_mask, segment_table
 
 # The forward attention that the backward pass of an implementation does again on top of the
 # gradients (twice the forward), as a share of it, beside what remat asks for. Of two products a
@@ -44,19 +45,14 @@ class ForwardFlops:
 
 
 def attention_pairs(layout: Layout, mask: str) -> int:
-    """Pairs of a query and a key that may see each other (`model.masks.scene_mask`).
+    """Pairs of a query and a key that may see each other (`models.masks.scene_mask`).
 
     Padding, which sees only itself, is left out. For the causal mask they are the symmetric one's:
     that is what is computed without a cache. Raises ValueError for an unknown mask.
     """
-    check_mask(mask)
-    if mask == "full":
-        return layout.real_tokens**2
-    scenes = sum((layout.text + video) ** 2 for video in layout.video_counts)
-    if mask == "independent":
-        return scenes
-    of_other_scenes = sum(layout.video_counts) ** 2 - sum(v**2 for v in layout.video_counts)
-    return scenes + of_other_scenes
+    lengths = np.array(layout.segment_lengths[:-1])
+    table = np.asarray(segment_table(layout, base_mask(mask)))[:-1, :-1]
+    return int(lengths @ table @ lengths)
 
 
 def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:

@@ -18,7 +18,7 @@ from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.generate import StepState, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.models.attention.dispatch import resolve
-from m2dit_jax.models.cogvideox.json_configs import vae_config
+from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoder_chunks
 from m2dit_jax.models.layout import Layout
@@ -212,7 +212,7 @@ def _decode(recipe: Recipe, machine: Machine) -> Program:
 
 def released_vae() -> VaeConfig:
     """The VAE of all released CogVideoX models."""
-    return vae_config({})
+    return COGVIDEOX.vae.config({})
 
 
 def padded_layout(recipe: Recipe, mesh: Mesh) -> Layout:

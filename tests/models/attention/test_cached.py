@@ -47,7 +47,7 @@ def test_generated_scenes_see_what_they_see_in_the_whole_story(name, monkeypatch
     monkeypatch.setattr(attention_chunks, "LOGITS_BYTES", 64)
     monkeypatch.setattr(attention_chunks, "LEAST_QUERIES", 2)
     whole, generated, cached = inputs()
-    run = jax.jit(partial(attention_cached, layout=GENERATED, implementation=name))
+    run = jax.jit(partial(attention_cached, layout=GENERATED, mask="causal", implementation=name))
     out = run(*generated, cached)
     np.testing.assert_allclose(out[:, : GENERATED.real_tokens], expected(whole), atol=1e-5)
     np.testing.assert_array_equal(out[:, GENERATED.real_tokens :], 0)

@@ -13,10 +13,11 @@ from m2dit_jax.models.attention.cudnn import cudnn
 from m2dit_jax.models.attention.dispatch import IMPLEMENTATIONS, attention
 from m2dit_jax.models.attention.splash import splash
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import given_tokens
+from m2dit_jax.models.masks import HIDE_GENERATED, given_tokens, segment_table
 
 EQUAL_PADDED = Layout(3, 3, 4, padding=3)
 UNEQUAL = Layout(3, 2, (5, 1, 4), padding=2)
+WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True)
 # Stories of one batch differ in what is given.
 GIVEN = jnp.array([[True, False, True], [False, True, False]])
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -49,12 +50,14 @@ def output_and_gradient(name, layout, mask="causal", given=GIVEN):
     return out, gradient
 
 
-@pytest.mark.parametrize("layout", [EQUAL_PADDED, UNEQUAL])
+@pytest.mark.parametrize("mask", HIDE_GENERATED)
+@pytest.mark.parametrize("layout", [EQUAL_PADDED, UNEQUAL, WITH_GLOBAL])
 @pytest.mark.parametrize("name", [name for name in IMPLEMENTATIONS if name != "dense"])
-def test_all_equal_dense_forward_and_gradient(name, layout):
+def test_all_equal_dense_forward_and_gradient(name, layout, mask):
+    given = GIVEN.at[:, 0].set(True) if layout.global_text else GIVEN
     chex.assert_trees_all_close(
-        output_and_gradient(name, layout),
-        output_and_gradient("dense", layout),
+        output_and_gradient(name, layout, mask, given),
+        output_and_gradient("dense", layout, mask, given),
         atol=1e-5,
         rtol=1e-5,
     )
@@ -80,6 +83,19 @@ def test_given_scenes_are_exactly_untouched_by_generated_ones(dtype):
     other = run(query, key, jnp.where(of_given, value, value + 100), given=GIVEN)
     changed = jnp.any(out != other, axis=(2, 3))
     np.testing.assert_array_equal(~changed, of_given[:, :, 0, 0])
+
+
+@pytest.mark.parametrize("mask", HIDE_GENERATED)
+def test_a_story_reads_exactly_what_its_table_allows(mask):
+    one_hot = jnp.asarray(np.eye(UNEQUAL.tokens, dtype=np.float32)[None, :, None])
+    value = jnp.broadcast_to(one_hot, (2, *one_hot.shape[1:]))
+    alike = jnp.zeros_like(value)
+    run = quick_jit(partial(attention, layout=UNEQUAL, mask=mask, implementation="grouped"))
+    reads = np.asarray(run(alike, alike, value, given=GIVEN))[:, :, 0] > 0
+    segments = UNEQUAL.segments()
+    for story, given in zip(reads, GIVEN, strict=True):
+        table = np.asarray(segment_table(UNEQUAL, mask, np.asarray(given)))
+        np.testing.assert_array_equal(story, table[segments][:, segments])
 
 
 def test_features_fill_what_a_gpu_kernel_takes():

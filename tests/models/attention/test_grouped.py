@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.models.attention.grouped import grouped, groups_in_turn
+from m2dit_jax.models.attention.grouped import grouped
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import STATIC_MASKS, sees, token_codes
+from m2dit_jax.models.masks import STATIC_MASKS, segment_table
 
 
 def sum_of_keys(query, key, value):
@@ -15,7 +15,7 @@ def sum_of_keys(query, key, value):
     return jnp.broadcast_to(value.sum(1, keepdims=True), query.shape)
 
 
-@pytest.mark.parametrize("group", [grouped, groups_in_turn])
+@pytest.mark.parametrize("together", [True, False])
 @settings(max_examples=6, deadline=None)
 @given(
     st.integers(1, 5),
@@ -24,11 +24,13 @@ def sum_of_keys(query, key, value):
     st.integers(0, 2),
     st.sampled_from(STATIC_MASKS),
 )
-def test_groups_are_the_mask_for_any_counts(group, text, video, equal, padding, mask):
+def test_groups_are_the_mask_for_any_counts(together, text, video, equal, padding, mask):
     layout = Layout(len(video), text, video[0] if equal else tuple(video), padding)
     one_hot = jnp.asarray(np.eye(layout.tokens, dtype=np.float32)[None, :, None])
     quick = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    run = jax.jit(lambda x: group(x, x, x, layout, mask, sum_of_keys), compiler_options=quick)
-    codes = token_codes(layout, mask)
-    token_mask = sees(codes[:, None], codes[None, :])
+    run = jax.jit(
+        lambda x: grouped(x, x, x, layout, mask, sum_of_keys, together), compiler_options=quick
+    )
+    segments = layout.segments()
+    token_mask = np.asarray(segment_table(layout, mask))[segments][:, segments]
     np.testing.assert_array_equal(np.asarray(run(one_hot))[0, :, 0], token_mask)

@@ -11,12 +11,12 @@ import pytest
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 
+from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.cogvideox.vae import (
     CausalVae,
     VaeConfig,
     decoder_chunks,
     encoder_chunks,
-    sample_latents,
 )
 from m2dit_jax.models.cogvideox.vae_keys import VAE
 from m2dit_jax.models.cogvideox.vae_layers import Carry, CausalConv, GroupNorm

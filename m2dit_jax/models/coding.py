@@ -1,14 +1,38 @@
 """Prompts to text embeddings, clips to latents and back, with loaded networks."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from m2dit_jax.models.cogvideox.vae import CausalVae, sample_latents
 from m2dit_jax.models.network import LoadedNetwork
+
+
+@runtime_checkable
+class Vae(Protocol):
+    """What the VAE of every family can do; `config.scaling_factor` scales its latents."""
+
+    config: Any
+
+    def encode(
+        self, video: Float[Array, "N F H W 3"]
+    ) -> tuple[Float[Array, "N f h w C"], Float[Array, "N f h w C"]]:
+        """Mean and log variance of the latents of clips with values in -1..1."""
+        ...
+
+    def decode(self, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:
+        """Clips with values around -1..1."""
+        ...
+
+    def decode_stream(
+        self, latents: Float[Array, "N f h w C"]
+    ) -> Iterator[Float[Array, "N _ H W 3"]]:
+        """The clips of `decode` in pieces of some frames."""
+        ...
 
 
 @partial(jax.jit, static_argnums=0)
@@ -25,18 +49,25 @@ def encode_prompts(
     return embeds.reshape(batch, scenes, length, -1)
 
 
+def sample_latents(
+    mean: Float[Array, "*shape"], logvar: Float[Array, "*shape"], noise: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """A draw from what a VAE's `encode` returns; `noise` is standard normal."""
+    return mean + jnp.exp(0.5 * logvar) * noise
+
+
 def encode_clips(
-    vae: CausalVae, clips: Float[Array, "N F H W 3"], noise: Float[Array, "N f h w C"]
+    vae: Vae, clips: Float[Array, "N F H W 3"], noise: Float[Array, "N f h w C"]
 ) -> Float[Array, "N f h w C"]:
     """The transformer's latents of clips with values in -1..1: scaled draws from the posterior."""
     return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
 
 
-def decode_scene(vae: CausalVae, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:
+def decode_scene(vae: Vae, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:
     """Frames in 0..1 of one scene's latents; scenes share nothing in the decoder."""
     return to_unit_range(vae.decode(latents / vae.config.scaling_factor))
 
 
 def to_unit_range(video: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """-1..1 to 0..1, clipped."""
+    """Values of -1..1 mapped to 0..1, and clipped."""
     return jnp.clip(video / 2 + 0.5, 0.0, 1.0)

@@ -1,0 +1,128 @@
+"""The CogVideoX family: 2B, 5B and 1.5, and Mask²DiT, which is trained from 5B."""
+
+from m2dit_jax.models.cogvideox.json_configs import (
+    noise_schedule,
+    sampler_name,
+    text_encoder_config,
+    transformer_config,
+    vae_config,
+)
+from m2dit_jax.models.cogvideox.keys import TEXT_ENCODER, TRANSFORMER
+from m2dit_jax.models.cogvideox.t5 import TextEncoder, TextEncoderConfig
+from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
+from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig
+from m2dit_jax.models.cogvideox.vae_keys import VAE
+from m2dit_jax.models.family import (
+    Family,
+    Json,
+    LatentShape,
+    NetworkSpec,
+    SamplingDefaults,
+    SceneSize,
+)
+
+
+def scene_size(json: Json, vae: VaeConfig) -> SceneSize:
+    """The size that the model was trained with, from `transformer/config.json`."""
+    side = vae.spatial_compression
+    return SceneSize(
+        json.get("max_text_seq_length", 226),
+        json.get("sample_frames", 49),
+        json.get("sample_height", 60) * side,
+        json.get("sample_width", 90) * side,
+    )
+
+
+def latent_shape(
+    transformer: TransformerConfig, vae: VaeConfig, frames: int, height: int, width: int
+) -> LatentShape:
+    """The latents of a scene of that many frames and pixels.
+
+    Raises ValueError, with the nearest sizes that work, if the model cannot make such a scene.
+    """
+    side, ratio = vae.spatial_compression, vae.temporal_compression_ratio
+    problems = []
+    for name, value in (("height", height), ("width", width)):
+        unit = side * transformer.patch_size
+        if value < 1 or value % unit:
+            problems.append(f"{name} {value} is not a multiple of {unit}, {_near(value, unit)}")
+    # Latent frames come in patches of patch_size_t, and L of them are ratio (L - 1) + 1 frames.
+    unit = ratio * transformer.patch_size_t
+    offset = 1 + ratio * (transformer.patch_size_t - 1)
+    most = None
+    if transformer.added_positions and transformer.base_grid is not None:
+        most = ratio * (transformer.base_grid[0] * transformer.patch_size_t - 1) + 1
+    if most is not None and frames > most:
+        problems.append(
+            f"{frames} frames are more than the {most} per scene that the positions of this model "
+            "reach"
+        )
+    elif frames < 1 or (frames - offset) % unit:
+        near = _near(frames - offset, unit, offset)
+        problems.append(f"{frames} frames are not {unit}k + {offset}, {near}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return LatentShape(
+        (frames - 1) // ratio + 1, height // side, width // side, transformer.channels
+    )
+
+
+def check_fit(transformer: TransformerConfig, text_encoder: TextEncoderConfig, vae: VaeConfig):
+    """Raises ValueError if the networks do not fit each other."""
+    pairs = {
+        "text_embed_dim of transformer and d_model of text_encoder": (
+            transformer.text_dim,
+            text_encoder.d_model,
+        ),
+        "in_channels of transformer and latent_channels of vae": (
+            transformer.channels,
+            vae.latent_channels,
+        ),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise ValueError(f"{what} differ: {one} and {other}")
+
+
+def _patch_window(json: Json) -> tuple[int, ...]:
+    if json.get("patch_size_t") is not None:  # CogVideoX 1.5: a linear layer
+        return ()
+    return (json.get("patch_size", 2),) * 2
+
+
+def _near(value: int, unit: int, offset: int = 0) -> str:
+    """The nearest numbers below and above that are unit k + offset."""
+    below = max(value // unit, 1 if offset == 0 else 0) * unit
+    return f"the nearest are {below + offset} and {below + unit + offset}"
+
+
+COGVIDEOX = Family(
+    name="cogvideox",
+    transformer=NetworkSpec(
+        "CogVideoXTransformer3DModel",
+        "diffusion_pytorch_model",
+        transformer_config,
+        M2DiT,
+        TRANSFORMER,
+        _patch_window,
+    ),
+    vae=NetworkSpec(
+        "AutoencoderKLCogVideoX",
+        "diffusion_pytorch_model",
+        vae_config,
+        CausalVae,
+        VAE,
+        lambda json: (1, 1, 1),
+    ),
+    text_encoder=NetworkSpec(
+        "T5EncoderModel", "model", text_encoder_config, TextEncoder, TEXT_ENCODER, lambda json: ()
+    ),
+    tokenizer="T5Tokenizer",
+    schedule=noise_schedule,
+    sampler=sampler_name,
+    scene_size=scene_size,
+    latent_shape=latent_shape,
+    check_fit=check_fit,
+    # Of the reference's scripts; the paper's models are trained with 3 scenes.
+    sampling=SamplingDefaults(fps=8.0, steps=50, guidance_scale=6.0, window=3),
+)

@@ -1,0 +1,99 @@
+"""What a family of models consists of; each has a folder here and one instance of `Family`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.key_rules import Rule
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One network of a family: how its config is read, it is made, and its weights are named.
+
+    `config` turns the contents of config.json into the dataclass that `make` takes, and raises
+    ValueError for a variant that does not exist here. PyTorch's class ends in `class_name`, the
+    names of its files begin with `stem`. `window` is the shape of the convolutions that are linear
+    layers here ("patch" in `rules`), empty if they are linear layers in PyTorch too.
+    """
+
+    class_name: str
+    stem: str
+    config: Callable[[Json], Any]
+    make: Callable[..., nnx.Module]
+    rules: tuple[Rule, ...]
+    window: Callable[[Json], tuple[int, ...]]
+
+    def abstract(self, json: Json) -> Any:
+        """Shapes of the parameters of the network that a config.json describes, nested dicts.
+
+        Raises ValueError for a network that does not exist here.
+        """
+        model = nnx.eval_shape(lambda: self.make(self.config(json), rngs=nnx.Rngs(0)))
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+class SceneSize(NamedTuple):
+    """What a model makes by default: text tokens it reads, frames, and pixels of a scene."""
+
+    text_length: int
+    frames: int
+    height: int
+    width: int
+
+
+class SamplingDefaults(NamedTuple):
+    """The settings of the reference's scripts; `window` scenes are denoised together."""
+
+    fps: float
+    steps: int
+    guidance_scale: float
+    window: int
+
+
+class LatentShape(NamedTuple):
+    """Latent frames, rows, columns and channels of a scene."""
+
+    frames: int
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that is particular to the models of a family.
+
+    `schedule` and `sampler` read scheduler_config.json; `scene_size` reads the transformer's
+    config.json beside the VAE's config. `latent_shape` takes the configs of transformer and VAE,
+    and the frames, height and width of a scene; it raises ValueError, with the nearest sizes that
+    work, for a scene that the model cannot make. `check_fit` takes the configs of transformer, text
+    encoder and VAE, and raises ValueError if they do not belong together. `tokenizer` is a class of
+    transformers.
+    """
+
+    name: str
+    transformer: NetworkSpec
+    vae: NetworkSpec
+    text_encoder: NetworkSpec
+    tokenizer: str
+    schedule: Callable[[Json], NoiseSchedule]
+    sampler: Callable[[Json], str]
+    scene_size: Callable[[Json, Any], SceneSize]
+    latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
+    check_fit: Callable[[Any, Any, Any], None]
+    sampling: SamplingDefaults
+
+    @property
+    def networks(self) -> dict[str, NetworkSpec]:
+        """The networks by the names of their folders."""
+        return {
+            "transformer": self.transformer,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+        }
