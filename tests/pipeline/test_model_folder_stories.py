@@ -54,7 +54,7 @@ def as_scenes(prompts):
 def test_a_converted_folder_makes_the_same_story(run, model, tmp_path):
     _, direct, err = run(as_scenes(PROMPTS))
     assert direct["storyboard"]["sampler"] == "ddim" and direct["storyboard"]["fps"] == 8
-    assert "step 2/2" in err and "scene 3, chunk 2/2" in err
+    assert "2 of 2 steps" in err and "scene 3, chunk 2/2" in err
     assert convert.main([f"--source={model}", f"--output={tmp_path / 'orbax'}"]) == 0
     _, converted, _ = run(
         as_scenes(PROMPTS), checkpoint=tmp_path / "orbax", output=tmp_path / "again"
