@@ -96,9 +96,17 @@ require_mounted_workdir() {
     fail "--workdir=$workdir: must start with / and be a folder that all machines see"
 }
 
+# The file of --config, which names one of configs/ or is a path; an argument may follow a colon.
+config_file() {
+  local file=${config%%:*}
+  if [[ ! -e $file && -f configs/$file.py ]]; then file=configs/$file.py; fi
+  echo "$file"
+}
+
 # What runs elsewhere is the last commit: a config file that is not in it would not be there.
 require_committed_config() {
-  local file=${config%%:*}
+  local file
+  file=$(config_file)
   [[ $file == /* ]] || git cat-file -e "HEAD:./$file" 2>/dev/null ||
     fail "--config=$config: $file is not in the last commit, and that is what runs"
   if [[ -n $(git status --porcelain 2>/dev/null) ]]; then

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced from the repository root: `source launch/env.sh REQUIREMENTS_FILE`.
-# Puts a virtual environment that has these requirements first on PATH; makes it if need be.
+# Sourced from the repository root: `source launch/env.sh EXTRAS`, such as "", test or "app,shots".
+# Puts a virtual environment first on PATH in which this folder is installed, editable, with these
+# extras of pyproject.toml; makes it if need be.
 #   M2DIT_VENV  where the environment lies (default .venv)
 
 m2dit_find_python() {
@@ -35,7 +36,9 @@ m2dit_venv_works() {
 }
 
 m2dit_env() {
-  local requirements=$1 venv=${M2DIT_VENV:-.venv} python wanted stamp log
+  local extras=$1 venv=${M2DIT_VENV:-.venv} package=. python wanted stamp log
+
+  if [[ -n $extras ]]; then package=".[$extras]"; fi
 
   if ! m2dit_venv_works "$venv"; then
     # Environments made by uv have no pip, which is easily added. Anything else that does not
@@ -58,19 +61,19 @@ m2dit_env() {
     fi
   fi
 
-  # The stamp holds what was last installed, included files too; it is written last, so an
+  # The stamp holds what was last installed, and from which folder; it is written last, so an
   # interrupted install is taken up again.
-  stamp=$venv/.installed-$(basename "$requirements")
-  # shellcheck disable=SC2046
-  wanted=$(cat "$requirements" $(sed -n 's/^-r //p' "$requirements") | cksum) || return 1
+  stamp=$venv/.installed${extras:+-$extras}
+  wanted=$(cat pyproject.toml requirements.txt hatch_build.py | cksum) || return 1
+  wanted+=" $PWD"
   if [[ ! -f $stamp || $(cat "$stamp") != "$wanted" ]]; then
     log=$venv/pip.log
-    echo "Installing $requirements into $venv (the first time takes a few minutes)."
+    echo "Installing $package into $venv (the first time takes a few minutes)."
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check --quiet \
-      -r "$requirements" >"$log" 2>&1; then
+      --editable "$package" >"$log" 2>&1; then
       {
         tail -n 20 "$log"
-        echo "Could not install $requirements: see above, or all of it in $log."
+        echo "Could not install $package: see above, or all of it in $log."
         echo "Tested with Python 3.11; this is $("$venv/bin/python" -V 2>&1)."
       } >&2
       return 1

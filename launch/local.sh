@@ -44,7 +44,7 @@ done
 if [[ -z $workdir ]]; then workdir=runs/$(basename "${config%%.py*}"); fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/env.sh requirements.txt
+source launch/env.sh ""
 
 # A tenth faster on CPUs, as malloc then asks for huge pages; only glibc reads it.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}

@@ -55,7 +55,7 @@ process_command() {
 }
 
 if [[ -n $dry_run ]]; then
-  echo "source launch/env.sh requirements.txt"
+  echo "source launch/env.sh ''"
   for ((i = 0; i < processes; i++)); do
     process_command "$i"
     echo "$(quote "${command[@]}") >>$(quote "$workdir/logs/process_$i.log") 2>&1 &"
@@ -63,7 +63,7 @@ if [[ -n $dry_run ]]; then
   exit
 fi
 
-source launch/env.sh requirements.txt
+source launch/env.sh ""
 
 logs=$workdir/logs
 mkdir -p "$logs"

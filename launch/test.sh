@@ -4,7 +4,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/env.sh requirements-test.txt
+source launch/env.sh test
 
 failed=()
 check() {

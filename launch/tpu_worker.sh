@@ -17,7 +17,7 @@ mkdir -p "$state"
 
 install() {
   bring_python
-  source launch/env.sh requirements-tpu.txt
+  source launch/env.sh tpu
 }
 
 mount_bucket() {
@@ -59,7 +59,7 @@ train() {
   local first_line=1 status
   workdir=$1
   shift
-  source launch/env.sh requirements-tpu.txt
+  source launch/env.sh tpu
   touch "$state/log"
   if running; then
     [[ $(cat "$state/command") == "$(quote "$@")" ]] ||

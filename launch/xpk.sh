@@ -19,7 +19,7 @@ Usage: launch/xpk.sh --name=NAME --cluster=CLUSTER --tpu-type=TYPE --config=FILE
   --num-slices=N           default 1
   --storage=NAME           made with `xpk storage create` or attach; storages with --auto-mount=true
                            need not be named
-  --base-docker-image=NAME default python:3.11; with the requirements in it the start is faster
+  --base-docker-image=NAME default python:3.11; with the dependencies in it the start is faster
   --max-restarts=N         default 5
   --spot                   for clusters with autoprovisioning; otherwise the node pool decides
   --zone=ZONE --project=PROJECT  default: gcloud's
@@ -60,7 +60,7 @@ require_committed_config
 
 # exec: xpk passes SIGTERM to what runs last, and it must reach Python.
 train_command --distributed
-in_container="pip install --quiet --requirement requirements-tpu.txt && exec $(quote "${command[@]}")"
+in_container="pip install --quiet --editable '.[tpu]' && exec $(quote "${command[@]}")"
 # Kubernetes replaces $(NAME) in commands, and $$ by $.
 dollar='$'
 in_container=${in_container//"$dollar"/"$dollar$dollar"}

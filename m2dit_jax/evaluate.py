@@ -33,7 +33,7 @@ from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write, write_json
 
-DEFAULT_CONFIG = str(Path(__file__).parent.parent / "configs" / "base.py")
+DEFAULT_CONFIG = "base"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -254,7 +254,9 @@ def _add_long(parser: argparse.ArgumentParser) -> None:
 
 def _add_masks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", default=DEFAULT_CONFIG, help="of the runs; its fields by --config.x.y=z"
+        "--config",
+        default=DEFAULT_CONFIG,
+        help="of the runs, default base; its fields by --config.x.y=z",
     )
     parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from m2dit_jax.config.files import find_storyboard
 from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, load_pipeline
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags
 from m2dit_jax.stories.gate import CHECKS
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # From the cheapest check to the dearest; the weights come last.
         storyboard = override(
-            read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
+            read_storyboard(find_storyboard(flags.storyboard)),
+            **{name: getattr(flags, name) for name in OVERRIDES},
         )
         pipeline = load_pipeline(flags)
         if flags.explain:
@@ -62,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_checkpoint_flags(parser)
-    parser.add_argument("--storyboard", required=True, help="YAML or JSON file")
+    parser.add_argument(
+        "--storyboard", required=True, help="YAML or JSON file, or name of a shipped one"
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -1,4 +1,4 @@
-"""Trains a model: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
+"""Trains a model: python -m m2dit_jax.train --config=base --workdir=runs/base
 
 Run again, the same command goes on from the latest checkpoint. On several hosts every process runs
 the same command, with --distributed, or --coordinator, --processes and --process.
@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
+from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.devices import prefer_available_platform
 
@@ -97,6 +98,7 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
 
     Raises ValueError for what does not fit, with the nearest name that there is.
     """
+    argv = with_named_config(argv)
     # Twice: names of fields can only be checked, with a readable message, in a loaded config.
     plain = _define_flags([])
     _parse(plain, argv, known_only=True)
@@ -104,10 +106,8 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
         print(__doc__, plain.get_help(), sep="\n")
         return None
     if plain["config"].value is None:
-        raise ValueError("needs --config=FILE, such as --config=configs/base.py")
+        raise ValueError("needs --config=FILE_OR_NAME, such as --config=base")
     file = get_config_filename(plain["config"])
-    if not Path(file).is_file():
-        raise ValueError(f"--config={file}: no such file; there is, for example, configs/base.py")
     if not isinstance(plain["config"].value, ConfigDict):
         raise ValueError(f"--config={file}: its get_config() must return a ConfigDict")
     _check_fields(plain["config"].value, argv)
@@ -135,7 +135,8 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config",
-        help_string="file; its fields are changed by --config.train.steps=500 and the like",
+        help_string="file, or name of a shipped one such as base; its fields are changed by "
+        "--config.train.steps=500 and the like",
         flag_values=values,
         sys_argv=list(argv),
     )

@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+# What launch/env.sh reads to see whether the installation is up to date.
+PACKAGE_FILES = ("pyproject.toml", "requirements.txt", "hatch_build.py")
+
 NASTY = '--config.note=it\'s "a" $(touch pwned); `touch pwned` & | * ~ \\ $$ #'
 TPU = ["--name=pod", "--zone=us-a", "--accelerator-type=v5p-16"]
 
@@ -86,8 +89,8 @@ def committed(tmp_path_factory):
     shutil.copytree(ROOT / "launch", root / "launch")
     (root / "configs").mkdir()
     (root / "configs" / "base.py").touch()
-    for name in ("", "-tpu", "-cuda"):
-        (root / f"requirements{name}.txt").write_text("jax\n")
+    for name in PACKAGE_FILES:
+        (root / name).touch()
     (root / ".gitignore").write_text("runs/\n.venv/\n")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):

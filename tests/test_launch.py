@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import launch_fakes
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"])
 
@@ -34,8 +36,8 @@ def repo(tmp_path, monkeypatch):
     """A repository with the launch scripts only, where every python3 is the stub."""
     root = tmp_path / "repo"
     shutil.copytree(ROOT / "launch", root / "launch")
-    (root / "requirements.txt").write_text("jax\n")
-    (root / "requirements-test.txt").write_text("-r requirements.txt\npytest\n")
+    for name in launch_fakes.PACKAGE_FILES:
+        (root / name).touch()
     for name in ("python3", "python3.11", "python3.12", "python3.13"):
         write_script(tmp_path / "bin" / name, STUB)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -56,8 +58,8 @@ def local(repo, *flags):
     return run(repo, "launch/local.sh", *flags)
 
 
-def env(repo, requirements="requirements.txt"):
-    return run(repo, "-euc", f"source launch/env.sh {requirements}; command -v python")
+def env(repo, extras=""):
+    return run(repo, "-euc", f"source launch/env.sh '{extras}'; command -v python")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -111,10 +113,17 @@ def test_env_installs_only_what_changed(repo):
     assert done.stdout.splitlines()[-1] == str(repo / ".venv/bin/python")
     assert [call.split()[1] for call in calls] == ["ensurepip", "venv", "pip"][-len(calls) :]
     assert env(repo)[1] == []
-    assert "-r requirements-test.txt" in env(repo, "requirements-test.txt")[1][0]
-    # requirements-test.txt includes requirements.txt
-    (repo / "requirements.txt").write_text("jax\nflax\n")
-    assert len(env(repo)[1]) == len(env(repo, "requirements-test.txt")[1]) == 1
+    assert calls[-1].endswith(" --editable .")
+    assert env(repo, "test,app")[1][0].endswith(" --editable .[test,app]")
+    (repo / "requirements.txt").write_text("jax\n")
+    assert len(env(repo)[1]) == len(env(repo, "test,app")[1]) == 1
+    assert env(repo)[1] == env(repo, "test,app")[1] == []
+
+
+def test_env_follows_a_moved_checkout(repo, tmp_path, monkeypatch):
+    monkeypatch.setenv("M2DIT_VENV", str(tmp_path / "shared"))
+    env(repo)
+    assert len(env(repo.rename(tmp_path / "moved"))[1]) == 1
 
 
 def test_env_recovers_from_an_interrupted_venv(repo):

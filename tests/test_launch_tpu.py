@@ -158,7 +158,7 @@ def test_tpu_worker_brings_a_python_where_it_is_too_old(repo, fake):
         assert done.returncode == 0, done.stderr
     (uv,) = calls(fake, "uv")
     assert uv == ["venv", "--quiet", "--seed", "--python", "3.11", f"{fake}/home/m2dit_venv"]
-    assert [call for call in calls(fake, "python") if "requirements-tpu.txt" in call]
+    assert [call for call in calls(fake, "python") if ".[tpu]" in call]
 
 
 def test_tpu_worker_mounts_the_bucket_once(repo, fake):

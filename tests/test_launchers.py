@@ -53,7 +53,7 @@ def shellcheck():
 def test_shellcheck(script):
     program = shellcheck()
     if program is None:
-        pytest.skip("optional extra: shellcheck, from requirements-test.txt")
+        pytest.skip("optional extra: shellcheck, of the extra test")
     done = subprocess.run(
         [program, "--external-sources", script], cwd=ROOT, capture_output=True, text=True
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
 from m2dit_jax.data.video import VideoError, probe_video
+from m2dit_jax.utils.extras import how_to_install
 
 
 def cut_into_shots(path: Path, root: Path) -> Manifest:
@@ -16,7 +17,7 @@ def cut_into_shots(path: Path, root: Path) -> Manifest:
         from scenedetect import ContentDetector, detect  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
-            "cutting a video into shots needs PySceneDetect: pip install -r requirements-shots.txt"
+            f"cutting a video into shots needs PySceneDetect: {how_to_install('shots')}"
         ) from error
     video = path.resolve()
     if not video.is_relative_to(root.resolve()):

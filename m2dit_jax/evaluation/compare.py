@@ -19,6 +19,7 @@ from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
 
+from m2dit_jax.config.files import named_config
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.report import Comparison, Report, read_report
@@ -118,14 +119,14 @@ def compare_masks(
 
 def load_config_file(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     """A config with its overrides. Raises ValueError if there is none or one does not fit."""
-    argv = ["evaluate", f"--config={config_file}", *overrides]
+    argv = ["evaluate", f"--config={named_config(config_file)}", *overrides]
     values = FlagValues()
     try:
         holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         values(argv)
     except (FlagsError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{config_file}: {error}") from error
-    # A file that is missing becomes an object that fails when it is used.
+    # A file that cannot be opened becomes an object that fails when it is used.
     if not isinstance(holder.value, ConfigDict):
         raise ValueError(f"{config_file}: cannot be read, needs a file with get_config()")
     return holder.value

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from m2dit_jax.utils.extras import how_to_install
 from m2dit_jax.utils.frames import colours, luma
 
 CLASSICAL = "classical"
@@ -122,7 +123,7 @@ def _torch_and_transformers(folder: Path) -> tuple[Any, Any]:
         torch = import_module("torch")
     except ImportError as error:
         raise ValueError(
-            f"--extractor={folder}: needs torch (pip install torch), which is not installed; "
+            f"--extractor={folder}: needs torch, which is not installed: {how_to_install('eval')}; "
             f"--extractor={CLASSICAL} needs nothing"
         ) from error
     import transformers

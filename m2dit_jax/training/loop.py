@@ -285,7 +285,7 @@ def _evaluate(run: Run, state: TrainState, metrics: MetricsWriter, progress: Pro
 
 
 def _next_commands(workdir: Path, source: str) -> str:
-    storyboard, model = "configs/storyboards/lone_actor.yaml", ""
+    storyboard, model = "lone_actor", ""
     if source != "shapes":
         storyboard = "FILE"
     if source == "latents":

@@ -1,1 +1,1 @@
-"""Stories written, made and watched in a browser; needs requirements-app.txt."""
+"""Stories written, made and watched in a browser; needs the extra `app`."""

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from m2dit_jax.utils.extras import how_to_install
 from m2dit_jax.webapp.guard import OutputOnly
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.shelf import MAX_CLIP_BYTES, Shelf
@@ -23,8 +24,7 @@ def start_server(shelf: Shelf, runner: Runner, host: str, port: int | None) -> t
         from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
-            "the app needs Gradio: pip install -r requirements-app.txt "
-            f"({error.name or error} is missing)"
+            f"the app needs Gradio: {how_to_install('app')} ({error.name or error} is missing)"
         ) from error
     # Needs Gradio itself.
     from m2dit_jax.webapp.interface import STYLE, build_interface

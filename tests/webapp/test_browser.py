@@ -29,7 +29,7 @@ TINY = [
 
 @pytest.fixture(scope="module", autouse=True)
 def needs_browser_and_gradio():
-    pytest.importorskip("gradio", reason="optional extra: gradio, see requirements-app.txt")
+    pytest.importorskip("gradio", reason="optional extra: gradio, of the extra app")
     find_browser()
 
 

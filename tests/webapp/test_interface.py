@@ -10,7 +10,7 @@ from m2dit_jax.webapp.shelf import Shelf
 
 
 def test_every_input_is_told_to_be_open(tmp_path, monkeypatch):
-    gr = pytest.importorskip("gradio", reason="optional extra: gradio, see requirements-app.txt")
+    gr = pytest.importorskip("gradio", reason="optional extra: gradio, of the extra app")
     # Needs Gradio itself.
     from m2dit_jax.webapp.interface import build_interface
 

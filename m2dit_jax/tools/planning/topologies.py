@@ -13,6 +13,7 @@ from jax.experimental import topologies
 
 from m2dit_jax.tools.planning.chips import CHIPS, Chip
 from m2dit_jax.tools.planning.gpu_targets import GPU_TARGETS, target_config
+from m2dit_jax.utils.extras import how_to_install
 
 # What the compiler of libtpu 0.0.42 accepts, of the shapes that can be rented.
 TPU_SHAPES = {
@@ -88,7 +89,7 @@ def _tpu_devices(name: str) -> tuple[Any, ...]:
     if "TPU_LIBRARY_PATH" not in os.environ and importlib.util.find_spec("libtpu") is None:
         raise MissingExtra(
             f"--topology={name} needs the compiler for TPUs, which works without one: "
-            "pip install -r requirements-tpu.txt"
+            f"{how_to_install('tpu')}"
         )
     # Without a TPU nobody answers what libtpu would ask, and wait for, or complain about.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -102,7 +103,7 @@ def _gpu_devices(kind: str, nodes: int, per_node: int) -> tuple[Any, ...]:
     if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
         raise MissingExtra(
             f"--topology={kind}:... needs JAX's CUDA plugin, which compiles without a GPU: "
-            "pip install -r requirements-cuda.txt"
+            f"{how_to_install('cuda12')}"
         )
     # It would compare the versions of a driver that is not there.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
