@@ -66,7 +66,9 @@ def test_with_none_or_all_given_it_is_the_symmetric_mask(given):
     chex.assert_trees_all_close(
         output_and_gradient("by_head", UNEQUAL, given=jnp.full((2, 3), given)),
         output_and_gradient("dense", UNEQUAL, "symmetric"),
-        atol=1e-5,
+        # The gradients, of up to 9, are sums of products: a few last digits of float32 are 1.2e-5
+        # with jax 0.12. A key that is wrongly seen changes them by 1 and more.
+        atol=5e-5,
         rtol=1e-5,
     )
 
