@@ -8,7 +8,7 @@ takes a second, orbax another two. Modules that jax documents as experimental (`
 `multihost_utils`, `topologies`, the Pallas kernels) are imported where they are used.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def orbax_array_spec(
     )
 
 
-def orbax_commit(write: Awaitable[None]) -> Any:
+def orbax_commit(write: Coroutine[Any, Any, None]) -> Any:
     """A future, as a handler's `serialize` returns it, that writes once Orbax has made the folder.
 
     Orbax's own handlers use the same; a future of the standard library has another interface.
