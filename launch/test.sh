@@ -50,7 +50,7 @@ smoke() (
 )
 
 smoke_all() {
-  local version python status ours line passed=() absent=() problems=()
+  local version python status ours passed=() absent=() problems=()
   ours=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   for version in 3.11 3.12 3.13 3.14; do
     [[ $version != "$ours" ]] || continue
@@ -69,9 +69,9 @@ smoke_all() {
       problems+=("$version")
     fi
   done
-  for line in "passed:${passed[*]/#/ }" "not run:${absent[*]/#/ }" "FAILED:${problems[*]/#/ }"; do
-    [[ $line == *: ]] || echo "smoke test with Python, $line"
-  done
+  ! ((${#passed[@]})) || echo "smoke test with Python, passed: ${passed[*]}"
+  ! ((${#absent[@]})) || echo "smoke test with Python, not run: ${absent[*]}"
+  ! ((${#problems[@]})) || echo "smoke test with Python, FAILED: ${problems[*]}"
   ((${#problems[@]} == 0))
 }
 
