@@ -3,10 +3,11 @@
 # Puts a virtual environment first on PATH in which this folder is installed, editable, with these
 # extras of pyproject.toml; makes it if need be.
 #   M2DIT_VENV  where the environment lies (default .venv)
+#   M2DIT_PYTHON  the Python to make it with (default: the first on PATH that will do)
 
 m2dit_find_python() {
   local name found=""
-  for name in python3 python3.13 python3.12 python3.11; do
+  for name in ${M2DIT_PYTHON:-python3 python3.13 python3.12 python3.11}; do
     command -v "$name" >/dev/null || continue
     # Run it: a pyenv shim may exist for a version that is not active, and Debian ships a
     # Python whose venv module lacks ensurepip.

@@ -11,7 +11,6 @@ several sizes, encode several times and let the training mix the datasets.
 
 # The workers that decode import this module: what is heavy is imported where it is used.
 import argparse
-import os
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.machine import usable_cpus
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
@@ -104,7 +104,7 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
     root = flags.root or flags.manifest.parent
     if not root.is_dir():
         raise ValueError(f"--root={root}: no such folder")
-    workers = flags.workers or len(os.sched_getaffinity(0))
+    workers = flags.workers or usable_cpus()
     if workers < 1 or not 0 < values["time_limit"] < float("inf"):
         raise ValueError(
             f"--workers={workers} and --time_limit={values['time_limit']} must be above 0"

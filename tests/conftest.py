@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,9 +27,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 # Compiling is most of the time, and a step of the tiny model compiles in 2 s with these instead of
 # 10. The parity test runs its command as users do, with the compiler's own settings.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+_flags = "--xla_backend_optimization_level=0"
+# XLA aborts the process for a flag that it does not know; jaxlib 0.12 no longer knows this one.
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):
+    _flags += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _flags)
 
 # Every function of the package checks its annotated array shapes; must precede its first import.
 install_import_hook("m2dit_jax", "beartype.beartype")

@@ -10,6 +10,8 @@ import pytest
 from m2dit_jax import convert
 from tests.weights.tiny_models import BFLOAT16, files_of, tiny_model, tiny_network
 
+pytestmark = pytest.mark.e2e
+
 
 def command(*flags):
     return [sys.executable, "-m", "m2dit_jax.convert", *map(str, flags)]

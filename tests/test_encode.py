@@ -26,6 +26,8 @@ from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.weights.released import ReleasedModel
 
+pytestmark = pytest.mark.e2e
+
 SIZES = ["--frames=5", "--height=16", "--width=32"]
 PIXELS = ["--codec=pixels", *SIZES]
 

@@ -18,6 +18,8 @@ from m2dit_jax.evaluation.report import Report
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.run_folder import load_config
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parent.parent
 DEADLINE = 300  # seconds; a test may fail, but not hang
 TINY = [

@@ -15,8 +15,9 @@ STUB = """#!/bin/bash
 echo "$*" >>"$STUB_LOG"
 case "$1 $2" in
   "-m venv") rm -rf "${@: -1}"; mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;;
-  "-m pip") [[ -z $BROKEN_PIP ]] || { echo "no matching distribution"; exit 1; } ;;
+  "-m pip") [[ -z $BROKEN_PIP ]] || { echo "no matching distribution $BROKEN_PIP"; exit 1; } ;;
   "-m ensurepip") exit 1 ;;
+  "launch/smoke.py ") echo "smoke: train, 1 s"; exit ${BROKEN_SMOKE:-0} ;;
 esac
 """
 OLD_PYTHON = """#!/bin/bash
@@ -169,3 +170,47 @@ def test_env_says_which_pythons_it_found(repo, tmp_path):
 def test_ci_runs_the_tests_as_a_user_does():
     script = (ROOT / ".ci" / "run").read_text()
     assert "launch/test.sh" in script and os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.fixture
+def other_pythons(repo, tmp_path, monkeypatch):
+    """Python 3.14 is pyenv's alone, the others are on PATH."""
+    write_script(tmp_path / "pyenv/versions/3.14.2/bin/python", STUB)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    for name in ("ruff", "pyright"):
+        write_script(tmp_path / "bin" / name, "#!/bin/bash\n")
+
+
+@pytest.mark.usefixtures("other_pythons")
+def test_the_smoke_test_is_run_with_every_other_python(repo):
+    done, _ = run(repo, "launch/test.sh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "smoke test with Python, passed: 3.11 3.12 3.13 3.14\n" in done.stdout
+    assert all((repo / f".venv-3.{minor}").is_dir() for minor in range(11, 15))
+
+
+@pytest.mark.usefixtures("other_pythons")
+def test_with_arguments_there_is_no_smoke_test(repo):
+    done, calls = run(repo, "launch/test.sh", "-m", "not slow and not e2e")
+    assert done.returncode == 0 and "smoke" not in done.stdout
+    assert calls[-1].endswith("-m not slow and not e2e")
+
+
+@pytest.mark.usefixtures("other_pythons")
+@pytest.mark.parametrize(
+    ("broken", "ci", "status", "message"),
+    [
+        ({"BROKEN_PIP": "connection broken"}, "", 0, "not run: 3.11 (no network to install with)"),
+        ({"BROKEN_PIP": "connection broken"}, "true", 1, "FAILED: 3.11 3.12"),
+        ({"BROKEN_PIP": "for jax"}, "", 1, "FAILED: 3.11 3.12"),
+        ({"BROKEN_SMOKE": "1"}, "", 1, "FAILED: 3.11 3.12"),
+    ],
+)
+def test_a_smoke_test_that_cannot_be(repo, broken, ci, status, message, monkeypatch):
+    run(repo, "launch/test.sh", "-k", "masks")  # makes the environment of the tests themselves
+    monkeypatch.setenv("CI", ci)
+    for name, value in broken.items():
+        monkeypatch.setenv(name, value)
+    done, _ = run(repo, "launch/test.sh")
+    assert done.returncode == status
+    assert f"smoke test with Python, {message}" in done.stdout

@@ -11,6 +11,8 @@ import pytest
 from tests import launch_fakes
 from tests.launch_fakes import flag, launch, trainings, wait_for
 
+pytestmark = [pytest.mark.e2e, pytest.mark.multiprocess]
+
 # pytest finds fixtures by their names in a test's module.
 committed, fake, repo = launch_fakes.committed, launch_fakes.fake, launch_fakes.repo
 

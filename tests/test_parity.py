@@ -15,6 +15,8 @@ import pytest
 from m2dit_jax.parity import main
 from m2dit_jax.tools.parity.files import KINDS, golden_files, not_exercised
 
+pytestmark = pytest.mark.e2e
+
 TESTS = Path(__file__).parent
 SUBSET, WHOLE = TESTS / "golden", TESTS.parent / "../shared/golden"
 

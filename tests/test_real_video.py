@@ -14,6 +14,8 @@ from m2dit_jax.evaluation.recall import psnr, training_stories
 from m2dit_jax.utils.media import read_clip, write_mp4
 from m2dit_jax.weights.run_folder import load_config
 
+pytestmark = pytest.mark.e2e
+
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 SMALL = ["--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"]
 SHORT = [

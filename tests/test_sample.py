@@ -17,6 +17,8 @@ from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, StoryScene
 from m2dit_jax.utils.media import frames_digest, read_clip, write_mp4
 from tests.story_building import build_scenes
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parent.parent
 TINY = [
     *("--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"),

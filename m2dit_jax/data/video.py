@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
+from m2dit_jax.utils.compat import open_video
 from m2dit_jax.utils.media import READABLE, VideoError
 
 MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
@@ -124,12 +125,7 @@ class _Reader:
         try:
             if not self.path.is_file():
                 raise VideoError(f"{self.path}: no such file")
-            self._container = av.open(
-                str(self.path.absolute()),
-                options=dict(READABLE),
-                metadata_errors="ignore",
-                timeout=self._time_limit,
-            )
+            self._container = open_video(self.path, READABLE, self._time_limit)
         except (FFmpegError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
         if not self._container.streams.video:

@@ -3,11 +3,12 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
+
+from m2dit_jax.utils.compat import coordination_client
 
 # A process that does not answer for so long is taken for dead, and the others stop.
 HEARTBEAT_SECONDS = 60
@@ -77,8 +78,7 @@ def gather_errors(name: str, problem: str | None) -> str | None:
     """
     if jax.process_count() == 1:
         return problem
-    # Not public, but a barrier made of collectives gives up after half a minute on a CPU.
-    client: Any = global_state.client
+    client = coordination_client()
     client.key_value_set(f"m2dit/{name}/{jax.process_index()}", problem or "")
     client.wait_at_barrier(f"m2dit/{name}", PATIENCE_SECONDS * 1000)
     said = [

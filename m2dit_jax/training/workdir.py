@@ -1,10 +1,10 @@
 """The folder of a run: one run at a time, and always the same config."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -20,15 +20,16 @@ def only_run_in(workdir: Path) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = FileLock(workdir / ".lock", blocking=False)
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(f"{workdir}: another process is training there") from error
     except OSError as error:
         raise CheckpointError(f"{workdir}: {error.strerror}; needs a folder to write to") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(f"{workdir}: another process is training there") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_same_config(config: ConfigDict, workdir: Path) -> None:

@@ -13,6 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
 from PIL import Image
 
+from m2dit_jax.utils.compat import open_video
 from m2dit_jax.utils.files import atomic_write
 
 # The containers people keep clips in. Without the list FFmpeg also reads playlists and scripts,
@@ -147,9 +148,7 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
     try:
         if not path.is_file():
             raise VideoError(f"{path}: no such file")
-        with av.open(
-            str(path.absolute()), options=dict(READABLE), metadata_errors="ignore"
-        ) as container:
+        with open_video(path, READABLE) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video")
             for frame in container.decode(container.streams.video[0]):

@@ -16,8 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from flax.traverse_util import unflatten_dict
-from orbax.checkpoint import future
 
+from m2dit_jax.utils.compat import orbax_array_spec, orbax_commit
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Shape, check_shapes
 
@@ -29,7 +29,7 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
     """Writes leaves as if they were NumPy arrays, but never holds more than a few pieces."""
 
     async def serialize(self, values: Sequence[Any], infos, args=None):
-        return [future.CommitFutureAwaitingContractedSignals(self._write_all(values, infos))]
+        return [orbax_commit(self._write_all(values, infos))]
 
     async def _write_all(
         self, leaves: Sequence[Leaf], infos: Sequence[ocp.type_handlers.ParamInfo]
@@ -89,15 +89,7 @@ def open_orbax(
 def _write_spec(leaf: Leaf, info: ocp.type_handlers.ParamInfo) -> ts.Spec:
     """Orbax's own description of the array, in chunks of one layer."""
     chunk = (1, *leaf.shape[1:]) if leaf.stacked else leaf.shape
-    spec = ocp.type_handlers.get_json_tspec_write(
-        info,
-        use_ocdbt=True,
-        global_shape=leaf.shape,
-        local_shape=chunk,
-        dtype=leaf.dtype,
-        process_index=jax.process_index(),
-    )
-    return ts.Spec(spec)
+    return ts.Spec(orbax_array_spec(info, leaf.shape, chunk, leaf.dtype))
 
 
 def _database(path: Path) -> dict[str, Any]:

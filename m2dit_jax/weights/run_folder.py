@@ -10,6 +10,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from m2dit_jax.parallel.rules import shardings
+from m2dit_jax.utils.compat import checkpoint_steps
 from m2dit_jax.weights.fingerprint import fingerprint
 
 Params = Any
@@ -23,7 +24,7 @@ class CheckpointError(ValueError):
 def latest_step(workdir: Path) -> int | None:
     """The step of the latest checkpoint, None if there is none."""
     folder = workdir / FOLDER
-    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+    return max(checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
 
 def load_config(workdir: Path) -> ConfigDict:

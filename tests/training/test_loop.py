@@ -20,6 +20,8 @@ from m2dit_jax.training.workdir import only_run_in
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
+pytestmark = pytest.mark.e2e
+
 REPOSITORY = Path(__file__).parent.parent.parent
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.e2e, pytest.mark.multiprocess]
+
 REPOSITORY = Path(__file__).parent.parent.parent
 STEPS = 12
 FLAGS = (

@@ -14,6 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 REPOSITORY = Path(__file__).parent.parent.parent
 STEPS = 48
 FLAGS = (

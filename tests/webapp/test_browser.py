@@ -19,6 +19,8 @@ from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS
 from m2dit_jax.webapp.shelf import Shelf
 from tests.browser import find_browser, open_browser
 
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+
 ROOT = Path(__file__).parent.parent.parent
 TINY = [
     *("--config.model.layers=1", "--config.model.heads=1", "--config.model.head_dim=16"),

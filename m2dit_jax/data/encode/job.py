@@ -7,7 +7,6 @@ was interrupted and by however many workers it is done. (On the same kind of dev
 a scene that takes nearly as long as the time limit may be skipped once and not the next time.)
 """
 
-import fcntl
 import hashlib
 import json
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from m2dit_jax.data.encode.codecs import Codec
 from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
@@ -540,9 +540,12 @@ def _check_disk(job: EncodeJob) -> None:
 def _locked(output: Path) -> Iterator[None]:
     """Raises ValueError if another process is at work in the same folder."""
     (output / PROGRESS).mkdir(parents=True, exist_ok=True)
-    with (output / PROGRESS / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{output}: another process is writing to it") from None
+    lock = FileLock(output / PROGRESS / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{output}: another process is writing to it") from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -142,9 +142,6 @@ class _Worker:
 def _serve(connection: Connection, work: Callable[[Any], Any], time_limit: float | int) -> None:
     """The life of a worker process: it ends with the pipe from its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
-    # A parent that was killed cannot end a worker that hangs: then the kernel's alarm does, even
-    # where Python no longer gets its turn.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # What libraries print about broken files would tear the parent's line of progress.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     connection.send(True)
@@ -153,7 +150,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], time_limit: float
             item = connection.recv()
         except (EOFError, OSError):
             return
-        signal.setitimer(signal.ITIMER_REAL, time_limit + 5)
+        _set_alarm(time_limit + 5)
         try:
             result = work(item)
         except ValueError as error:
@@ -164,4 +161,15 @@ def _serve(connection: Connection, work: Callable[[Any], Any], time_limit: float
             connection.send(result)
         except OSError:
             return
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_alarm(0)
+
+
+def _set_alarm(seconds: float | int) -> None:
+    """Lets the kernel end this process after so many seconds; 0: never.
+
+    A parent that was killed cannot end a worker that hangs, nor can Python where it no longer gets
+    its turn. Windows has no such alarm, and there such a worker stays.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import segment_codes, value_at
+from m2dit_jax.utils.compat import computable_mask
 
 Heads = Float[Array, "B L N K"]
 
@@ -68,7 +69,7 @@ def attend_padded(
     return out.swapaxes(1, 2)[:, :queries, :, :head_dim]
 
 
-class SceneMask(kernel_masks._ComputableMask):
+class SceneMask(computable_mask()):
     """`masks.scene_mask`, filled up to `tokens`, computed block by block where it is needed.
 
     The kernel is given the codes of the queries, so that it only has to find those of the keys.

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from m2dit_jax.utils.machine import peak_process_bytes, usable_cpus
 
 MATMUL_SIDE = 2048  # of the square matrices whose product measures the machine
 
@@ -119,16 +120,3 @@ def limit_threads(threads: int) -> None:
             f"--threads must be 1 to {len(cpus)}, as many CPUs can be used here; got {threads}"
         )
     os.sched_setaffinity(0, cpus[:threads])
-
-
-def usable_cpus() -> int:
-    """The number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def peak_process_bytes() -> int:
-    """The most memory that this process has had so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak

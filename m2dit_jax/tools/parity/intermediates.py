@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
+
+from m2dit_jax.utils.compat import with_outputs
 
 
 def named_values(function: Callable[..., jax.Array], *args: Any) -> dict[str, list[jax.Array]]:
@@ -17,9 +19,7 @@ def named_values(function: Callable[..., jax.Array], *args: Any) -> dict[str, li
     jaxpr = closed.jaxpr
     named = [equation for equation in jaxpr.eqns if equation.primitive.name == "name"]
     outputs = [*jaxpr.outvars, *(equation.outvars[0] for equation in named)]
-    info = jaxpr.debug_info._replace(result_paths=None)
-    wanted = Jaxpr(jaxpr.constvars, jaxpr.invars, outputs, jaxpr.eqns, debug_info=info)
-    run = jax.jit(jaxpr_as_fun(ClosedJaxpr(wanted, closed.consts)))
+    run = jax.jit(jaxpr_as_fun(with_outputs(closed, outputs)))
     result, *values = run(*jax.tree.leaves(args))
     found = defaultdict(list, {"": [result]})
     for equation, value in zip(named, values, strict=True):

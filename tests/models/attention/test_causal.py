@@ -20,8 +20,6 @@ UNEQUAL = Layout(3, 2, (5, 1, 4), padding=2)
 WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True)
 # Stories of one batch differ in what is given.
 GIVEN = jnp.array([[True, False, True], [False, True, False]])
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-quick_jit = partial(jax.jit, compiler_options=QUICK)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +44,7 @@ def output_and_gradient(name, layout, mask="causal", given=GIVEN):
         weights = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
         return jnp.sum(weights * out), out
 
-    (_, out), gradient = quick_jit(jax.value_and_grad(weighted_sum, has_aux=True))(heads(layout))
+    (_, out), gradient = jax.jit(jax.value_and_grad(weighted_sum, has_aux=True))(heads(layout))
     return out, gradient
 
 
@@ -68,7 +66,9 @@ def test_with_none_or_all_given_it_is_the_symmetric_mask(given):
     chex.assert_trees_all_close(
         output_and_gradient("by_head", UNEQUAL, given=jnp.full((2, 3), given)),
         output_and_gradient("dense", UNEQUAL, "symmetric"),
-        atol=1e-5,
+        # The gradients, of up to 9, are sums of products: a few last digits of float32 are 1.2e-5
+        # with jax 0.12. A key that is wrongly seen changes them by 1 and more.
+        atol=5e-5,
         rtol=1e-5,
     )
 
@@ -77,7 +77,7 @@ def test_with_none_or_all_given_it_is_the_symmetric_mask(given):
 def test_given_scenes_are_exactly_untouched_by_generated_ones(dtype):
     query, key, value = (x.astype(dtype) for x in heads(UNEQUAL))
     of_given = given_tokens(UNEQUAL, GIVEN)[:, :, None, None]
-    run = quick_jit(partial(attention, layout=UNEQUAL, mask="causal", implementation="grouped"))
+    run = jax.jit(partial(attention, layout=UNEQUAL, mask="causal", implementation="grouped"))
     out = run(query, key, value, given=GIVEN)
     assert bool(jnp.isfinite(out).all())
     other = run(query, key, jnp.where(of_given, value, value + 100), given=GIVEN)
@@ -90,7 +90,7 @@ def test_a_story_reads_exactly_what_its_table_allows(mask):
     one_hot = jnp.asarray(np.eye(UNEQUAL.tokens, dtype=np.float32)[None, :, None])
     value = jnp.broadcast_to(one_hot, (2, *one_hot.shape[1:]))
     alike = jnp.zeros_like(value)
-    run = quick_jit(partial(attention, layout=UNEQUAL, mask=mask, implementation="grouped"))
+    run = jax.jit(partial(attention, layout=UNEQUAL, mask=mask, implementation="grouped"))
     reads = np.asarray(run(alike, alike, value, given=GIVEN))[:, :, 0] > 0
     segments = UNEQUAL.segments()
     for story, given in zip(reads, GIVEN, strict=True):

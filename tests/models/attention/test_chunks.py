@@ -15,7 +15,6 @@ from m2dit_jax.models.masks import STATIC_MASKS
 LAYOUT = Layout(scenes=2, text=2, video=(4, 2), padding=1)
 ROWS = np.array([10, 3, 0, 6, 8])  # padding, both scenes, text and video, in no order
 # Compiles in a tenth of the time: these programs are only run once.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 @pytest.fixture(params=["whole", "chunks"])
@@ -36,7 +35,7 @@ def output_and_gradient(attend, *arguments):
         return jnp.sum(jnp.cos(jnp.arange(out.size)).reshape(out.shape) * out), out
 
     both = jax.value_and_grad(weighted_sum, (0, 1, 2), has_aux=True)
-    return jax.jit(both, compiler_options=QUICK)(*arguments)
+    return jax.jit(both)(*arguments)
 
 
 @pytest.mark.parametrize("mask", STATIC_MASKS)

@@ -18,8 +18,6 @@ PADDED = Layout(2, 3, 5, padding=3)
 UNEQUAL = Layout(3, 2, (5, 1, 4), padding=2)
 WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True)
 # Compiles in a tenth of the time: these programs are only run once.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-quick_jit = partial(jax.jit, compiler_options=QUICK)
 
 # What runs on a CPU: the kernel interpreted, and cuDNN's groups without cuDNN.
 HERE = IMPLEMENTATIONS | {
@@ -41,7 +39,7 @@ def output_and_gradient(name: str, layout: Layout, mask: str):
         weights = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
         return jnp.sum(weights * out), out
 
-    (_, out), gradient = quick_jit(jax.value_and_grad(weighted_sum, has_aux=True))(heads(layout))
+    (_, out), gradient = jax.jit(jax.value_and_grad(weighted_sum, has_aux=True))(heads(layout))
     return out, gradient
 
 
@@ -86,7 +84,7 @@ def test_a_token_reads_exactly_what_the_table_allows(name, mask):
     query, key, _ = heads(layout)
     one_hot = np.eye(6, 8, dtype=np.float32)[None, :, None]
     value = jnp.asarray(np.broadcast_to(one_hot, query.shape))
-    out = quick_jit(partial(HERE[name], layout=layout, mask=mask))(query, key, value)
+    out = jax.jit(partial(HERE[name], layout=layout, mask=mask))(query, key, value)
     segments = layout.segments()
     table = np.asarray(segment_table(layout, mask))
     np.testing.assert_array_equal(np.asarray(out)[0, :, 0, :6] > 0, table[segments][:, segments])
@@ -96,7 +94,7 @@ def test_a_token_reads_exactly_what_the_table_allows(name, mask):
 def test_padding_neither_changes_real_tokens_nor_gets_gradient(name):
     end = PADDED.real_tokens
 
-    @quick_jit
+    @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def both(qkv):
         real = HERE[name](*qkv, PADDED, "symmetric")[:, :end]
@@ -141,7 +139,7 @@ def test_auto_is_for_this_machine_and_names_stay_as_they_are():
     layout = Layout(2, 1, 2)
     qkv = heads(layout)
     here = resolve("auto", qkv[0].shape, jnp.float32)
-    run = quick_jit(attention, static_argnums=(3, 4, 5))
+    run = jax.jit(attention, static_argnums=(3, 4, 5))
     np.testing.assert_array_equal(
         run(*qkv, layout, "symmetric", "auto"), run(*qkv, layout, "symmetric", here)
     )

@@ -27,10 +27,7 @@ def sum_of_keys(query, key, value):
 def test_groups_are_the_mask_for_any_counts(together, text, video, equal, padding, mask):
     layout = Layout(len(video), text, video[0] if equal else tuple(video), padding)
     one_hot = jnp.asarray(np.eye(layout.tokens, dtype=np.float32)[None, :, None])
-    quick = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    run = jax.jit(
-        lambda x: grouped(x, x, x, layout, mask, sum_of_keys, together), compiler_options=quick
-    )
+    run = jax.jit(lambda x: grouped(x, x, x, layout, mask, sum_of_keys, together))
     segments = layout.segments()
     token_mask = np.asarray(segment_table(layout, mask))[segments][:, segments]
     np.testing.assert_array_equal(np.asarray(run(one_hot))[0, :, 0], token_mask)

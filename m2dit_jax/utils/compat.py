@@ -1,0 +1,106 @@
+"""Private and changing parts of other libraries: the only file that knows them.
+
+Each function says why nothing public does the same. All were run with Python 3.11, jax 0.10.2,
+flax 0.12.8, orbax-checkpoint 0.12.8, PyAV 18.1 and with Python 3.13, VERSIONS_313.
+
+What is imported is imported within the functions: this file is imported by all rooms, and jax
+takes a second, orbax another two. Modules that jax documents as experimental (`mesh_utils`,
+`multihost_utils`, `topologies`, the Pallas kernels) are imported where they are used.
+"""
+
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
+
+
+def coordination_client() -> Any:
+    """JAX's client of the service through which the processes of a run talk, None without one.
+
+    Public barriers are made of collectives, and those give up after half a minute on CPUs; the
+    service's own barrier waits for as long as it is told to, and carries text.
+    """
+    from jax._src.distributed import global_state
+
+    return global_state.client
+
+
+def computable_mask() -> Any:
+    """The base class of splash attention's masks that the kernel computes block by block.
+
+    The public ones are fixed patterns, or hold an array of all pairs of tokens, 300 MB at full
+    size.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
+
+    return splash_attention_mask._ComputableMask
+
+
+def with_outputs(closed: "ClosedJaxpr", outputs: Sequence[Any]) -> "ClosedJaxpr":
+    """The same program with these of its variables as results.
+
+    The names of the old results must go, for a Jaxpr checks that there are as many names as
+    results, and nothing public takes them off.
+    """
+    from jax.extend.core import ClosedJaxpr, Jaxpr
+
+    jaxpr = closed.jaxpr
+    info = jaxpr.debug_info._replace(result_paths=None)
+    changed = Jaxpr(jaxpr.constvars, jaxpr.invars, list(outputs), jaxpr.eqns, debug_info=info)
+    return ClosedJaxpr(changed, closed.consts)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps whose checkpoints in an Orbax folder are finished, in no order.
+
+    A CheckpointManager tells the same, but makes the folder and threads of its own.
+    """
+    from orbax.checkpoint import utils
+
+    return list(utils.checkpoint_steps(folder))
+
+
+def orbax_array_spec(
+    info: Any, shape: Sequence[int], chunk: Sequence[int], dtype: Any
+) -> dict[str, Any]:
+    """What TensorStore needs to create the array of a leaf just as Orbax's own handlers do.
+
+    `info` is the leaf's ParamInfo. Orbax's public handlers take whole arrays only.
+    """
+    import jax
+    from orbax.checkpoint import type_handlers
+
+    return type_handlers.get_json_tspec_write(
+        info,
+        use_ocdbt=True,
+        global_shape=tuple(shape),
+        local_shape=tuple(chunk),
+        dtype=dtype,
+        process_index=jax.process_index(),
+    )
+
+
+def orbax_commit(write: Coroutine[Any, Any, None]) -> Any:
+    """A future, as a handler's `serialize` returns it, that writes once Orbax has made the folder.
+
+    Orbax's own handlers use the same; a future of the standard library has another interface.
+    """
+    from orbax.checkpoint import future
+
+    return future.CommitFutureAwaitingContractedSignals(write)
+
+
+def open_video(path: Path, options: dict[str, str], timeout: float | None = None) -> Any:
+    """`av.open` for reading, of files whose titles are not in UTF-8 too.
+
+    PyAV up to 18 raises for such titles unless told to ignore them; from 19 on it does so itself,
+    and no longer knows the argument.
+    """
+    import av
+
+    known: dict[str, Any] = (
+        {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    )
+    return av.open(str(path.absolute()), options=dict(options), timeout=timeout, **known)

@@ -1,0 +1,24 @@
+"""CPUs and memory that the operating system gives to this process."""
+
+import os
+import sys
+
+
+def usable_cpus() -> int:
+    """The number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_process_bytes() -> int:
+    """The most memory that this process has had so far, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows, where psutil knows the peak; on Unix it only knows the present
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
