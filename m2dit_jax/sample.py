@@ -10,7 +10,7 @@ from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, open_check
 from m2dit_jax.pipeline.make_story import explain_story, make_story
 from m2dit_jax.pipeline.sampling_flags import add_sampling_flags
 from m2dit_jax.stories.gate import CHECKS
-from m2dit_jax.stories.storyboard import override, read_storyboard
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.devices import prefer_available_platform
 
 OVERRIDES = (
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         # From the cheapest check to the dearest; the weights come last.
-        storyboard = override(
-            read_storyboard(flags.storyboard), **{name: getattr(flags, name) for name in OVERRIDES}
+        storyboard = Storyboard.read(flags.storyboard).override(
+            **{name: getattr(flags, name) for name in OVERRIDES}
         )
         maker = open_checkpoint(flags)
         if flags.explain:

@@ -1,7 +1,6 @@
 """Flags of the commands for how stories are sampled, one for each field of SamplingOptions."""
 
 import argparse
-from dataclasses import replace
 
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
@@ -47,7 +46,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 def with_flags(options: SamplingOptions, flags: argparse.Namespace) -> SamplingOptions:
     """The options with the values of those flags that were given."""
     given = {name: getattr(flags, name) for name in FLAGS if getattr(flags, name) is not None}
-    return replace(options, **given)
+    return options.replace(**given)
 
 
 def flags_given(flags: argparse.Namespace) -> list[str]:

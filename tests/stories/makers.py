@@ -7,7 +7,7 @@ import numpy as np
 
 from m2dit_jax.diffusion.generate import StepResult
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.stories.settings import StoryOptions
 
 
 class FakeMaker:
@@ -26,7 +26,10 @@ class FakeMaker:
     def __init__(self, instant_decoder=True, window=3, fingerprint="weights"):
         self.instant_decoder = instant_decoder
         self.fingerprint = fingerprint
-        self.defaults = SamplingSettings(2, 4, 4, 4.0, "ddim", 2, 2.0, window, 1, True)
+        self.defaults = StoryOptions(
+            **{"frames": 2, "height": 4, "width": 4, "fps": 4.0, "sampler": "ddim", "steps": 2},
+            **{"guidance_scale": 2.0, "window": window, "new_scenes": 1, "anchor": True},
+        )
         self.opened, self.log, self.encoded, self.spoil = [], [], [], {}
         self.groups = 0
 

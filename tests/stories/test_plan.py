@@ -1,14 +1,15 @@
 import pytest
 
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.stories.storyboard import StoryboardError, storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.yaml import StoryboardError
 from tests.stories.makers import FakeMaker
 
 SCENES = [{"prompt": "a"}, {"prompt": "b", "frames": 3, "guidance_scale": 4.0, "seed": 9}]
 
 
 def plan(maker=None, **fields):
-    return plan_story(storyboard_from_mapping({"scenes": SCENES, **fields}), maker or FakeMaker())
+    return plan_story(Storyboard.from_mapping({"scenes": SCENES, **fields}), maker or FakeMaker())
 
 
 def test_scenes_have_their_own_settings_or_the_storys():
