@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.pipeline.checkpoint_flags import add_checkpoint_flags, load_pipeline
+from m2dit_jax.cli import add_model_flags, load_pipeline
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.devices import prefer_available_platform
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Stories written, made and watched in a browser.",
         allow_abbrev=False,
     )
-    add_checkpoint_flags(parser)
+    add_model_flags(parser)
     parser.add_argument(
         "--output",
         type=Path,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from m2dit_jax.cli import add_option_flags, as_flags, options_given, run_command
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
@@ -27,7 +28,6 @@ from m2dit_jax.evaluation.score_run import score_run, scored_sheet
 from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
-from m2dit_jax.pipeline.sampling_flags import add_sampling_flags, flags_given, with_flags
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.devices import prefer_available_platform
@@ -46,20 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = program.parse(name, argv)
     prefer_available_platform()
     try:
-        for field in ("json", "sheet"):
-            if path := getattr(flags, field, None):
-                path.parent.mkdir(parents=True, exist_ok=True)
-        program.run(flags)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return run_command(
+            lambda: _run(program, flags),
+            on_interrupt="interrupted; the same command goes on from here",
+        )
     except RunFailed as error:
         print(error, file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+
+def _run(program: "Program", flags: argparse.Namespace) -> None:
+    for field in ("json", "sheet"):
+        if path := getattr(flags, field, None):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    program.run(flags)
 
 
 def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -128,14 +128,15 @@ def _compare_sampling(flags: argparse.Namespace) -> None:
 
 
 def _compare_masks(flags: argparse.Namespace) -> None:
+    given = options_given(flags, SamplingOptions)
     result = compare_masks(
         flags.config,
         flags.overrides,
         flags.seeds,
         flags.stories,
         flags.seed,
-        lambda options: with_flags(options, flags),
-        flags_given(flags),
+        lambda options: options.replace(**given),
+        as_flags(given),
         flags.workdir,
         flags.jobs,
     )
@@ -161,7 +162,7 @@ def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine,
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
     if needs_shapes and source != "shapes":
         raise ValueError(f"{flags.checkpoint}: this needs a run on shapes, it is one on {source}")
-    options = with_flags(engine.options, flags)
+    options = engine.options.replace(**options_given(flags, SamplingOptions))
     options.table(engine.schedule)
     return engine, options
 
@@ -229,7 +230,7 @@ def _add_stories(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of the held-out stories; story i is sampled with seed + i; default 0",
     )
-    add_sampling_flags(parser)
+    add_option_flags(parser, SamplingOptions, "sampling, instead of the settings of the model")
 
 
 def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:

@@ -13,7 +13,9 @@ from m2dit_jax import sample, train
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories.output import check_output
-from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, StoryScene, read_storyboard
+from m2dit_jax.stories.storyboard import Scene as StoryScene
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import frames_digest, read_clip, write_mp4
 from tests.story_building import build_scenes
 
@@ -126,8 +128,10 @@ def test_given_scenes_stay_as_read_wherever_they_stand(checkpoint, clip, tmp_pat
     prompts = [*PROMPTS, "it moves up on olive"]
     expected = read_clip(clip, 3, 16, 16)
     for given in [(0,), (1,), (3,), (0, 2)]:
-        scenes = [StoryScene(p, clip if i in given else None) for i, p in enumerate(prompts)]
-        video = build_scenes(pipeline, Storyboard(tuple(scenes), window=4), tmp_path)
+        scenes = [
+            StoryScene(prompt=p, video=clip if i in given else None) for i, p in enumerate(prompts)
+        ]
+        video = build_scenes(pipeline, Storyboard(scenes=scenes, window=4), tmp_path)
         for i in range(4):
             assert (video[i] == expected).all() == (i in given), (i, given)
 
@@ -186,7 +190,11 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--steps=2000"], {}, "--steps: found 2000, needs a number from 1 to 1000"),
         ([], {"sampler": "euler"}, "sampler: found 'euler', needs one of ddim, dpm, "),
         ([], {"guidance_start": 0.5, "guidance_end": 0.2}, "guidance_end: found 0.2, needs"),
-        (["--cache_tolerance=2"], {}, "--cache_tolerance: found 2.0, needs a finite number, from"),
+        (
+            ["--cache_tolerance=-1"],
+            {},
+            "--cache_tolerance: found -1.0, needs a finite number, 0 or",
+        ),
         ([], {"noise_given": 1}, "story.yaml:1: noise_given: found 1, needs true or false"),
         (["--width=24"], {"frames": 3}, "story.yaml:1: frames, --width: 3 frames of 16x24 cannot"),
         ([], {"frames": 4}, "story.yaml:1: frames: 4 frames of 16x16 cannot be"),
@@ -233,7 +241,8 @@ def test_which_given_clips_are_in_the_way(clip, tmp_path):
     (tmp_path / "fox.mp4").symlink_to(out / "scene_4.mp4")
 
     def check(video, folder=out):
-        check_output(Storyboard((StoryScene(PROMPTS[0], video), StoryScene(PROMPTS[1]))), folder)
+        scenes = StoryScene(prompt=PROMPTS[0], video=video), StoryScene(prompt=PROMPTS[1])
+        check_output(Storyboard(scenes=scenes), folder)
 
     for video in (out / "scene_9.mp4", tmp_path / "fox.mp4", out / ".." / "out" / "story.gif"):
         with pytest.raises(StoryboardError, match="is a given clip"):
@@ -307,7 +316,7 @@ def test_the_example_runs_as_a_command(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     story = json.loads((tmp_path / "out" / "story.json").read_text())
     assert story["frames_sha256"] in done.stdout
-    assert len(read_storyboard(storyboard).scenes) == len(story["scenes"]) == 3
+    assert len(Storyboard.read(storyboard).scenes) == len(story["scenes"]) == 3
 
 
 def test_the_version_is_the_projects():

@@ -1,8 +1,4 @@
-"""All that can be chosen about a sampling run, checked in one place and made into its table."""
-
-import math
-from dataclasses import dataclass
-from typing import Any
+"""Every choice about a sampling run, declared once and made into the run's table."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,42 +7,74 @@ from m2dit_jax.diffusion.samplers import (
     ALL,
     CONDITIONAL,
     REUSED,
-    SAMPLERS,
+    Sampler,
     SamplingSteps,
     sampling_steps,
 )
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.utils.options import (
+    Count,
+    NonNegative,
+    OptionError,
+    Options,
+    Share,
+    option,
+    wrong,
+)
 
-Scale = float | tuple[float, ...]  # for all scenes, or one for each
+_SCALES = "a finite number, 0 or more, or one for each scene"
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How a story is sampled; all that saves evaluations of the model is off by default.
+class SamplingOptions(Options, frozen=True):
+    """How a story is sampled; everything that saves evaluations of the model is off by default.
 
-    `guidance_scale` 1 is no guidance; `dynamic_guidance` lets it grow over the run. With
-    `given_guidance_scale` there is guidance by the given scenes too, with a scale of its own, as in
+    Where a scale is a tuple it has one for each scene. Guidance by given scenes is that of
     InstructPix2Pix (arXiv 2211.09800, eq. 3): a third evaluation each step, of the story with noise
-    for its given scenes. Steps before the share `guidance_start` of the run, and from
-    `guidance_end` on, have no guidance (arXiv 2404.07724) and evaluate the conditional branch
-    alone. `reuse_uncond` evaluates the other branches at every so-manieth guided step; between
-    them, what they differ from the conditional branch by is kept.
-
-    A step is not evaluated at all while the prediction of the clean latents is estimated to have
-    changed by less than the share `cache_tolerance` since the last evaluation (`step_cache`).
-    `as_reference` repeats defects of the reference (`sampling_steps`).
+    for its given scenes. Steps without guidance (arXiv 2404.07724) evaluate the conditional branch
+    alone. Between the steps at which the other branches are evaluated, their difference to the
+    conditional branch is kept. The step cache is described in `step_cache`, the defects of the
+    reference in `sampling_steps`. Raises OptionError for values outside a field's range.
     """
 
-    sampler: str = "ddim"
-    steps: int = 50
-    guidance_scale: Scale = 6.0
-    dynamic_guidance: bool = False
-    as_reference: bool = False
-    guidance_start: float = 0.0
-    guidance_end: float = 1.0
-    reuse_uncond: int = 1
-    given_guidance_scale: Scale | None = None
-    cache_tolerance: float = 0.0
+    sampler: Sampler = option(
+        "ddim", "Sampler that takes the steps.", affects="latents", by_model=True
+    )
+    steps: Count = option(50, "Number of sampling steps.", affects="latents", by_model=True)
+    guidance_scale: NonNegative | tuple[NonNegative, ...] = option(
+        6.0,
+        "Scale of classifier-free guidance; 1 is no guidance.",
+        affects="scene",
+        needed=_SCALES,
+        by_model=True,
+    )
+    dynamic_guidance: bool = option(
+        False, "The scale of guidance grows over the steps.", affects="latents"
+    )
+    as_reference: bool = option(
+        False, "Samples with the defects of the PyTorch reference.", affects="latents"
+    )
+    guidance_start: Share = option(
+        0.0, "Share of the steps that come before guidance begins.", affects="latents"
+    )
+    guidance_end: Share = option(
+        1.0, "Share of the steps after which guidance ends.", affects="latents"
+    )
+    reuse_uncond: Count = option(
+        1,
+        "The unconditional branch is evaluated only at every so-manieth step with guidance.",
+        affects="latents",
+    )
+    given_guidance_scale: NonNegative | tuple[NonNegative, ...] | None = option(
+        None,
+        "Scale of guidance by the given scenes, which costs a third evaluation each step.",
+        affects="latents",
+        needed=_SCALES,
+    )
+    cache_tolerance: NonNegative = option(
+        0.0,
+        "Steps over which the prediction changes by less than this share are left out.",
+        affects="latents",
+    )
 
     @property
     def needs_negative(self) -> bool:
@@ -60,15 +88,15 @@ class SamplingOptions:
 
     def full(self) -> "SamplingOptions":
         """The same run with every branch of every step evaluated."""
-        names = ("guidance_start", "guidance_end", "reuse_uncond", "cache_tolerance")
-        kept = {name: value for name, value in vars(self).items() if name not in names}
-        return SamplingOptions(**kept)
+        return self.replace(
+            guidance_start=0.0, guidance_end=1.0, reuse_uncond=1, cache_tolerance=0.0
+        )
 
     def table(self, schedule: NoiseSchedule, scenes: int | None = None) -> SamplingSteps:
-        """The table of the run; raises ValueError for what `option_problems` finds."""
+        """The table of the run; raises OptionError for what `option_problems` finds."""
         problems = option_problems(self, schedule, scenes)
         if problems:
-            raise ValueError("\n".join(f"{name}: {what}" for name, what in problems.items()))
+            raise OptionError(problems.items())
         steps = sampling_steps(
             schedule,
             self.sampler,
@@ -103,48 +131,31 @@ class SamplingOptions:
 def option_problems(
     options: SamplingOptions, schedule: NoiseSchedule, scenes: int | None = None
 ) -> dict[str, str]:
-    """By field, what is wrong with it: what was found and what is needed; empty if all is well.
+    """What of the options does not go together, by field; empty if all is well.
 
-    `scenes` counts those of the story, given ones included; None if it is not known yet.
+    Each says what was found and what is needed, of what depends on the schedule, on other options
+    or on the number of scenes: those of the story, given ones included; None if not known yet.
     """
     needed = {}
-    if options.sampler not in SAMPLERS:
-        needed["sampler"] = f"one of {', '.join(SAMPLERS)}"
-    if not 1 <= options.steps <= schedule.timesteps:
+    if options.steps > schedule.timesteps:
         needed["steps"] = f"a number from 1 to {schedule.timesteps}"
     for name in ("guidance_scale", "given_guidance_scale"):
         scale = getattr(options, name)
-        scales = scale if isinstance(scale, tuple) else () if scale is None else (scale,)
-        if not all(math.isfinite(each) and each >= 0 for each in scales):
-            needed[name] = "finite numbers, 0 or more"
-        elif isinstance(scale, tuple) and len(scale) != (scenes or max(len(scale), 1)):
+        if isinstance(scale, tuple) and len(scale) != (scenes or max(len(scale), 1)):
             needed[name] = f"one number, or one for each of {scenes or 'the'} scenes"
     if options.as_reference and options.sampler not in ("ddim", "dpm"):
         needed["as_reference"] = "false, or one of the reference's samplers: ddim, dpm"
-    for name in ("guidance_start", "guidance_end"):
-        if not 0 <= getattr(options, name) <= 1:
-            needed[name] = "a share of the run, from 0 to 1"
-    in_range = not {"steps", "guidance_start", "guidance_end"} & needed.keys()
-    if in_range and not options._guided(options.steps).any():
+    if "steps" not in needed and not options._guided(options.steps).any():
         needed["guidance_end"] = (
             f"a share above guidance_start {options.guidance_start:g} by so much that at least one "
             f"of the {options.steps} steps lies between"
         )
-    if options.reuse_uncond < 1:
-        needed["reuse_uncond"] = "a number of steps, 1 (never reused) or more"
-    if not (math.isfinite(options.cache_tolerance) and options.cache_tolerance >= 0):
-        needed["cache_tolerance"] = "a finite share, 0 (no step is left out) or more"
-    return {name: f"found {_shown(options, name)}, needs {what}" for name, what in needed.items()}
-
-
-def _shown(options: SamplingOptions, name: str) -> Any:
-    value = getattr(options, name)
-    return repr(value) if isinstance(value, str) else value
+    return {name: wrong(getattr(options, name), what) for name, what in needed.items()}
 
 
 def _only(
     guided: Bool[np.ndarray, " steps"], scales: Float[np.ndarray, " steps *scenes"]
 ) -> Float[np.ndarray, " steps *scenes"]:
-    """A scale of 1, which is none, at the other steps."""
+    """The scales at the guided steps; 1, which is no guidance, at the others."""
     at = guided.reshape(-1, *(1,) * (scales.ndim - 1))
     return np.where(at, scales, 1).astype(np.float32)

@@ -1,7 +1,7 @@
 """Samplers as tables: every step is a weighted sum whose weights are known before the run."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.diffusion.guidance import guidance_weights
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
-SAMPLERS = ("ddim", "dpm", "unip_3")
+Sampler = Literal["ddim", "dpm", "unip_3"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 # Which branches of guidance a step evaluates: the conditional one, as there is no guidance; that
 # one, with what is known of the others; all.

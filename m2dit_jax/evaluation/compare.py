@@ -29,7 +29,7 @@ from m2dit_jax.utils.files import write_json, write_text
 ARMS = ("symmetric", "full", "independent")
 
 
-class RunFailed(ValueError):
+class RunFailed(RuntimeError):
     """A training or evaluation that ended with an error, which it has printed itself."""
 
 

@@ -4,7 +4,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class SamplingTables:
 def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
     """Every sampler with every number of steps, else as the options say."""
     return {
-        f"{sampler}, {steps}": replace(options.full(), sampler=sampler, steps=steps)
+        f"{sampler}, {steps}": options.full().replace(sampler=sampler, steps=steps)
         for sampler in SAMPLERS
         for steps in STEPS
     }
@@ -117,7 +117,7 @@ def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
         "guidance by given scenes, 1.5": {"given_guidance_scale": 1.5},
         "guidance by given scenes, 3": {"given_guidance_scale": 3.0},
     }
-    return {name: replace(options.full(), **change) for name, change in changes.items()}
+    return {name: options.full().replace(**change) for name, change in changes.items()}
 
 
 def compare_sampling(
@@ -161,7 +161,7 @@ def compare_sampling(
             ratio = _time_ratio(engine, options, full) if timed else None
             yield Row(name, options, scores, costs, ratio)
 
-    many = replace(full, sampler="ddim", steps=many_steps)
+    many = full.replace(sampler="ddim", steps=many_steps)
     of_many = sample(f"ddim, {many_steps}", many)[1]
     of_samplers = list(rows(samplers, of_many, timed=False))
     of_full = sample("the full run", full)[1]

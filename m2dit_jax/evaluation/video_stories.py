@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from m2dit_jax.report.record import RecordError, read_record
-from m2dit_jax.stories.yaml_tree import parse, read_text
+from m2dit_jax.stories.yaml import parse, read_text
 from m2dit_jax.utils.media import VideoError, video_frames
 
 ACTORS = "actors.json"  # in a story's folder: for each scene a list of who is in it

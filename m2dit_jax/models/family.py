@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.key_rules import Rule
 
@@ -83,7 +84,7 @@ class Family:
     text_encoder: NetworkSpec
     tokenizer: str
     schedule: Callable[[Json], NoiseSchedule]
-    sampler: Callable[[Json], str]
+    sampler: Callable[[Json], Sampler]
     scene_size: Callable[[Json, Any], SceneSize]
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
     check_fit: Callable[[Any, Any, Any], None]

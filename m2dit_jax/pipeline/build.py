@@ -156,7 +156,7 @@ class StoryBuilder:
             clean.append(latents)
         given = jnp.array([[scene in group.context for scene in scenes]])
         prompts = [story.scenes[scene].prompt for scene in scenes]
-        negatives = [story.negative_prompt_of(scene) for scene in scenes]
+        negatives = [plan.negative_prompt(scene) for scene in scenes]
         if story.global_prompt:
             # Before the scenes' own; without guidance's negative branch it is what it always is.
             prompts, negatives = (
@@ -196,10 +196,10 @@ class StoryBuilder:
 
     @cached_property
     def _prompts(self) -> list[str]:
-        story = self.plan.storyboard
+        plan, story = self.plan, self.plan.storyboard
         everywhere = [story.global_prompt] if story.global_prompt else []
         own = [scene.prompt for scene in story.scenes]
-        negative = [story.negative_prompt_of(scene) for scene in range(len(story.scenes))]
+        negative = [plan.negative_prompt(scene) for scene in range(len(story.scenes))]
         return list(dict.fromkeys([*everywhere, *own, story.negative_prompt, *negative]))
 
     def _keep_clips(self, walk: StoryWalk) -> None:

@@ -23,7 +23,7 @@ from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
-from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.stories.settings import StoryOptions
 
 Oracle = Callable[[Sequence[str], int, UInt8[np.ndarray, "F H W 3"]], list[str]]
 
@@ -54,7 +54,7 @@ class ModelFacts:
     """
 
     schedule: NoiseSchedule
-    defaults: SamplingSettings
+    defaults: StoryOptions
     source: str
     mask: str
     default_checks: tuple[str, ...]
@@ -102,7 +102,7 @@ class Engine:
         return self.facts.schedule
 
     @property
-    def defaults(self) -> SamplingSettings:
+    def defaults(self) -> StoryOptions:
         """Values of the settings that a storyboard leaves open."""
         return self.facts.defaults
 

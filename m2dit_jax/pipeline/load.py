@@ -26,7 +26,7 @@ from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
-from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.fingerprint import fingerprint
 from m2dit_jax.weights.released import DTYPES, ReleasedModel
 from m2dit_jax.weights.run_folder import (
@@ -149,11 +149,11 @@ def of_pixels_run(
     )
 
 
-def run_defaults(recipe: Recipe) -> SamplingSettings:
+def run_defaults(recipe: Recipe) -> StoryOptions:
     """Settings of a story that a model trained here has: those of `config.sample` and its data."""
     frames, height, width = recipe.scene_size()
     config = recipe.config
-    return SamplingSettings(
+    return StoryOptions(
         frames=frames,
         height=height,
         width=width,
@@ -185,7 +185,7 @@ def _of_folder(
 ) -> Pipeline:
     facts = ModelFacts(
         schedule=folder.schedule,
-        defaults=SamplingSettings(
+        defaults=StoryOptions(
             frames=folder.frames,
             height=folder.height,
             width=folder.width,

@@ -12,12 +12,12 @@ from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.story import Story
 from m2dit_jax.stories.explain import explain
-from m2dit_jax.stories.inputs import Inputs
+from m2dit_jax.stories.inputs import Inputs, clip_identity
 from m2dit_jax.stories.output import SCENES, check_output, read_build, write_build, write_scene
 from m2dit_jax.stories.plan import StoryPlan, plan_story
 from m2dit_jax.stories.progress import Report, silent
 from m2dit_jax.stories.store import MemoryStore, SceneStore
-from m2dit_jax.stories.storyboard import Storyboard, override, storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.stories.walk import Outcome
 
 
@@ -64,6 +64,37 @@ class Pipeline(Engine):
         made.save(folder, seconds=round(time.monotonic() - started, 3))
         return made
 
+    def extend(
+        self,
+        story: Story,
+        prompts: Sequence[str],
+        *,
+        on_step: Report = silent,
+        **options: Any,
+    ) -> Story:
+        """The story with more scenes, one per prompt; those that it has are kept and given.
+
+        Given are their latents, not frames that were encoded anew. Settings are those of the story;
+        `options` replace them. Raises StoryboardError as a call does.
+        """
+        old = story.storyboard
+        kept = [
+            scene.replace(video=frames, frames=len(frames))
+            for scene, frames in zip(old.scenes, story.frames, strict=True)
+        ]
+        added = [Scene(prompt=prompt) for prompt in prompts]
+        longer = old.replace(scenes=(*kept, *added)).override(**options)
+        store = MemoryStore()
+
+        def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
+            for scene in range(len(kept)):
+                identity = clip_identity(plan, self.fingerprint, scene)
+                latents = story.latents(scene)
+                if latents is not None:
+                    store.put_latents(identity.key, latents, {"inputs": identity.inputs})
+
+        return self._build(longer, store, on_step, prepare)
+
     def explain(self, storyboard: Storyboard, folder: Path) -> list[str]:
         """A line for each scene: whether a call with this folder would make it, and why.
 
@@ -77,11 +108,11 @@ class Pipeline(Engine):
         self, story: Storyboard | Sequence[str], options: Mapping[str, Any]
     ) -> Storyboard:
         if isinstance(story, Storyboard):
-            return override(story, **options)
+            return story.override(**options)
         if isinstance(story, str):
             raise TypeError(f"needs a list of prompts, one per scene, found the text {story!r}")
         scenes = [{"prompt": prompt} for prompt in story]
-        return storyboard_from_mapping({"scenes": scenes, **options})
+        return Storyboard.from_mapping({"scenes": scenes, **options})
 
     def _build(
         self,

@@ -21,7 +21,7 @@ from m2dit_jax.stories.output import (
     write_story,
 )
 from m2dit_jax.stories.plan import StoryPlan
-from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.store import MemoryStore, SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
@@ -79,7 +79,7 @@ class Story:
         return self.plan.storyboard
 
     @property
-    def settings(self) -> SamplingSettings:
+    def settings(self) -> StoryOptions:
         """Size, frame rate and sampling of the story."""
         return self.plan.settings
 
@@ -98,9 +98,10 @@ class Story:
         """SHA-256 of all frames, as `story.json` has it."""
         return story_digest([frames_digest(frames) for frames in self.frames])
 
-    def latents(self, scene: int) -> Float[np.ndarray, "f h w C"]:
-        """Latents of a scene, as they are given to later ones."""
-        return self.store.latents(self.outcomes[scene].identity.key)
+    def latents(self, scene: int) -> Float[np.ndarray, "f h w C"] | None:
+        """Latents of a scene as later ones get them; None of a given one that none needed."""
+        key = self.outcomes[scene].identity.key
+        return None if self.store.about(key) is None else self.store.latents(key)
 
     def save(self, folder: Path | str, **about: Any) -> Path:
         """Writes what the `sample` command writes, and returns the folder.

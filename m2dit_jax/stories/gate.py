@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -11,7 +12,8 @@ from m2dit_jax.utils.frames import cut_strength, is_cut, is_frozen, motion, satu
 # finite: no latent is infinite or no number; frozen: something moves; cut: where the scene asks
 # for a cut, there is one to the scene before; saturation: it stays near that of the story's first
 # scene; oracle: the scene shows what its prompt says, for models that know how to tell.
-CHECKS = ("finite", "frozen", "cut", "saturation", "oracle")
+Check = Literal["finite", "frozen", "cut", "saturation", "oracle"]
+CHECKS: tuple[Check, ...] = get_args(Check)
 SATURATION_DRIFT = 0.3  # of 0 to 1
 
 

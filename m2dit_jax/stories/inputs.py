@@ -6,12 +6,14 @@ from it, and to nothing else.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from m2dit_jax.stories.plan import StoryPlan
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.windows import Group
+from m2dit_jax.utils.options import Affects, declared
 
 Inputs = Mapping[str, Any]
 
@@ -24,19 +26,19 @@ class Identity:
     inputs: Inputs
 
     @classmethod
-    def of(cls, inputs: Inputs) -> "Identity":
-        """The key of the inputs."""
+    def from_inputs(cls, inputs: Inputs) -> "Identity":
+        """The inputs with their key."""
         return cls(hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(), inputs)
 
 
 def text_key(model: str, prompt: str) -> str:
-    """Of a prompt's embeddings."""
-    return Identity.of({"model": model, "prompt": prompt}).key
+    """Key of a prompt's embeddings."""
+    return Identity.from_inputs({"model": model, "prompt": prompt}).key
 
 
 def clip_identity(plan: StoryPlan, model: str, scene: int) -> Identity:
-    """Of a given scene."""
-    return Identity.of(
+    """Identity of a given scene."""
+    return Identity.from_inputs(
         {
             "model": model,
             "size": [plan.frames(scene), plan.settings.height, plan.settings.width],
@@ -54,20 +56,15 @@ def scene_identity(
     attempts: Mapping[int, int],
     scene: int,
 ) -> Identity:
-    """Of a scene that is generated as one of the group; `known` has the keys of its context.
+    """Identity of a scene that is generated as one of the group.
 
-    Scenes are numbered from 1 in it, as users see them.
+    `known` has the keys of its context. Scenes are numbered from 1 in it, as users see them.
     """
-    story, settings = plan.storyboard, plan.settings
-    return Identity.of(
+    return Identity.from_inputs(
         {
             "model": model,
             "scene": scene + 1,
-            "height": settings.height,
-            "width": settings.width,
-            **_options(plan, group.scenes),
-            "noise_given": story.noise_given,
-            "global_prompt": story.global_prompt,
+            **{name: getattr(plan.settings, name) for name in _names("latents")},
             "beside": [
                 _beside(plan, number, known[number] if number in group.context else None, attempts)
                 for number in group.scenes
@@ -76,62 +73,61 @@ def scene_identity(
     )
 
 
-def _options(plan: StoryPlan, scenes: Sequence[int]) -> dict[str, Any]:
-    """Those of sampling; a scale of guidance belongs to each scene."""
-    options = asdict(plan.options(scenes))
-    del options["guidance_scale"]
-    return options
+def _names(affects: Affects) -> list[str]:
+    fields = declared(StoryOptions).values()
+    return [field.name for field in fields if field.affects == affects]
 
 
 def _beside(
     plan: StoryPlan, number: int, key: str | None, attempts: Mapping[int, int]
 ) -> dict[str, Any]:
-    """A scene of the group, the one in question among them."""
-    story = plan.storyboard
+    """What a scene of the group brings in, the one in question among them."""
     inputs = {
         "scene": number + 1,
-        "prompt": story.scenes[number].prompt,
-        "negative_prompt": story.negative_prompt_of(number),
-        "frames": plan.frames(number),
-        "guidance_scale": plan.options([number]).guidance_scale,
+        "prompt": plan.storyboard.scenes[number].prompt,
+        **{name: plan.setting(name, number) for name in _names("scene") if name != "seed"},
     }
+    # By the seed noise is drawn, which a given scene has none of, unless it is asked for.
     if key is None:
         return inputs | {"seed": plan.seed(number), "attempt": attempts.get(number, 0)}
-    return inputs | {"given": key} | ({"seed": plan.seed(number)} if story.noise_given else {})
+    seed = {"seed": plan.seed(number)} if plan.settings.noise_given else {}
+    return inputs | {"given": key} | seed
 
 
 def changes(old: Inputs, new: Inputs) -> list[str]:
     """Why a scene with the new inputs is not the one with the old ones."""
     if "clip" in old or "clip" in new:
         return ["it was given before" if "clip" in old else "it was generated before"]
-    told = [
-        "the model is another" if name == "model" else f"{name}: {_told(old.get(name), new[name])}"
+    reasons = [
+        "the model is another"
+        if name == "model"
+        else f"{name}: {_change(old.get(name), new[name])}"
         for name in new
         if name != "beside" and old.get(name) != new[name]
     ]
     before = {scene["scene"]: scene for scene in old["beside"]}
     after = {scene["scene"]: scene for scene in new["beside"]}
     if before.keys() != after.keys():
-        told.append(f"made beside scenes {_told(sorted(before), sorted(after))}")
+        reasons.append(f"made beside scenes {_change(sorted(before), sorted(after))}")
     for number in before.keys() & after.keys():
-        told += _scene_changes(before[number], after[number], own=number == new["scene"])
-    return told
+        reasons += _scene_changes(before[number], after[number], own=number == new["scene"])
+    return reasons
 
 
 def _scene_changes(old: Inputs, new: Inputs, own: bool) -> list[str]:
     whose = "its" if own else f"scene {new['scene']}'s"
-    told = []
+    reasons = []
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) == new.get(name):
             continue
         if name == "given":
-            told.append(f"scene {new['scene']}, which is given to it, is another")
+            reasons.append(f"scene {new['scene']}, which is given to it, is another")
         elif name == "attempt":
-            told.append(f"{whose} attempt {old.get(name, 0)} failed")
+            reasons.append(f"{whose} attempt {old.get(name, 0)} failed")
         else:
-            told.append(f"{whose} {name}: {_told(old.get(name), new.get(name))}")
-    return told
+            reasons.append(f"{whose} {name}: {_change(old.get(name), new.get(name))}")
+    return reasons
 
 
-def _told(old: Any, new: Any) -> str:
+def _change(old: Any, new: Any) -> str:
     return f"{old!r} -> {new!r}"

@@ -18,8 +18,9 @@ from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.inputs import Inputs
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.store import SceneStore
-from m2dit_jax.stories.storyboard import Storyboard, StoryboardError
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
+from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.files import atomic_write, write_json
 from m2dit_jax.utils.media import enlargement, frames_digest, write_gif, write_mp4
 
@@ -40,7 +41,7 @@ def check_output(storyboard: Storyboard, folder: Path) -> None:
         f"{storyboard.place(f'scenes[{i}].video')}: {scene.video} is a given clip, but its name in "
         f"--output={folder} is one of a story's own files: needs another folder"
         for i, scene in enumerate(storyboard.scenes)
-        if scene.video is not None and _is_own_video(scene.video, folder)
+        if isinstance(scene.video, Path) and _is_own_video(scene.video, folder)
     ]
     if problems:
         raise StoryboardError("\n".join(problems))
@@ -75,7 +76,8 @@ def write_story(
         contact_sheet(map(frames, scenes), prompts, story.given).save(part, format="PNG")
     if (folder / "story.json").exists():
         _remove_scenes_beyond(folder, len(scenes))
-    write_json(folder / "storyboard.json", plan.to_mapping())
+    mapping = plan.to_mapping({scene: folder / scene_name(scene) for scene in scenes})
+    write_json(folder / "storyboard.json", mapping)
     records = [_record(plan, scene, outcomes[scene], frames, store) for scene in scenes]
     digest = story_digest([record["frames_sha256"] for record in records])
     versions = {
@@ -86,7 +88,7 @@ def write_story(
     write_json(
         folder / "story.json",
         {
-            "storyboard": plan.to_mapping(),
+            "storyboard": mapping,
             "frames_sha256": digest,
             "scenes": records,
             **about,
@@ -125,9 +127,9 @@ def _record(
     plan: StoryPlan, scene: int, outcome: Outcome, frames: Frames, store: SceneStore
 ) -> dict[str, Any]:
     """A scene as story.json tells it; `page.record` says what the fields mean."""
-    told = plan.storyboard.scenes[scene]
+    own = plan.storyboard.scenes[scene]
     record: dict[str, Any] = {
-        "prompt": told.prompt,
+        "prompt": own.prompt,
         "given": outcome.status == "given",
         "status": outcome.status,
         "video": scene_name(scene),
@@ -140,9 +142,9 @@ def _record(
     group = outcome.group
     return record | {
         "key": outcome.identity.key,
-        "seed": plan.storyboard.seed if told.seed is None else told.seed,
-        "guidance_scale": plan.options([scene]).guidance_scale,
-        "negative_prompt": plan.storyboard.negative_prompt_of(scene),
+        "seed": plan.setting("seed", scene),
+        "guidance_scale": plan.setting("guidance_scale", scene),
+        "negative_prompt": plan.negative_prompt(scene),
         "context": [number + 1 for number in group.context],
         "made_with": [number + 1 for number in group.new if number != scene],
         **{name: made[name] for name in ("seconds", "steps", "evaluations") if name in made},

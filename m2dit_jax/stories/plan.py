@@ -1,7 +1,8 @@
 """A storyboard checked against a model: what is to be made, with every setting filled in."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,16 +12,11 @@ from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.stories.noise import scene_seed
-from m2dit_jax.stories.settings import SamplingSettings
-from m2dit_jax.stories.storyboard import Storyboard, StoryboardError, storyboard_to_mapping
+from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.stories.storyboard import Clip, Scene, Storyboard, settings_to_mapping
 from m2dit_jax.stories.windows import Windows, check_windows
-from m2dit_jax.utils.media import VideoError, frames_digest, read_clip
-
-# Options of sampling that a storyboard does not leave to the model.
-_STORY_OPTIONS = (
-    *("dynamic_guidance", "as_reference", "guidance_start", "guidance_end", "reuse_uncond"),
-    *("given_guidance_scale", "cache_tolerance"),
-)
+from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.media import VideoError, fit_clip, frames_digest, read_clip
 
 
 @runtime_checkable
@@ -33,7 +29,7 @@ class PlannedModel(Protocol):
         ...
 
     @property
-    def defaults(self) -> SamplingSettings:
+    def defaults(self) -> StoryOptions:
         """Values for what a storyboard leaves to the model."""
         ...
 
@@ -63,7 +59,7 @@ class PlannedModel(Protocol):
 
 @dataclass(frozen=True)
 class StoryPlan:
-    """A checked storyboard and what it says or leaves to the model.
+    """A storyboard that a model can make, and all its settings.
 
     `clip_digests` has one for each scene, None for those to generate; the clips themselves are
     read when they are needed, since those of a long story need not fit into memory. `checks` are
@@ -71,61 +67,77 @@ class StoryPlan:
     """
 
     storyboard: Storyboard
-    settings: SamplingSettings
+    settings: StoryOptions
     clip_digests: tuple[str | None, ...]
     checks: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def windows(self) -> Windows:
-        """How the story is cut."""
+        """Which scenes go through the model together."""
         settings = self.settings
         return Windows(settings.window, settings.new_scenes, settings.anchor)
 
+    def setting(self, name: str, scene: int) -> Any:
+        """Value that holds for a scene: its own or, where it has none, the story's."""
+        own = getattr(self.storyboard.scenes[scene], name)
+        return getattr(self.settings, name) if own is None else own
+
     def frames(self, scene: int) -> int:
-        """Of a scene of the finished video."""
-        return self.storyboard.scenes[scene].frames or self.settings.frames
+        """Number of frames of a scene of the finished video."""
+        return self.setting("frames", scene)
+
+    def negative_prompt(self, scene: int) -> str:
+        """What guidance leads a scene away from."""
+        return self.setting("negative_prompt", scene)
 
     def seed(self, scene: int) -> list[int]:
-        """What a scene draws by."""
-        return scene_seed(self.storyboard.seed, scene, self.storyboard.scenes[scene].seed)
+        """Numbers that the noise of a scene is drawn by."""
+        return scene_seed(self.settings.seed, scene, self.storyboard.scenes[scene].seed)
 
     def clip(self, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
-        """A given scene's frames. Raises VideoError if the file is no longer what it was."""
-        path = self.storyboard.scenes[scene].video
-        assert path is not None, f"scene {scene} is not given"
-        return read_clip(path, self.frames(scene), self.settings.height, self.settings.width)
+        """Frames of a given scene. Raises VideoError if the file is no longer what it was."""
+        return _read_given(self.storyboard.scenes[scene], self.frames(scene), self.settings)
 
     def options(self, scenes: Sequence[int]) -> SamplingOptions:
-        """Of a sampling run of these scenes."""
-        return _options(self.storyboard, self.settings, scenes)
+        """Options of a sampling run of these scenes."""
+        scales = tuple(self.setting("guidance_scale", scene) for scene in scenes)
+        values = {name: getattr(self.settings, name) for name in SamplingOptions.model_fields}
+        values["guidance_scale"] = scales[0] if len(set(scales)) == 1 else scales
+        return SamplingOptions(**values)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The content of a storyboard file that leaves nothing to the model."""
+    def to_mapping(self, videos: Mapping[int, Path | str] | None = None) -> dict[str, Any]:
+        """The content of a storyboard file that leaves nothing to the model.
+
+        `videos` says where clips can be read that were given as frames (`Storyboard.to_mapping`).
+        """
         checks = {"checks": list(self.checks)} if self.checks else {}
-        return storyboard_to_mapping(self.storyboard) | vars(self.settings) | checks
+        return {
+            "scenes": self.storyboard.scenes_to_mapping(videos or {}),
+            **settings_to_mapping(vars(self.settings)),
+            **checks,
+        }
 
 
-def plan_story(storyboard: Storyboard, maker: PlannedModel) -> StoryPlan:
+def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
     """Checks the storyboard against the model and reads each of its clips once.
 
     Raises StoryboardError with every problem: prompts that the model's tokenizer cannot take, clips
     that are too short or damaged, sizes that the model cannot make, more steps than its schedule
     has, windows that cannot be.
     """
-    problems, notes = _check_prompts(storyboard, maker)
-    settings = _filled_in(storyboard, maker.defaults)
+    problems, notes = _check_prompts(storyboard, model)
+    settings = storyboard.filled(model.defaults)
 
     def place(*fields: str) -> str:
         """Where the values were written: in the storyboard, on the command line, in the model."""
-        found = [storyboard.places[field] for field in fields if field in storyboard.places]
-        return ", ".join(found) or f"{maker.source}.{fields[0]}"
+        return storyboard.places(*fields) or f"{model.source}.{fields[0]}"
 
     def size_is_possible(field: str, frames: int) -> bool:
         return _checked(
             problems,
             place(field, "height", "width"),
-            lambda: maker.check_size(frames, settings.height, settings.width),
+            lambda: model.check_size(frames, settings.height, settings.width),
         )
 
     possible = size_is_possible("frames", settings.frames)
@@ -133,52 +145,38 @@ def plan_story(storyboard: Storyboard, maker: PlannedModel) -> StoryPlan:
     for i, scene in enumerate(storyboard.scenes):
         if scene.frames is not None and not size_is_possible(f"scenes[{i}].frames", scene.frames):
             continue
-        if possible and scene.video is not None:
-            frames = scene.frames or settings.frames
+        if possible and scene.given:
             try:
-                clip = read_clip(scene.video, frames, settings.height, settings.width)
+                clip = _read_given(scene, scene.frames or settings.frames, settings)
             except VideoError as error:
                 problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
             else:
                 digests[i] = frames_digest(clip)
-    if storyboard.global_prompt:
-        _checked(problems, place("global_prompt"), lambda: check_global_text(maker.mask))
-    options = _options(storyboard, settings, range(len(storyboard.scenes)))
-    for field, problem in option_problems(options, maker.schedule).items():
+    if settings.global_prompt:
+        _checked(problems, place("global_prompt"), lambda: check_global_text(model.mask))
+    checks = _checks(settings, model)
+    plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes))
+    options = plan.options(range(len(storyboard.scenes)))
+    for field, problem in option_problems(options, model.schedule).items():
         problems.append(f"{place(field)}: {problem}")
-    windows = Windows(settings.window, settings.new_scenes, settings.anchor)
-    _checked(problems, place("new_scenes", "window"), lambda: check_windows(windows))
+    _checked(problems, place("new_scenes", "window"), lambda: check_windows(plan.windows))
     if problems:
         raise StoryboardError("\n".join(problems))
-    return StoryPlan(storyboard, settings, tuple(digests), _checks(storyboard, maker), tuple(notes))
+    return plan
 
 
-def _options(
-    story: Storyboard, settings: SamplingSettings, scenes: Sequence[int]
-) -> SamplingOptions:
-    own = [story.scenes[scene].guidance_scale for scene in scenes]
-    scales = tuple(settings.guidance_scale if scale is None else scale for scale in own)
-    return SamplingOptions(
-        sampler=settings.sampler,
-        steps=settings.steps,
-        guidance_scale=scales[0] if len(set(scales)) == 1 else scales,
-        **{name: getattr(story, name) for name in _STORY_OPTIONS},
-    )
+def _read_given(scene: Scene, frames: int, settings: StoryOptions) -> Clip:
+    size = frames, settings.height, settings.width
+    assert scene.video is not None, "the scene is not given"
+    if isinstance(scene.video, Path):
+        return read_clip(scene.video, *size)
+    return fit_clip(scene.video, *size)
 
 
-def _filled_in(storyboard: Storyboard, defaults: SamplingSettings) -> SamplingSettings:
-    """The model's defaults where the storyboard says nothing."""
-    said = {name: getattr(storyboard, name) for name in vars(defaults)}
-    known = {name: value for name, value in said.items() if value is not None}
-    if storyboard.window is not None and storyboard.new_scenes is None:
-        known["new_scenes"] = min(defaults.new_scenes, storyboard.window)
-    return replace(defaults, **known)
-
-
-def _checks(storyboard: Storyboard, maker: PlannedModel) -> tuple[str, ...]:
-    if storyboard.checks is None and storyboard.retries:
-        return maker.default_checks
-    return storyboard.checks or ()
+def _checks(settings: StoryOptions, model: PlannedModel) -> tuple[str, ...]:
+    if settings.checks is None and settings.retries:
+        return model.default_checks
+    return settings.checks or ()
 
 
 def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool:
@@ -191,7 +189,7 @@ def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool
     return True
 
 
-def _check_prompts(storyboard: Storyboard, maker: PlannedModel) -> tuple[list[str], list[str]]:
+def _check_prompts(storyboard: Storyboard, model: PlannedModel) -> tuple[list[str], list[str]]:
     """A line for each prompt that the tokenizer cannot take, and for each that it changes."""
     prompts = {f"scenes[{i}].prompt": s.prompt for i, s in enumerate(storyboard.scenes)}
     prompts |= {
@@ -204,7 +202,7 @@ def _check_prompts(storyboard: Storyboard, maker: PlannedModel) -> tuple[list[st
     problems, notes = [], []
     for field, prompt in prompts.items():
         try:
-            note = maker.check_prompt(prompt)
+            note = model.check_prompt(prompt)
         except ValueError as error:
             problems.append(f"{storyboard.place(field)}: {error}")
         else:

@@ -1,19 +1,83 @@
-"""The settings of a story that a storyboard may leave to the model."""
+"""The settings of a story beside those of its sampling run, declared once."""
 
-from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.stories.gate import CHECKS, Check
+from m2dit_jax.utils.options import Count, NonNegative, Text, option, same_option
+
+MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """What a storyboard may leave to the model."""
+def _as_tuple(checks: Any) -> Any:
+    if isinstance(checks, str):
+        return (checks,)
+    return tuple(checks) if isinstance(checks, list) else checks
 
-    frames: int
-    height: int
-    width: int
-    fps: float
-    sampler: str
-    steps: int
-    guidance_scale: float
-    window: int
-    new_scenes: int
-    anchor: bool
+
+def _in_order(checks: tuple[Check, ...] | None) -> tuple[Check, ...] | None:
+    return None if checks is None else tuple(check for check in CHECKS if check in checks)
+
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+FrameRate = Annotated[float, Field(ge=0.1, le=240.0)]
+Retries = Annotated[int, Field(ge=0, le=100)]
+Checks = Annotated[
+    Annotated[tuple[Check, ...], Field(min_length=1)] | None,
+    BeforeValidator(_as_tuple),
+    AfterValidator(_in_order),
+]
+
+
+class StoryOptions(SamplingOptions, frozen=True):
+    """Every setting of a story. Sizes are in pixels, `fps` in frames per second.
+
+    A model's own defaults are such settings, of which those are set that it decides. Raises
+    OptionError for values outside a field's range.
+    """
+
+    guidance_scale: NonNegative = same_option(SamplingOptions, "guidance_scale", 6.0)
+    given_guidance_scale: NonNegative | None = same_option(
+        SamplingOptions, "given_guidance_scale", None
+    )
+    seed: Seed = option(
+        0, "Number that the noise is drawn by: the same seed gives the same story.", affects="scene"
+    )
+    negative_prompt: Text = option("", "What guidance leads away from.", affects="scene")
+    global_prompt: Text = option("", "Text that every scene sees.", affects="latents")
+    frames: Count = option(49, "Frames of a scene.", affects="scene", by_model=True)
+    height: Count = option(480, "Height of the video in pixels.", affects="latents", by_model=True)
+    width: Count = option(720, "Width of the video in pixels.", affects="latents", by_model=True)
+    fps: FrameRate = option(
+        8.0, "Frames per second of the written video.", affects="video", by_model=True
+    )
+    noise_given: bool = option(
+        False,
+        "Given scenes get the noise of timestep 0, as the reference does when it extends a story.",
+        affects="latents",
+    )
+    window: Count = option(
+        3, "Scenes that go through the model at once.", affects="windows", by_model=True
+    )
+    new_scenes: Count = option(
+        1,
+        "Scenes of a window that are generated, where enough others are known to be given.",
+        affects="windows",
+        by_model=True,
+    )
+    anchor: bool = option(
+        True,
+        "The story's first scene is always given to later ones, against drift.",
+        affects="windows",
+        by_model=True,
+    )
+    retries: Retries = option(
+        0, "How often a scene that fails one of the checks is drawn again.", affects="checks"
+    )
+    checks: Checks = option(
+        None,
+        "Checks that a scene must pass; with retries, those that suit the model if none is named.",
+        affects="checks",
+    )

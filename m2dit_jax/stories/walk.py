@@ -78,7 +78,7 @@ class StoryWalk:
         """Takes in a scene that is made; all of a group's, in the order of the story."""
         attempts = self._attempts.setdefault(scene, [])
         attempts.append(Attempt(len(attempts), identity, verdict))
-        if not verdict.passed and len(attempts) <= self.plan.storyboard.retries:
+        if not verdict.passed and len(attempts) <= self.plan.settings.retries:
             return
         status = "reused" if reused else "generated"
         self.outcomes[scene] = Outcome(status, identity, group, attempts)

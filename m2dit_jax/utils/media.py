@@ -68,6 +68,18 @@ def read_clip(
     )
 
 
+def fit_clip(
+    clip: UInt8[np.ndarray, "F H W 3"], frames: int, height: int, width: int
+) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
+    """Frames in memory, chosen, scaled and cropped as `read_clip` does with those of a file.
+
+    Raises VideoError when there are fewer frames than asked for.
+    """
+    if len(clip) < frames:
+        raise VideoError(f"the clip has {len(clip)} frames, needs at least {frames}")
+    return np.stack([_cover(clip[i], height, width) for i in evenly_spaced(len(clip), frames)])
+
+
 def write_mp4(
     path: Path | str, frames: Iterable[UInt8[np.ndarray, "_H _W 3"]], fps: float | int
 ) -> None:

@@ -6,24 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2dit_jax.stories.storyboard import (
-    SCENE_KEYS,
-    STORYBOARD_KEYS,
-    Storyboard,
-    storyboard_from_mapping,
-)
+from m2dit_jax.stories.storyboard import Scene, Storyboard
+from m2dit_jax.utils.options import Options, declared
 
-_TEXTS = ("prompt", "negative_prompt", "global_prompt", "sampler")
-STORY_FIELDS = tuple(
-    name
-    for name in ("global_prompt", "negative_prompt", "seed", "guidance_scale", "steps", "sampler")
-    if name in STORYBOARD_KEYS
-)
-SCENE_FIELDS = tuple(
-    name
-    for name in ("prompt", "negative_prompt", "seed", "guidance_scale", "frames")
-    if name in SCENE_KEYS
-)
+STORY_FIELDS = ("global_prompt", "negative_prompt", "seed", "guidance_scale", "steps", "sampler")
+SCENE_FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "frames")
 
 
 @dataclass(frozen=True)
@@ -39,18 +26,22 @@ class SceneForm:
 
 
 def to_storyboard(scenes: Sequence[SceneForm], settings: Mapping[str, str]) -> Storyboard:
-    """Empty fields are left to the model. Raises StoryboardError with every problem."""
-    told = [
-        _filled(scene.texts) | ({} if scene.clip is None else {"video": str(scene.clip.absolute())})
+    """Storyboard that the form stands for; empty fields are left to the model.
+
+    Raises StoryboardError with every problem.
+    """
+    filled = [
+        _filled(Scene, scene.texts)
+        | ({} if scene.clip is None else {"video": str(scene.clip.absolute())})
         for scene in scenes
     ]
-    return storyboard_from_mapping({"scenes": told, **_filled(settings)})
+    return Storyboard.from_mapping({"scenes": filled, **_filled(Storyboard, settings)})
 
 
 def to_forms(
     mapping: Mapping[str, Any], clips: Path
 ) -> tuple[tuple[SceneForm, ...], dict[str, str]]:
-    """The forms of a storyboard file's content. Only clips from the folder `clips` are taken."""
+    """Forms of a storyboard file's content. Only clips from the folder `clips` are taken."""
     scenes = tuple(
         SceneForm(_texts(scene, SCENE_FIELDS), _own(scene.get("video"), clips))
         for scene in mapping["scenes"]
@@ -59,29 +50,18 @@ def to_forms(
 
 
 def problems(message: str) -> list[str]:
-    """A StoryboardError's lines for one who sees a form with numbered scenes, not a file."""
+    """Lines of a StoryboardError for one who sees a form with numbered scenes, not a file."""
     lines = []
     for line in message.splitlines():
-        told = line.removeprefix("storyboard: ")
-        told = re.sub(r"^scenes\[(\d+)\]\.?", lambda m: f"Scene {int(m[1]) + 1}, ", told)
-        lines.append(told.replace("_", " ", 1) if told.startswith(STORY_FIELDS) else told)
+        line = line.removeprefix("storyboard: ")
+        line = re.sub(r"^scenes\[(\d+)\]\.?", lambda m: f"Scene {int(m[1]) + 1}, ", line)
+        lines.append(line.replace("_", " ", 1) if line.startswith(STORY_FIELDS) else line)
     return lines
 
 
-def _filled(texts: Mapping[str, str]) -> dict[str, Any]:
-    return {name: _value(name, text) for name, text in texts.items() if text.strip()}
-
-
-def _value(name: str, text: str) -> Any:
-    """A number where one is meant; other text stays, so that the storyboard's check names it."""
-    if name in _TEXTS:
-        return text
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+def _filled(model: type[Options], texts: Mapping[str, str]) -> dict[str, Any]:
+    fields = declared(model)
+    return {name: fields[name].from_text(text) for name, text in texts.items() if text.strip()}
 
 
 def _texts(mapping: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:

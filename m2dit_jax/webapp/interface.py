@@ -169,7 +169,7 @@ def _attach(
 def _generate(
     shelf: Shelf, runner: Runner, shown: tuple[SceneForm, ...], name: str | None, *values: str
 ) -> Iterator[tuple[Any, Any, Any]]:
-    settings = dict(zip(STORY_FIELDS, values, strict=False))
+    settings: dict[str, str] = dict(zip(STORY_FIELDS, values, strict=False))
     try:
         storyboard = to_storyboard(_filled_in(shown, values[len(STORY_FIELDS) :]), settings)
         name = name or shelf.new()

@@ -4,6 +4,7 @@ import pytest
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.diffusion.samplers import ALL, CONDITIONAL, REUSED, SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.utils.options import OptionError
 
 SCHEDULE = NoiseSchedule()
 
@@ -15,7 +16,8 @@ def test_with_everything_off_the_table_is_the_samplers_own(sampler):
         {},
         {"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1, "cache_tolerance": 0.0},
     ):
-        options = SamplingOptions(sampler, 7, 3.0, dynamic_guidance=True, **off)
+        plain_options = {"sampler": sampler, "steps": 7, "guidance_scale": 3.0}
+        options = SamplingOptions(**plain_options, dynamic_guidance=True, **off)
         for ours, theirs in zip(options.table(SCHEDULE), plain, strict=True):
             np.testing.assert_array_equal(ours, theirs)
         assert options.full() == options
@@ -56,17 +58,34 @@ def test_a_scale_for_each_scene():
     ("changed", "problem"),
     [
         ({"sampler": "euler"}, "found 'euler', needs one of ddim, dpm, unip_3"),
-        ({"steps": 0}, "found 0, needs a number from 1 to 1000"),
-        ({"guidance_scale": float("nan")}, "found nan, needs finite numbers, 0 or more"),
-        ({"guidance_scale": (1.0, 2.0)}, "needs one number, or one for each of 3 scenes"),
-        ({"given_guidance_scale": -1.0}, "found -1.0, needs finite numbers, 0 or more"),
-        ({"guidance_start": -0.1}, "found -0.1, needs a share of the run, from 0 to 1"),
-        ({"guidance_end": 0.0}, "needs a share above guidance_start 0 by so much"),
-        ({"reuse_uncond": 0}, "found 0, needs a number of steps, 1 (never reused) or more"),
-        ({"cache_tolerance": -0.5}, "found -0.5, needs a finite share"),
+        ({"steps": 0}, "found 0, needs a whole number, 1 or more"),
+        ({"steps": 2.0}, "found 2.0, needs a whole number, 1 or more"),
+        ({"guidance_scale": float("nan")}, "found nan, needs a finite number, 0 or more, or one"),
+        ({"guidance_scale": (1.0, -2.0)}, "found a list of 2, needs a finite number, 0 or more"),
+        ({"given_guidance_scale": -1.0}, "found -1.0, needs a finite number, 0 or more"),
+        ({"guidance_start": -0.1}, "found -0.1, needs a finite number, from 0 to 1"),
+        ({"reuse_uncond": 0}, "found 0, needs a whole number, 1 or more"),
+        ({"cache_tolerance": -0.5}, "found -0.5, needs a finite number, 0 or more"),
     ],
 )
-def test_what_cannot_be_is_named(changed, problem):
+def test_what_cannot_be_is_never_made(changed, problem):
+    (name,) = changed
+    with pytest.raises(OptionError) as error:
+        SamplingOptions(**changed)
+    assert str(error.value).startswith(f"{name}: {problem}")
+    with pytest.raises(OptionError, match=f"^{name}: found"):
+        SamplingOptions().replace(**changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"steps": 1001}, "found 1001, needs a number from 1 to 1000"),
+        ({"guidance_scale": (1.0, 2.0)}, "needs one number, or one for each of 3 scenes"),
+        ({"guidance_end": 0.0}, "needs a share above guidance_start 0 by so much"),
+    ],
+)
+def test_what_does_not_fit_the_run_is_named(changed, problem):
     options = SamplingOptions(**changed)
     (name,) = changed
     problems = option_problems(options, SCHEDULE, scenes=3)
@@ -76,9 +95,9 @@ def test_what_cannot_be_is_named(changed, problem):
 
 
 def test_the_reference_has_no_third_order_and_is_not_repeated_with_it():
-    options = SamplingOptions("unip_3", as_reference=True)
-    assert "found True, needs false" in option_problems(options, SCHEDULE)["as_reference"]
-    assert not option_problems(SamplingOptions("dpm", as_reference=True), SCHEDULE)
+    options = SamplingOptions(sampler="unip_3", as_reference=True)
+    assert "found true, needs false" in option_problems(options, SCHEDULE)["as_reference"]
+    assert not option_problems(SamplingOptions(sampler="dpm", as_reference=True), SCHEDULE)
 
 
 def test_when_a_negative_prompt_is_needed():

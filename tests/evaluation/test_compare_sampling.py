@@ -15,7 +15,12 @@ def test_the_tables_of_a_tiny_run(make_tiny_config):
     full = SamplingOptions(steps=2, guidance_scale=2.0)
     half = SamplingOptions(steps=2, guidance_scale=2.0, guidance_end=0.5)
     tables = compare_sampling(
-        engine, {"dpm": SamplingOptions("dpm", 2)}, {"full": full, "half": half}, 2, 0, 4
+        engine,
+        {"dpm": SamplingOptions(sampler="dpm", steps=2)},
+        {"full": full, "half": half},
+        2,
+        0,
+        4,
     )
     lines = [line.split(" | ") for line in tables.to_markdown().splitlines()]
     dpm, first, second = lines[4], *lines[-2:]

@@ -6,7 +6,7 @@ import pytest
 from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.store import SceneStore
-from m2dit_jax.stories.storyboard import storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.media import write_mp4
 from tests.stories.fake_engine import FakeEngine
 
@@ -24,7 +24,7 @@ def build(tmp_path):
     """Builds a storyboard in a folder that stays; returns the outcomes and the frames."""
 
     def build(mapping, engine, folder="story", report=lambda progress: None):
-        plan = plan_story(storyboard_from_mapping(mapping, tmp_path), engine)
+        plan = plan_story(Storyboard.from_mapping(mapping, tmp_path), engine)
         builder = StoryBuilder(plan, engine, SceneStore(tmp_path / folder))
         outcomes = builder.build(report, lambda scene, frames: None)
         return outcomes, [builder.frames(outcomes[scene]) for scene in sorted(outcomes)]
@@ -138,7 +138,7 @@ def test_a_changed_clip_is_told_before_it_is_read_anew(build, tmp_path):
     write_mp4(tmp_path / "clip.mp4", np.full((2, 4, 4, 3), 90, np.uint8), 4)
     build(mapping, FakeEngine())
     write_mp4(tmp_path / "clip.mp4", np.full((2, 4, 4, 3), 30, np.uint8), 4)
-    plan = plan_story(storyboard_from_mapping(mapping, tmp_path), FakeEngine())
+    plan = plan_story(Storyboard.from_mapping(mapping, tmp_path), FakeEngine())
     outlook = StoryBuilder(plan, FakeEngine(), SceneStore(tmp_path / "story")).outlook()
     assert statuses(outlook.outcomes) == "gi ge ge ge ge ge"
     outcomes, frames = build(mapping, FakeEngine())
@@ -164,7 +164,7 @@ def test_a_scene_that_fails_is_drawn_again_and_given_to_nobody(build, tmp_path):
     assert len({attempt.identity.key for attempt in attempts}) == 3
     assert not outcomes[3].failed and outcomes[4].group.context == (0, 3)
     mapping = board(retries=2, checks=["finite"])
-    plan = plan_story(storyboard_from_mapping(mapping), FakeEngine())
+    plan = plan_story(Storyboard.from_mapping(mapping), FakeEngine())
     outlook = StoryBuilder(plan, FakeEngine(), SceneStore(tmp_path / "story")).outlook()
     assert statuses(outlook.outcomes) == "re re re re re re"
     again = FakeEngine()  # what failed before is known to fail
@@ -196,7 +196,7 @@ def test_scenes_that_fail_among_others_are_redrawn_beside_them(build):
 def test_the_outlook_is_what_then_happens(build, tmp_path):
     build(board(), FakeEngine())
     engine = FakeEngine()
-    plan = plan_story(storyboard_from_mapping(board(changed={4: {"prompt": "z"}})), engine)
+    plan = plan_story(Storyboard.from_mapping(board(changed={4: {"prompt": "z"}})), engine)
     outlook = StoryBuilder(plan, engine, SceneStore(tmp_path / "story")).outlook()
     assert statuses(outlook.outcomes) == "re re re re ge ge" and engine.log == []
     outcomes, _ = build(board(changed={4: {"prompt": "z"}}), engine)

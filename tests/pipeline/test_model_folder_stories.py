@@ -14,7 +14,7 @@ from m2dit_jax import convert, sample
 from m2dit_jax.pipeline.codecs import DECODERS, VaeCodec
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories import noise
-from m2dit_jax.stories.storyboard import storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.tools.parity.functions import reference_draws
 from m2dit_jax.tools.parity.golden import read_npz
 from m2dit_jax.tools.parity.layout import channels_last, to_scenes
@@ -64,7 +64,7 @@ def test_a_converted_folder_makes_the_same_story(run, model, tmp_path):
 
 
 def test_the_ways_of_decoding_agree(model, tmp_path):
-    storyboard = storyboard_from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
+    storyboard = Storyboard.from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
     made = {}
     for decoder in DECODERS:
         pipeline = load(model, decoder=decoder)
@@ -82,7 +82,7 @@ def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
     given = [{"prompt": PROMPTS[0]}, {"prompt": PROMPTS[1], "video": "clip.mp4"}]
 
     def make(scenes, **settings):
-        storyboard = storyboard_from_mapping(
+        storyboard = Storyboard.from_mapping(
             {"scenes": scenes, "sampler": sampler, **SMALL, **settings}, tmp_path
         )
         return build_scenes(pipeline, storyboard, tmp_path)
@@ -105,7 +105,7 @@ def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch
     draws = [file.input("initial_latents"), *file.input("noise_draws")[used]]
     by_scene = iter([scene for draw in draws for scene in to_scenes(draw, scenes)[0]])
     monkeypatch.setattr(noise, "normal", lambda key, shape: next(by_scene))
-    storyboard = storyboard_from_mapping(
+    storyboard = Storyboard.from_mapping(
         {
             "scenes": as_scenes(arguments["prompt"]),
             "negative_prompt": arguments["negative_prompt"],
@@ -160,7 +160,7 @@ def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
     for name in ("text_encoder", "transformer", "vae"):
         monkeypatch.setattr(ReleasedModel, name, watched(name))
     pipeline = load(model)
-    storyboard = storyboard_from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
+    storyboard = Storyboard.from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
     build_scenes(pipeline, storyboard, tmp_path)
     assert order == ["text_encoder", "transformer", "vae"]
 

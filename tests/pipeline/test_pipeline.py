@@ -15,8 +15,9 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import sample_held_out
 from m2dit_jax.evaluation.long_stories import sample_long_stories
 from m2dit_jax.pipeline.load import load, of_pixels_run
-from m2dit_jax.stories.storyboard import StoryboardError, storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.windows import Windows
+from m2dit_jax.stories.yaml import StoryboardError
 from tests.engines import random_engine, random_params
 
 STEPS = 3
@@ -64,7 +65,7 @@ def test_a_given_scene_is_the_same_to_both(engine, story, tmp_path):
     scenes.append({"prompt": story["captions"][1]})
     for noise_given in (False, True):
         settings = {"seed": 8, "steps": STEPS, "noise_given": noise_given}
-        board = storyboard_from_mapping({"scenes": scenes, **settings}, tmp_path)
+        board = Storyboard.from_mapping({"scenes": scenes, **settings}, tmp_path)
         made = engine(board)
         batch = engine.sample_many(
             [story["captions"]],
@@ -180,3 +181,27 @@ def test_what_is_no_model_is_refused_with_its_name(tmp_path):
     with pytest.raises(ValueError, match="dtype='int8': needs one of"):
         load(tmp_path, dtype="int8")
     assert evaluate.main([f"--checkpoint={tmp_path}"]) == 2
+
+
+def test_a_story_is_extended_from_its_latents(engine, tmp_path, monkeypatch):
+    story = engine(["a red cross moves left on gray", "it moves up on navy"], seed=1, steps=2)
+    longer = engine.extend(story, ["it moves right on white"], window=3)
+    assert len(longer.frames) == 3
+    for scene in range(2):
+        np.testing.assert_array_equal(longer.frames[scene], story.frames[scene])
+        np.testing.assert_array_equal(longer.latents(scene), story.latents(scene))
+    assert longer.settings.steps == 2 and longer.storyboard.given == (True, True, False)
+    # As by hand: the same scenes given, the new one drawn by the same seed and place.
+    batch = engine.sample_many(
+        [longer.prompts],
+        [1],
+        options=SamplingOptions(steps=2, guidance_scale=engine.defaults.guidance_scale),
+        clips=np.stack([*story.frames, np.zeros_like(story.frames[0])])[None],
+        given=np.array([[True, True, False]]),
+    )
+    assert apart(longer.frames[2], batch.video[0, 2]) <= 1
+    longer.save(tmp_path)
+    record = json.loads((tmp_path / "storyboard.json").read_text())
+    assert record["scenes"][0]["video"] == str(tmp_path / "scene_1.mp4")
+    monkeypatch.setattr(type(engine), "encode_clip", lambda *_: pytest.fail("encoded anew"))
+    engine.extend(longer, ["it moves down on olive"], window=4)

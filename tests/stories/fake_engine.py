@@ -10,7 +10,7 @@ from m2dit_jax.models.placement import ONE_DEVICE
 from m2dit_jax.pipeline.engine import Engine, ModelFacts
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.prompts import PromptTokenizer
-from m2dit_jax.stories.settings import SamplingSettings
+from m2dit_jax.stories.settings import StoryOptions
 
 
 class FakeCodec:
@@ -53,7 +53,11 @@ class FakeEngine(Engine):
         self.groups = 0
         facts = ModelFacts(
             schedule=NoiseSchedule(),
-            defaults=SamplingSettings(2, 4, 4, 4.0, "ddim", 2, 2.0, window, 1, True),
+            defaults=StoryOptions(
+                **{"frames": 2, "height": 4, "width": 4, "fps": 4.0, "sampler": "ddim"},
+                **{"steps": 2, "guidance_scale": 2.0},
+                **{"window": window, "new_scenes": 1, "anchor": True},
+            ),
             source="fake",
             mask="symmetric",
             default_checks=("finite", "frozen"),

@@ -1,14 +1,14 @@
 from m2dit_jax.stories.gate import Verdict
 from m2dit_jax.stories.inputs import changes
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.stories.storyboard import storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import StoryWalk
 from tests.stories.fake_engine import FakeEngine
 
 
 def all_inputs(prompts, model="weights", **fields):
     mapping = {"scenes": [{"prompt": prompt} for prompt in prompts], **fields}
-    walk = StoryWalk(plan_story(storyboard_from_mapping(mapping), FakeEngine()), model)
+    walk = StoryWalk(plan_story(Storyboard.from_mapping(mapping), FakeEngine()), model)
     while group := walk.next_group():
         for scene, identity in walk.identities(group).items():
             walk.settle(scene, group, identity, Verdict(), False)

@@ -3,14 +3,15 @@ from dataclasses import replace
 import pytest
 
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.stories.storyboard import StoryboardError, storyboard_from_mapping
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.yaml import StoryboardError
 from tests.stories.fake_engine import FakeEngine
 
 SCENES = [{"prompt": "a"}, {"prompt": "b", "frames": 3, "guidance_scale": 4.0, "seed": 9}]
 
 
 def plan(engine=None, **fields):
-    return plan_story(storyboard_from_mapping({"scenes": SCENES, **fields}), engine or FakeEngine())
+    return plan_story(Storyboard.from_mapping({"scenes": SCENES, **fields}), engine or FakeEngine())
 
 
 def test_scenes_have_their_own_settings_or_the_storys():

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.stories.storyboard import (
-    Storyboard,
-    StoryboardError,
-    StoryScene,
-    override,
-    read_storyboard,
-    storyboard_from_mapping,
-    storyboard_to_mapping,
-)
-from m2dit_jax.stories.yaml_tree import MAX_FILE_BYTES
+from m2dit_jax.stories.storyboard import Scene, Storyboard
+from m2dit_jax.stories.yaml import MAX_FILE_BYTES, StoryboardError
 from m2dit_jax.utils.media import write_mp4
 
 ONE_SCENE = "scenes:\n  - prompt: a fox\n"
@@ -29,7 +21,7 @@ def read(tmp_path):
     def read(text: str | bytes) -> Storyboard:
         data = text.encode() if isinstance(text, str) else text
         (tmp_path / "story.yaml").write_bytes(data)
-        return read_storyboard(tmp_path / "story.yaml")
+        return Storyboard.read(tmp_path / "story.yaml")
 
     return read
 
@@ -62,8 +54,8 @@ scenes:
 """)
     assert storyboard == Storyboard(
         scenes=(
-            StoryScene("A fox wakes.", tmp_path / "fox.mp4"),
-            StoryScene("The fox runs home."),
+            Scene(prompt="A fox wakes.", video=tmp_path / "fox.mp4"),
+            Scene(prompt="The fox runs home."),
         ),
         seed=7,
         steps=20,
@@ -75,7 +67,7 @@ scenes:
 
 
 def test_what_is_left_out_or_null_is_the_default(read):
-    expected = Storyboard((StoryScene("a fox"),), 0, "", None)
+    expected = Storyboard(scenes=[Scene(prompt="a fox")])
     assert read(ONE_SCENE) == expected
     assert read(ONE_SCENE + "    video:\nseed: null\nsteps: ~\nfps:\nnegative_prompt:") == expected
 
@@ -157,7 +149,7 @@ def test_bad_values(problems, field, value, problem):
     [
         (
             "",
-            "story.yaml:1: found nothing, needs a mapping with the keys scenes, seed, ",
+            "story.yaml:1: found nothing, needs a mapping with the keys scenes, sampler, ",
         ),
         ("- prompt: a", "story.yaml:1: found a list of 1, needs a mapping with the keys scenes"),
         ("seed: 1", "story.yaml:1: scenes: missing, needs a list of scenes, each with a prompt"),
@@ -183,11 +175,11 @@ def test_bad_files(problems, text, problem):
 
 def test_missing_file(tmp_path):
     with pytest.raises(StoryboardError, match=r"no\.yaml: cannot be read \(No such file"):
-        read_storyboard(tmp_path / "no.yaml")
+        Storyboard.read(tmp_path / "no.yaml")
     with pytest.raises(StoryboardError, match=r"cannot be read \(Is a directory\)"):
-        read_storyboard(tmp_path)
+        Storyboard.read(tmp_path)
     with pytest.raises(StoryboardError, match=r"cannot be read \(embedded null byte\)"):
-        read_storyboard("a\0b")
+        Storyboard.read("a\0b")
 
 
 @pytest.mark.parametrize("video", [".", '""', '"a\\0b"', "a" * 300, "story.yaml"])
@@ -205,19 +197,13 @@ def test_something_must_be_left_to_generate(problems):
 
 def test_mapping_round_trip(read, tmp_path):
     storyboard = read("scenes: [{prompt: a 🦊, video: fox.mp4}, {prompt: b}]\nsteps: 3\nfps: 8")
-    mapping = storyboard_to_mapping(storyboard)
+    mapping = storyboard.to_mapping()
     assert mapping == {
         "scenes": [{"prompt": "a 🦊", "video": str(tmp_path / "fox.mp4")}, {"prompt": "b"}],
-        "seed": 0,
         "steps": 3,
-        "negative_prompt": "",
         "fps": 8.0,
-        **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
-        **{"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1},
-        **{"cache_tolerance": 0.0},
-        **{"global_prompt": "", "retries": 0},
     }
-    assert storyboard_from_mapping(mapping) == storyboard
+    assert Storyboard.from_mapping(mapping) == storyboard
     assert read(json.dumps(mapping)) == storyboard
     assert read(json.dumps(mapping, indent="\t", ensure_ascii=False)) == storyboard
 
@@ -235,13 +221,16 @@ scenes:
 negative_prompt: grey
 """
     storyboard = read(text)
-    assert storyboard.scenes[0] == StoryScene("a", None, "", 1.5, 9, 4, True)
-    assert [storyboard.negative_prompt_of(i) for i in (0, 1)] == ["", "grey"]
+    assert storyboard.scenes[0] == Scene(
+        **{"prompt": "a", "negative_prompt": "", "guidance_scale": 1.5, "frames": 9, "seed": 4},
+        cut=True,
+    )
+    assert storyboard.negative_prompt == "grey"
     assert (storyboard.window, storyboard.new_scenes, storyboard.anchor) == (4, 2, False)
     assert (storyboard.retries, storyboard.checks) == (3, ("finite", "cut"))
     assert storyboard.global_prompt == "at sea"
-    assert storyboard_from_mapping(storyboard_to_mapping(storyboard)) == storyboard
-    assert override(storyboard, checks=["frozen"], retries=0).checks == ("frozen",)
+    assert Storyboard.from_mapping(storyboard.to_mapping()) == storyboard
+    assert storyboard.override(checks=["frozen"], retries=0).checks == ("frozen",)
 
 
 @pytest.mark.parametrize(
@@ -276,20 +265,20 @@ steps: 3
     assert storyboard.place("scenes[1].prompt") == f"{file}:6: scenes[1].prompt"
     assert storyboard.place("negative_prompt") == f"{file}:7: negative_prompt"
     assert storyboard.place("steps") == f"{file}:8: steps"
-    assert Storyboard((StoryScene("a"),)).place("steps") == "steps"
+    assert Storyboard(scenes=[Scene(prompt="a")]).place("steps") == "steps"
 
 
 def test_flags_replace_values_and_keep_the_other_places(read, tmp_path):
     storyboard = read(ONE_SCENE + "    video: fox.mp4\n  - prompt: b\nseed: 7\nsteps: 3")
     (tmp_path / "fox.mp4").unlink()  # the clips are not looked at again
-    changed = override(storyboard, seed=0, steps=None, guidance_scale=6)
-    assert changed == Storyboard(storyboard.scenes, seed=0, steps=3, guidance_scale=6.0)
+    changed = storyboard.override(seed=0, steps=None, guidance_scale=6)
+    assert changed == Storyboard(scenes=storyboard.scenes, seed=0, steps=3, guidance_scale=6.0)
     assert changed.place("seed") == "--seed"
     assert changed.place("guidance_scale") == "--guidance_scale"
     assert changed.place("steps") == f"{tmp_path}/story.yaml:6: steps"
     assert storyboard.place("seed") == f"{tmp_path}/story.yaml:5: seed"
     with pytest.raises(StoryboardError) as error:
-        override(storyboard, seed=-1, steps=0)
+        storyboard.override(seed=-1, steps=0)
     assert str(error.value).splitlines() == [
         "--seed: found -1, needs a whole number, from 0 to 4294967295",
         "--steps: found 0, needs a whole number, 1 or more",
@@ -298,7 +287,7 @@ def test_flags_replace_values_and_keep_the_other_places(read, tmp_path):
 
 def test_mapping_errors_have_no_line():
     with pytest.raises(StoryboardError) as error:
-        storyboard_from_mapping({"scenes": [{"prompt": " "}], "sed": 1}, source="request")
+        Storyboard.from_mapping({"scenes": [{"prompt": " "}], "sed": 1}, source="request")
     assert str(error.value).splitlines() == [
         "request: unknown key 'sed', did you mean 'seed'?",
         "request: scenes[0].prompt: found ' ', needs a text that says what the scene shows",
@@ -325,6 +314,6 @@ def test_any_bytes_give_a_storyboard_or_its_error(tmp_path: Path, data: bytes):
     path = tmp_path / "story.yaml"
     path.write_bytes(data)
     try:
-        assert isinstance(read_storyboard(path), Storyboard)
+        assert isinstance(Storyboard.read(path), Storyboard)
     except StoryboardError as error:
         assert str(error).startswith(str(path))

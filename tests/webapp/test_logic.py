@@ -10,7 +10,7 @@ import pytest
 
 from m2dit_jax.app import main
 from m2dit_jax.stories.progress import StoryProgress
-from m2dit_jax.stories.storyboard import StoryboardError, storyboard_to_mapping
+from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import VideoError, write_mp4
 from m2dit_jax.webapp.board import SceneForm, problems, to_forms, to_storyboard
 from m2dit_jax.webapp.guard import OutputOnly
@@ -53,9 +53,11 @@ def test_a_form_becomes_a_storyboard_and_comes_back(shelf, uploaded):
     clip = shelf.keep_clip(uploaded)
     forms = [SceneForm({"prompt": "a fox"}, clip), SceneForm({"prompt": "it runs"})]
     storyboard = to_storyboard(forms, {"seed": "7", "guidance_scale": "2.5", "steps": " "})
-    assert (storyboard.seed, storyboard.guidance_scale, storyboard.steps) == (7, 2.5, None)
+    assert storyboard.given_values() == {
+        **{"seed": 7, "guidance_scale": 2.5, "scenes": storyboard.scenes}
+    }
     assert storyboard.given == (True, False)
-    scenes, settings = to_forms(storyboard_to_mapping(storyboard), shelf.clips)
+    scenes, settings = to_forms(storyboard.to_mapping(), shelf.clips)
     assert [(form.texts["prompt"], form.clip) for form in scenes] == [
         ("a fox", clip),
         ("it runs", None),

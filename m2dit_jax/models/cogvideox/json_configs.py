@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
@@ -78,7 +79,10 @@ _SCHEDULER_FIXED = {
     "prediction_type": "v_prediction",
     "trained_betas": None,
 }
-_SAMPLERS = {"CogVideoXDDIMScheduler": "ddim", "CogVideoXDPMScheduler": "dpm"}
+_SAMPLERS: dict[str, Sampler] = {
+    "CogVideoXDDIMScheduler": "ddim",
+    "CogVideoXDPMScheduler": "dpm",
+}
 
 
 def transformer_config(json: Json) -> TransformerConfig:
@@ -159,7 +163,7 @@ def noise_schedule(json: Json) -> NoiseSchedule:
     )
 
 
-def sampler_name(json: Json) -> str:
+def sampler_name(json: Json) -> Sampler:
     """The sampler that `scheduler/scheduler_config.json` names. Raises ValueError for others."""
     name = json.get("_class_name")
     if name not in _SAMPLERS:

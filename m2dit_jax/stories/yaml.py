@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from m2dit_jax.utils.options import shown
+
 MAX_FILE_BYTES = 1_000_000
 
 
@@ -28,6 +30,16 @@ class Item:
 
     value: Any
     line: int | None
+
+    def plain(self) -> Any:
+        """The value without lines; of duplicate keys, and of keys that are no text, the last."""
+        match self.value:
+            case list():
+                return [item.plain() for item in self.value]
+            case tuple():
+                return {str(key.plain()): value.plain() for key, value in self.value}
+            case _:
+                return self.value
 
 
 class _Loader(yaml.BaseLoader):
@@ -50,7 +62,7 @@ class _Loader(yaml.BaseLoader):
 
 
 def read_text(path: Path) -> str:
-    """A storyboard's text. Raises StoryboardError if it is none, or too large."""
+    """Text of a storyboard file. Raises StoryboardError if it is no text, or too large."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -69,7 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, source: str) -> Item:
-    """The file's tree. Raises StoryboardError when the text is neither YAML nor JSON."""
+    """Tree of a file's text. Raises StoryboardError when the text is neither YAML nor JSON."""
     try:
         node = yaml.compose(_yaml_from_json(text), Loader=_Loader)
         return Item(None, 1) if node is None else _from_node(node)
@@ -116,7 +128,7 @@ def _from_node(node: yaml.Node) -> Item:
 
 
 def from_value(value: Any) -> Item:
-    """The tree of a value that comes from no file."""
+    """Tree of a value that comes from no file."""
     match value:
         case Mapping():
             return Item(tuple((from_value(k), from_value(v)) for k, v in value.items()), line=None)
@@ -147,20 +159,3 @@ def _plain_value(text: str) -> Any:
     if _NOT_FINITE.fullmatch(text):
         return float(text.replace(".", ""))
     return text
-
-
-def shown(value: Any) -> str:
-    """The value on one line of at most 60 characters, as its file would write it."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"a list of {len(value)}"
-        case tuple():
-            return f"a mapping of {len(value)}"
-        case int() if abs(value) > 10**57:
-            return "a number of very many digits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,52 @@
+"""The docs page of a storyboard's fields, made from their declarations."""
+
+from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.stories.storyboard import Scene
+from m2dit_jax.utils.options import OptionField, Options, declared
+
+_AFFECTS = {
+    "latents": "all scenes generated together",
+    "scene": "a scene's latents",
+    "windows": "which scenes are generated together",
+    "checks": "which attempts are kept",
+    "video": "only the files that are written",
+    None: "",
+}
+
+
+def storyboard_page() -> str:
+    """Markdown with a table of the story's fields and one of a scene's (docs/storyboards.md)."""
+    return "\n".join(
+        [
+            "# Fields of a storyboard",
+            "",
+            "Made from the declarations in `diffusion/options.py`, `stories/settings.py` and "
+            "`stories/storyboard.py` by `python -m m2dit_jax.stories.docs`. Every field of a story "
+            "is also a flag of `m2dit sample` and an argument of a pipeline's call.",
+            "",
+            "## Of the story",
+            "",
+            "`scenes`: a list of scenes, which must not be empty.",
+            "",
+            *_table(StoryOptions),
+            "",
+            "## Of a scene",
+            "",
+            *_table(Scene),
+            "",
+        ]
+    )
+
+
+def _table(model: type[Options]) -> list[str]:
+    rows = ["| field | what it is | needs | default | changes |", "|---|---|---|---|---|"]
+    return rows + [_row(option) for option in declared(model).values()]
+
+
+def _row(option: OptionField) -> str:
+    cells = option.description, option.needed, option.default_text, _AFFECTS[option.affects]
+    return f"| `{option.name}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    print(storyboard_page(), end="")

@@ -1,0 +1,270 @@
+"""Options that are declared once: a pydantic field with type, default, range and one sentence.
+
+From the declaration come the check and its message, the command's flag (`m2dit_jax.cli`), the field
+of a storyboard, what a generated scene depends on, and the page of the docs.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+Model = TypeVar("Model", bound="Options")
+Problem = tuple[str, str]  # path of a field ("" for the whole), what was found and what is needed
+# latents: all scenes that are generated together; scene: a value for each scene, which counts for
+# its own latents and those beside it; windows: which scenes are generated together; checks: which
+# attempts are kept; video: only the files that are written.
+Affects = Literal["latents", "scene", "windows", "checks", "video"]
+_TEXT = "text; put quotes around it if it is meant as text"
+
+
+class OptionError(ValueError):
+    """All that is wrong with some options, a line each: `steps: found 0, needs ...`."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        lines = (f"{path}: {problem}" if path else problem for path, problem in self.problems)
+        super().__init__("\n".join(lines))
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    affects: Affects | None = None,
+    needed: str = "",
+    by_model: bool = False,
+) -> Any:
+    """A field's declaration; its range is that of its type.
+
+    `description` is one sentence for help and docs. `needed` says what would be right, where the
+    type does not say it. An option that is left out is `by_model` filled with a default of the
+    model's; the one given here is for where there is no model.
+    """
+    extra: dict[str, Any] = {"affects": affects, "needed": needed, "by_model": by_model}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
+def same_option(model: "type[Options]", name: str, default: Any) -> Any:
+    """The declaration of another model's field, with another default."""
+    field = declared(model)[name]
+    return option(
+        default,
+        field.description,
+        affects=field.affects,
+        by_model=field.by_model,
+    )
+
+
+class Options(BaseModel, frozen=True):
+    """Base of option models: unknown names and wrong values raise OptionError, naming them all."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+    def __init__(self, **values: Any):
+        values = {n: v.item() if isinstance(v, np.generic) else v for n, v in values.items()}
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise OptionError(_problems(type(self), values, error)) from None
+
+    def replace(self: Model, **changes: Any) -> Model:
+        """The same options with other values for some. Raises OptionError as a new one does."""
+        return type(self)(**self.given_values() | changes)
+
+    def given_values(self) -> dict[str, Any]:
+        """Values of the fields that were set, and not left to their default."""
+        return {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name in self.model_fields_set
+        }
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """What a field's declaration says. `kind` is the type of one value, a tuple has `many`."""
+
+    name: str
+    kind: type
+    many: bool
+    choices: tuple[str, ...]
+    default: Any
+    required: bool
+    description: str
+    needed: str
+    affects: Affects | None
+    by_model: bool
+
+    @property
+    def default_text(self) -> str:
+        """The default as help and docs show it."""
+        if self.required:
+            return "none, it must be given"
+        if self.by_model:
+            return "the model's"
+        return {None: "none", "": "empty"}.get(self.default, shown(self.default))
+
+    def from_text(self, text: str) -> Any:
+        """The value that a text stands for; other text stays, so that the check names it."""
+        if self.kind not in (int, float):
+            return text
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+        return text
+
+
+@cache
+def declared(model: type[Options]) -> Mapping[str, OptionField]:
+    """The fields of a model by name, in the order of their declaration."""
+    return {name: _declared(name, info) for name, info in model.model_fields.items()}
+
+
+def _declared(name: str, info: FieldInfo) -> OptionField:
+    kind, many, choices, limits = _kind(info.annotation, info.metadata)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    extra = {"affects": None, "needed": "", "by_model": False} | extra
+    required = info.is_required()
+    return OptionField(
+        name=name,
+        kind=kind,
+        many=many,
+        choices=choices,
+        default=None if required else info.default,
+        required=required,
+        description=info.description or "",
+        needed=str(extra["needed"]) or _needed(kind, many, choices, limits),
+        affects=extra["affects"],  # pyright: ignore[reportArgumentType]
+        by_model=bool(extra["by_model"]),
+    )
+
+
+def _kind(annotation: Any, metadata: Iterable[Any]) -> tuple[type, bool, tuple[str, ...], list]:
+    """The type of one value, whether there may be many, its choices, its limits.
+
+    Of a union the first member counts.
+    """
+    limits = [limit for limit in metadata if isinstance(limit, Ge | Le)]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner = (
+            m for a in arguments[1:] for m in (a.metadata if isinstance(a, FieldInfo) else [a])
+        )
+        return _kind(arguments[0], [*limits, *inner])
+    if origin in (Union, UnionType):
+        return _kind(next(a for a in arguments if a is not NoneType), limits)
+    if origin is Literal:
+        return str, False, arguments, limits
+    if origin is tuple:
+        kind, _, choices, limits = _kind(arguments[0], limits)
+        return kind, True, choices, limits
+    return annotation, False, (), limits
+
+
+def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> str:
+    if choices:
+        return f"{'one or a list of' if many else 'one of'} {', '.join(choices)}"
+    least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    span = ""
+    if least is not None:
+        span = f", {least:g} or more" if most is None else f", from {least} to {most}"
+    if kind is int:
+        return f"a whole number{span}"
+    if kind is float:
+        return f"a finite number{span}"
+    return {bool: "true or false", str: "text"}.get(kind, f"a {kind.__name__}")
+
+
+def _problems(
+    model: type[Options], values: Mapping[str, Any], error: ValidationError
+) -> list[Problem]:
+    """What pydantic found, in the words of the declaration; of nested problems the innermost."""
+    problems: dict[str, list[Problem]] = {}  # by field
+    nested: dict[str, list[Problem]] = {}
+    for found in error.errors(include_url=False):
+        name = str(found["loc"][0])
+        place = found["loc"][1:2]
+        cause = found.get("ctx", {}).get("error")
+        field = declared(model).get(name)
+        if field is None:
+            problems[name] = [("", unknown_key(name, model.model_fields))]
+        elif found["type"] == "missing":
+            problems[name] = [(name, f"missing, needs {field.needed}")]
+        elif place and issubclass(field.kind, Options):
+            path = f"{name}[{place[0]}]"
+            if isinstance(cause, OptionError):
+                inner = [(f"{path}.{p}" if p else path, problem) for p, problem in cause.problems]
+            else:
+                needed = f"a mapping with the keys {', '.join(field.kind.model_fields)}"
+                inner = [(path, f"found {shown(found['input'])}, needs {needed}")]
+            nested.setdefault(name, []).extend(inner)
+        else:
+            needed = _TEXT if found["type"] == "string_type" else field.needed
+            if isinstance(cause, OptionError):
+                problem = str(cause)
+            else:
+                problem = wrong(values[name], str(cause) if cause else needed)
+            problems.setdefault(name, [(name, problem)])
+    return [problem for name in problems | nested for problem in (problems | nested)[name]]
+
+
+def wrong(value: Any, needed: str) -> str:
+    """The message about a value that cannot be."""
+    return f"found {shown(value)}, needs {needed}"
+
+
+def unknown_key(name: Any, names: Iterable[str]) -> str:
+    """The message about a name that is none, with the nearest one, or all."""
+    names = list(names)
+    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"needs one of {', '.join(names)}"
+    return f"unknown key {shown(name)}, {hint}"
+
+
+def shown(value: Any) -> str:
+    """The value on one line of at most 60 characters, as a YAML file would write it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case Mapping():
+            return f"a mapping of {len(value)}"
+        case int() if abs(value) > 10**57:
+            return "a number of very many digits"
+        case np.ndarray():
+            return f"an array {value.dtype} {list(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def joined_surrogates(text: str) -> str:
+    """Text in which a character beyond 16 bits, which JSON may write as two escapes, is one.
+
+    Raises ValueError, with what is needed, for half of such a pair.
+    """
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ValueError(r"text; one half of a \uD800-\uDFFF pair is missing") from None
+
+
+Text = Annotated[str, AfterValidator(joined_surrogates)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
