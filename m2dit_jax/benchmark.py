@@ -11,19 +11,18 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from m2dit_jax.tools.benchmarking.timing import Plan, time_phase
+from m2dit_jax.config.schema import DTYPES, Config
+from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
 from m2dit_jax.utils.devices import prefer_available_platform
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")
 PHASES = (*DEFAULT_PHASES, "extend_step")
-DTYPES = ("float32", "bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         config, workdir = read.config, read.workdir
         if flags.dtype:
-            config.train.compute_dtype = flags.dtype
+            config = replace(config, train=replace(config.train, compute_dtype=flags.dtype))
         prefer_available_platform()
-        plan = Plan(flags.threads, flags.warmup, flags.repeats, flags.profile, workdir / "profile")
-        figures = benchmark(config, flags.phases, plan)
+        options = TimingOptions(
+            flags.threads, flags.warmup, flags.repeats, flags.profile, workdir / "profile"
+        )
+        figures = benchmark(config, flags.phases, options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(json.dumps(figures, indent=1))
     if flags.profile:
-        print(f"The traces are in {plan.profile_folder}", file=sys.stderr)
+        print(f"The traces are in {options.profile_folder}", file=sys.stderr)
     return 0
 
 
-def benchmark(config: ConfigDict, phases: Sequence[str], plan: Plan) -> dict[str, Any]:
+def benchmark(config: Config, phases: Sequence[str], options: TimingOptions) -> dict[str, Any]:
     """The figures of some of PHASES, each timed in a process of its own.
 
     Raises ValueError for a config that cannot be, BrokenProcessPool if a process is killed.
@@ -64,14 +65,14 @@ def benchmark(config: ConfigDict, phases: Sequence[str], plan: Plan) -> dict[str
     processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
     with processes:
         of_phases = {
-            name: processes.submit(time_phase, name, config, plan).result() for name in phases
+            name: processes.submit(time_phase, name, config, options).result() for name in phases
         }
     return {
         "jax": version("jax"),
         "dtype": config.train.compute_dtype,
         "stories": config.train.batch_size,
-        "warmup": plan.warmup,
-        "repeats": plan.repeats,
+        "warmup": options.warmup,
+        "repeats": options.repeats,
         **{f"{name}_seconds": of_phases[name]["seconds"]["median"] for name in phases},
         "phases": of_phases,
     }

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.data.loader import EncodedSamples, Waiting, make_loader
+from m2dit_jax.data.loader import EncodedSamples, StallTimer, make_loader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def measure(
     tokenize = _no_tokens if dataset.info.codec == "pixels" else None
     samples = EncodedSamples([dataset], scenes, batch_size, seed=0, tokenize=tokenize)
     # One host: all rows of a batch are read here.
-    loader = Waiting(make_loader(samples, range(batch_size), threads=threads))
+    loader = StallTimer(make_loader(samples, range(batch_size), threads=threads))
     next(loader)
     time.sleep(step_seconds)  # the first step, during which reading gets ahead
     loader.share()

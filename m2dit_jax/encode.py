@@ -188,18 +188,17 @@ def _given(flags: argparse.Namespace, name: str) -> Any:
 
 
 def _fill_from_config(flags: argparse.Namespace) -> None:
-    """What the command line leaves out and `config.data` says; ValueError without a config."""
+    """Fills in what the command line leaves out and `config.data` says."""
     if flags.config is None:
         return
     from m2dit_jax.train import read_flags
 
     arguments = read_flags([f"--config={flags.config}"])
-    config = arguments.config if arguments else None
+    assert arguments is not None  # help was not asked for
+    data = arguments.config.data
     for name, field, kind in _CONFIG_FIELDS:
-        if config is None or field not in config.data:
-            raise ValueError(f"--config={flags.config}: has no config.data.{field}")
-        if getattr(flags, name) is None and config.data[field]:
-            setattr(flags, name, kind(config.data[field]))
+        if getattr(flags, name) is None and getattr(data, field):
+            setattr(flags, name, kind(getattr(data, field)))
 
 
 def _misfit(flags: argparse.Namespace) -> str:

@@ -12,9 +12,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
@@ -22,12 +23,15 @@ from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.devices import prefer_available_platform
 
+if TYPE_CHECKING:
+    from m2dit_jax.config.schema import Config
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line asks for."""
+    """The values of the command line."""
 
-    config: ConfigDict
+    config: "Config"
     workdir: Path
     processes: Processes
     show_sharding: bool
@@ -62,14 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Arguments) -> int:
     # Only now: the imports take seconds, and a mistyped flag is answered at once.
-    from m2dit_jax.training import loop
+    from m2dit_jax.training.hooks import NonFiniteLoss
+    from m2dit_jax.training.loop import train_and_evaluate
+    from m2dit_jax.training.run import prepare, show_sharding
+    from m2dit_jax.weights.run_folder import CheckpointError
 
     run, problem = None, None
     try:
         if arguments.show_sharding:
-            print(loop.show_sharding(arguments.config))
+            print(show_sharding(arguments.config))
             return 0
-        run = loop.prepare(arguments.config, arguments.workdir, arguments.profile_steps)
+        run = prepare(arguments.config, arguments.workdir, arguments.profile_steps)
     except (ValueError, OSError) as error:
         problem = str(error)
     except KeyboardInterrupt:
@@ -81,11 +88,11 @@ def _train(arguments: Arguments) -> int:
     if run is None:
         return 0
     try:
-        stopped_by = loop.train_and_evaluate(run)
-    except loop.CheckpointError as error:
+        stopped_by = train_and_evaluate(run)
+    except CheckpointError as error:
         print(error, file=sys.stderr)
         return 2
-    except loop.NonFiniteLoss as error:
+    except NonFiniteLoss as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,9 +101,10 @@ def _train(arguments: Arguments) -> int:
 
 
 def read_flags(argv: Sequence[str]) -> Arguments | None:
-    """None if help was asked for.
+    """The arguments, with the config read and checked; None if help was asked for.
 
-    Raises ValueError for what does not fit, with the nearest name that there is.
+    Raises ValueError for what does not fit, with the nearest name that there is, and for a config
+    that cannot be.
     """
     argv = with_named_config(argv)
     # Twice: names of fields can only be checked, with a readable message, in a loaded config.
@@ -116,8 +124,11 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
     others = _parse(values, argv)
     if others:
         raise ValueError(f"unknown arguments: {' '.join(others)}")
+    # Only now: the import takes seconds, and a mistyped flag is answered at once.
+    from m2dit_jax.config.schema import Config
+
     return Arguments(
-        cast(ConfigDict, values["config"].value),
+        Config.from_dict(cast(ConfigDict, values["config"].value)),
         Path(values["workdir"].value or f"runs/{Path(file).stem}"),
         Processes(
             values["coordinator"].value,
@@ -203,7 +214,7 @@ def _parse(values: flags.FlagValues, argv: Sequence[str], known_only: bool = Fal
 
 def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
     """Raises ValueError for flags that change a field which the config does not have."""
-    fields = _field_names(config)
+    fields = flatten_dict(config.to_dict(), sep=".")
     problems = []
     for name in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
         if name not in fields:
@@ -213,17 +224,6 @@ def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
             )
     if problems:
         raise ValueError("\n".join(problems))
-
-
-def _field_names(config: ConfigDict, prefix: str = "") -> list[str]:
-    names = []
-    for name, value in config.items():
-        names += (
-            _field_names(value, f"{prefix}{name}.")
-            if isinstance(value, ConfigDict)
-            else [prefix + name]
-        )
-    return names
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import pytest
 from configs import bench_medium
 from m2dit_jax.benchmark import main
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.config.schema import Config
 from m2dit_jax.tools.benchmarking.phases import random_batch
-from m2dit_jax.tools.benchmarking.timing import Plan, time_phase
+from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.training.data import open_training_data
 
-PLAN = Plan(threads=None, warmup=1, repeats=2, profile_steps=0, profile_folder=Path("unused"))
+OPTIONS = TimingOptions(
+    threads=None, warmup=1, repeats=2, profile_steps=0, profile_folder=Path("unused")
+)
 
 
 def test_the_command_prints_json_and_writes_a_trace(tiny_flags, tmp_path, capfd):
@@ -44,7 +47,7 @@ def test_phases_of_latents_in_bfloat16(phase, scenes, tiny_config, monkeypatch):
     tiny_config.data.update(latents | {"frames": 5})
     tiny_config.model.patch_size = 2
     tiny_config.train.compute_dtype = "bfloat16"
-    figures = time_phase(phase, tiny_config, PLAN)
+    figures = time_phase(phase, Config.from_dict(tiny_config), OPTIONS)
     tokens = 4 * scenes * (8 + 2 * 4)  # stories, scenes of all branches, text and video tokens
     assert figures["tokens_per_second"] * figures["seconds"]["median"] == pytest.approx(tokens)
     assert figures["cpus"] == len(os.sched_getaffinity(0))

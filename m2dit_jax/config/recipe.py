@@ -1,16 +1,15 @@
-"""From a config to the objects that it describes: model, schedule, tokenizer, optimizer."""
+"""From a config to the objects that it describes: model, noise schedule, tokenizer, shapes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.checks import VAE_FRAMES, VAE_SIDE, check_config
+from m2dit_jax.config.schema import VAE_FRAMES, VAE_SIDE, Config
 from m2dit_jax.data.shapes import vocabulary
 from m2dit_jax.data.tokenizer import (
     BYTE_VOCABULARY,
@@ -24,8 +23,6 @@ from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.story_model import StoryModel
-from m2dit_jax.training.optimizer import make_optimizer
-from m2dit_jax.training.step import StepConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,47 +34,26 @@ FIRST_WORD_ID = 3  # after pad, end and unknown
 
 @dataclass(frozen=True)
 class Recipe:
-    """What training, sampling and evaluation share, made from a config.
+    """A config with the objects that training, sampling and evaluation share.
 
     For latents there is no tokenizer: the prompts were encoded with the videos.
     """
 
-    config: ConfigDict
+    config: Config
     graphdef: nnx.GraphDef
     schedule: NoiseSchedule
     tokenizer: "PreTrainedTokenizerBase | None"
 
     def init_params(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters as a nested dict of arrays."""
-        return nnx.to_pure_dict(nnx.state(_story_model(self.config, nnx.Rngs(key)), nnx.Param))
+        return nnx.to_pure_dict(nnx.state(self.new_model(nnx.Rngs(key)), nnx.Param))
 
     def new_model(self, rngs: nnx.Rngs) -> StoryModel:
         """A model with fresh parameters."""
         return _story_model(self.config, rngs)
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer of `config.train`."""
-        return make_optimizer(self.config.train, self._train_text_encoder())
-
-    def step_config(self) -> StepConfig:
-        """The fields of `config.train` that a training step reads."""
-        train = self.config.train
-        return StepConfig(
-            given_probability=train.given_probability,
-            given_scenes=train.given_scenes,
-            caption_dropout=train.caption_dropout,
-            scene_caption_dropout=train.scene_caption_dropout,
-            accumulate=train.accumulate,
-            ema_decay=train.ema_decay,
-            compute_dtype=train.compute_dtype,
-            train_text_encoder=self._train_text_encoder(),
-        )
-
-    def _train_text_encoder(self) -> bool:
-        return self.tokenizer is None or self.config.text_encoder.trained
-
     def tokenize(self, prompts: Sequence[str]) -> Int[np.ndarray, "N T"]:
-        """Padded token ids. Of bytes there may be too many: then the first ones and the end.
+        """Padded token ids; a prompt of too many bytes keeps the first ones and the end.
 
         Raises ValueError for a prompt of words that is too long or has unknown ones.
         """
@@ -112,29 +88,34 @@ class Recipe:
         return Layout(data.scenes, data.text_length, (frames // model.patch_size_t) * patches)
 
 
-def build_recipe(config: ConfigDict) -> Recipe:
-    """Raises ValueError, naming field and value, if the config describes no possible model."""
-    check_config(config)
+def build_recipe(config: Config | ConfigDict) -> Recipe:
+    """The recipe of a config, or of a config file's or checkpoint's ConfigDict.
+
+    Raises ValueError, naming field and value, if it describes no possible model.
+    """
+    config = config if isinstance(config, Config) else Config.from_dict(config)
     tokenizer = None
     if config.data.source == "shapes":
         tokenizer = build_word_tokenizer(vocabulary())
     elif config.data.source == "pixels":
         tokenizer = build_byte_tokenizer()
     model = nnx.eval_shape(lambda: _story_model(config, nnx.Rngs(0)))
-    return Recipe(config, nnx.graphdef(model), NoiseSchedule(**config.diffusion), tokenizer)
+    return Recipe(config, nnx.graphdef(model), NoiseSchedule(**asdict(config.diffusion)), tokenizer)
 
 
-def make_transformer_config(config: ConfigDict) -> TransformerConfig:
+def make_transformer_config(config: Config) -> TransformerConfig:
     """The transformer of `config.model` for the channels and text embeddings of the data."""
     latents = config.data.source == "latents"
+    model: dict[str, Any] = asdict(config.model)
+    model["base_grid"] = config.model.base_grid or None
     return TransformerConfig(
-        **config.model.to_dict() | {"base_grid": tuple(config.model.base_grid) or None},
+        **model,
         channels=config.data.channels if latents else PIXEL_CHANNELS,
         text_dim=config.data.text_dim if latents else config.text_encoder.d_model,
     )
 
 
-def _story_model(config: ConfigDict, rngs: nnx.Rngs) -> StoryModel:
+def _story_model(config: Config, rngs: nnx.Rngs) -> StoryModel:
     text_encoder = None
     if config.data.source != "latents":
         text, words = config.text_encoder, FIRST_WORD_ID + len(vocabulary())

@@ -137,8 +137,8 @@ def on_devices(batches: Iterable[T], put: Callable[[T], T], ahead: int = 2) -> I
     yield from waiting
 
 
-class Waiting(Iterator[T]):
-    """An iterator that knows for which share of the time the devices waited for it.
+class StallTimer(Iterator[T]):
+    """An iterator that measures the share of the time for which the devices waited for it.
 
     `is_busy` says whether they still compute. As steps are dispatched before the one before is
     done, a wait that ends while they do costs nothing and is not counted; one that ends later is
@@ -158,7 +158,7 @@ class Waiting(Iterator[T]):
                 self._waited += time.perf_counter() - started
 
     def share(self) -> float:
-        """Of the time since the last call (or the beginning), between 0 and 1."""
+        """The share waited since the last call (or the beginning), between 0 and 1."""
         now = time.perf_counter()
         share = self._waited / max(now - self._since, 1e-9)
         self._waited, self._since = 0.0, now

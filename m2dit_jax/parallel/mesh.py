@@ -1,14 +1,13 @@
 """The device mesh: its axes, their sizes, and which device stands where."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 # From the slowest network to the fastest. Stories are sharded along the first two, the tokens of a
 # story along `context`, parameters and what belongs to them along the last two.
@@ -18,7 +17,7 @@ TOKENS = "context"
 PARAMETERS = ("fsdp", "context")
 
 
-def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices with the sizes of `config.mesh`; one may be -1, the rest.
 
     Slices of TPUs and nodes of GPUs, between which the network is slow, divide along `data`, and
@@ -34,10 +33,10 @@ def make_mesh(axes: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
 
 def story_mesh() -> Mesh:
     """A mesh for sampling one story: its tokens are sharded over all devices."""
-    return make_mesh(ConfigDict({"data": 1, "fsdp": 1, "context": -1}))
+    return make_mesh({"data": 1, "fsdp": 1, "context": -1})
 
 
-def mesh_sizes(axes: ConfigDict, devices: int) -> tuple[int, ...]:
+def mesh_sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
     """The sizes of `config.mesh` in the order of AXES, the -1 replaced.
 
     Raises ValueError, as for `make_mesh`.

@@ -70,6 +70,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def print_once(text: str) -> None:
+    """Prints in the first process alone."""
+    if is_first():
+        print(text, flush=True)
+
+
 def gather_errors(name: str, problem: str | None) -> str | None:
     """The problems of all processes, each under its number; None if no process has one.
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import UInt8
-from ml_collections import ConfigDict
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.oracle import read_scene
 from m2dit_jax.data.shapes import parse_captions
 from m2dit_jax.diffusion.options import SamplingOptions
@@ -73,7 +74,7 @@ def load(
                 f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
             )
         return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, say)
-    config = load_config(path)
+    config = Config.from_dict(load_config(path))
     if config.data.source == "latents":
         folder = ReleasedModel(Path(model or config.train.init_from).expanduser())
         return _of_latents_run(path, config, folder, dtype, memory, mesh, decoder, say)
@@ -207,7 +208,7 @@ def _of_folder(
 
 def _of_latents_run(
     workdir: Path,
-    config: ConfigDict,
+    config: Config,
     folder: ReleasedModel,
     dtype: str,
     memory: Memory,
@@ -293,12 +294,9 @@ class _SplitModel:
         return params[name]
 
 
-def _sampled_config(config: ConfigDict) -> ConfigDict:
+def _sampled_config(config: Config) -> Config:
     """The config with attention chosen for the device that samples, not the one that trained."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model.attention = "auto"
-    return config
+    return replace(config, model=replace(config.model, attention="auto"))
 
 
 def _cast(params: Params, dtype: str) -> Params:
@@ -327,7 +325,7 @@ def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -
     }
 
 
-def _run_provenance(workdir: Path, config: ConfigDict, dtype: str) -> dict[str, Any]:
+def _run_provenance(workdir: Path, config: Config, dtype: str) -> dict[str, Any]:
     return {
         "checkpoint": {"path": str(workdir.absolute()), "step": latest_step(workdir)},
         "dtype": dtype,
@@ -335,7 +333,7 @@ def _run_provenance(workdir: Path, config: ConfigDict, dtype: str) -> dict[str, 
     }
 
 
-def _check_encoded_with(workdir: Path, config: ConfigDict, folder: ReleasedModel) -> None:
+def _check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> None:
     """Raises ValueError if the run's videos were encoded with another model."""
     data = config.data
     fits = {

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from m2dit_jax.stories.settings import Seed, StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
@@ -38,6 +38,12 @@ from m2dit_jax.utils.options import (
 Clip = UInt8[np.ndarray, "F H W 3"]
 
 
+def _says_something(prompt: str) -> str:
+    if not prompt.strip():
+        raise ValueError("a text that says what the scene shows")
+    return prompt.strip()
+
+
 def _as_path(video: Any) -> Any:
     return Path(video) if isinstance(video, str) else video
 
@@ -49,7 +55,7 @@ class Scene(Options, frozen=True):
     generated. Without a seed of its own a scene draws by that of the story and its place.
     """
 
-    prompt: Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
+    prompt: Annotated[Text, AfterValidator(_says_something)] = Field(
         description="What the scene shows.",
         json_schema_extra={"needed": "a text that says what the scene shows"},
     )

@@ -6,14 +6,17 @@ The position in the data needs no saving: it is the number of the step.
 from pathlib import Path
 
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
+from m2dit_jax.config.schema import Config
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights.run_folder import FOLDER, damaged
 
 
 def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
-    """Saves in the background, under a temporary name until all is written; keeps the latest."""
+    """A manager that saves in the background and keeps the latest checkpoints.
+
+    A checkpoint has a temporary name until all of it is written.
+    """
     return ocp.CheckpointManager(
         (workdir / FOLDER).absolute(),
         options=ocp.CheckpointManagerOptions(
@@ -27,9 +30,9 @@ def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
 def save(
     manager: ocp.CheckpointManager,
     state: TrainState,
-    config: ConfigDict,
+    config: Config,
 ) -> None:
-    """Returns when the state is copied, so that its buffers may be donated; writing goes on."""
+    """Starts to save; when it returns the state is copied and its buffers may be donated."""
     manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -52,6 +55,6 @@ def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainSta
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
         )
-    except Exception as error:  # orbax raises just that for files cut short
+    except Exception as error:  # orbax raises just that for truncated files
         raise damaged(Path(manager.directory) / str(step), error) from error
     return restored["state"]

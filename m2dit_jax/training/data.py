@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from ml_collections import ConfigDict
 
 from m2dit_jax.config.recipe import Recipe
+from m2dit_jax.config.schema import Config, DataConfig
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
@@ -28,7 +28,7 @@ class TrainingData:
     """
 
     batches: Callable[[int, Sequence[int]], Iterator[Any]]
-    """From the number of a batch on, of each the given rows."""
+    """The given rows of all batches from a number on."""
     batch_shapes: tuple[Any, ...]
     empty_prompt: Int[np.ndarray, " T"] | Float[Array, "T E"]
     latent_scale: float
@@ -37,7 +37,7 @@ class TrainingData:
 
 
 def open_training_data(recipe: Recipe) -> TrainingData:
-    """The data of `config.data`. Raises ValueError if it is missing or does not fit the model."""
+    """The data of `config.data`. Raises ValueError if they are missing or do not fit the model."""
     config = recipe.config
     data, stories = config.data, config.train.batch_size
     if data.source == "shapes":
@@ -91,7 +91,7 @@ def _training_data(
     )
 
 
-def _paths(data: ConfigDict) -> list[str]:
+def _paths(data: DataConfig) -> list[str]:
     paths = [path.strip() for path in data.paths.split(",") if path.strip()]
     if not paths:
         raise ValueError(
@@ -101,8 +101,8 @@ def _paths(data: ConfigDict) -> list[str]:
     return paths
 
 
-def _misfits(dataset: EncodedDataset, config: ConfigDict) -> list[str]:
-    """What of a dataset is not as the config says."""
+def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:
+    """Each property of a dataset that is not as the config says."""
     data, info = config.data, dataset.info
     codec = {"pixels": "pixels", "latents": "vae"}[data.source]
     if info.codec != codec:
@@ -121,7 +121,7 @@ def _misfits(dataset: EncodedDataset, config: ConfigDict) -> list[str]:
     return [f"{dataset.path}: {problem}" for problem in wanted.values() if problem]
 
 
-def _patch_misfit(info: EncodedInfo, config: ConfigDict) -> str:
+def _patch_misfit(info: EncodedInfo, config: Config) -> str:
     """Empty if the scenes divide into patches."""
     model = config.model
     frames, height, width = (info.latent_shape or (info.frames, info.height, info.width))[:3]

@@ -45,7 +45,7 @@ class MetricsWriter:
         self._board.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Puts everything on the disk; to be called before a checkpoint relies on it."""
+        """Puts everything on the disk, as it must be before a checkpoint relies on it."""
         self._lines.flush()
         os.fsync(self._lines.fileno())
         self._board.flush()
@@ -76,8 +76,8 @@ class DiscardedMetrics(MetricsWriter):
         pass
 
 
-class Progress:
-    """The line on the terminal: how far, how fast, how long still."""
+class ProgressMeter:
+    """How far a run is, how fast, and how long it still takes: the line on the terminal."""
 
     def __init__(self, step: int, total: int):
         self.total = total
@@ -85,7 +85,7 @@ class Progress:
         self._started = self._time = time.perf_counter()
 
     def line(self, step: int, loss: float) -> tuple[str, float]:
-        """The text and the steps per second since the last line."""
+        """The line, and the steps per second since the last one."""
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         # From the whole run so far, in which evaluations and checkpoints have their share.
@@ -104,7 +104,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Such as 45s, 12m05s or 3h07m."""
+    """The time in words such as 45s, 12m05s or 3h07m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_rest = divmod(minutes, 60)
     if hours:

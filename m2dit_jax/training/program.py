@@ -13,8 +13,9 @@ from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.parallel.rules import shardings, with_shardings
 from m2dit_jax.training.first_state import state_shapes
+from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.step import make_train_step
+from m2dit_jax.training.step import StepConfig, make_train_step
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,21 @@ class TrainProgram:
 def make_train_program(
     recipe: Recipe, mesh: Mesh, empty_prompt: Any, latent_scale: float = 1.0
 ) -> TrainProgram:
-    """Raises ValueError if the batch does not divide over the mesh.
+    """The jitted training step of a recipe, with what it needs to be compiled.
 
-    `empty_prompt` and `latent_scale` are those of `training.data.TrainingData`.
+    `empty_prompt` and `latent_scale` are those of `training.data.TrainingData`. Raises ValueError
+    if the batch does not divide over the mesh.
     """
     _check_batch(recipe, mesh)
-    optimizer = recipe.optimizer()
+    config = recipe.config
+    optimizer = make_optimizer(config.train, config.trains_text_encoder)
     state = with_shardings(state_shapes(recipe, optimizer), mesh)
     step = make_train_step(
         recipe.graphdef,
         optimizer,
         recipe.schedule,
         empty_prompt,
-        recipe.step_config(),
+        StepConfig.from_config(config),
         latent_scale,
         placement_on(mesh),
     )

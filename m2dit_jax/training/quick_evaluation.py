@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.recall import recall_stories, training_stories
@@ -14,7 +14,7 @@ from m2dit_jax.training.preview import write_preview, write_recall
 
 
 def evaluate_held_out(
-    engine: Engine, config: ConfigDict, step: int, workdir: Path, metrics: MetricsWriter
+    engine: Engine, config: Config, step: int, workdir: Path, metrics: MetricsWriter
 ) -> None:
     """Scores and shows held-out stories of shapes."""
     values = {}
@@ -40,7 +40,7 @@ def evaluate_held_out(
 
 def evaluate_recall(
     engine: Engine,
-    config: ConfigDict,
+    config: Config,
     step: int,
     workdir: Path,
     metrics: MetricsWriter,

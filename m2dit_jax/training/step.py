@@ -1,7 +1,7 @@
 """One training step: draw timesteps, noise and given scenes; loss; gradients; update."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
@@ -21,7 +22,6 @@ from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.training.state import TrainState
 
 Params = Any
-COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class NoisyBatch(NamedTuple):
@@ -48,6 +48,16 @@ class StepConfig:
     ema_decay: float
     compute_dtype: str
     train_text_encoder: bool = True
+
+    @classmethod
+    def from_config(cls, config: Config) -> "StepConfig":
+        """The fields of `config.train` that a training step reads."""
+        named = {
+            each.name: getattr(config.train, each.name)
+            for each in fields(cls)
+            if each.name != "train_text_encoder"
+        }
+        return cls(**named, train_text_encoder=config.trains_text_encoder)
 
 
 def draw_noisy_batch(
@@ -105,7 +115,7 @@ def batch_loss(
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     """
-    dtype = COMPUTE_DTYPES[config.compute_dtype]
+    dtype = jnp.dtype(config.compute_dtype)
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
     text_embeds = model.encode_text(batch.prompts)

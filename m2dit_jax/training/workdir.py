@@ -6,15 +6,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
+from m2dit_jax.config.schema import Config
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
 
 @contextmanager
 def only_run_in(workdir: Path) -> Iterator[None]:
-    """Makes the workdir and keeps other runs from training in it.
+    """A context that makes the workdir and keeps other runs from training in it.
 
     Raises CheckpointError if it is in use or cannot be written to.
     """
@@ -32,15 +32,16 @@ def only_run_in(workdir: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_same_config(config: ConfigDict, workdir: Path) -> None:
-    """Raises ValueError, with the fields that differ, if the workdir's run has another config.
+def check_same_config(config: Config, workdir: Path) -> None:
+    """The workdir's run must have this config, or ValueError names the fields that differ.
 
     The mesh may be another one: a checkpoint can be read onto any.
     """
     if run_folder.latest_step(workdir) is None:
         return
-    configs = run_folder.load_config(workdir), config
-    there, here = (flatten_dict(config.to_dict(), sep=".") for config in configs)
+    there, here = (
+        flatten_dict(c.to_dict(), sep=".") for c in (run_folder.load_config(workdir), config)
+    )
     absent = "no such field"
     differing = [
         f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"

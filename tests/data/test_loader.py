@@ -4,7 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from m2dit_jax.data.loader import Batch, Waiting, make_loader, on_devices, shapes_samples
+from m2dit_jax.data.loader import Batch, StallTimer, make_loader, on_devices, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
 
 
@@ -70,7 +70,7 @@ def test_waiting_is_measured():
             time.sleep(0.05)
             yield 0
 
-    waiting = Waiting(slow())
+    waiting = StallTimer(slow())
     next(waiting)
     assert waiting.share() > 0.9
     time.sleep(0.1)
@@ -79,7 +79,7 @@ def test_waiting_is_measured():
 
 def test_a_wait_while_the_devices_compute_is_not_counted():
     busy = [True]
-    waiting = Waiting((time.sleep(0.05) for _ in range(2)), lambda: busy[0])
+    waiting = StallTimer((time.sleep(0.05) for _ in range(2)), lambda: busy[0])
     next(waiting)
     assert waiting.share() == 0
     busy[0] = False

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.mesh import make_mesh
@@ -12,7 +11,7 @@ def test_a_batch_comes_back_as_it_was_put(sizes, on_eight_devices):
 
 
 def _check_round_trip(sizes):
-    mesh = make_mesh(ConfigDict(dict(zip(("data", "fsdp", "context"), sizes, strict=True))))
+    mesh = make_mesh(dict(zip(("data", "fsdp", "context"), sizes, strict=True)))
     rows = rows_to_read(mesh, 8)
     assert rows == list(range(8))
     batch = {"video": np.arange(24).reshape(8, 3), "ids": np.arange(8)}

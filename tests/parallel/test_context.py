@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from m2dit_jax.models.attention import dispatch as attention_module
 from m2dit_jax.models.attention.cudnn import cudnn
@@ -27,7 +26,7 @@ ANYWHERE = {  # that a CPU runs them
 
 
 def _mesh(sizes):
-    return make_mesh(ConfigDict(dict(zip(("data", "fsdp", "context"), sizes, strict=True))))
+    return make_mesh(dict(zip(("data", "fsdp", "context"), sizes, strict=True)))
 
 
 @dataclass(frozen=True)

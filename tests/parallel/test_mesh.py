@@ -3,7 +3,6 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from m2dit_jax.parallel.mesh import (
     arrange,
@@ -16,7 +15,7 @@ from m2dit_jax.parallel.mesh import (
 
 
 def axes(data, fsdp=1, context=1):
-    return ConfigDict({"data": data, "fsdp": fsdp, "context": context})
+    return {"data": data, "fsdp": fsdp, "context": context}
 
 
 @dataclass(frozen=True)

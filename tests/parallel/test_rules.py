@@ -46,14 +46,15 @@ def _check_optimizer_state():
     from m2dit_jax.config.recipe import build_recipe
     from m2dit_jax.parallel.mesh import make_mesh
     from m2dit_jax.training.first_state import state_shapes
+    from m2dit_jax.training.optimizer import make_optimizer
 
     for optimizer in ("adamw", "muon"):
         config = get_config()
         config.train.optimizer = optimizer
         config.mesh.fsdp, config.mesh.data = 8, 1
         recipe = build_recipe(config)
-        state = state_shapes(recipe, recipe.optimizer())
-        cut = shardings(state, make_mesh(config.mesh))
+        state = state_shapes(recipe, make_optimizer(recipe.config.train, True))
+        cut = shardings(state, make_mesh(config.mesh.to_dict()))
         by_shape = {}
         for path, x in jax.tree_util.tree_leaves_with_path(state):
             place = dict(jax.tree_util.tree_leaves_with_path(cut))[path]

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Story, generate, noise_given
 from m2dit_jax.diffusion.options import SamplingOptions
@@ -173,7 +172,7 @@ def test_a_story_over_several_devices_is_that_of_one(devices, golden, on_eight_d
 
 def _denoise_on(devices, golden):
     # 2 heads: on 2 devices they are exchanged for tokens, on 8 keys and values are gathered.
-    axes = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
+    axes = {"data": 1, "fsdp": 1, "context": -1}
     mesh = make_mesh(axes, jax.devices()[:devices])
     transformer = ReleasedModel(golden / "pipe_5b").transformer(mesh=mesh)
     options = SamplingOptions(

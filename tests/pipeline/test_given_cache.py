@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
 from m2dit_jax.diffusion.generate import Story
 from m2dit_jax.diffusion.options import SamplingOptions
@@ -127,7 +126,7 @@ def test_over_several_devices_it_is_that_of_one(devices, heads, on_eight_devices
 def _run_on(devices, heads):
     # 2 heads on 4 devices do not divide: keys are gathered, and every device has the whole cache.
     mesh = make_mesh(
-        ConfigDict({"data": 1, "fsdp": 2 if devices == 8 else 1, "context": -1}),
+        {"data": 1, "fsdp": 2 if devices == 8 else 1, "context": -1},
         jax.devices()[:devices],
     )
     results = run(make_story((True, False, True)), heads=heads, placement=placement_on(mesh))

@@ -6,7 +6,9 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.config.schema import Config
 from m2dit_jax.training import checkpoints
+from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError, load_config, load_for_sampling
@@ -17,20 +19,24 @@ def recipe(tiny_config):
     return build_recipe(tiny_config)
 
 
+def _optimizer(recipe):
+    return make_optimizer(recipe.config.train, recipe.config.trains_text_encoder)
+
+
 @pytest.fixture
 def state(recipe):
     params = jax.jit(recipe.init_params)(jax.random.key(0))
-    state = TrainState.create(params, recipe.optimizer(), recipe.config.train.ema_decay)
+    state = TrainState.create(params, _optimizer(recipe), recipe.config.train.ema_decay)
     # Weights and their average must be told apart.
     return state._replace(ema=jax.tree.map(lambda x: x + 1, state.params))
 
 
 @pytest.fixture
-def workdir(tmp_path, state, tiny_config):
+def workdir(tmp_path, state, recipe):
     """With checkpoints of steps 2, 4 and 6, of which two are kept."""
     manager = checkpoints.open_manager(tmp_path, keep=2)
     for step in (2, 4, 6):
-        checkpoints.save(manager, state._replace(step=np.int32(step)), tiny_config)
+        checkpoints.save(manager, state._replace(step=np.int32(step)), recipe.config)
     manager.close()
     return tmp_path
 
@@ -61,19 +67,20 @@ def test_nothing_to_restore(tmp_path, state):
     assert checkpoints.restore_latest(manager, state) is None
 
 
-def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, tiny_config):
+def test_sampling_gets_the_averaged_weights_and_the_config(workdir, state, recipe):
     config, params, step = load_for_sampling(workdir)
     assert step == 6
-    assert config.to_dict() == tiny_config.to_dict()
+    assert Config.from_dict(config) == recipe.config
     jax.tree.map(np.testing.assert_array_equal, params, state.ema)
 
 
-def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, recipe, tiny_config):
+def test_without_an_average_sampling_gets_the_latest_weights(tmp_path, tiny_config):
     tiny_config.model.base_grid = (13, 30, 45)
+    recipe = build_recipe(tiny_config)
     params = jax.jit(recipe.init_params)(jax.random.key(0))
-    state = TrainState.create(params, recipe.optimizer(), ema_decay=0.0)
+    state = TrainState.create(params, _optimizer(recipe), ema_decay=0.0)
     manager = checkpoints.open_manager(tmp_path, keep=1)
-    checkpoints.save(manager, state._replace(step=np.int32(3)), tiny_config)
+    checkpoints.save(manager, state._replace(step=np.int32(3)), recipe.config)
     like = _placed(state, SingleDeviceSharding(jax.devices()[0]))
     restored = checkpoints.restore_latest(manager, like)
     manager.close()

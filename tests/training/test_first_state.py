@@ -10,6 +10,7 @@ from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.training import first_state
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
+from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.weights.networks import ORBAX, open_leaves, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.run_folder import CheckpointError
@@ -27,11 +28,15 @@ def config(make_encoded_config, tmp_path):
     return config
 
 
+def _optimizer(recipe):
+    return make_optimizer(recipe.config.train, recipe.config.trains_text_encoder)
+
+
 def _first_state(config):
     recipe = build_recipe(config)
-    mesh = make_mesh(config.mesh)
-    state = with_shardings(state_shapes(recipe, recipe.optimizer()), mesh)
-    return make_first_state(recipe, recipe.optimizer(), KEY, state)()
+    mesh = make_mesh(config.mesh.to_dict())
+    state = with_shardings(state_shapes(recipe, _optimizer(recipe)), mesh)
+    return make_first_state(recipe, _optimizer(recipe), KEY, state)()
 
 
 def _expected(leaf):
@@ -78,7 +83,7 @@ def test_shapes_are_known_without_reading(starts, config):
     if starts == "afresh":
         config.train.init_from = ""
     recipe = build_recipe(config)
-    shapes = state_shapes(recipe, recipe.optimizer())
+    shapes = state_shapes(recipe, _optimizer(recipe))
     state = _first_state(config)
     assert jax.tree.structure(shapes) == jax.tree.structure(state)
     for shape, array in zip(*map(jax.tree.leaves, (shapes, state)), strict=True):

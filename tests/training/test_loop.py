@@ -15,7 +15,10 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageSequence
 
-from m2dit_jax.training.loop import NonFiniteLoss, prepare, train_and_evaluate
+from m2dit_jax.config.schema import Config
+from m2dit_jax.training.hooks import NonFiniteLoss
+from m2dit_jax.training.loop import train_and_evaluate
+from m2dit_jax.training.run import prepare
 from m2dit_jax.training.workdir import only_run_in
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
@@ -32,7 +35,7 @@ def compile_with(make_tiny_config, tmp_path_factory):
         config = make_tiny_config()
         config.train.eval_every = 8
         config.train.optimizer = optimizer
-        run = prepare(config, tmp_path_factory.mktemp("unused"))
+        run = prepare(Config.from_dict(config), tmp_path_factory.mktemp("unused"))
         assert run is not None
         return run
 
@@ -193,9 +196,9 @@ def test_a_finished_run_is_not_trained_again(trained, compiled, capsys):
 
 
 def test_another_config_is_refused_and_the_difference_shown(trained, compiled):
-    config = compiled.config.copy_and_resolve_references()
-    config.train.steps = 15
-    config.model.mask = "full"
+    config = compiled.config
+    train, model = replace(config.train, steps=15), replace(config.model, mask="full")
+    config = replace(config, train=train, model=model)
     with pytest.raises(ValueError, match="holds a run with another config") as error:
         prepare(config, trained)
     message = str(error.value)
@@ -261,5 +264,5 @@ def test_a_config_that_cannot_be_is_refused_before_anything_is_written(
     tiny_config.update_from_flattened_dict(changes)
     workdir = tmp_path / "workdir"
     with pytest.raises(ValueError, match=re.escape(message)):
-        prepare(tiny_config, workdir)
+        prepare(Config.from_dict(tiny_config), workdir)
     assert not workdir.exists()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from m2dit_jax.training.metrics import MetricsWriter, Progress, duration
+from m2dit_jax.training.metrics import MetricsWriter, ProgressMeter, duration
 
 
 def _write(workdir, after, steps):
@@ -52,7 +52,7 @@ def test_tensorboard_gets_values_and_timings(tmp_path):
 def test_progress_counts_evaluations_into_the_time_left_but_not_into_the_rate(monkeypatch):
     clock = iter([0.0, 20.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    progress = Progress(step=100, total=400)
+    progress = ProgressMeter(step=100, total=400)
     progress.skip(10.0)
     line, rate = progress.line(200, 0.25)
     assert rate == 10.0

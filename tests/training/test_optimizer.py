@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import optax
 import pytest
 
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.config.schema import Config
 from m2dit_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 
@@ -24,56 +26,38 @@ def _ones(params):
     return jax.tree.map(jnp.ones_like, params)
 
 
-def _at_full_rate(train):
+@pytest.fixture
+def train(tiny_config):
     """Without warm-up, so that the first step moves."""
-    train.warmup_steps = 0
-    return train
+    return replace(Config.from_dict(tiny_config).train, warmup_steps=0)
 
 
-def test_learning_rate_rises_linearly_and_falls_to_a_twentieth(tiny_config):
-    train = tiny_config.train
-    train.learning_rate, train.warmup_steps, train.steps = 1.0, 10, 110
+def test_learning_rate_rises_linearly_and_falls_to_a_twentieth(train):
+    train = replace(train, learning_rate=1.0, warmup_steps=10, steps=110)
     rate = learning_rate_schedule(train)
     np.testing.assert_allclose(np.array([rate(0), rate(5), rate(10)]), [0, 0.5, 1], atol=1e-6)
     np.testing.assert_allclose(np.array([rate(60), rate(110)]), [0.525, 0.05], atol=1e-6)
 
 
-def test_constant_learning_rate_after_the_warm_up(tiny_config):
-    train = tiny_config.train
-    train.schedule, train.learning_rate = "constant", 1e-5
-    train.warmup_steps, train.steps = 100, 1000
+def test_constant_learning_rate_after_the_warm_up(train):
+    train = replace(train, schedule="constant", learning_rate=1e-5, warmup_steps=100, steps=1000)
     rate = learning_rate_schedule(train)
     rates = np.array([rate(step) for step in (0, 1, 50, 99, 100, 101, 999, 5000)])
     expected = [0, 1e-7, 5e-6, 9.9e-6, 1e-5, 1e-5, 1e-5, 1e-5]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     # The number of steps is nothing to it, so that a run can be made longer.
-    train.steps = 2000
-    np.testing.assert_array_equal(rates[-2], learning_rate_schedule(train)(999))
+    longer = learning_rate_schedule(replace(train, steps=2000))
+    np.testing.assert_array_equal(rates[-2], longer(999))
 
 
-def test_constant_learning_rate_without_warm_up(tiny_config):
-    train = _at_full_rate(tiny_config.train)
-    train.schedule, train.learning_rate = "constant", 1e-5
+def test_constant_learning_rate_without_warm_up(train):
+    train = replace(train, schedule="constant", learning_rate=1e-5)
     np.testing.assert_allclose(np.array(learning_rate_schedule(train)(0)), 1e-5)
 
 
-@pytest.mark.parametrize(("field", "choice"), [("schedule", "cosine"), ("decayed", "matrices")])
-def test_unknown_choices_are_refused(field, choice, tiny_config):
-    tiny_config.train[field] = "some"
-    with pytest.raises(ValueError, match=f"unknown .*'some'; there are .*{choice}"):
-        make_optimizer(tiny_config.train, True)
-
-
-def test_unknown_optimizer_is_refused(tiny_config):
-    tiny_config.train.optimizer = "sgd"
-    with pytest.raises(ValueError, match="unknown optimizer 'sgd'"):
-        make_optimizer(tiny_config.train, True)
-
-
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_a_frozen_text_encoder_stays_as_it_is(name, tiny_config, params):
-    train = _at_full_rate(tiny_config.train)
-    train.optimizer, train.weight_decay = name, 0.1
+def test_a_frozen_text_encoder_stays_as_it_is(name, train, params):
+    train = replace(train, optimizer=name, weight_decay=0.1)
     after = _update(make_optimizer(train, False), params, _ones(params))
     jax.tree.map(np.testing.assert_array_equal, after["text_encoder"], params["text_encoder"])
     moved = jax.tree.map(
@@ -82,8 +66,7 @@ def test_a_frozen_text_encoder_stays_as_it_is(name, tiny_config, params):
     assert all(jax.tree.leaves(moved))
 
 
-def test_gradients_are_clipped_to_the_global_norm(tiny_config, params):
-    train = _at_full_rate(tiny_config.train)
+def test_gradients_are_clipped_to_the_global_norm(train, params):
     optimizer = make_optimizer(train, True)
     # AdamW's first moments are a tenth of the gradient that it gets to see.
     _, state = optimizer.update(
@@ -94,9 +77,8 @@ def test_gradients_are_clipped_to_the_global_norm(tiny_config, params):
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_weight_decay_is_for_matrices_only(name, tiny_config, params):
-    train = _at_full_rate(tiny_config.train)
-    train.optimizer, train.learning_rate, train.weight_decay = name, 0.1, 0.5
+def test_weight_decay_is_for_matrices_only(name, train, params):
+    train = replace(train, optimizer=name, learning_rate=0.1, weight_decay=0.5)
     params = jax.tree.map(jnp.ones_like, params)
     after = _update(make_optimizer(train, True), params, jax.tree.map(jnp.zeros_like, params))
     for path, value in jax.tree_util.tree_leaves_with_path(after):
@@ -105,20 +87,17 @@ def test_weight_decay_is_for_matrices_only(name, tiny_config, params):
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_weight_decay_can_be_for_everything(name, tiny_config, params):
-    train = _at_full_rate(tiny_config.train)
-    train.optimizer, train.learning_rate, train.weight_decay = name, 0.1, 0.5
-    train.decayed = "all"
+def test_weight_decay_can_be_for_everything(name, train, params):
+    train = replace(train, optimizer=name, learning_rate=0.1, weight_decay=0.5, decayed="all")
     params = jax.tree.map(jnp.ones_like, params)
     after = _update(make_optimizer(train, True), params, jax.tree.map(jnp.zeros_like, params))
     for path, value in jax.tree_util.tree_leaves_with_path(after):
         np.testing.assert_allclose(value, 1 - 0.1 * 0.5, rtol=1e-6, err_msg=str(path))
 
 
-def test_adam_has_the_second_moments_and_epsilon_of_the_config(tiny_config):
-    train = _at_full_rate(tiny_config.train)
-    train.schedule, train.learning_rate, train.clip_norm = "constant", 1.0, 1e9
-    train.adam_b2, train.adam_eps = 0.9, 0.5
+def test_adam_has_the_second_moments_and_epsilon_of_the_config(train):
+    train = replace(train, schedule="constant", learning_rate=1.0, clip_norm=1e9)
+    train = replace(train, adam_b2=0.9, adam_eps=0.5)
     optimizer = make_optimizer(train, True)
     params = {"transformer": {"kernel": jnp.zeros(1)}}
     state = optimizer.init(params)
@@ -133,9 +112,8 @@ def test_adam_has_the_second_moments_and_epsilon_of_the_config(tiny_config):
     np.testing.assert_allclose(updates["transformer"]["kernel"], expected, rtol=1e-5)
 
 
-def test_muon_makes_the_updates_of_block_matrices_orthogonal(tiny_config, params):
-    train = _at_full_rate(tiny_config.train)
-    train.optimizer, train.learning_rate = "muon", 1.0
+def test_muon_makes_the_updates_of_block_matrices_orthogonal(train, params):
+    train = replace(train, optimizer="muon", learning_rate=1.0)
     gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
     after = _update(make_optimizer(train, True), params, gradients)
     change = jax.tree.map(lambda a, b: np.asarray(a - b), after, params)["transformer"]

@@ -46,7 +46,7 @@ def _train(sizes, config, changes):
     config.update_from_flattened_dict(changes)
     config.mesh.update(dict(zip(("data", "fsdp", "context"), sizes, strict=True)))
     recipe = build_recipe(config)
-    mesh = make_mesh(config.mesh, jax.devices()[: np.prod(sizes)])
+    mesh = make_mesh(config.mesh.to_dict(), jax.devices()[: np.prod(sizes)])
     rng = np.random.default_rng(0)
 
     def draw(*shape):
@@ -97,7 +97,7 @@ def _refusal(config):
     config = config.copy_and_resolve_references()
     config.train.accumulate = 2
     try:
-        make_train_program(build_recipe(config), make_mesh(config.mesh), EMPTY)
+        make_train_program(build_recipe(config), make_mesh(config.mesh.to_dict()), EMPTY)
     except ValueError as error:
         return str(error)
 
@@ -106,7 +106,7 @@ def _refusal(config):
 def test_momentum_can_be_kept_in_bfloat16(optimizer, config):
     config = config.copy_and_resolve_references()
     config.train.optimizer, config.train.momentum_dtype = optimizer, "bfloat16"
-    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    mesh = make_mesh(config.mesh.to_dict(), jax.devices()[:1])
     state = make_train_program(build_recipe(config), mesh, EMPTY).state
     dtypes = {"mu": set(), "nu": set(), "params": set()}
     for path, x in jax.tree_util.tree_leaves_with_path(state):

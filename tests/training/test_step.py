@@ -9,8 +9,14 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import RunningMetrics, TrainState
-from m2dit_jax.training.step import draw_noisy_batch, loss_and_gradients, make_train_step
+from m2dit_jax.training.step import (
+    StepConfig,
+    draw_noisy_batch,
+    loss_and_gradients,
+    make_train_step,
+)
 
 STORIES = 4
 
@@ -46,13 +52,17 @@ def batch(recipe):
 
 
 def _loss_and_gradients(recipe, params, noisy, parts=1, dtype="float32"):
-    config = replace(recipe.step_config(), accumulate=parts, compute_dtype=dtype)
+    config = replace(StepConfig.from_config(recipe.config), accumulate=parts, compute_dtype=dtype)
     compute = jax.jit(loss_and_gradients, static_argnums=(0, 3))
     return compute(recipe.graphdef, params, noisy, config)
 
 
+def _optimizer(recipe):
+    return make_optimizer(recipe.config.train, recipe.config.trains_text_encoder)
+
+
 def _draw(recipe, batch, empty_prompt, seed=0, **changes):
-    config = replace(recipe.step_config(), **changes)
+    config = replace(StepConfig.from_config(recipe.config), **changes)
     return draw_noisy_batch(jax.random.key(seed), batch, empty_prompt, recipe.schedule, config)
 
 
@@ -166,7 +176,7 @@ def test_encoded_stories_are_noised_and_their_captions_dropped(encoded):
 def test_latents_are_drawn_from_the_posterior_and_scaled(encoded):
     recipe, batch, empty_prompt = encoded
     batch = batch._replace(logvar=jnp.full_like(batch.logvar, np.log(0.25)))
-    config = replace(recipe.step_config(), given_probability=1.0)
+    config = replace(StepConfig.from_config(recipe.config), given_probability=1.0)
 
     def given(seed, scale):
         noisy = draw_noisy_batch(
@@ -182,7 +192,9 @@ def test_latents_are_drawn_from_the_posterior_and_scaled(encoded):
 
 
 def test_captions_of_single_scenes_are_dropped(recipe, batch, empty_prompt):
-    config = replace(recipe.step_config(), caption_dropout=0.0, scene_caption_dropout=0.5)
+    config = replace(
+        StepConfig.from_config(recipe.config), caption_dropout=0.0, scene_caption_dropout=0.5
+    )
     dropped = []
     for seed in range(20):
         key = jax.random.key(seed)
@@ -198,15 +210,15 @@ def test_training_on_encoded_stories_in_bfloat16_keeps_float32_weights(encoded):
     step = jax.jit(
         make_train_step(
             recipe.graphdef,
-            recipe.optimizer(),
+            _optimizer(recipe),
             recipe.schedule,
             empty_prompt,
-            recipe.step_config(),
+            StepConfig.from_config(recipe.config),
         )
     )
     params = recipe.init_params(jax.random.key(0))
     assert set(params) == {"transformer"}
-    start = state = TrainState.create(params, recipe.optimizer(), recipe.config.train.ema_decay)
+    start = state = TrainState.create(params, _optimizer(recipe), recipe.config.train.ema_decay)
     for _ in range(30):
         state = step(state, jax.random.key(0), batch)
     assert state.ema is None and state.averaged is state.params
@@ -228,15 +240,15 @@ def training(request, make_tiny_config):
     recipe = build_recipe(config)
     state = jax.jit(
         lambda: TrainState.create(
-            recipe.init_params(jax.random.key(0)), recipe.optimizer(), config.train.ema_decay
+            recipe.init_params(jax.random.key(0)), _optimizer(recipe), config.train.ema_decay
         )
     )()
     step = make_train_step(
         recipe.graphdef,
-        recipe.optimizer(),
+        _optimizer(recipe),
         recipe.schedule,
         recipe.tokenize([""])[0],
-        recipe.step_config(),
+        StepConfig.from_config(recipe.config),
     )
     return recipe, state, jax.jit(step)
 

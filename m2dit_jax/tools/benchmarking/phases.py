@@ -3,9 +3,8 @@
 They are the functions that training and sampling call, on random inputs and one device.
 """
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -26,8 +25,9 @@ from m2dit_jax.tools.planning.model_flops import (
     generated_flops,
     text_encoder_flops,
 )
+from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.step import COMPUTE_DTYPES, make_train_step
+from m2dit_jax.training.step import StepConfig, make_train_step
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ def forward(recipe: Recipe) -> Phase:
 
 def train_step(recipe: Recipe) -> Phase:
     """A whole training step: random draws, loss, gradients and update, the state donated."""
-    config, optimizer = recipe.config, recipe.optimizer()
+    config = recipe.config
+    optimizer = make_optimizer(config.train, config.trains_text_encoder)
     step = make_train_step(
-        recipe.graphdef, optimizer, recipe.schedule, _empty_prompt(recipe), recipe.step_config()
+        recipe.graphdef,
+        optimizer,
+        recipe.schedule,
+        _empty_prompt(recipe),
+        StepConfig.from_config(config),
     )
     key, batch = jax.random.key(config.seed), random_batch(recipe)
 
@@ -144,9 +149,8 @@ def _sampling_step(recipe: Recipe, given: tuple[bool, ...]) -> tuple[Callable[[]
 
 
 def _causal(recipe: Recipe) -> Recipe:
-    config = copy.deepcopy(recipe.config)
-    config.model.mask = "causal"
-    return build_recipe(config)
+    model = replace(recipe.config.model, mask="causal")
+    return build_recipe(replace(recipe.config, model=model))
 
 
 PHASES: dict[str, Callable[[Recipe], Phase]] = {
@@ -162,7 +166,7 @@ def _story_flops(recipe: Recipe) -> int:
 
 
 def _prompt_flops(recipe: Recipe) -> int:
-    """Of encoding the prompts of a story."""
+    """Operations of encoding the prompts of a story."""
     config = recipe.config
     if config.data.source == "latents":
         return 0
@@ -171,7 +175,7 @@ def _prompt_flops(recipe: Recipe) -> int:
 
 def _cast_params(recipe: Recipe) -> Params:
     """Fresh parameters of the dtype that the model is to run in."""
-    dtype = COMPUTE_DTYPES[recipe.config.train.compute_dtype]
+    dtype = jnp.dtype(recipe.config.train.compute_dtype)
 
     @jax.jit
     def make() -> Params:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
+if TYPE_CHECKING:
+    from m2dit_jax.config.schema import Config
 
 from m2dit_jax.utils.machine import peak_process_bytes, usable_cpus
 
@@ -17,7 +18,7 @@ MATMUL_SIDE = 2048  # of the square matrices whose product measures the machine
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingOptions:
     """How a phase is timed. `threads` None: all CPUs that the process may use.
 
     `profile_steps` 0: no trace is written, else one of so many steps below `profile_folder`.
@@ -30,14 +31,14 @@ class Plan:
     profile_folder: Path
 
 
-def time_phase(name: str, config: ConfigDict, plan: Plan) -> dict[str, Any]:
+def time_phase(name: str, config: "Config", options: TimingOptions) -> dict[str, Any]:
     """Figures of a phase (a key of `phases.PHASES`), for a process that has not used jax yet.
 
     The peak memory is that of the process, with jax itself and the compilation. Raises ValueError
     for a config that cannot be and for threads that there are not.
     """
-    if plan.threads is not None:
-        limit_threads(plan.threads)
+    if options.threads is not None:
+        limit_threads(options.threads)
     # Only now: XLA makes as many threads as the process has CPUs when jax is first used.
     import jax
 
@@ -50,13 +51,13 @@ def time_phase(name: str, config: ConfigDict, plan: Plan) -> dict[str, Any]:
     begun = time.perf_counter()
     phase = PHASES[name](recipe)
     prepare_seconds = time.perf_counter() - begun
-    seconds = measure(phase.run, plan.warmup, plan.repeats)
+    seconds = measure(phase.run, options.warmup, options.repeats)
     peak_bytes = peak_process_bytes()
     # Shortly before or after, as the speed of a shared machine changes by the minute.
     matmul_rate = matmul_flops_per_second(dtype)
-    if plan.profile_steps:
-        with trace(plan.profile_folder / name):
-            for number in range(plan.profile_steps):
+    if options.profile_steps:
+        with trace(options.profile_folder / name):
+            for number in range(options.profile_steps):
                 with named_step(name, number):
                     phase.run()
     device = jax.devices()[0]

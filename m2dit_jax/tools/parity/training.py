@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
+from m2dit_jax.config.schema import OptimizerConfig
 from m2dit_jax.diffusion.loss import scene_weights, v_loss
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.tools.parity.golden import EXACT, Case, GoldenFile, failure
@@ -29,19 +29,18 @@ NOISING_LIMIT = 2e-6
 PARAMS_LIMIT = 2e-5
 # The optimizer of the golden files.
 LEARNING_RATE = 1e-3
-OPTIMIZER = ConfigDict(
-    {
-        "optimizer": "adamw",
-        "schedule": "constant",
-        "learning_rate": LEARNING_RATE,
-        "warmup_steps": 0,
-        "adam_b2": 0.999,
-        "adam_eps": 1e-10,
-        "momentum_dtype": "float32",
-        "weight_decay": 3e-2,
-        "decayed": "all",
-        "clip_norm": 0.05,
-    }
+OPTIMIZER = OptimizerConfig(
+    steps=1,
+    optimizer="adamw",
+    learning_rate=LEARNING_RATE,
+    warmup_steps=0,
+    schedule="constant",
+    adam_b2=0.999,
+    adam_eps=1e-10,
+    momentum_dtype="float32",
+    weight_decay=3e-2,
+    decayed="all",
+    clip_norm=0.05,
 )
 GRADIENTS, PARAMS = "_grads.safetensors", "_params_after_adamw.safetensors"
 

@@ -8,8 +8,8 @@ is not the model's.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from m2dit_jax.config.schema import TextEncoderSettings
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import base_mask, segment_table
@@ -110,8 +110,8 @@ def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:
     return of_remat[remat] + int(REPEATED[attention] * forward.attention)
 
 
-def text_encoder_flops(text_encoder: ConfigDict, prompts: int, length: int) -> int:
-    """Of the forward pass of a T5 v1.1 encoder (fields as in `config.text_encoder`)."""
+def text_encoder_flops(text_encoder: TextEncoderSettings, prompts: int, length: int) -> int:
+    """Operations of the forward pass of the model's own T5 v1.1 encoder."""
     width, inner = text_encoder.d_model, text_encoder.num_heads * text_encoder.d_kv
     per_token = 4 * width * inner + 3 * width * text_encoder.d_ff
     layer = length * per_token + length**2 * 2 * inner

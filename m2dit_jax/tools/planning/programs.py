@@ -1,7 +1,7 @@
 """The programs that can be planned: a training step, a denoising step, a VAE's decoding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 from jax.stages import Lowered
-from ml_collections import ConfigDict
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
@@ -33,7 +32,6 @@ from m2dit_jax.tools.planning.memory import local_bytes
 from m2dit_jax.tools.planning.model_flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.tools.planning.topologies import Machine
 from m2dit_jax.training.program import make_train_program
-from m2dit_jax.training.step import COMPUTE_DTYPES
 
 MODES = ("train", "sample", "decode")
 
@@ -70,14 +68,14 @@ def make_program(recipe: Recipe, machine: Machine, mode: str) -> Program:
 
 def _train(recipe: Recipe, machine: Machine) -> Program:
     config = recipe.config
-    mesh = make_mesh(config.mesh, machine.devices)
+    mesh = make_mesh(asdict(config.mesh), machine.devices)
     batch, empty_prompt = _batch(recipe)
     program = make_train_program(recipe, mesh, empty_prompt)
     transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
     stories, state = config.train.batch_size, program.state
     attention = _attention(transformer, layout, mesh, machine, config.train.compute_dtype, stories)
     forward = forward_flops(transformer, layout)
-    item = np.dtype(COMPUTE_DTYPES[config.train.compute_dtype]).itemsize
+    item = jnp.dtype(config.train.compute_dtype).itemsize
     return Program(
         lowered=(program.lower(batch),),
         runs=(1,),
@@ -110,8 +108,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
 def _sample(recipe: Recipe, machine: Machine) -> Program:
     """One denoising step of a story with guidance, its tokens cut over all devices, in bfloat16."""
     config = recipe.config
-    one_story = ConfigDict({"data": 1, "fsdp": 1, "context": -1})
-    mesh = make_mesh(one_story, machine.devices)
+    mesh = make_mesh({"data": 1, "fsdp": 1, "context": -1}, machine.devices)
     placement = placement_on(mesh)
     transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
     dtype = jnp.bfloat16
@@ -250,7 +247,7 @@ def _attention(
         return "chunked"  # each device asks for its own rows: `model.attention_chunks.attend_rows`
     heads = config.heads // mesh.shape[TOKENS]
     local = (max(stories // story_shards(mesh), 1), layout.tokens, heads, config.head_dim)
-    return resolve(config.attention, local, np.dtype(COMPUTE_DTYPES[dtype]), machine.platform)
+    return resolve(config.attention, local, jnp.dtype(dtype), machine.platform)
 
 
 def _sharded_items(params: Any) -> int:

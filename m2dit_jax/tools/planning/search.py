@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-
-from ml_collections import ConfigDict
+from dataclasses import replace
 
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.config.schema import Config, MeshConfig
 from m2dit_jax.tools.planning.chips import GIB
 from m2dit_jax.tools.planning.planner import make_plan
 from m2dit_jax.tools.planning.report import Plan
@@ -19,7 +19,7 @@ ROWS = (
 )
 
 
-def search(config: ConfigDict, machine: Machine) -> list[Plan]:
+def search(config: Config, machine: Machine) -> list[Plan]:
     """Plans training steps, the best first, with a line on stderr for each when it is there.
 
     For each mesh ROWS are tried, none of the later ones if not even the first candidate fits.
@@ -35,7 +35,7 @@ def search(config: ConfigDict, machine: Machine) -> list[Plan]:
 
 
 def _while_it_fits(
-    config: ConfigDict,
+    config: Config,
     machine: Machine,
     mesh: dict[str, int],
     candidates: tuple[tuple[str, int], ...],
@@ -58,15 +58,15 @@ def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:
         context *= 2
 
 
-def candidate(
-    config: ConfigDict, mesh: dict[str, int], remat: str, stories_each: int
-) -> ConfigDict:
+def candidate(config: Config, mesh: dict[str, int], remat: str, stories_each: int) -> Config:
     """The config with a mesh, a remat and so many stories on each part that stories are cut in."""
-    changed = config.copy_and_resolve_references()
-    changed.mesh.update(mesh)
-    changed.model.remat = remat
-    changed.train.batch_size = stories_each * mesh["data"] * mesh["fsdp"] * config.train.accumulate
-    return changed
+    stories = stories_each * mesh["data"] * mesh["fsdp"] * config.train.accumulate
+    return replace(
+        config,
+        mesh=MeshConfig(**mesh),
+        model=replace(config.model, remat=remat),
+        train=replace(config.train, batch_size=stories),
+    )
 
 
 def rank(plan: Plan) -> tuple[bool, float, int]:

@@ -34,8 +34,9 @@ def test_a_training_step_in_parts(latents_config):
 
 
 def test_a_denoising_step_is_two_forward_passes(latents_config):
-    program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "sample")
-    transformer = make_transformer_config(latents_config)
+    recipe = build_recipe(latents_config)
+    program = programs.make_program(recipe, open_topology("cpu:1"), "sample")
+    transformer = make_transformer_config(recipe.config)
     forward = forward_flops(transformer, Layout(2, 8, 3 * 2 * 2))
     assert program.model_flops == program.asked_flops == 2 * forward.total
     width = transformer.width

@@ -1,7 +1,8 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from m2dit_jax.config.schema import Config
 from m2dit_jax.tools.planning import search
 from m2dit_jax.tools.planning.chips import CHIPS
 from m2dit_jax.tools.planning.topologies import Machine
@@ -28,7 +29,7 @@ def tried(monkeypatch):
         made.append((config.mesh.fsdp, config.model.remat, each))
         return replace(
             PLAN,
-            mesh=config.mesh.to_dict(),
+            mesh=asdict(config.mesh),
             stories=config.train.batch_size,
             remat=config.model.remat,
             peak_bytes=2**30 if fits else 2**37,
@@ -41,7 +42,7 @@ def tried(monkeypatch):
 
 def test_search_goes_on_while_something_fits_and_ranks(tried, tiny_config, capsys):
     tiny_config.model.heads = 2
-    plans = search.search(tiny_config, MACHINE)
+    plans = search.search(Config.from_dict(tiny_config), MACHINE)
     of_each_mesh = [("full", 1), ("full", 2), ("attention", 1), ("matrices", 1)]
     assert tried == [(fsdp, *what) for fsdp in (4, 2) for what in of_each_mesh]
     best = [(plan.mesh["fsdp"], plan.remat, plan.fits) for plan in plans[:3]]

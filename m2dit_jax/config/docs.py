@@ -1,0 +1,59 @@
+"""The reference of all config fields as Markdown.
+
+`python -m m2dit_jax.config.docs > docs/config.md`, in a checkout, writes it anew.
+"""
+
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from flax.traverse_util import flatten_dict
+
+from m2dit_jax.config.fields import Declared, Rule, declared_fields, type_name
+from m2dit_jax.config.schema import Config
+
+_INTRODUCTION = """# Fields of a config
+
+Written from `m2dit_jax/config/schema.py`, where each field stands with its check; the defaults are
+those of `configs/base.py`. On the command line, `--config.train.steps=500` changes a field.
+"""
+_HEAD = "| field | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
+
+
+def to_markdown(defaults: Config) -> str:
+    """A table for each section, with the values of `defaults`."""
+    declared = declared_fields(Config)
+    values = flatten_dict(defaults.to_dict(), sep=".")
+    alone = [each for each in declared if "." not in each.name]
+    parts = [_INTRODUCTION, _table(alone, values)]
+    types = get_type_hints(Config)
+    for section in fields(Config):
+        if not is_dataclass(types[section.name]):
+            continue
+        rule: Rule = section.metadata["rule"]
+        inside = [each for each in declared if each.name.startswith(f"{section.name}.")]
+        title = f"\n## {section.name}\n\n{rule.sentence}{_sources(rule)}\n"
+        parts += [title, _table(inside, values, rule)]
+    return "\n".join(parts) + "\n"
+
+
+def _table(declared: list[Declared], values: dict[str, Any], section: Rule | None = None) -> str:
+    said = section.sources if section else ()  # of the whole section
+    return "\n".join([_HEAD, *(_row(each, values[each.name], said) for each in declared)])
+
+
+def _sources(rule: Rule) -> str:
+    return f" Only for {' and '.join(rule.sources)}." if rule.sources else ""
+
+
+def _row(each: Declared, value: Any, said: tuple[str, ...]) -> str:
+    meaning = each.rule.sentence
+    if each.rule.sources != said:
+        meaning += _sources(each.rule)
+    cells = f"`{each.name}`", type_name(each.type), f"`{value!r}`", each.rule.range, meaning
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    from configs.base import get_config
+
+    print(to_markdown(Config.from_dict(get_config())), end="")

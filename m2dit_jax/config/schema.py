@@ -1,0 +1,345 @@
+"""The config of a run as frozen dataclasses: every field, its sentence and its check.
+
+`configs/base.py` has the values, and other configs change some of them; a file's config is read
+once, by `Config.from_dict`. Nothing here has a default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from m2dit_jax.config.fields import range_problems, read_fields, setting
+from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
+from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
+from m2dit_jax.models.cogvideox.transformer import REMAT
+from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.masks import MASKS
+
+# Pixels per latent; the first frame has a latent of its own.
+VAE_SIDE = DEFAULT.vae.config({}).spatial_compression
+VAE_FRAMES = DEFAULT.vae.config({}).temporal_compression_ratio
+
+SOURCES = ("shapes", "pixels", "latents")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The stories that a model learns: where they are from, and their sizes."""
+
+    source: str = setting(
+        "Shapes, which are drawn here, or what the encode command wrote: pixels, or latents of a "
+        "VAE with the prompts' embeddings.",
+        choices=SOURCES,
+    )
+    manifest: str = setting("File with captions and paths of videos, read by `encode --config`.")
+    root: str = setting("Folder that the manifest's paths are relative to.")
+    codec: str = setting("Encoding: pixels, or the folder of the model that encodes.")
+    paths: str = setting(
+        "Folders of encoded videos, with commas between them.", sources=("pixels", "latents")
+    )
+    weights: tuple[float, ...] = setting(
+        "How often a batch is from each folder; (): as often as it has samples.",
+        sources=("pixels", "latents"),
+    )
+    scenes: int = setting("Scenes in a story.", at_least=1)
+    frames: int = setting("Frames in a scene.", at_least=2)
+    text_length: int = setting(
+        "Tokens per prompt with its end (of pixels: bytes); shorter prompts are padded.",
+        at_least=2,
+    )
+    size: int = setting("Height and width in pixels.", at_least=8, sources=("shapes",))
+    height: int = setting("Height in pixels.", at_least=1, sources=("pixels", "latents"))
+    width: int = setting("Width in pixels.", at_least=1, sources=("pixels", "latents"))
+    channels: int = setting("Channels of the latents.", at_least=1, sources=("latents",))
+    text_dim: int = setting("Width of the text embeddings.", at_least=1, sources=("latents",))
+
+
+@dataclass(frozen=True)
+class TextEncoderSettings:
+    """The text encoder that is part of the model, a T5 v1.1; sizes are named as there."""
+
+    d_model: int = setting("Width of the text embeddings.", at_least=1)
+    d_kv: int = setting("Width of an attention head.", at_least=1)
+    d_ff: int = setting("Width of the gated feed-forward layer.", at_least=1)
+    num_layers: int = setting("Number of layers.", at_least=1)
+    num_heads: int = setting("Number of attention heads.", at_least=1)
+    trained: bool = setting("False leaves the random initialisation as it is.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The diffusion transformer."""
+
+    patch_size: int = setting("Pixels or latents on each side of a patch.", at_least=1)
+    patch_size_t: int = setting("Frames or latent frames in a patch.", at_least=1)
+    layers: int = setting("Transformer blocks.", at_least=1)
+    heads: int = setting("Attention heads; the width of the model is heads x head_dim.", at_least=1)
+    head_dim: int = setting("Width of a head, a multiple of 16 if rotary.", at_least=16)
+    time_dim: int = setting("Width of the time embedding.", at_least=1)
+    mask: str = setting(
+        "Who sees whom: symmetric (the paper's), full, independent, or causal: as symmetric, but "
+        "conditioning scenes do not see generated ones, so that extending a story computes them "
+        "once.",
+        choices=MASKS,
+    )
+    attention: str = setting(
+        "Implementation: dense (the definition), grouped, by_head (CPU), chunked (bounded memory), "
+        "splash (TPU), cudnn (NVIDIA, bfloat16), or auto: what suits device and size.",
+        choices=ATTENTION,
+    )
+    rotary: bool = setting("Rotary positions of the video tokens, running on through the scenes.")
+    added_positions: bool = setting("Sines and cosines of a patch's place in its scene are added.")
+    base_grid: tuple[int, ...] = setting(
+        "Patches (time, height, width) that positions are fitted to; (): none."
+    )
+    spatial_scale: float = setting("Divides the rows and columns of added positions.", above=0)
+    scan: bool = setting(
+        "Blocks in a scan: all of them compile once, and on a CPU run half as fast."
+    )
+    remat: str = setting(
+        "What the backward pass keeps of a block, the rest being computed again: none (no remat, "
+        "everything is kept), full (nothing is), attention (its outcome is), matrices (the linear "
+        "layers' outputs are too).",
+        choices=tuple(REMAT),
+    )
+
+    def problems(self) -> list[str]:
+        """What the fields' own ranges do not say."""
+        grid = self.base_grid
+        if not grid or (len(grid) == 3 and min(grid) >= 1):
+            return []
+        return [
+            "config.model.base_grid must be empty or three numbers above 0 (time, height, width), "
+            f"got {grid}"
+        ]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """CogVideoX's noise schedule."""
+
+    timesteps: int = setting("Timesteps of the forward process.", at_least=2)
+    beta_start: float = setting("Variance of the noise added at the first timestep.", above=0)
+    beta_end: float = setting("Variance of the noise added at the last timestep.", above=0)
+    snr_shift: float = setting("Divides the signal-to-noise ratio at every timestep.", above=0)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The part of `config.train` that optimizer and learning rate depend on."""
+
+    steps: int = setting("Optimizer steps of the run.", at_least=1)
+    optimizer: str = setting(
+        "AdamW for everything, or Muon for the blocks' matrices and AdamW elsewhere.",
+        choices=("adamw", "muon"),
+    )
+    learning_rate: float = setting("Learning rate after the warm-up.", at_least=0)
+    warmup_steps: int = setting("Steps in which the learning rate rises from zero.", at_least=0)
+    schedule: str = setting(
+        "Learning rate after the warm-up: constant, or a cosine down to a twentieth.",
+        choices=("cosine", "constant"),
+    )
+    adam_b2: float = setting(
+        "Decay of Adam's second moment (the Adam part of Muon keeps 0.999).", at_least=0, at_most=1
+    )
+    adam_eps: float = setting("Adam's epsilon.", above=0)
+    # The second moment changes by a thousandth a step, which bfloat16 would round away.
+    momentum_dtype: str = setting("Dtype of the optimizer's first moment.", choices=DTYPES)
+    weight_decay: float = setting("Decoupled weight decay.", at_least=0)
+    decayed: str = setting(
+        "What decays: the matrices, or all weights, biases and norms included.",
+        choices=("matrices", "all"),
+    )
+    clip_norm: float = setting("Global norm that gradients are clipped to.", above=0)
+
+
+@dataclass(frozen=True)
+class TrainConfig(OptimizerConfig):
+    """The training run."""
+
+    batch_size: int = setting("Stories per optimizer step, over all devices.", at_least=1)
+    accumulate: int = setting("Parts in which a batch is computed, to save memory.", at_least=1)
+    compute_dtype: str = setting(
+        "Dtype of the computation; the weights are kept in float32.", choices=DTYPES
+    )
+    init_from: str = setting("Model folder (CogVideoX's) whose transformer training starts from.")
+    ema_decay: float = setting(
+        "Decay of the averaged weights, which sampling uses; 0: none are kept.",
+        at_least=0,
+        at_most=1,
+    )
+    given_probability: float = setting(
+        "Share of stories that train scene extension.", at_least=0, at_most=1
+    )
+    given_scenes: str = setting(
+        "Conditioning scenes of such a story: any true subset, or all_but_last.",
+        choices=GIVEN_CHOICES,
+    )
+    caption_dropout: float = setting(
+        "Share of stories without prompts, for guidance.", at_least=0, at_most=1
+    )
+    scene_caption_dropout: float = setting(
+        "Share of single scenes without a prompt.", at_least=0, at_most=1
+    )
+    log_every: int = setting("Steps between lines of metrics.", at_least=1)
+    checkpoint_every: int = setting(
+        "Steps between checkpoints; the last step always has one.", at_least=1
+    )
+    keep_checkpoints: int = setting("Checkpoints that are kept, the latest ones.", at_least=1)
+    eval_every: int = setting(
+        "Steps between quick evaluations and previews; 0: there are none.", at_least=0
+    )
+    eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1)
+
+    def problems(self) -> list[str]:
+        """What the fields' own ranges do not say."""
+        problems = []
+        if self.accumulate >= 1 and self.batch_size % self.accumulate:
+            problems.append(
+                "config.train.batch_size must be a multiple of config.train.accumulate "
+                f"{self.accumulate}, got {self.batch_size}"
+            )
+        if self.warmup_steps >= self.steps:
+            problems.append(
+                f"config.train.warmup_steps must be less than config.train.steps {self.steps}, "
+                f"got {self.warmup_steps}"
+            )
+        return problems
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Defaults of sampling, which a storyboard can override."""
+
+    steps: int = setting("DDIM steps.", at_least=1)
+    guidance_scale: float = setting("Scale of classifier-free guidance; 1: none.", at_least=0)
+    fps: float = setting("Frames per second of the videos.", above=0)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one may be -1, all the rest.
+
+    Sizes are checked where the number of devices is known (`parallel.mesh.make_mesh`).
+    """
+
+    data: int = setting("Shards of the batch; every device along this axis has all weights.")
+    fsdp: int = setting("Shards of the batch, and of the weights, gradients and optimizer state.")
+    context: int = setting("Shards of a story's tokens, and of the weights as with fsdp.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on. Raises ValueError with every value that cannot be."""
+
+    seed: int = setting("Seed of the parameters, the stories and every random draw.", at_least=0)
+    data: DataConfig = setting("The stories that a model learns.")
+    text_encoder: TextEncoderSettings = setting(
+        "The model's own text encoder.", sources=("shapes", "pixels")
+    )
+    model: ModelConfig = setting("The diffusion transformer.")
+    diffusion: DiffusionConfig = setting("The noise schedule.")
+    train: TrainConfig = setting("The training run.")
+    sample: SampleConfig = setting("Defaults of sampling.")
+    mesh: MeshConfig = setting("The device mesh.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | ConfigDict) -> "Config":
+        """The config that a config file's ConfigDict or a checkpoint's nested dicts describe.
+
+        Raises ValueError naming every field that is missing, unknown or mistyped, or else every
+        one that cannot be.
+        """
+        return read_fields(cls, values.to_dict() if isinstance(values, ConfigDict) else values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of plain values, as checkpoints hold them."""
+        return asdict(self)
+
+    def __post_init__(self) -> None:
+        problems = [
+            *range_problems(self, self.data.source),
+            *self.model.problems(),
+            *self.train.problems(),
+            *self._sampling_problems(),
+            *self._source_problems(),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @property
+    def trains_text_encoder(self) -> bool:
+        """False if the model has a text encoder and it stays as initialised."""
+        return self.data.source == "latents" or self.text_encoder.trained
+
+    def _sampling_problems(self) -> list[str]:
+        if self.sample.steps <= self.diffusion.timesteps:
+            return []
+        return [
+            "config.sample.steps must be at most config.diffusion.timesteps "
+            f"{self.diffusion.timesteps}, got {self.sample.steps}"
+        ]
+
+    def _source_problems(self) -> list[str]:
+        """What does not fit the source of the data."""
+        return {
+            "shapes": self._shapes_problems,
+            "pixels": self._pixels_problems,
+            "latents": self._latents_problems,
+        }.get(self.data.source, list)()
+
+    def _shapes_problems(self) -> list[str]:
+        return self._pixel_model_problems() + self._indivisible(("size",), 1)
+
+    def _pixels_problems(self) -> list[str]:
+        return self._pixel_model_problems() + self._indivisible(("height", "width"), 1)
+
+    def _pixel_model_problems(self) -> list[str]:
+        problems = []
+        patch = max(self.model.patch_size_t, 1)  # a patch of no size has a message of its own
+        if self.data.frames % patch:
+            problems.append(
+                f"config.data.frames must be a multiple of config.model.patch_size_t {patch}, "
+                f"got {self.data.frames}"
+            )
+        if self.train.init_from:
+            problems.append(
+                f"config.train.init_from must be empty with {self._source}: the released weights "
+                f"are not for pixels; got {self.train.init_from!r}"
+            )
+        return problems
+
+    def _latents_problems(self) -> list[str]:
+        problems = []
+        latent_frames, rest = divmod(self.data.frames - 1, VAE_FRAMES)
+        patch = max(self.model.patch_size_t, 1)
+        if rest or (latent_frames + 1) % patch:
+            problems.append(
+                f"config.data.frames must be {VAE_FRAMES}k + 1, with k + 1 a multiple of "
+                f"config.model.patch_size_t {patch}, with {self._source}, got {self.data.frames}"
+            )
+        if self.train.eval_every:
+            problems.append(
+                f"config.train.eval_every must be 0 with {self._source}: only stories of pixels "
+                f"can be looked at on the way; got {self.train.eval_every}"
+            )
+        return problems + self._indivisible(("height", "width"), VAE_SIDE)
+
+    def _indivisible(self, names: tuple[str, ...], side: int) -> list[str]:
+        """The sizes of the data that do not divide into patches, `side` pixels to a latent."""
+        patch = max(self.model.patch_size, 1)
+        unit = f"{side} x " if side > 1 else ""
+        where = "" if self.data.source == "shapes" else f" with {self._source}"
+        return [
+            f"config.data.{name} must be a multiple of {unit}config.model.patch_size "
+            f"{patch}{where}, got {getattr(self.data, name)}"
+            for name in names
+            if getattr(self.data, name) % (side * patch)
+        ]
+
+    @property
+    def _source(self) -> str:
+        return f"config.data.source {self.data.source!r}"

@@ -1,0 +1,150 @@
+import re
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from flax.traverse_util import flatten_dict
+
+from configs import base, pretrain_5b, shapes
+from m2dit_jax.config.fields import declared_fields
+from m2dit_jax.config.schema import Config
+
+
+def _encoded_config(**changes):
+    config = pretrain_5b.get_config()
+    config.model.layers = 2
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_all_impossible_fields_are_named_together(tiny_config):
+    tiny_config.train.steps = 0
+    tiny_config.train.caption_dropout = 1.5
+    tiny_config.data.size = 10
+    tiny_config.model.mask = "half"
+    with pytest.raises(ValueError) as error:
+        Config.from_dict(tiny_config)
+    message = str(error.value)
+    assert "config.train.steps must be at least 1, got 0" in message
+    assert "config.train.caption_dropout must be between 0 and 1, got 1.5" in message
+    assert "config.data.size must be a multiple of config.model.patch_size 4, got 10" in message
+    assert (
+        "config.model.mask must be one of symmetric, full, independent, causal, got 'half'"
+        in message
+    )
+
+
+def test_what_another_source_reads_is_not_checked(tiny_config):
+    Config.from_dict(_encoded_config(**{"data.size": -1, "text_encoder.d_model": -1}))
+    tiny_config.data.height = tiny_config.data.text_dim = -1
+    Config.from_dict(tiny_config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.source": "films"},
+            "config.data.source must be one of shapes, pixels, latents, got 'films'",
+        ),
+        (
+            {"data.height": 488},
+            "config.data.height must be a multiple of 8 x config.model.patch_size 2 with "
+            "config.data.source 'latents', got 488",
+        ),
+        ({"data.width": 0}, "config.data.width must be at least 1, got 0"),
+        ({"data.channels": 0}, "config.data.channels must be at least 1, got 0"),
+        ({"data.text_dim": 0}, "config.data.text_dim must be at least 1, got 0"),
+        ({"data.frames": 48}, "config.data.frames must be 4k + 1, with k + 1 a multiple of"),
+        ({"model.patch_size_t": 2}, "config.model.patch_size_t 2, with config.data.source 'lat"),
+        ({"train.eval_every": 5}, "config.train.eval_every must be 0 with config.data.source"),
+        ({"model.base_grid": (13, 30)}, "config.model.base_grid must be empty or three numbers"),
+        ({"model.base_grid": (13, 30, 0)}, "got (13, 30, 0)"),
+        ({"model.spatial_scale": 0.0}, "config.model.spatial_scale must be above 0, got 0.0"),
+        (
+            {"train.compute_dtype": "float16"},
+            "config.train.compute_dtype must be one of float32, bfloat16, got 'float16'",
+        ),
+        ({"model.patch_size": 0}, "config.model.patch_size must be at least 1, got 0"),
+    ],
+)
+def test_what_encoded_data_cannot_have(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Config.from_dict(_encoded_config(**changes))
+
+
+def test_shapes_do_not_start_from_released_weights(tiny_config):
+    tiny_config.train.init_from = "models/CogVideoX-5b"
+    with pytest.raises(ValueError, match="config.train.init_from must be empty with config.data"):
+        Config.from_dict(tiny_config)
+
+
+def test_a_missing_field_is_named(tiny_config):
+    with tiny_config.unlocked():
+        del tiny_config.train.ema_decay
+    with pytest.raises(ValueError, match="config.train.ema_decay is missing; configs/base.py"):
+        Config.from_dict(tiny_config)
+
+
+def test_configs_are_locked():
+    with pytest.raises(AttributeError, match="steps"):
+        shapes.get_config().train.stepz = 3
+
+
+def test_not_a_number_is_refused(tiny_config):
+    tiny_config.train.learning_rate = float("nan")
+    tiny_config.sample.fps = 0.0
+    with pytest.raises(ValueError, match="learning_rate must be at least 0, got nan") as error:
+        Config.from_dict(tiny_config)
+    assert "config.sample.fps must be above 0, got 0.0" in str(error.value)
+
+
+def test_every_missing_unknown_and_mistyped_field_is_named():
+    values = base.get_config().to_dict()
+    del values["seed"]
+    values["train"] |= {"stepz": 3, "steps": "many", "ema_decay": True}
+    values["model"] |= {"base_grid": (1, 2.5, 3), "scan": 1}
+    with pytest.raises(ValueError) as error:
+        Config.from_dict(values)
+    assert sorted(str(error.value).splitlines()) == [
+        "config.model.base_grid needs the type tuple[int, ...], got (1, 2.5, 3)",
+        "config.model.scan needs the type bool, got 1",
+        "config.seed is missing; configs/base.py has every field",
+        "config.train.ema_decay needs the type float, got True",
+        "config.train.steps needs the type int, got 'many'",
+        "config.train.stepz: there is no such field; the nearest is config.train.steps",
+    ]
+
+
+def test_whole_numbers_and_lists_are_converted():
+    values = base.get_config().to_dict()
+    values["train"]["ema_decay"] = 0
+    values["model"]["base_grid"] = [13, 30, 45]  # as JSON has it
+    config = Config.from_dict(values)
+    assert isinstance(config.train.ema_decay, float)
+    assert config.model.base_grid == (13, 30, 45)
+
+
+@pytest.mark.parametrize("file", [base, shapes, pretrain_5b])
+def test_a_config_becomes_the_dict_that_it_was_read_from(file):
+    values = file.get_config().to_dict()
+    assert Config.from_dict(values).to_dict() == values
+
+
+def test_base_has_every_field_and_the_schema_no_other():
+    names = {each.name for each in declared_fields(Config)}
+    assert names == set(flatten_dict(base.get_config().to_dict(), sep="."))
+
+
+def test_a_changed_config_is_checked_again(tiny_config):
+    config = Config.from_dict(tiny_config)
+    with pytest.raises(ValueError, match="config.train.steps must be at least 1, got 0"):
+        replace(config, train=replace(config.train, steps=0))
+    with pytest.raises(FrozenInstanceError):
+        config.train.steps = 3
+
+
+def test_a_batch_is_a_multiple_of_its_parts(tiny_config):
+    tiny_config.train.accumulate = 3
+    message = "config.train.batch_size must be a multiple of config.train.accumulate 3, got 4"
+    with pytest.raises(ValueError, match=message):
+        Config.from_dict(tiny_config)
