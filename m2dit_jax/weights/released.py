@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.models.families import family_of
 from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
 from m2dit_jax.models.network import LoadedNetwork
@@ -43,7 +44,7 @@ class ReleasedModel:
             )
             self.vae_config = self.family.vae.config(read_json(path / "vae/config.json"))
             self.schedule = self.family.schedule(scheduler)
-            self.sampler = self.family.sampler(scheduler)
+            self.sampler: Sampler = self.family.sampler(scheduler)
             self.family.check_fit(
                 self.transformer_config, self.text_encoder_config, self.vae_config
             )
