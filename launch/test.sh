@@ -38,6 +38,8 @@ smoke() (
   export M2DIT_VENV=.venv-$1 M2DIT_PYTHON=$2
   # A minute less to install: little of it is ever imported.
   export PIP_NO_COMPILE=1
+  # An environment that is already there gets the newest versions allowed, as a new one does.
+  export PIP_UPGRADE=1 PIP_UPGRADE_STRATEGY=eager
   source launch/env.sh "" || {
     ! grep -qiE 'connection|network|name resolution|timed out' "$M2DIT_VENV/pip.log" || exit 3
     exit 1

@@ -81,7 +81,7 @@ def test_the_vocabulary_covers_all_captions():
 
 def test_building_a_tokenizer_prints_nothing():
     code = (
-        "from m2dit_jax.encoders import tokenizer as t; "
+        "from m2dit_jax.data import tokenizer as t; "
         "t.tokenize_prompts(t.build_word_tokenizer(['a']), ['a'], 2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
