@@ -26,7 +26,7 @@ PHASES = (*DEFAULT_PHASES, "extend_step")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
+    """Runs the command and returns its exit status: 2, after a message, for wrong input.
 
     1: a process was ended from outside, as happens when memory runs out.
     """
@@ -64,7 +64,7 @@ def benchmark(config: Config, phases: Sequence[str], options: TimingOptions) -> 
     # Of its own, as XLA's threads and the peak memory are a process's.
     processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
     with processes:
-        of_phases = {
+        timings = {
             name: processes.submit(time_phase, name, config, options).result() for name in phases
         }
     return {
@@ -73,8 +73,8 @@ def benchmark(config: Config, phases: Sequence[str], options: TimingOptions) -> 
         "stories": config.train.batch_size,
         "warmup": options.warmup,
         "repeats": options.repeats,
-        **{f"{name}_seconds": of_phases[name]["seconds"]["median"] for name in phases},
-        "phases": of_phases,
+        **{f"{name}_seconds": timings[name]["seconds"]["median"] for name in phases},
+        "phases": timings,
     }
 
 

@@ -39,7 +39,7 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
+    """Runs the command and returns its exit status: 2, after a message, for wrong input.
 
     1: the loss is not finite, or another process of the run failed. 143 and 130: stopped by SIGTERM
     or SIGINT.
@@ -189,7 +189,7 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str], known_only: bool = False) -> list[str]:
-    """Returns what is no flag. Raises ValueError, also for whatever the config file raises."""
+    """Parses and returns the rest; ValueError also for whatever the config file raises."""
     try:
         return values(["train", *argv], known_only=known_only)[1:]
     except flags.Error as error:
@@ -213,7 +213,7 @@ def _parse(values: flags.FlagValues, argv: Sequence[str], known_only: bool = Fal
 
 
 def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
-    """Raises ValueError for flags that change a field which the config does not have."""
+    """The flags must change fields that the config has, or ValueError names the nearest."""
     fields = flatten_dict(config.to_dict(), sep=".")
     problems = []
     for name in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):

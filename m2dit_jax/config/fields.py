@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field means, and the values it takes.
+    """The meaning of a field, and the values it takes.
 
     `sources` are the sources of data (`config.data.source`) that read the field; empty: all.
     """

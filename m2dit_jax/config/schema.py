@@ -107,7 +107,7 @@ class ModelConfig:
     )
 
     def problems(self) -> list[str]:
-        """What the fields' own ranges do not say."""
+        """The problems that the ranges of single fields do not show."""
         grid = self.base_grid
         if not grid or (len(grid) == 3 and min(grid) >= 1):
             return []
@@ -195,7 +195,7 @@ class TrainConfig(OptimizerConfig):
     eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1)
 
     def problems(self) -> list[str]:
-        """What the fields' own ranges do not say."""
+        """The problems that the ranges of single fields do not show."""
         problems = []
         if self.accumulate >= 1 and self.batch_size % self.accumulate:
             problems.append(
@@ -284,7 +284,7 @@ class Config:
         ]
 
     def _source_problems(self) -> list[str]:
-        """What does not fit the source of the data."""
+        """The problems with the source of the data."""
         return {
             "shapes": self._shapes_problems,
             "pixels": self._pixels_problems,

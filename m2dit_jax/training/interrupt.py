@@ -38,7 +38,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self, step: int) -> bool:
-        """Whether to stop after this step; to be asked at every one."""
+        """Whether the run is to stop after this step; every step must ask."""
         if preempted(step):
             self.received = signal.SIGTERM
         return self.received is not None

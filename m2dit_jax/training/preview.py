@@ -52,7 +52,7 @@ def write_recall(
 
 
 def write_first_batch(path: Path, batch: Batch | EncodedBatch, recipe: Recipe) -> None:
-    """What the model gets to see: the pixels, and the prompts as the tokenizer reads them.
+    """Writes what the model is shown: the pixels, and the prompts as the tokenizer reads them.
 
     Of latents, which would need the VAE, three channels of the means are shown as colours.
     """

@@ -42,12 +42,12 @@ class StepsTrace:
         self._open = ExitStack()
 
     def before(self, step: int) -> None:
-        """To be called before each step."""
+        """Starts the trace if this is its first step."""
         if self._steps and step == self._steps[0]:
             self._open.enter_context(trace(self._folder))
 
     def after(self, step: int, result: Any) -> None:
-        """To be called after each step with its result, which is waited for after the last."""
+        """Ends the trace, once `result` is computed, if this is its last step."""
         if self._steps and step == self._steps[-1]:
             jax.block_until_ready(result)
             self._open.close()

@@ -31,9 +31,9 @@ class TrainProgram:
 
     def lower(self, batch: Any) -> Lowered:
         """The step for batches of these shapes, ready to be compiled."""
-        everywhere, cut = replicated(self.mesh), batch_sharding(self.mesh)
+        everywhere, sharded = replicated(self.mesh), batch_sharding(self.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.step.lower(self.state, _placed(key, everywhere), _placed(batch, cut))
+        return self.step.lower(self.state, _placed(key, everywhere), _placed(batch, sharded))
 
 
 def make_train_program(

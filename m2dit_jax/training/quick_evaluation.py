@@ -1,4 +1,4 @@
-"""What a run shows of itself on the way: stories sampled with the averaged weights, and scores."""
+"""Quick evaluations of a run on the way: stories sampled with the averaged weights, and scores."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ class RunningMetrics(NamedTuple):
 
     @classmethod
     def zero(cls) -> "RunningMetrics":
-        """Nothing summed up yet."""
+        """The sums before the first step."""
         return cls(jnp.zeros(()), jnp.zeros(()), jnp.int32(0), jnp.int32(-1))
 
     def add(

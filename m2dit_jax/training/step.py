@@ -149,8 +149,8 @@ def loss_and_gradients(
     )
 
     def add_piece(total, piece):
-        of_piece = value_and_grad(graphdef, params, piece, config, placement)
-        return jax.tree.map(jnp.add, total, of_piece), None
+        added = value_and_grad(graphdef, params, piece, config, placement)
+        return jax.tree.map(jnp.add, total, added), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     return jax.lax.scan(add_piece, zeros, pieces)[0]

@@ -97,7 +97,7 @@ def measure(run: Callable[[], Any], warmup: int, repeats: int) -> list[float]:
 
 
 def matmul_flops_per_second(dtype: str) -> float:
-    """What the fastest of some plain products of square matrices reaches on one device."""
+    """The speed of the fastest of some plain products of square matrices on one device."""
     import jax
     import jax.numpy as jnp
 

@@ -10,7 +10,7 @@ def what_would_fit(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with advice: the single changes that should be enough, or else all together.
 
     Estimates: what is kept of the activations shrinks with the stories and tokens of a device, the
-    state with the devices that cut it.
+    state with the devices that it is sharded over.
     """
     room = int((1 - MARGIN) * plan.chip.memory_bytes)
     estimates = _changes(plan, recipe)
@@ -38,7 +38,10 @@ def _changes(plan: Plan, recipe: Recipe) -> list[tuple[str, int]]:
     if mesh["data"] > 1:
         size = held // mesh["data"] + activations
         changes.append(
-            (f"config.mesh.data 1 and fsdp {mesh['fsdp'] * mesh['data']}: the state is cut", size)
+            (
+                f"config.mesh.data 1 and fsdp {mesh['fsdp'] * mesh['data']}: the state is sharded",
+                size,
+            )
         )
     if local > 1:
         stories = plan.stories // local

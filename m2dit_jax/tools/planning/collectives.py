@@ -12,11 +12,11 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Collective:
     """A collective operation: what one device receives in a call of the program.
 
-    `group` devices exchange, `per_node` of them (on average) in each node; `count` is how often it
-    is done. `shape` is that of the result, with everything that was gathered.
+    It joins `group` devices, on average `per_node` in each node; `count` is how often it is done.
+    `shape` is that of the result, with everything that was gathered.
     """
 
     kind: str
@@ -52,29 +52,30 @@ class Exchange:
         return outside / shared
 
 
-def exchanges(module: Module, per_node: int) -> list[Exchange]:
+def find_collectives(module: Module, per_node: int) -> list[Collective]:
     """All that is received, the largest first; `per_node` devices share a node."""
     found = [
-        exchange
+        collective
         for computation, instruction, count in module.instructions()
-        if (exchange := _exchange(module, computation, instruction, count, per_node)) is not None
-        and exchange.bytes
+        if (collective := _collective(module, computation, instruction, count, per_node))
+        is not None
+        and collective.bytes
     ]
-    return sorted(found, key=lambda exchange: -exchange.total)
+    return sorted(found, key=lambda collective: -collective.total)
 
 
-def bytes_by_kind(found: list[Exchange]) -> dict[str, int]:
+def bytes_by_kind(found: list[Collective]) -> dict[str, int]:
     """Bytes that a device receives in a call, by kind of collective."""
     return {
         kind: total
         for kind in KINDS
-        if (total := sum(exchange.total for exchange in found if exchange.kind == kind))
+        if (total := sum(collective.total for collective in found if collective.kind == kind))
     }
 
 
-def _exchange(
+def _collective(
     module: Module, computation: str, instruction: Instruction, count: int, per_node: int
-) -> Exchange | None:
+) -> Collective | None:
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return None
@@ -94,7 +95,7 @@ def _exchange(
         group = 2
     largest = max(instruction.shapes, key=lambda shape: shape.bytes)
     nodes = len(np.unique(groups[0] // per_node))
-    return Exchange(
+    return Collective(
         kind,
         received,
         count,
@@ -115,7 +116,7 @@ def _groups(attributes: str, partitions: int, kind: str) -> np.ndarray:
     listed = re.search(r"replica_groups=\{((?:\{[\d,]+\},?)+)\}", attributes)
     if listed:
         return _rows(listed[1])
-    # [groups,size]<=[dims]T(order): numbers 0.. in the shape dims, transposed, cut into groups.
+    # [groups,size]<=[dims]T(order): numbers 0.. in the shape dims, transposed, split into groups.
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
         shape, dims = (tuple(map(int, text.split(","))) for text in iota.groups()[:2])
@@ -140,7 +141,7 @@ def _along_axes(mesh: str, order: str, along: str) -> np.ndarray:
 
 
 def _device_order(text: str, devices: int) -> np.ndarray:
-    """Such as device_ids=([4,2]T(1,0)): numbers in a shape, transposed. Nothing: in order."""
+    """The numbers of text such as device_ids=([4,2]T(1,0)), transposed; without one, in order."""
     transposed = re.search(r"device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\)", text)
     if transposed:
         shape, axes = (tuple(map(int, part.split(","))) for part in transposed.groups())

@@ -11,7 +11,7 @@ from m2dit_jax.parallel.mesh import PARAMETERS, TOKENS
 
 @dataclass(frozen=True)
 class Parts:
-    """In how many parts a mesh cuts parameters, tokens of a story, and stories without weights."""
+    """Shards that a mesh makes of parameters, tokens of a story, and stories without weights."""
 
     parameters: int
     tokens: int
@@ -19,7 +19,7 @@ class Parts:
 
     @classmethod
     def of(cls, mesh: Mesh) -> "Parts":
-        """Those of a mesh."""
+        """The shards of a mesh."""
         parameters = 1
         for axis in PARAMETERS:
             parameters *= mesh.shape[axis]
@@ -34,15 +34,16 @@ def least_training_bytes(
     local_stories: int,
     item_bytes: int,
 ) -> dict[str, int]:
-    """What a device receives at least in a training step, by kind of collective.
+    """The least bytes that a device receives in a training step, by kind of collective.
 
     `parameter_bytes` are those of all sharded parameters in the dtype of the computation, whose
     items have `item_bytes`. Weights are gathered for the forward and again for the backward pass,
-    gradients are summed and cut. For attention queries, keys, values and the outcome change from
-    tokens to heads and back, forward, backward, and once more where remat computes them again; if
-    the heads do not divide, keys and values are gathered, and their gradients summed and cut.
+    gradients are summed and sharded. For attention queries, keys, values and the outcome change
+    from tokens to heads and back, forward, backward, and once more where remat computes them again;
+    if the heads do not divide, keys and values are gathered, and their gradients summed and
+    sharded.
     """
-    cut = parameter_bytes * (parts.parameters - 1) // parts.parameters
+    gathered_weights = parameter_bytes * (parts.parameters - 1) // parts.parameters
     replicas = parts.replicas
     tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
     again = config.remat in ("full", "attention", "matrices")
@@ -54,8 +55,8 @@ def least_training_bytes(
     else:
         gathered, scattered, swapped = (2 + 2 * again) * tensor, 2 * tensor, 0
     return {
-        "all-gather": 2 * cut + gathered * parts.tokens,
-        "reduce-scatter": cut + scattered * parts.tokens,
+        "all-gather": 2 * gathered_weights + gathered * parts.tokens,
+        "reduce-scatter": gathered_weights + scattered * parts.tokens,
         "all-reduce": 2 * (parameter_bytes // parts.parameters) * (replicas - 1) // replicas,
         "all-to-all": swapped,
     }
@@ -70,11 +71,11 @@ def least_sampling_bytes(
     item_bytes: int,
 ) -> dict[str, int]:
     """The same of a denoising step; `local_stories` count guidance's unconditional ones too."""
-    cut = parameter_bytes * (parts.parameters - 1) // parts.parameters
+    gathered_weights = parameter_bytes * (parts.parameters - 1) // parts.parameters
     tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
     if _heads_divide(config, parts):
-        return {"all-gather": cut, "all-to-all": 4 * tensor}
-    return {"all-gather": cut + 2 * parts.tokens * tensor, "all-to-all": 0}
+        return {"all-gather": gathered_weights, "all-to-all": 4 * tensor}
+    return {"all-gather": gathered_weights + 2 * parts.tokens * tensor, "all-to-all": 0}
 
 
 def _heads_divide(config: TransformerConfig, parts: Parts) -> bool:
@@ -85,6 +86,6 @@ def _heads_divide(config: TransformerConfig, parts: Parts) -> bool:
 def _tensor_bytes(
     config: TransformerConfig, layout: Layout, parts: Parts, local_stories: int, item_bytes: int
 ) -> int:
-    """Of one tensor of attention, in all layers, from tokens to heads or back."""
+    """Bytes received for one tensor of attention, in all layers, from tokens to heads or back."""
     local = local_stories * layout.real_tokens * config.width * item_bytes // parts.tokens
     return config.layers * local * (parts.tokens - 1) // parts.tokens

@@ -23,7 +23,7 @@ _CUDNN_PRODUCTS = {"__cudnn$fmhaSoftmaxBackward": 5, "__cudnn$fmhaSoftmax": 2}
 
 
 class CompiledFlops(NamedTuple):
-    """Of one device: what the compiler sees, and what its attention kernels do."""
+    """Operations of one device: those that the compiler sees, and those of attention kernels."""
 
     products: int
     kernels: int
@@ -46,7 +46,7 @@ def compiled_flops(module: Module, layout: Layout | None, mask: str) -> Compiled
 
 
 def product_flops(instruction: Instruction, operands: list[ArrayShape]) -> int:
-    """Of a product of matrices or a convolution; 0 for every other instruction."""
+    """Operations of a product of matrices or a convolution; 0 for every other instruction."""
     if instruction.opcode == "dot":
         contracted = _indices(instruction.attributes, "lhs_contracting_dims")
         return (
@@ -65,19 +65,19 @@ def _convolution_flops(instruction: Instruction, image: ArrayShape, kernel: Arra
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     if labels is None:
         raise ValueError(f"a convolution without dim_labels: {instruction.name}")
-    of_image, of_kernel, of_out = labels.groups()
-    windows = _window(attributes, sum(label.isdigit() for label in of_image))
+    image_dims, kernel_dims, out_dims = labels.groups()
+    windows = _window(attributes, sum(label.isdigit() for label in image_dims))
     met = 1
     for number, window in enumerate(windows):
         met *= _pairs_that_meet(
-            image.dims[of_image.index(str(number))],
-            kernel.dims[of_kernel.index(str(number))],
-            out.dims[of_out.index(str(number))],
+            image.dims[image_dims.index(str(number))],
+            kernel.dims[kernel_dims.index(str(number))],
+            out.dims[out_dims.index(str(number))],
             window,
         )
     groups = re.search(r"batch_group_count=(\d+)", attributes)
-    batch = image.dims[of_image.index("b")] // int(groups[1] if groups else 1)
-    return 2 * met * batch * out.dims[of_out.index("f")] * kernel.dims[of_kernel.index("i")]
+    batch = image.dims[image_dims.index("b")] // int(groups[1] if groups else 1)
+    return 2 * met * batch * out.dims[out_dims.index("f")] * kernel.dims[kernel_dims.index("i")]
 
 
 class _Window(NamedTuple):
@@ -110,7 +110,7 @@ def _window(attributes: str, dimensions: int) -> list[_Window]:
 
 @lru_cache(maxsize=4096)
 def _pairs_that_meet(image: int, kernel: int, out: int, window: _Window) -> int:
-    """Of positions in the output and weights of the kernel, those that do not meet padding."""
+    """Pairs of an output position and a weight of the kernel that do not meet padding."""
     starts = np.arange(out, dtype=np.int64) * window.stride - window.padding
     last = (image - 1) * window.image_dilation
     pairs = 0
@@ -140,7 +140,7 @@ def _kernel_flops(
 
 
 def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str) -> int:
-    """Of one product. The kernel works on whole blocks, and on those that somebody sees."""
+    """Operations of one product: the kernel works on whole blocks that somebody sees."""
     blocks = next(shape.dims[-2:] for shape in operands if shape.dtype == "s8")
     query, key = [shape for shape in operands if shape.dtype != "s8" and len(shape.dims) > 2][:2]
     *heads, rows, width = query.dims
@@ -165,7 +165,7 @@ def visible_blocks(
     table[-1, -1] = True  # what lies beyond sees itself
 
     def present(length: int, block: int) -> np.ndarray:
-        """Which segments each block has tokens of."""
+        """A row for each block: the segments that it has tokens of."""
         beyond = np.full(length - layout.tokens, len(table) - 1)
         segments = np.concatenate([layout.segments(), beyond]).reshape(-1, block)
         return np.stack([(segments == i).any(1) for i in range(len(table))], axis=1).astype(int)

@@ -55,7 +55,7 @@ class Instruction:
     name: str
     opcode: str
     shapes: tuple[ArrayShape, ...]
-    """Of the result; several if it is a tuple."""
+    """Shapes of the result; several if it is a tuple."""
     operands: tuple[str, ...]
     attributes: str
     is_root: bool = False
@@ -70,7 +70,7 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """What of the model it came from, if the compiler kept that."""
+        """The part of the model that it came from, if the compiler kept that."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
@@ -133,7 +133,7 @@ class Module:
         return trips or 1
 
     def _counted_trips(self, loop: Instruction) -> int | None:
-        """Of a loop that counts from 0 to a constant; unrolled ones count in larger steps."""
+        """Rounds of a loop that counts from 0 to a constant, in larger steps if unrolled."""
         (condition,), (body,) = loop.called["condition"], loop.called["body"]
         limits = [
             value
@@ -147,7 +147,7 @@ class Module:
         return -(-limits[0] // step)
 
     def _counter(self, condition: str) -> int | None:
-        """Which element of the loop's state is compared; None if that is not plain to see."""
+        """The element of the loop's state that is compared; None if that is not plain to see."""
         known = self.computations[condition]
         (root,) = [each for each in known.values() if each.is_root]
         found = [
@@ -158,24 +158,24 @@ class Module:
         return found[0] if root.opcode == "compare" and len(found) == 1 else None
 
     def _step(self, body: str, counter: int) -> int:
-        """What is added to that element in the body; 1 if that is not plain to see."""
+        """The number added to that element in the body; 1 if that is not plain to see."""
         known = self.computations[body]
         (root,) = [each for each in known.values() if each.is_root]
         step, name = 0, root.operands[counter] if root.opcode == "tuple" else ""
         while name in known and known[name].opcode in ("add", "copy"):
             values = [_integer(known[each]) for each in known[name].operands if each in known]
             step += sum(value for value in values if value is not None)
-            of_counter = [
+            counters = [
                 each
                 for each in known[name].operands
                 if each in known and _integer(known[each]) is None
             ]
-            name = of_counter[0] if len(of_counter) == 1 else ""
+            name = counters[0] if len(counters) == 1 else ""
         return step or 1
 
 
 def parse(text: str) -> Module:
-    """From `jax.stages.Compiled.as_text()`. Raises ValueError if that is no HLO module."""
+    """The module of `jax.stages.Compiled.as_text()`. Raises ValueError if that is none."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():

@@ -18,7 +18,7 @@ def local_bytes(tree: Any) -> int:
 
 
 def program_bytes(compiled: Compiled) -> int:
-    """What a program takes of a device: arguments, results, temporaries and its code.
+    """Bytes that a program takes of a device: arguments, results, temporaries and its code.
 
     All allocations together, and not only what is in use at the same moment: that they are cut
     from the memory in one piece costs a little more.
@@ -34,7 +34,7 @@ def program_bytes(compiled: Compiled) -> int:
 
 
 def bytes_that_did_not_fit(message: str, held: int) -> int | None:
-    """What a program would take, from the compiler's message that it is too much; None if none.
+    """Bytes that a program would take, from the compiler's message that it is too much, or None.
 
     `held` are the bytes of its arguments, as one of the messages speaks of temporaries only.
     """

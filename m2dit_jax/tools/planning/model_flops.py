@@ -32,7 +32,7 @@ TRAINING_FACTOR = 3
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """Of the forward pass of one story: the blocks' linear layers and attention, and the rest."""
+    """Operations of the forward pass of one story: linear layers of the blocks, attention, rest."""
 
     linear: int
     attention: int
@@ -56,7 +56,7 @@ def attention_pairs(layout: Layout, mask: str) -> int:
 
 
 def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
-    """Of the forward pass of one story; padding is not counted."""
+    """Operations of the forward pass of one story; padding is not counted."""
     width, time_dim, scenes = config.width, config.time_dim, layout.scenes
     patch = config.channels * config.patch_size_t * config.patch_size**2
     video = layout.real_tokens - layout.text_tokens
@@ -77,7 +77,7 @@ def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
 
 
 def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> ForwardFlops:
-    """Of the forward pass of the generated scenes of a story, `given` others being cached.
+    """Operations of the forward pass of a story's generated scenes, `given` others being cached.
 
     The mask is the causal one. Raises ValueError unless all scenes are of equal length and some are
     given, but not all.
@@ -95,19 +95,19 @@ def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> Fo
 
 
 def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:
-    """What the backward pass of one story computes again, for a named remat and attention.
+    """Operations that the backward pass of one story repeats, for a named remat and attention.
 
     Raises ValueError for a remat that is not known here.
     """
-    of_remat = {
+    by_remat = {
         "none": 0,
         "full": forward.linear + forward.attention,
         "attention": forward.linear,
         "matrices": forward.attention,
     }
-    if remat not in of_remat:
-        raise ValueError(f"unknown remat {remat!r}; there are {', '.join(of_remat)}")
-    return of_remat[remat] + int(REPEATED[attention] * forward.attention)
+    if remat not in by_remat:
+        raise ValueError(f"unknown remat {remat!r}; there are {', '.join(by_remat)}")
+    return by_remat[remat] + int(REPEATED[attention] * forward.attention)
 
 
 def text_encoder_flops(text_encoder: TextEncoderSettings, prompts: int, length: int) -> int:

@@ -7,7 +7,7 @@ from jax.stages import Compiled
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.tools.planning.advice import what_would_fit
-from m2dit_jax.tools.planning.collectives import Exchange, bytes_by_kind, exchanges
+from m2dit_jax.tools.planning.collectives import Collective, bytes_by_kind, find_collectives
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
 from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, program_bytes
@@ -47,7 +47,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
         peak_bytes=peak,
         parts=parts,
         model_flops=program.model_flops,
-        asked_flops=program.asked_flops,
+        required_flops=program.required_flops,
         least_bytes=program.least_bytes,
         figures=figures,
         advice=(),
@@ -59,22 +59,22 @@ def _figures(
     program: Program, machine: Machine, compiled: list[Compiled], seconds: float
 ) -> Figures:
     products = kernels = traffic = 0
-    found: list[Exchange] = []
+    found: list[Collective] = []
     loops: list[str] = []
     for runs, each in zip(program.runs, compiled, strict=True):
         module = parse(each.as_text() or "")
         flops = compiled_flops(module, program.layout, program.mask)
         products, kernels = products + runs * flops.products, kernels + runs * flops.kernels
         traffic += runs * traffic_bytes(module)
-        found += exchanges(module, machine.per_node)
+        found += find_collectives(module, machine.per_node)
         loops += module.unknown_loops
-    found.sort(key=lambda exchange: -exchange.total)
+    found.sort(key=lambda collective: -collective.total)
     total = products + kernels
     return Figures(
         compiled_flops=program.devices * total,
         kernel_flops=program.devices * kernels,
         collective_bytes=bytes_by_kind(found),
-        largest_exchanges=tuple(found[:_SHOWN]),
+        largest_collectives=tuple(found[:_SHOWN]),
         gathered_activations=tuple(each for each in found if _is_activation(each, program)),
         memory_traffic_bytes=traffic,
         roofline=roofline(machine.chip, total, traffic, found),
@@ -83,10 +83,10 @@ def _figures(
     )
 
 
-def _is_activation(exchange: Exchange, program: Program) -> bool:
-    """Whether it puts together what a story is between two blocks, or more."""
-    if exchange.kind != "all-gather" or program.layout is None:
+def _is_activation(collective: Collective, program: Program) -> bool:
+    """Whether it gathers what a story is between two blocks, or more."""
+    if collective.kind != "all-gather" or program.layout is None:
         return False
     layout = program.layout
     lengths = {layout.tokens, layout.real_tokens, layout.real_tokens - layout.text_tokens}
-    return exchange.elements >= program.activation and not lengths.isdisjoint(exchange.shape)
+    return collective.elements >= program.activation and not lengths.isdisjoint(collective.shape)

@@ -38,7 +38,7 @@ MODES = ("train", "sample", "decode")
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled, and what is known of it beforehand.
+    """A program to compile, and what is known of it beforehand.
 
     A step runs each of `lowered` as often as `runs` says, one after another. `parts` are the bytes
     that a device holds of parameters and so on. Operations are of the whole step on all devices:
@@ -49,7 +49,7 @@ class Program:
     runs: tuple[int, ...]
     parts: dict[str, int]
     model_flops: int
-    asked_flops: int
+    required_flops: int
     least_bytes: dict[str, int]
     devices: int
     mesh: dict[str, int]
@@ -62,7 +62,7 @@ class Program:
 
 
 def make_program(recipe: Recipe, machine: Machine, mode: str) -> Program:
-    """Raises ValueError if the config does not fit the machine."""
+    """The program of a mode. Raises ValueError if the config does not fit the machine."""
     return {"train": _train, "sample": _sample, "decode": _decode}[mode](recipe, machine)
 
 
@@ -85,7 +85,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             "ema": local_bytes(state.ema),
         },
         model_flops=TRAINING_FACTOR * stories * forward.total,
-        asked_flops=stories
+        required_flops=stories
         * (TRAINING_FACTOR * forward.total + repeated_flops(forward, transformer.remat, attention)),
         least_bytes=least_training_bytes(
             transformer,
@@ -106,7 +106,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
 
 
 def _sample(recipe: Recipe, machine: Machine) -> Program:
-    """One denoising step of a story with guidance, its tokens cut over all devices, in bfloat16."""
+    """One denoising step of a story with guidance, its tokens sharded, in bfloat16."""
     config = recipe.config
     mesh = make_mesh({"data": 1, "fsdp": 1, "context": -1}, machine.devices)
     placement = placement_on(mesh)
@@ -145,7 +145,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
         runs=(1,),
         parts={"parameters": local_bytes(params)},
         model_flops=flops,
-        asked_flops=flops,
+        required_flops=flops,
         least_bytes=least_sampling_bytes(
             transformer, layout, Parts.of(mesh), 2 * _sharded_items(params), 2, 2
         ),
@@ -195,7 +195,7 @@ def _decode(recipe: Recipe, machine: Machine) -> Program:
         runs=tuple(runs),
         parts={"parameters": local_bytes(params)},
         model_flops=flops,
-        asked_flops=flops,
+        required_flops=flops,
         least_bytes={},
         devices=1,
         mesh={},
@@ -251,6 +251,6 @@ def _attention(
 
 
 def _sharded_items(params: Any) -> int:
-    """Numbers in all parameters that are cut over devices."""
+    """Numbers in all parameters that are sharded."""
     leaves: Sequence[Any] = jax.tree.leaves(params)
     return sum(x.size for x in leaves if not x.sharding.is_fully_replicated)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from m2dit_jax.tools.planning.chips import GIB, Chip
-from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.roofline import Roofline
 
 _SOURCE = 80  # characters of where an instruction came from, the last being the nearest
@@ -13,16 +13,16 @@ MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framewor
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a compiled program. Operations are of all devices, everything else of one.
+    """Figures of a compiled program: operations of all devices, everything else of one.
 
-    `asked_flops` are the model's and what remat and the attention kernel were asked to repeat.
+    `required_flops` are the model's and what remat and the attention kernel repeat.
     """
 
     compiled_flops: int
     kernel_flops: int
     collective_bytes: dict[str, int]
-    largest_exchanges: tuple[Exchange, ...]
-    gathered_activations: tuple[Exchange, ...]
+    largest_collectives: tuple[Collective, ...]
+    gathered_activations: tuple[Collective, ...]
     """All-gathers that put a whole activation together."""
     memory_traffic_bytes: int
     roofline: Roofline
@@ -32,7 +32,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a program needs of a machine; `figures` are None if it was too large to compile."""
+    """The needs of a program on a machine; `figures` are None if it was too large to compile."""
 
     topology: str
     mode: str
@@ -45,7 +45,7 @@ class Plan:
     peak_bytes: int
     parts: dict[str, int]
     model_flops: int
-    asked_flops: int
+    required_flops: int
     least_bytes: dict[str, int]
     figures: Figures | None
     advice: tuple[str, ...]
@@ -61,7 +61,7 @@ class Plan:
         return self.figures is not None and self.margin >= MARGIN
 
     def to_json(self) -> dict[str, Any]:
-        """For --json."""
+        """The plan as --json writes it."""
         figures = self.figures
         out: dict[str, Any] = {
             "topology": self.topology,
@@ -78,7 +78,7 @@ class Plan:
             "hbm_bytes_per_device": self.chip.memory_bytes,
             "memory_parts": self.parts,
             "model_flops": self.model_flops,
-            "asked_flops": self.asked_flops,
+            "asked_flops": self.required_flops,
             "least_collective_bytes": self.least_bytes,
             "advice": list(self.advice),
             "sources": list(self.chip.sources),
@@ -90,7 +90,7 @@ class Plan:
             "compiled_flops": figures.compiled_flops,
             "kernel_flops": figures.kernel_flops,
             "collective_bytes": figures.collective_bytes,
-            "largest_collectives": [asdict(each) for each in figures.largest_exchanges],
+            "largest_collectives": [asdict(each) for each in figures.largest_collectives],
             "gathered_activations": [asdict(each) for each in figures.gathered_activations],
             "memory_traffic_bytes": figures.memory_traffic_bytes,
             "roofline_seconds": figures.roofline.bound,
@@ -100,10 +100,10 @@ class Plan:
         }
 
     def to_text(self) -> str:
-        """For people."""
+        """The plan as the terminal shows it."""
         lines = [*self._what(), *self._memory()]
         if self.figures is not None:
-            lines += [*self._work(self.figures), *self._exchanges(self.figures)]
+            lines += [*self._work(self.figures), *self._collectives(self.figures)]
             lines.append(f"compiled in {self.figures.compile_seconds:.0f} s")
         lines += [f"to make it fit: {line}" for line in self.advice]
         lines += [f"figures of the chip: {source}" for source in self.chip.sources]
@@ -129,11 +129,12 @@ class Plan:
 
     def _work(self, figures: Figures) -> list[str]:
         line, peta = figures.roofline, 1e15
+        share = figures.compiled_flops / self.required_flops
         lines = [
             f"operations: the model's {self.model_flops / peta:.4g} PFLOP, with what remat and the "
-            f"attention kernel repeat {self.asked_flops / peta:.4g}; compiled "
-            f"{figures.compiled_flops / peta:.4g} ({figures.compiled_flops / self.asked_flops:.3f} "
-            f"of that), {figures.kernel_flops / peta:.4g} of it in attention kernels (closed form)",
+            f"attention kernel repeat {self.required_flops / peta:.4g}; compiled "
+            f"{figures.compiled_flops / peta:.4g} ({share:.3f} of that), "
+            f"{figures.kernel_flops / peta:.4g} of it in attention kernels (closed form)",
             f"a step takes at least {line.bound:.3g} s ({line.bound_by}): computing "
             f"{line.compute:.3g}, memory {line.memory:.3g}, network {line.network:.3g}",
         ]
@@ -141,7 +142,7 @@ class Plan:
             lines.append(f"counted once, for want of a count: loops {figures.unknown_loops}")
         return lines
 
-    def _exchanges(self, figures: Figures) -> list[str]:
+    def _collectives(self, figures: Figures) -> list[str]:
         found, least = figures.collective_bytes, sum(self.least_bytes.values())
         kinds = ", ".join(f"{kind} {size / 1e9:.3f}" for kind, size in found.items()) or "none"
         ratio = f", {sum(found.values()) / least:.3f} of the least" if least else ""
@@ -149,7 +150,7 @@ class Plan:
         if least:
             needed = ", ".join(f"{k} {v / 1e9:.3f}" for k, v in self.least_bytes.items() if v)
             lines.append(f"  the least for this mesh: {needed}")
-        for each in figures.largest_exchanges:
+        for each in figures.largest_collectives:
             shape = "x".join(map(str, each.shape))
             lines.append(
                 f"  {each.total / 1e9:.3f} GB {each.kind} x{each.count} over {each.group} "

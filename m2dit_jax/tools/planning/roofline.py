@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from m2dit_jax.tools.planning.chips import Chip
-from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.collectives import Collective
 
 
 class Roofline(NamedTuple):
@@ -20,13 +20,13 @@ class Roofline(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """What the bound comes from."""
+        """The resource that the bound comes from."""
         return max(self._fields, key=lambda name: getattr(self, name))
 
 
-def roofline(chip: Chip, flops: int, memory_bytes: int, found: list[Exchange]) -> Roofline:
-    """Of one device: its operations, its bytes read and written, what it receives."""
-    inside = sum(exchange.total for exchange in found) / chip.link_bandwidth
-    outside = sum(exchange.from_other_nodes for exchange in found)
+def roofline(chip: Chip, flops: int, memory_bytes: int, found: list[Collective]) -> Roofline:
+    """The bounds of one device: by its operations, bytes read and written, and bytes received."""
+    inside = sum(collective.total for collective in found) / chip.link_bandwidth
+    outside = sum(collective.from_other_nodes for collective in found)
     between = 0.0 if chip.node_bandwidth is None else outside / chip.node_bandwidth
     return Roofline(flops / chip.flops, memory_bytes / chip.memory_bandwidth, max(inside, between))

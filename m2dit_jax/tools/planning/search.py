@@ -51,7 +51,7 @@ def _while_it_fits(
 
 
 def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:
-    """Weights cut over all devices, and tokens over 1, 2, 4 ... of them while heads divide."""
+    """Meshes with weights on all devices, and tokens on 1, 2, 4 ... while heads divide."""
     context = 1
     while devices % context == 0 and heads % context == 0:
         yield {"data": 1, "fsdp": devices // context, "context": context}
@@ -59,7 +59,7 @@ def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:
 
 
 def candidate(config: Config, mesh: dict[str, int], remat: str, stories_each: int) -> Config:
-    """The config with a mesh, a remat and so many stories on each part that stories are cut in."""
+    """The config with a mesh, a remat and so many stories in each shard of the batch."""
     stories = stories_each * mesh["data"] * mesh["fsdp"] * config.train.accumulate
     return replace(
         config,
@@ -70,19 +70,19 @@ def candidate(config: Config, mesh: dict[str, int], remat: str, stories_each: in
 
 
 def rank(plan: Plan) -> tuple[bool, float, int]:
-    """What fits before what does not; then by the bound of the time for a story; then by memory."""
+    """The sort key: what fits first, then the bound of the time for a story, then memory."""
     seconds = float("inf") if plan.figures is None else plan.figures.roofline.bound / plan.stories
     return not plan.fits, seconds, plan.peak_bytes
 
 
 def table(plans: list[Plan]) -> str:
-    """A line for each."""
+    """The plans as text, a line for each."""
     head = "fits  GiB/device  free  s/step  s/story  bound by  GB received  mesh, stories, remat"
     return "\n".join([head, *(row(plan) for plan in plans)])
 
 
 def row(plan: Plan) -> str:
-    """Of the table."""
+    """The line of a plan in the table."""
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
     what = f"{mesh}, {plan.stories}, {plan.remat}"
     memory = f"{plan.peak_bytes / GIB:10.1f}  {plan.margin:4.0%}"

@@ -59,7 +59,7 @@ def open_topology(name: str) -> Machine:
 
 
 def split_name(name: str) -> tuple[str, tuple[int, ...]]:
-    """Such as ("v5p", (2, 4, 4)). Raises ValueError, with what there is, for other names."""
+    """Kind and shape, such as ("v5p", (2, 4, 4)). Raises ValueError for an unknown kind."""
     kind, _, shape = name.partition(":")
     if kind not in CHIPS:
         raise ValueError(f"--topology={name}: unknown kind of device {kind!r}; {valid_names()}")
@@ -76,7 +76,7 @@ def split_name(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 def valid_names() -> str:
-    """What --topology can be."""
+    """The values of --topology, for messages."""
     tpus = "; ".join(f"{kind}:{{{' '.join(shapes)}}}" for kind, shapes in TPU_SHAPES.items())
     gpus = ", ".join(GPU_TARGETS)
     return (

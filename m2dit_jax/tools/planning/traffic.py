@@ -16,7 +16,7 @@ _VECTOR_MEMORY = "S(1)"
 
 
 def traffic_bytes(module: Module) -> int:
-    """Of one device, in one call of the program."""
+    """Bytes that one device reads and writes in one call of the program."""
     total = 0
     for computation, instruction, count in module.instructions(within_fusions=False):
         if instruction.opcode not in _FREE and not instruction.opcode.endswith("-done"):

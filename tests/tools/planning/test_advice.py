@@ -21,17 +21,19 @@ def plan_of(parts, mesh=(1, 8, 1), stories=8, remat="full"):
         peak_bytes=sum(parts.values()),
         parts=parts,
         model_flops=1,
-        asked_flops=1,
+        required_flops=1,
         least_bytes={},
         figures=None,
         advice=(),
     )
 
 
-def test_copies_of_the_state_are_cut(tiny_config):
+def test_copies_of_the_state_are_sharded(tiny_config):
     parts = {"parameters": 40 * GIB, "optimizer": 80 * GIB, "activations": 10 * GIB}
     plan = what_would_fit(plan_of(parts, mesh=(8, 1, 1)), build_recipe(tiny_config))
-    assert plan.advice[0].startswith("config.mesh.data 1 and fsdp 8: the state is cut (about 25.0")
+    assert plan.advice[0].startswith(
+        "config.mesh.data 1 and fsdp 8: the state is sharded (about 25.0"
+    )
 
 
 def test_activations_shrink_with_stories_and_remat(tiny_config):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m2dit_jax.tools.planning.collectives import bytes_by_kind, exchanges
+from m2dit_jax.tools.planning.collectives import bytes_by_kind, find_collectives
 from m2dit_jax.tools.planning.hlo import parse
 
 HEAD = "HloModule m, num_partitions=8\n\nENTRY %main (x: bf16[16,4]) -> bf16[16,4] {\n"
@@ -55,7 +55,7 @@ def module_of(line):
     ],
 )
 def test_bytes_that_one_device_receives(line, kind, received, group):
-    (found,) = exchanges(module_of(line), per_node=8)
+    (found,) = find_collectives(module_of(line), per_node=8)
     assert (found.kind, found.bytes, found.group, found.count) == (kind, received, group, 1)
     assert bytes_by_kind([found, found]) == {kind: 2 * received}
     assert found.from_other_nodes == 0
@@ -66,7 +66,7 @@ def test_groups_along_axes_of_a_mesh():
         line = (
             f"  ROOT %g = bf16[1]{{0}} all-gather(%x), replica_groups=mesh['x'=2,'y'=4] {{{axes}}}"
         )
-        (found,) = exchanges(module_of(line), per_node=4)
+        (found,) = find_collectives(module_of(line), per_node=4)
         assert (found.group, found.group / found.per_node) == (group, nodes)
 
 
@@ -76,21 +76,21 @@ def test_devices_of_a_mesh_in_an_order_of_their_own():
         "  ROOT %g = bf16[1]{0} all-gather(%x), "
         "replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}"
     )
-    (found,) = exchanges(module_of(line), per_node=4)
+    (found,) = find_collectives(module_of(line), per_node=4)
     assert (found.group, found.per_node) == (2, 1)
 
 
 def test_nodes_share_what_they_gather_but_not_what_they_swap():
     gather = "  ROOT %g = bf16[128,4]{1,0} all-gather(%x), replica_groups=[1,8]<=[8]"
-    (gathered,) = exchanges(module_of(gather), per_node=4)
+    (gathered,) = find_collectives(module_of(gather), per_node=4)
     # Half of the 8 pieces lie in the other node; each of the 4 devices here fetches one of them.
     np.testing.assert_allclose(gathered.from_other_nodes, 128)
     swap = "  ROOT %g = bf16[16,4]{1,0} all-to-all(%x), replica_groups=[1,8]<=[8]"
-    (swapped,) = exchanges(module_of(swap), per_node=4)
+    (swapped,) = find_collectives(module_of(swap), per_node=4)
     np.testing.assert_allclose(swapped.from_other_nodes, 4 * 16)
 
 
 def test_a_group_within_a_node_needs_no_network_between_nodes():
     line = "  ROOT %g = bf16[64,4]{1,0} all-gather(%x), replica_groups=[2,4]<=[8]"
-    (found,) = exchanges(module_of(line), per_node=4)
+    (found,) = find_collectives(module_of(line), per_node=4)
     assert (found.per_node, found.from_other_nodes) == (4, 0)

@@ -4,7 +4,7 @@ from m2dit_jax.config.recipe import build_recipe, make_transformer_config
 from m2dit_jax.models.cogvideox.vae import VaeConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.tools.planning import programs
-from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.model_flops import forward_flops
 from m2dit_jax.tools.planning.planner import _is_activation, make_plan
 from m2dit_jax.tools.planning.topologies import open_topology
@@ -29,7 +29,7 @@ def test_a_training_step_in_parts(latents_config):
     assert sum(plan.parts.values()) == plan.peak_bytes
     assert plan.stories == latents_config.train.batch_size
     # The text goes through two layers in vain, and the first layer needs no gradient of its input.
-    assert plan.figures.compiled_flops == pytest.approx(plan.asked_flops, rel=0.15)
+    assert plan.figures.compiled_flops == pytest.approx(plan.required_flops, rel=0.15)
     assert plan.figures.collective_bytes == {} == {k: v for k, v in plan.least_bytes.items() if v}
 
 
@@ -38,11 +38,11 @@ def test_a_denoising_step_is_two_forward_passes(latents_config):
     program = programs.make_program(recipe, open_topology("cpu:1"), "sample")
     transformer = make_transformer_config(recipe.config)
     forward = forward_flops(transformer, Layout(2, 8, 3 * 2 * 2))
-    assert program.model_flops == program.asked_flops == 2 * forward.total
+    assert program.model_flops == program.required_flops == 2 * forward.total
     width = transformer.width
     for shape, whole in (((1, 40, width), True), ((1, 20, width), False), ((width, 90), False)):
-        exchange = Exchange("all-gather", 1, 1, 2, 2.0, shape, "bf16", "", "")
-        assert _is_activation(exchange, program) == whole
+        collective = Collective("all-gather", 1, 1, 2, 2.0, shape, "bf16", "", "")
+        assert _is_activation(collective, program) == whole
     assert (program.stories, program.mesh) == (1, {"data": 1, "fsdp": 1, "context": 1})
 
 

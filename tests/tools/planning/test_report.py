@@ -4,16 +4,16 @@ from dataclasses import replace
 import pytest
 
 from m2dit_jax.tools.planning.chips import CHIPS
-from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.report import Figures, Plan
 from m2dit_jax.tools.planning.roofline import Roofline
 
-GATHER = Exchange("all-gather", 5, 2, 8, 8.0, (16, 4), "bf16", "all-gather.1", "jit(f)/dot")
+GATHER = Collective("all-gather", 5, 2, 8, 8.0, (16, 4), "bf16", "all-gather.1", "jit(f)/dot")
 FIGURES = Figures(
     compiled_flops=110,
     kernel_flops=20,
     collective_bytes={"all-gather": 10},
-    largest_exchanges=(GATHER,),
+    largest_collectives=(GATHER,),
     gathered_activations=(),
     memory_traffic_bytes=1000,
     roofline=Roofline(3.0, 2.0, 1.0),
@@ -32,7 +32,7 @@ PLAN = Plan(
     peak_bytes=20 * 2**30,
     parts={"parameters": 2**30, "activations": 19 * 2**30},
     model_flops=90,
-    asked_flops=100,
+    required_flops=100,
     least_bytes={"all-gather": 8},
     figures=FIGURES,
     advice=(),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from m2dit_jax.tools.planning.chips import CHIPS
-from m2dit_jax.tools.planning.collectives import Exchange
+from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.roofline import roofline
 
 CHIP = replace(
@@ -11,22 +11,22 @@ CHIP = replace(
 )
 
 
-def exchange(per_node):
-    return Exchange("all-to-all", 30, 2, 4, float(per_node), (), "bf16", "", "")
+def collective(per_node):
+    return Collective("all-to-all", 30, 2, 4, float(per_node), (), "bf16", "", "")
 
 
 def test_the_slowest_part_bounds_the_step():
-    line = roofline(CHIP, 5000, 300, [exchange(4)])
+    line = roofline(CHIP, 5000, 300, [collective(4)])
     assert line == (5, 3, 6)
     assert (line.bound, line.bound_by) == (6, "network")
-    assert roofline(CHIP, 9000, 300, [exchange(4)]).bound_by == "compute"
+    assert roofline(CHIP, 9000, 300, [collective(4)]).bound_by == "compute"
 
 
 def test_between_nodes_the_network_is_slower():
     # Two of three other devices are in the other node.
-    assert roofline(CHIP, 0, 0, [exchange(2)]).network == pytest.approx(40)
+    assert roofline(CHIP, 0, 0, [collective(2)]).network == pytest.approx(40)
     alone = replace(CHIP, node_bandwidth=None)
-    assert roofline(alone, 0, 0, [exchange(2)]).network == pytest.approx(6)
+    assert roofline(alone, 0, 0, [collective(2)]).network == pytest.approx(6)
 
 
 @pytest.mark.parametrize("kind", CHIPS)
