@@ -71,6 +71,13 @@ def test_help_and_dry_run_start_nothing(repo, fake, script):
 
 
 @pytest.mark.parametrize("script", LAUNCHERS)
+def test_a_config_may_be_given_by_its_name(repo, script):
+    done = launch(repo, script, *LAUNCHERS[script], "--dry-run", "--config=base", "--workdir=/w")
+    assert done.returncode == 0, done.stderr
+    assert "--config=base " in done.stdout
+
+
+@pytest.mark.parametrize("script", LAUNCHERS)
 def test_dry_run_keeps_the_training_command_word_for_word(repo, script):
     done = launch(repo, script, *LAUNCHERS[script], "--dry-run", *TRAIN)
     printed = [line for line in done.stdout.splitlines() if "m2dit_jax.train " in line][-1]
