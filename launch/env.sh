@@ -75,7 +75,7 @@ m2dit_env() {
       {
         tail -n 20 "$log"
         echo "Could not install $package: see above, or all of it in $log."
-        echo "Tested with Python 3.11; this is $("$venv/bin/python" -V 2>&1)."
+        echo "Tested with Python 3.11 to 3.14; this is $("$venv/bin/python" -V 2>&1)."
       } >&2
       return 1
     fi

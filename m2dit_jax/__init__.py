@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from m2dit_jax.pipeline.load import load as load
     from m2dit_jax.pipeline.pipeline import Pipeline as Pipeline
     from m2dit_jax.pipeline.story import Story as Story
+    from m2dit_jax.stories.storyboard import Scene as Scene
     from m2dit_jax.stories.storyboard import Storyboard as Storyboard
 
 __version__ = "0.1.0"

@@ -79,7 +79,9 @@ def test_help_imports_no_command():
     assert run(code) == "['m2dit_jax', 'm2dit_jax.__main__']\n"
 
 
-@pytest.mark.parametrize("name", ["load", "Pipeline", "Story", "Storyboard", "SamplingOptions"])
+@pytest.mark.parametrize(
+    "name", ["load", "Pipeline", "Story", "Storyboard", "Scene", "SamplingOptions"]
+)
 def test_the_public_names_are_there(name):
     assert getattr(m2dit_jax, name).__name__ == name
     assert name in dir(m2dit_jax) and name in m2dit_jax.__all__

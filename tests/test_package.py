@@ -14,6 +14,8 @@ import pytest
 import m2dit_jax
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.e2e
+
 SOURCES = ("m2dit_jax", "configs", "tests", "docs", "typings")
 BUILD_FILES = ("pyproject.toml", "requirements.txt", "hatch_build.py", "README.md", "LICENSE")
 

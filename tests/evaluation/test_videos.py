@@ -210,7 +210,7 @@ def test_an_extractor_that_is_none_is_refused(tmp_path):
 
 def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match="needs torch .* --extractor=classical needs nothing"):
+    with pytest.raises(ValueError, match=r"needs torch, .*\[eval\].*classical needs nothing"):
         open_extractor(str(tmp_path))
 
 
