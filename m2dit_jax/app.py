@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.app",
+        prog="m2dit app",
         description="Stories written, made and watched in a browser.",
         allow_abbrev=False,
     )

@@ -90,7 +90,7 @@ def _no_tokens(captions: Sequence[str]) -> Int[np.ndarray, "N 1"]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.benchmark_loader",
+        prog="m2dit benchmark_loader",
         description="Measures how fast one process reads training batches.",
         allow_abbrev=False,
     )

@@ -66,7 +66,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.benchmark_video",
+        prog="m2dit benchmark_video",
         description="Times decoding and resizing on one core, next to plain decoding.",
         allow_abbrev=False,
     )

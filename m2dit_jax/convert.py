@@ -62,7 +62,7 @@ def _left_out(plan: ConversionPlan) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.convert",
+        prog="m2dit convert",
         description="Converts a model folder, or the folder of one network, between the files of "
         "diffusers (safetensors) and Orbax. All other files are copied.",
         allow_abbrev=False,

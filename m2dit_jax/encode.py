@@ -223,7 +223,7 @@ def _names(flags: set[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.encode",
+        prog="m2dit encode",
         description="Decodes and encodes videos into a dataset to train from. What is finished is "
         "never done again: after an interruption the same command goes on.",
         allow_abbrev=False,

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.page",
+        prog="m2dit page",
         description="Writes a page of one story, or of several side by side, that needs nothing "
         "else: one HTML file with all videos in it.",
         allow_abbrev=False,

@@ -82,7 +82,7 @@ def _entry(case: Case) -> dict[str, str | float | bool | None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m m2dit_jax.parity",
+        prog="m2dit parity",
         description="Compares every array of a golden set with what this implementation gives.",
         allow_abbrev=False,
     )
