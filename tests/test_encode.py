@@ -183,13 +183,13 @@ def test_sizes_may_come_from_a_config(clips, tmp_path):
         "from configs import base\n"
         "def get_config():\n"
         "    config = base.get_config()\n"
-        "    config.data.frames, config.data.height, config.data.width = 2, 8, 16\n"
+        "    config.data.frames, config.data.height, config.data.width = 3, 8, 16\n"
         "    return config\n"
     )
     flags = of_manifest(clips / "stories.jsonl", tmp_path / "set")
     assert encode.main([*flags, "--codec=pixels", f"--config={config}", "--width=24"]) == 0
     info = EncodedDataset(tmp_path / "set").info
-    assert (info.frames, info.height, info.width) == (2, 8, 24)
+    assert (info.frames, info.height, info.width) == (3, 8, 24)
 
 
 # --- interruptions

@@ -94,7 +94,7 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
         (["--compare", "--config=nothing.py"], "nothing.py"),
         (["--compare", "--config.train.speed=3"], "speed"),
         (["--compare", "--config.train.steps=soon"], "steps"),
-        (["--compare", "--guidance_scale=-1"], "guidance_scale: found -1.0, needs finite numbers"),
+        (["--compare", "--guidance_scale=-1"], "guidance_scale: found -1, needs a finite number"),
         (["--compare", "--config.train.steps=0"], "config.train.steps must be at least 1, got 0"),
     ],
 )
@@ -109,7 +109,7 @@ def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):
     ("flag", "message"),
     [
         ("--steps=5000", "steps: found 5000, needs a number from 1 to 1000"),
-        ("--guidance_start=1.5", "guidance_start: found 1.5, needs a share"),
+        ("--guidance_start=1.5", "guidance_start: found 1.5, needs a finite number, from 0 to 1"),
     ],
 )
 def test_impossible_sampling_ends_with_a_message(flag, message, checkpoint, capsys):

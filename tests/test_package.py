@@ -119,6 +119,7 @@ OWN_CONFIG = """{}
 def get_config(steps="7"):
     config = base.get_config()
     config.train.steps = int(steps)
+    config.train.warmup_steps = 0
     return config
 """
 

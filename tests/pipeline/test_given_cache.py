@@ -91,7 +91,12 @@ def test_every_step_is_the_one_without_the_cache(given, sampler, negative):
 def test_savings_and_the_cache_go_together():
     story = make_story((True, True, False))
     options = SamplingOptions(
-        "unip_3", 6, (9.0, 9.0, 3.0), guidance_start=0.2, reuse_uncond=2, cache_tolerance=1.0
+        sampler="unip_3",
+        steps=6,
+        guidance_scale=(9.0, 9.0, 3.0),
+        guidance_start=0.2,
+        reuse_uncond=2,
+        cache_tolerance=1.0,
     )
     steps = options.table(NoiseSchedule(), scenes=3)
     cached, plain = (

@@ -68,7 +68,7 @@ def test_a_form_becomes_a_storyboard_and_comes_back(shelf, uploaded):
 def test_a_storyboards_problems_are_named_as_the_form_names_its_fields():
     with pytest.raises(StoryboardError) as error:
         to_storyboard([SceneForm({"prompt": " "}), SceneForm({"prompt": "x"})], {"seed": "many"})
-    first, second = problems(str(error.value))
+    first, second = sorted(problems(str(error.value)))
     assert first.startswith("Scene 1, prompt: missing")
     assert second.startswith("seed: found 'many', needs a whole number")
 
