@@ -1,7 +1,8 @@
 """Private and changing parts of other libraries: the only file that knows them.
 
 Each function says why nothing public does the same. All were run with Python 3.11, jax 0.10.2,
-flax 0.12.8, orbax-checkpoint 0.12.8, PyAV 18.1 and with Python 3.13, VERSIONS_313.
+flax 0.12.8, orbax-checkpoint 0.12.8, PyAV 18.1, and with Python 3.13, jax 0.12.0.1, flax 0.12.12,
+orbax-checkpoint 0.12.8, PyAV 19.0.2.
 
 What is imported is imported within the functions: this file is imported by all rooms, and jax
 takes a second, orbax another two. Modules that jax documents as experimental (`mesh_utils`,
