@@ -149,7 +149,7 @@ class StoryBuilder:
                 clean.append(np.zeros((length, *size), np.float32))
                 continue
             latents = self.store.latents(walk.known[scene])
-            if story.noise_given:
+            if plan.settings.noise_given:
                 drawn = noise.given_noise(key, latents.shape)
                 stories = (jnp.asarray(latents)[None, None], drawn[None, None])
                 latents = noise_given(self.engine.schedule, *stories)[0, 0]
@@ -157,11 +157,11 @@ class StoryBuilder:
         given = jnp.array([[scene in group.context for scene in scenes]])
         prompts = [story.scenes[scene].prompt for scene in scenes]
         negatives = [plan.negative_prompt(scene) for scene in scenes]
-        if story.global_prompt:
+        if plan.settings.global_prompt:
             # Before the scenes' own; without guidance's negative branch it is what it always is.
             prompts, negatives = (
-                [story.global_prompt, *prompts],
-                [story.negative_prompt, *negatives],
+                [plan.settings.global_prompt, *prompts],
+                [plan.settings.negative_prompt, *negatives],
             )
         negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
         return Story(noise.pad_frames(clean), given, self._embeds(prompts), negative)
@@ -197,10 +197,10 @@ class StoryBuilder:
     @cached_property
     def _prompts(self) -> list[str]:
         plan, story = self.plan, self.plan.storyboard
-        everywhere = [story.global_prompt] if story.global_prompt else []
+        everywhere = [plan.settings.global_prompt] if plan.settings.global_prompt else []
         own = [scene.prompt for scene in story.scenes]
         negative = [plan.negative_prompt(scene) for scene in range(len(story.scenes))]
-        return list(dict.fromkeys([*everywhere, *own, story.negative_prompt, *negative]))
+        return list(dict.fromkeys([*everywhere, *own, plan.settings.negative_prompt, *negative]))
 
     def _keep_clips(self, walk: StoryWalk) -> None:
         """The frames of given scenes beside those of others: reading a video takes its time."""

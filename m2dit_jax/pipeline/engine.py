@@ -134,11 +134,7 @@ class Engine:
     @property
     def options(self) -> SamplingOptions:
         """Sampling options that a storyboard without settings has."""
-        return SamplingOptions(
-            sampler=self.defaults.sampler,
-            steps=self.defaults.steps,
-            guidance_scale=self.defaults.guidance_scale,
-        )
+        return self.defaults.sampling()
 
     def check_size(self, frames: int, height: int, width: int) -> None:
         """Raises ValueError, with sizes that work, if the model cannot make such scenes."""

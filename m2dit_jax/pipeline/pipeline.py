@@ -83,7 +83,7 @@ class Pipeline(Engine):
             for scene, frames in zip(old.scenes, story.frames, strict=True)
         ]
         added = [Scene(prompt=prompt) for prompt in prompts]
-        longer = old.replace(scenes=(*kept, *added)).override(**options)
+        longer = old.replace(scenes=(*kept, *added)).override(options)
         store = MemoryStore()
 
         def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
@@ -108,7 +108,7 @@ class Pipeline(Engine):
         self, story: Storyboard | Sequence[str], options: Mapping[str, Any]
     ) -> Storyboard:
         if isinstance(story, Storyboard):
-            return story.override(**options)
+            return story.override(options)
         if isinstance(story, str):
             raise TypeError(f"needs a list of prompts, one per scene, found the text {story!r}")
         scenes = [{"prompt": prompt} for prompt in story]

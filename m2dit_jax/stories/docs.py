@@ -40,11 +40,13 @@ def storyboard_page() -> str:
 
 def _table(model: type[Options]) -> list[str]:
     rows = ["| field | what it is | needs | default | changes |", "|---|---|---|---|---|"]
-    return rows + [_row(option) for option in declared(model).values()]
+    return rows + [_row(model, option) for option in declared(model).values()]
 
 
-def _row(option: OptionField) -> str:
-    cells = option.description, option.needed, option.default_text, _AFFECTS[option.affects]
+def _row(model: type[Options], option: OptionField) -> str:
+    is_storys = model is Scene and option.name in StoryOptions.model_fields
+    default = "the story's" if is_storys else option.default_text
+    cells = option.description, option.needed, default, _AFFECTS[option.affects]
     return f"| `{option.name}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -19,7 +19,7 @@ SATURATION_DRIFT = 0.3  # of 0 to 1
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found: why the scene failed, nothing if it passed; and what it measured."""
+    """Findings of the gate: why the scene failed, nothing if it passed; and what was measured."""
 
     failures: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a scene's latents depend on, and the key that follows from it.
+"""Inputs of a scene: all that its latents depend on, and the key that follows.
 
 A scene that is given to another counts by its key, so that a change goes on to all that was made
 from it, and to nothing else.
@@ -81,7 +81,7 @@ def _names(affects: Affects) -> list[str]:
 def _beside(
     plan: StoryPlan, number: int, key: str | None, attempts: Mapping[int, int]
 ) -> dict[str, Any]:
-    """What a scene of the group brings in, the one in question among them."""
+    """Inputs that a scene of the group brings in, the one in question among them."""
     inputs = {
         "scene": number + 1,
         "prompt": plan.storyboard.scenes[number].prompt,

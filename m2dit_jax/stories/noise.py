@@ -12,7 +12,7 @@ CLIP, GIVEN, START, STEPS = range(4)
 
 
 def scene_key(seed: Sequence[int], attempt: int = 0) -> Key[Array, ""]:
-    """The key of a scene by the numbers of `scene_seed`, another one for each attempt."""
+    """Key of a scene by the numbers of `scene_seed`, another one for each attempt."""
     key = jax.random.key(seed[0])
     for number in (*seed[1:], attempt):
         key = jax.random.fold_in(key, number)
@@ -20,7 +20,7 @@ def scene_key(seed: Sequence[int], attempt: int = 0) -> Key[Array, ""]:
 
 
 def scene_seed(story_seed: int, scene: int, own: int | None) -> list[int]:
-    """What a scene draws by: its own seed, or the story's and its place."""
+    """Numbers that a scene draws by: its own seed, or the story's and its place."""
     return [story_seed, scene] if own is None else [own]
 
 
@@ -31,41 +31,41 @@ def story_keys(seeds: Sequence[int], places: Sequence[int]) -> Key[Array, "B S"]
     """
     stories = jnp.stack([jax.random.key(seed) for seed in seeds])
 
-    def of_scene(story: Key[Array, ""], place: Array) -> Key[Array, ""]:
+    def scene_key_in(story: Key[Array, ""], place: Array) -> Key[Array, ""]:
         return jax.random.fold_in(jax.random.fold_in(story, place), 0)  # the first attempt
 
-    return jax.vmap(jax.vmap(of_scene, (None, 0)), (0, None))(stories, jnp.asarray(places))
+    return jax.vmap(jax.vmap(scene_key_in, (None, 0)), (0, None))(stories, jnp.asarray(places))
 
 
 def scene_noise(
     keys: Key[Array, "B S"], stream: int | Array, shape: tuple[int, ...]
 ) -> Float[Array, "B S *shape"]:
-    """What scenes of one shape draw from a stream; each as it would draw alone."""
+    """Draws of scenes of one shape from a stream, each as it would draw alone."""
     return jax.vmap(jax.vmap(lambda key: normal(jax.random.fold_in(key, stream), shape)))(keys)
 
 
 def clip_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """For the draw from the posterior of a given clip."""
+    """Noise of the draw from the posterior of a given clip."""
     return normal(jax.random.fold_in(key, CLIP), shape)
 
 
 def given_noise(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """That of timestep 0, for a given scene."""
+    """Noise of timestep 0, for a given scene."""
     return normal(jax.random.fold_in(key, GIVEN), shape)
 
 
 def start_noise(
     keys: Sequence[Key[Array, ""]], frames: Sequence[int], size: tuple[int, ...]
 ) -> Float[Array, "1 S F H W C"]:
-    """What the scenes are denoised from; `size` is that of a frame's latents."""
-    return _of_scenes([jax.random.fold_in(key, START) for key in keys], frames, size)
+    """Noise that the scenes are denoised from; `size` is that of a frame's latents."""
+    return _padded_noise([jax.random.fold_in(key, START) for key in keys], frames, size)
 
 
 def step_noise(
     keys: Sequence[Key[Array, ""]], step: int, frames: Sequence[int], size: tuple[int, ...]
 ) -> Float[Array, "1 S F H W C"]:
-    """What a sampler that draws adds in a step."""
-    return _of_scenes([jax.random.fold_in(key, STEPS + step) for key in keys], frames, size)
+    """Noise that a sampler which draws adds in a step."""
+    return _padded_noise([jax.random.fold_in(key, STEPS + step) for key in keys], frames, size)
 
 
 def pad_frames(
@@ -82,7 +82,7 @@ def normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jax.random.normal(key, shape)
 
 
-def _of_scenes(
+def _padded_noise(
     keys: Sequence[Key[Array, ""]], frames: Sequence[int], size: tuple[int, ...]
 ) -> Float[Array, "1 S F H W C"]:
     return pad_frames([normal(key, (n, *size)) for key, n in zip(keys, frames, strict=True)])

@@ -48,7 +48,7 @@ def check_output(storyboard: Storyboard, folder: Path) -> None:
 
 
 def write_scene(folder: Path, scene: int, frames: UInt8[np.ndarray, "F H W 3"], fps: float) -> None:
-    """A scene's video."""
+    """Writes a scene's video."""
     write_mp4(folder / scene_name(scene), frames, fps)
 
 
@@ -104,13 +104,13 @@ def story_digest(scenes: Sequence[str]) -> str:
 
 
 def write_build(folder: Path, inputs: Mapping[int, Inputs]) -> None:
-    """What each scene depends on, for the next build to compare."""
+    """Writes what each scene depends on, for the next build to compare."""
     scenes = {str(scene + 1): inputs[scene] for scene in sorted(inputs)}
     write_json(folder / BUILD, {"scenes": scenes})
 
 
 def read_build(folder: Path) -> dict[int, Inputs]:
-    """That of the last build by scene, from 0; empty if there is none or it cannot be read."""
+    """Inputs of the last build by scene, from 0; empty if they cannot be read."""
     try:
         scenes = json.loads((folder / BUILD).read_text(encoding="utf-8"))["scenes"]
         return {int(number) - 1: inputs for number, inputs in scenes.items()}
@@ -119,14 +119,14 @@ def read_build(folder: Path) -> dict[int, Inputs]:
 
 
 def scene_name(scene: int) -> str:
-    """The name of a scene's video."""
+    """File name of a scene's video."""
     return f"scene_{scene + 1}.mp4"
 
 
 def _record(
     plan: StoryPlan, scene: int, outcome: Outcome, frames: Frames, store: SceneStore
 ) -> dict[str, Any]:
-    """A scene as story.json tells it; `page.record` says what the fields mean."""
+    """A scene's part of story.json; `report.record` says what the fields mean."""
     own = plan.storyboard.scenes[scene]
     record: dict[str, Any] = {
         "prompt": own.prompt,
@@ -167,7 +167,7 @@ def _attempts(plan: StoryPlan, outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_gif(path: Path, plan: StoryPlan, frames: Frames) -> None:
-    """Only of a story that is small enough; an older one must not stay beside a new story."""
+    """Writes the GIF of a small story; an older one must not stay beside a new story."""
     scenes, settings = range(len(plan.storyboard.scenes)), plan.settings
     pixels = settings.height * settings.width * enlargement(settings.height, settings.width) ** 2
     if sum(map(plan.frames, scenes)) * pixels > GIF_MOST:
@@ -186,7 +186,7 @@ def _is_own_video(video: Path, folder: Path) -> bool:
 
 
 def _remove_scenes_beyond(folder: Path, num_scenes: int) -> None:
-    """What a longer story left in the folder would look like scenes of this one."""
+    """Removes videos of a longer story, which would look like scenes of this one."""
     for number in count(num_scenes):
         path = folder / scene_name(number)
         if not path.exists():

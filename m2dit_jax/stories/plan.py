@@ -21,7 +21,7 @@ from m2dit_jax.utils.media import VideoError, fit_clip, frames_digest, read_clip
 
 @runtime_checkable
 class PlannedModel(Protocol):
-    """What a plan must know of a model; no network is loaded for it."""
+    """The properties of a model that a plan depends on; no network is loaded for it."""
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -35,7 +35,7 @@ class PlannedModel(Protocol):
 
     @property
     def source(self) -> str:
-        """Where the defaults are written, for messages."""
+        """Place where the defaults are written, for messages."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class StoryPlan:
 
     @property
     def windows(self) -> Windows:
-        """Which scenes go through the model together."""
+        """Windows in which the scenes go through the model together."""
         settings = self.settings
         return Windows(settings.window, settings.new_scenes, settings.anchor)
 
@@ -88,7 +88,7 @@ class StoryPlan:
         return self.setting("frames", scene)
 
     def negative_prompt(self, scene: int) -> str:
-        """What guidance leads a scene away from."""
+        """Text that guidance leads a scene away from."""
         return self.setting("negative_prompt", scene)
 
     def seed(self, scene: int) -> list[int]:
@@ -102,9 +102,7 @@ class StoryPlan:
     def options(self, scenes: Sequence[int]) -> SamplingOptions:
         """Options of a sampling run of these scenes."""
         scales = tuple(self.setting("guidance_scale", scene) for scene in scenes)
-        values = {name: getattr(self.settings, name) for name in SamplingOptions.model_fields}
-        values["guidance_scale"] = scales[0] if len(set(scales)) == 1 else scales
-        return SamplingOptions(**values)
+        return self.settings.sampling(scales[0] if len(set(scales)) == 1 else scales)
 
     def to_mapping(self, videos: Mapping[int, Path | str] | None = None) -> dict[str, Any]:
         """The content of a storyboard file that leaves nothing to the model.
@@ -130,7 +128,7 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
     settings = storyboard.filled(model.defaults)
 
     def place(*fields: str) -> str:
-        """Where the values were written: in the storyboard, on the command line, in the model."""
+        """Places of the values: in the storyboard, on the command line, in the model."""
         return storyboard.places(*fields) or f"{model.source}.{fields[0]}"
 
     def size_is_possible(field: str, frames: int) -> bool:
@@ -180,7 +178,7 @@ def _checks(settings: StoryOptions, model: PlannedModel) -> tuple[str, ...]:
 
 
 def _checked(problems: list[str], place: str, check: Callable[[], None]) -> bool:
-    """Whether a check passes; else the problem is added."""
+    """Runs a check and returns whether it passes; else its problem is added."""
     try:
         check()
     except ValueError as error:

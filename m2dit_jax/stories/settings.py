@@ -45,7 +45,7 @@ class StoryOptions(SamplingOptions, frozen=True):
     seed: Seed = option(
         0, "Number that the noise is drawn by: the same seed gives the same story.", affects="scene"
     )
-    negative_prompt: Text = option("", "What guidance leads away from.", affects="scene")
+    negative_prompt: Text = option("", "Text that guidance leads away from.", affects="scene")
     global_prompt: Text = option("", "Text that every scene sees.", affects="latents")
     frames: Count = option(49, "Frames of a scene.", affects="scene", by_model=True)
     height: Count = option(480, "Height of the video in pixels.", affects="latents", by_model=True)
@@ -81,3 +81,10 @@ class StoryOptions(SamplingOptions, frozen=True):
         "Checks that a scene must pass; with retries, those that suit the model if none is named.",
         affects="checks",
     )
+
+    def sampling(self, guidance_scale: float | tuple[float, ...] | None = None) -> SamplingOptions:
+        """Options of a sampling run, with another scale of guidance if one is given."""
+        values = {name: getattr(self, name) for name in SamplingOptions.model_fields}
+        if guidance_scale is not None:
+            values["guidance_scale"] = guidance_scale
+        return SamplingOptions(**values)

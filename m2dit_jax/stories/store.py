@@ -1,4 +1,4 @@
-"""What a story is made of, on disk: latents, frames and text embeddings, each under its key.
+"""The parts of a story on disk: latents, frames and text embeddings, each under its key.
 
 A file appears when it is whole. One that is damaged counts as not there and is made again.
 """
@@ -25,37 +25,37 @@ class SceneStore:
     def put_latents(
         self, key: str, latents: Float[np.ndarray, "F H W C"], about: dict[str, Any]
     ) -> None:
-        """A scene's latents with what they depend on and what making them took, as JSON."""
+        """Keeps a scene's latents with what they depend on and what making them took, as JSON."""
         self._put(self._latents(key), latents, about)
 
     def latents(self, key: str) -> Float[np.ndarray, "F H W C"]:
-        """Raises KeyError if there are none."""
+        """Latents of a scene. Raises KeyError if there are none."""
         found = self._read(self._latents(key))
         if found is None:
             raise KeyError(key)
         return found[0]
 
     def about(self, key: str) -> dict[str, Any] | None:
-        """What was put beside the latents; None if there are none."""
+        """The JSON that lies beside a scene's latents; None if there are none."""
         return self._read_about(self._latents(key))
 
     def put_frames(self, key: str, frames: UInt8[np.ndarray, "F H W 3"], decoder: str) -> None:
-        """A scene's frames, exactly."""
+        """Keeps a scene's frames, exactly."""
         self._put(self._frames(key), frames, {"decoder": decoder})
 
     def has_frames(self, key: str, decoder: str) -> bool:
-        """Whether they are there and were decoded in this way."""
+        """Whether a scene's frames are there and were decoded in this way."""
         return self._read_about(self._frames(key)) == {"decoder": decoder}
 
     def frames(self, key: str) -> UInt8[np.ndarray, "F H W 3"]:
-        """Raises KeyError if there are none."""
+        """Frames of a scene. Raises KeyError if there are none."""
         found = self._read(self._frames(key))
         if found is None:
             raise KeyError(key)
         return found[0]
 
     def put_text(self, key: str, embeds: Float[np.ndarray, "T E"]) -> None:
-        """A prompt's embeddings, in their own dtype."""
+        """Keeps a prompt's embeddings, in their own dtype."""
         # Files know no bfloat16 of numpy's; every value of it is one of float32.
         self._put(self._text(key), embeds.astype(np.float32), {"dtype": str(embeds.dtype)})
 
@@ -64,7 +64,7 @@ class SceneStore:
         return self._read_about(self._text(key)) is not None
 
     def text(self, key: str) -> Float[np.ndarray, "T E"]:
-        """Raises KeyError if there are none."""
+        """Embeddings of a prompt. Raises KeyError if there are none."""
         found = self._read(self._text(key))
         if found is None:
             raise KeyError(key)
@@ -93,7 +93,7 @@ class SceneStore:
             return None
 
     def _read_about(self, path: Path) -> dict[str, Any] | None:
-        """Opening checks the file's length against its header."""
+        """The file's JSON; opening it checks its length against its header."""
         try:
             with safe_open(path, framework="np") as file:
                 return json.loads(file.metadata()["about"])

@@ -12,6 +12,7 @@ scenes:
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,9 +39,12 @@ from m2dit_jax.utils.options import (
 Clip = UInt8[np.ndarray, "F H W 3"]
 
 
-def _says_something(prompt: str) -> str:
+_PROMPT = "a text that says what the scene shows"
+
+
+def _not_blank(prompt: str) -> str:
     if not prompt.strip():
-        raise ValueError("a text that says what the scene shows")
+        raise ValueError(_PROMPT)
     return prompt.strip()
 
 
@@ -49,19 +53,20 @@ def _as_path(video: Any) -> Any:
 
 
 class Scene(Options, frozen=True):
-    """One scene of a storyboard. What it leaves out is the story's.
+    """A scene of a storyboard; settings that it leaves out are the story's.
 
     `video` is the clip of a scene that is given, a file or its frames; without it the scene is
     generated. Without a seed of its own a scene draws by that of the story and its place.
     """
 
-    prompt: Annotated[Text, AfterValidator(_says_something)] = Field(
+    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(
         description="What the scene shows.",
-        json_schema_extra={"needed": "a text that says what the scene shows"},
+        json_schema_extra={"needed": _PROMPT, "affects": "scene"},
     )
     video: Annotated[Path | Clip | None, BeforeValidator(_as_path)] = option(
         None,
         "Clip of a scene that is given: kept as it is, and the story goes on from it.",
+        affects="scene",
         needed="the path of a video, or its frames as an array uint8 [F H W 3]",
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
@@ -69,7 +74,9 @@ class Scene(Options, frozen=True):
     frames: Count | None = same_option(StoryOptions, "frames", None)
     seed: Seed | None = same_option(StoryOptions, "seed", None)
     cut: bool = option(
-        False, "The check `cut` asks for a cut between the scene before and this one."
+        False,
+        "The check `cut` asks for a cut between the scene before and this one.",
+        affects="checks",
     )
 
     @property
@@ -152,31 +159,36 @@ class Storyboard(StoryOptions, frozen=True):
             except OptionError as error:
                 for path, problem in error.problems:
                     reader.problem(path, problem)
+        reader.check_clips()
         reader.raise_problems()
         assert storyboard is not None, "else there are problems"
         storyboard._places.update({path: reader.place(path) for path in reader.lines if path})
         return storyboard
 
-    def override(self, **flags: Any) -> "Storyboard":
-        """The storyboard with the values of those command line flags that are not None.
+    def override(self, values: Mapping[str, Any], prefix: str = "") -> "Storyboard":
+        """The storyboard with other values for some settings; None leaves one as it is.
 
-        Raises StoryboardError, naming the flags, for values that a file could not have either.
+        In errors a setting's place is its name with the prefix: "--" for command line flags. Raises
+        StoryboardError for values that a file could not have either.
         """
-        given = {name: value for name, value in flags.items() if value is not None}
+        given = {name: value for name, value in values.items() if value is not None}
         try:
             changed = self.replace(**given)
         except OptionError as error:
-            lines = (f"--{path}: {problem}" for path, problem in error.problems)
+            lines = (
+                f"{prefix}{path}: {problem}" if path else problem
+                for path, problem in error.problems
+            )
             raise StoryboardError("\n".join(lines)) from None
-        changed._places.update(self._places | {name: f"--{name}" for name in given})
+        changed._places.update(self._places | {name: f"{prefix}{name}" for name in given})
         return changed
 
     def place(self, name: str) -> str:
-        """Where the value of a field such as `scenes[0].prompt` was written, with its name."""
+        """Place and name of a field such as `scenes[0].prompt`: the file's line, or the flag."""
         return self._places.get(name, name)
 
     def places(self, *names: str) -> str:
-        """Where the values of those fields were written that were written at all."""
+        """Places of those of the fields that were written at all."""
         return ", ".join(self._places[name] for name in names if name in self._places)
 
     @property
@@ -232,6 +244,7 @@ class _Reader:
         self.source = source
         self.folder = folder
         self.lines: dict[str, int | None] = {}  # of every field that is there, by its path
+        self.clips: dict[str, str] = {}  # as they are named, by path of the field
         self.problems: list[tuple[int, str]] = []  # line and message
 
     def mapping(self, item: Item, path: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
@@ -264,7 +277,10 @@ class _Reader:
             return [self._scene(f"scenes[{n}]", scene) for n, scene in enumerate(item.value)]
         value = item.plain()
         if path.endswith("].video") and isinstance(value, str):
-            return self._video(path, value)
+            with suppress(ValueError):  # `check_clips` says so
+                value = joined_surrogates(value)
+            self.clips[path] = value
+            return self.folder / value
         return value
 
     def _scene(self, path: str, item: Item) -> Any:
@@ -273,15 +289,15 @@ class _Reader:
             return item.plain()
         return self.mapping(item, path, tuple(Scene.model_fields))
 
-    def _video(self, path: str, name: str) -> Path:
-        try:
-            video = self.folder / joined_surrogates(name)
-            check_clip(video)
-        except VideoError as error:
-            self.problem(path, wrong(name, f"the path of a readable video ({error})"))
-        except ValueError as error:
-            self.problem(path, wrong(name, str(error)))
-        return self.folder / name
+    def check_clips(self) -> None:
+        """Notes which of the given clips cannot be read."""
+        for path, name in self.clips.items():
+            try:
+                check_clip(self.folder / joined_surrogates(name))
+            except VideoError as error:
+                self.problem(path, wrong(name, f"the path of a readable video ({error})"))
+            except ValueError as error:
+                self.problem(path, wrong(name, str(error)))
 
     def problem(self, path: str, problem: str, line: int | None = None) -> None:
         """Notes a problem, on the line of the field or, if it is not there, of what lacks it."""

@@ -22,7 +22,7 @@ class Attempt:
 
 @dataclass
 class Outcome:
-    """What became of a scene. A given one has neither group nor attempts; the last one counts."""
+    """Result of a scene. A given one has neither group nor attempts; the last attempt counts."""
 
     status: Status
     identity: Identity
@@ -31,12 +31,12 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it never passed the gate."""
+        """Whether the scene never passed the gate."""
         return bool(self.attempts) and not self.attempts[-1].verdict.passed
 
 
 class StoryWalk:
-    """Says which group comes next, and is told how it went; both the build and its outlook do so.
+    """State of a story on its way: which group comes next, and how those before went.
 
     A scene that fails is drawn again until its retries are used up, and no attempt of it is given
     to others; `known` has the keys of those that may be.
@@ -55,13 +55,13 @@ class StoryWalk:
         self._pending = set(range(len(plan.storyboard.scenes))) - set(self.outcomes)
 
     def next_group(self) -> Group | None:
-        """None when the story is finished."""
+        """The group that comes next; None when the story is finished."""
         if not self._pending:
             return None
         return next_group(self._pending, self.known.keys(), self.plan.windows)
 
     def identities(self, group: Group) -> dict[int, Identity]:
-        """Of the group's new scenes."""
+        """Identities of the group's new scenes."""
         attempts = {scene: self.attempt(scene) for scene in group.new}
         return {
             scene: scene_identity(self.plan, self.model, group, self.known, attempts, scene)
@@ -75,7 +75,7 @@ class StoryWalk:
     def settle(
         self, scene: int, group: Group, identity: Identity, verdict: Verdict, reused: bool
     ) -> None:
-        """Takes in a scene that is made; all of a group's, in the order of the story."""
+        """Notes how a scene came out; called for all of a group's, in the order of the story."""
         attempts = self._attempts.setdefault(scene, [])
         attempts.append(Attempt(len(attempts), identity, verdict))
         if not verdict.passed and len(attempts) <= self.plan.settings.retries:

@@ -15,13 +15,13 @@ SCENE_FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "frames")
 
 @dataclass(frozen=True)
 class SceneForm:
-    """What the form holds for a scene: text by field, and the clip if it is given."""
+    """Content of the form for a scene: text by field, and the clip if it is given."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     clip: Path | None = None
 
     def __hash__(self) -> int:
-        # Gradio tells by it whether the form has changed.
+        # By it Gradio sees whether the form has changed.
         return hash((tuple(sorted(self.texts.items())), self.clip))
 
 

@@ -1,4 +1,4 @@
-"""What the app's server gives out: files of its output folder alone, and nothing from elsewhere."""
+"""The app's server gives out files of its output folder alone, and nothing from elsewhere."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path

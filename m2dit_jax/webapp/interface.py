@@ -36,7 +36,7 @@ footer { display: none !important; }
 
 
 def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
-    """One page: at the left the storyboard, at the right what comes of it."""
+    """The page: at the left the storyboard, at the right what comes of it."""
     with gr.Blocks(title="Mask²DiT stories", analytics_enabled=False) as blocks:
         forms = gr.State(_FIRST)
         gr.Markdown("# Stories, scene by scene")

@@ -36,6 +36,7 @@ class Shelf:
             folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
+        """Names of the stories, in their order."""
         return sorted(
             path.name
             for path in self.output.iterdir()
@@ -43,7 +44,7 @@ class Shelf:
         )
 
     def new(self) -> str:
-        """Makes a story's folder."""
+        """Makes a story's folder and returns its name."""
         number = max((int(name.removeprefix("story-")) for name in self.names()), default=0)
         while True:
             number += 1
@@ -54,7 +55,7 @@ class Shelf:
             return f"story-{number:03d}"
 
     def folder(self, name: str) -> Path:
-        """Raises ValueError if there is no such story."""
+        """Folder of a story. Raises ValueError if there is no such story."""
         if name not in self.names():
             raise ValueError(f"story {name[:60]!r}: there is none of that name")
         return self.output / name
@@ -67,7 +68,7 @@ class Shelf:
         return bool(first) and (first[0] == self.clips.name or bool(_NAME.fullmatch(first[0])))
 
     def storyboard(self, name: str) -> dict[str, Any] | None:
-        """What the story was last made from; None if it never was finished."""
+        """Storyboard that the story was last made from; None if it never was finished."""
         path = self.folder(name) / "storyboard.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""What the browser shows of a story while it is made, and after."""
+"""The part of the page that shows a story while it is made, and after."""
 
 from collections.abc import Sequence
 from html import escape
@@ -12,7 +12,7 @@ _DOWNLOADS = {"story.mp4": "video", "storyboard.json": "storyboard", PAGE: "page
 
 
 def file_address(path: Path) -> str:
-    """Where the server has a file, with its age, so that a browser shows no older one."""
+    """Address of a file on the server, with its age, so that a browser shows no older one."""
     return f"/gradio_api/file={quote(str(path))}?v={path.stat().st_mtime_ns}"
 
 

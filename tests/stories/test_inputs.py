@@ -1,18 +1,29 @@
 from m2dit_jax.stories.gate import Verdict
 from m2dit_jax.stories.inputs import changes
 from m2dit_jax.stories.plan import plan_story
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import StoryWalk
+from m2dit_jax.utils.options import declared
 from tests.stories.fake_engine import FakeEngine
+
+OWN = {"frames": 3, "guidance_scale": 4, "seed": 9, "negative_prompt": "x"}
 
 
 def all_inputs(prompts, model="weights", **fields):
     mapping = {"scenes": [{"prompt": prompt} for prompt in prompts], **fields}
-    walk = StoryWalk(plan_story(Storyboard.from_mapping(mapping), FakeEngine()), model)
+    outcomes = walk_through(
+        StoryWalk(plan_story(Storyboard.from_mapping(mapping), FakeEngine()), model)
+    )
+    return [outcomes[scene].identity.inputs for scene in sorted(outcomes)]
+
+
+def walk_through(walk):
+    """The outcomes of a story whose scenes all pass."""
     while group := walk.next_group():
         for scene, identity in walk.identities(group).items():
             walk.settle(scene, group, identity, Verdict(), False)
-    return [walk.outcomes[scene].identity.inputs for scene in sorted(walk.outcomes)]
+    return walk.outcomes
 
 
 def test_every_reason_is_told():
@@ -38,3 +49,39 @@ def test_settings_and_models_are_told():
     ]
     assert changes(old[0], all_inputs("abc")[0]) == [*("made beside scenes [1, 2] -> [1, 2, 3]",)]
     assert changes({"clip": "x"}, old[0]) == ["it was given before"]
+
+
+def test_keys_are_those_of_folders_that_were_made_before():
+    mapping = {
+        "scenes": [{"prompt": "a"}, {"prompt": "b", **OWN}, *({"prompt": p} for p in "cde")],
+        **{"seed": 7, "negative_prompt": "y", "noise_given": True, "given_guidance_scale": 1.5},
+        **{"cache_tolerance": 0.1, "fps": 12},
+    }
+    plan = plan_story(Storyboard.from_mapping(mapping), FakeEngine())
+    outcomes = walk_through(StoryWalk(plan, "weights"))
+    assert [outcomes[scene].identity.key[:16] for scene in sorted(outcomes)] == [
+        *("047188be17ededdd", "42603afbdaddb58e", "24779d1612176737"),
+        *("59a87ec63cec341a", "91a54c430711e0df"),
+    ]
+
+
+# What a change of each option reaches. Each affects every scene, the frames of the written video
+# alone, or which scenes are made together.
+CHANGED = {
+    **{"sampler": "dpm", "steps": 5, "dynamic_guidance": True, "as_reference": True},
+    **{"guidance_start": 0.5, "guidance_end": 0.5, "reuse_uncond": 2, "given_guidance_scale": 2},
+    **{"cache_tolerance": 0.5, "height": 8, "width": 8, "noise_given": True, "global_prompt": "z"},
+    **{"seed": 1, "negative_prompt": "z", "frames": 3, "guidance_scale": 3},
+    **{"window": 4, "new_scenes": 2, "anchor": False},
+    **{"fps": 9, "retries": 1, "checks": ["finite"]},
+}
+
+
+def test_a_changed_option_makes_a_scene_anew_exactly_if_it_affects_it():
+    assert CHANGED.keys() == StoryOptions.model_fields.keys()
+    before = all_inputs("abcde")
+    for name, value in CHANGED.items():
+        affects = declared(StoryOptions)[name].affects
+        after = all_inputs("abcde", **{name: value})
+        assert (after != before) == (affects in ("latents", "scene", "windows")), name
+        assert all((name in inputs) == (affects == "latents") for inputs in after), name

@@ -1,10 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.media import frames_digest
+from m2dit_jax.utils.options import OptionError
 from tests.stories.fake_engine import FakeEngine
 
 SCENES = [{"prompt": "a"}, {"prompt": "b", "frames": 3, "guidance_scale": 4.0, "seed": 9}]
@@ -46,3 +50,32 @@ def test_every_problem_is_told_before_any_work():
     assert "scenes[0].frames" in lines[0] and "9 frames are too many" in lines[0]
     assert "global_prompt: under the attention mask 'independent'" in lines[1]
     assert "steps: found 2000, needs a number from 1 to 1000" in lines[2]
+
+
+def test_a_clip_may_be_given_as_frames():
+    clip = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), np.uint8)
+    scenes = Scene(prompt="a", video=clip), Scene(prompt="b")
+    story = plan_story(Storyboard(scenes=scenes), FakeEngine())
+    given = story.clip(0)
+    assert given.shape == (2, 4, 4, 3) and story.clip_digests == (frames_digest(given), None)
+    assert Storyboard(scenes=scenes) == Storyboard(scenes=[scenes[0].replace(), scenes[1]])
+    other = scenes[0].replace(video=clip + 1), scenes[1]
+    assert Storyboard(scenes=other) != Storyboard(scenes=scenes)
+    with pytest.raises(ValueError, match=r"scenes\[0\].video: frames in memory have no path"):
+        story.to_mapping()
+    mapping = story.to_mapping({0: "/clips/a.mp4"})
+    assert [scene.get("video") for scene in mapping["scenes"]] == ["/clips/a.mp4", None]
+
+
+def test_a_clip_of_frames_that_is_too_short_or_no_video_is_named():
+    scenes = Scene(prompt="a", video=np.zeros((1, 4, 4, 3), np.uint8)), Scene(prompt="b")
+    with pytest.raises(StoryboardError, match=r"scenes\[0\].video: the clip has 1 frames, needs a"):
+        plan_story(Storyboard(scenes=scenes), FakeEngine())
+    with pytest.raises(OptionError, match=r"video: found an array float32 \[1, 4, 4, 3\], needs"):
+        Scene(prompt="a", video=np.zeros((1, 4, 4, 3), np.float32))
+
+
+def test_what_a_story_leaves_out_is_the_models_and_what_that_leaves_out_the_declared():
+    defaults = StoryOptions(steps=7, noise_given=True, new_scenes=3)
+    board = Storyboard(scenes=[Scene(prompt="a")], steps=9, window=2)
+    assert board.filled(defaults) == StoryOptions(steps=9, noise_given=True, window=2, new_scenes=2)

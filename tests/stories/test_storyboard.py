@@ -110,9 +110,9 @@ scenes:
         "story.yaml:8: scenes[1].prompt: found 12, "
         "needs text; put quotes around it if it is meant as text",
         "story.yaml:9: scenes[1]: unknown key 'vdeo', did you mean 'video'?",
+        "story.yaml:10: scenes[2].prompt: missing, needs a text that says what the scene shows",
         "story.yaml:10: scenes[2].video: found 'no.mp4', "
         "needs the path of a readable video (no.mp4: no such file)",
-        "story.yaml:10: scenes[2].prompt: missing, needs a text that says what the scene shows",
         "story.yaml:11: scenes[3]: found 'a fox', needs a mapping with the keys "
         "prompt, video, negative_prompt, guidance_scale, frames, seed, cut",
         "story.yaml:13: scenes[4].prompt: given twice, first on line 12, needs one value",
@@ -230,7 +230,7 @@ negative_prompt: grey
     assert (storyboard.retries, storyboard.checks) == (3, ("finite", "cut"))
     assert storyboard.global_prompt == "at sea"
     assert Storyboard.from_mapping(storyboard.to_mapping()) == storyboard
-    assert storyboard.override(checks=["frozen"], retries=0).checks == ("frozen",)
+    assert storyboard.override({"checks": ["frozen"], "retries": 0}).checks == ("frozen",)
 
 
 @pytest.mark.parametrize(
@@ -271,14 +271,14 @@ steps: 3
 def test_flags_replace_values_and_keep_the_other_places(read, tmp_path):
     storyboard = read(ONE_SCENE + "    video: fox.mp4\n  - prompt: b\nseed: 7\nsteps: 3")
     (tmp_path / "fox.mp4").unlink()  # the clips are not looked at again
-    changed = storyboard.override(seed=0, steps=None, guidance_scale=6)
+    changed = storyboard.override({"seed": 0, "steps": None, "guidance_scale": 6}, "--")
     assert changed == Storyboard(scenes=storyboard.scenes, seed=0, steps=3, guidance_scale=6.0)
     assert changed.place("seed") == "--seed"
     assert changed.place("guidance_scale") == "--guidance_scale"
     assert changed.place("steps") == f"{tmp_path}/story.yaml:6: steps"
     assert storyboard.place("seed") == f"{tmp_path}/story.yaml:5: seed"
     with pytest.raises(StoryboardError) as error:
-        storyboard.override(seed=-1, steps=0)
+        storyboard.override({"seed": -1, "steps": 0}, "--")
     assert sorted(str(error.value).splitlines()) == [
         "--seed: found -1, needs a whole number, from 0 to 4294967295",
         "--steps: found 0, needs a whole number, 1 or more",
