@@ -1,4 +1,4 @@
-"""Stories in a browser: python -m m2dit_jax.app --checkpoint=DIR --output=DIR"""
+"""Stories in a browser: m2dit app --checkpoint=DIR --output=DIR"""
 
 import argparse
 import sys
@@ -6,58 +6,56 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.cli import add_model_flags, load_pipeline
+from m2dit_jax.cli import add_model_flags, load_pipeline, make_parser, run_command
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
-from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong."""
+    """Runs the command and returns its exit status, as `run_command` says; 0: ended by Ctrl-C."""
     flags = _parser().parse_args(argv)
-    prefer_available_platform()
-    try:
-        pipeline = load_pipeline(flags)
-        shelf = Shelf(flags.output, flags.checkpoint, *([flags.model] if flags.model else []))
+    return run_command(lambda: _serve(flags))
 
-        def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
-            pipeline(storyboard, folder=folder, on_step=report)
 
-        address, _ = start_server(shelf, Runner(make), flags.host, flags.port)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+def _serve(flags: argparse.Namespace) -> None:
+    pipeline = load_pipeline(flags)
+    shelf = Shelf(flags.output, flags.checkpoint, *([flags.model] if flags.model else []))
+
+    def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
+        pipeline(storyboard, folder=folder, on_step=report)
+
+    address, _ = start_server(shelf, Runner(make), flags.host, flags.port)
     print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
         print("ended; a story that was at work goes on when it is generated again")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit app",
-        description="Stories written, made and watched in a browser.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "app",
+        "Stories written, made and watched in a browser.",
+        "--checkpoint=runs/base --output=stories/",
     )
     add_model_flags(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("server")
+    group.add_argument(
         "--output",
         type=Path,
         required=True,
         help="folder of the stories, made if need be; its files can be read in the browser",
     )
-    parser.add_argument(
+    group.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; default: this machine alone. There is no password: whoever "
-        "reaches another address can use the app",
+        help="address to listen on (default: %(default)s, this machine alone); there is no "
+        "password: whoever reaches another address can use the app",
     )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    group.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
     return parser
 
 

@@ -1,6 +1,6 @@
 """Times forward pass, training step and sampling step of a config and prints JSON.
 
-python -m m2dit_jax.benchmark --config=configs/bench_medium.py --threads=1
+m2dit benchmark --config=bench_medium --threads=1
 It needs no data. Fields of the config can be changed as in training (--config.model.layers=2).
 """
 
@@ -15,10 +15,10 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from m2dit_jax.cli import WorkFailed, make_parser, run_command
 from m2dit_jax.config.schema import DTYPES, Config
 from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
-from m2dit_jax.utils.devices import prefer_available_platform
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")
@@ -26,34 +26,34 @@ PHASES = (*DEFAULT_PHASES, "extend_step")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 2, after a message, for wrong input.
+    """Runs the command and returns its exit status, as `run_command` says.
 
     1: a process was ended from outside, as happens when memory runs out.
     """
     flags, config_flags = _parser().parse_known_args(argv)
+    return run_command(lambda: _benchmark(flags, config_flags))
+
+
+def _benchmark(flags: argparse.Namespace, config_flags: Sequence[str]) -> None:
+    _check(flags)
+    arguments = read_flags(config_flags)
+    if arguments is None:
+        return
+    config = arguments.config
+    if flags.dtype:
+        config = replace(config, train=replace(config.train, compute_dtype=flags.dtype))
+    options = TimingOptions(
+        flags.threads, flags.warmup, flags.repeats, flags.profile, arguments.workdir / "profile"
+    )
     try:
-        _check(flags)
-        read = read_flags(config_flags)
-        if read is None:
-            return 0
-        config, workdir = read.config, read.workdir
-        if flags.dtype:
-            config = replace(config, train=replace(config.train, compute_dtype=flags.dtype))
-        prefer_available_platform()
-        options = TimingOptions(
-            flags.threads, flags.warmup, flags.repeats, flags.profile, workdir / "profile"
-        )
         figures = benchmark(config, flags.phases, options)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BrokenProcessPool:
-        print("the process that was timed was ended from outside: out of memory?", file=sys.stderr)
-        return 1
+    except BrokenProcessPool as error:
+        raise WorkFailed(
+            "the process that was timed was ended from outside: out of memory?"
+        ) from error
     print(json.dumps(figures, indent=1))
     if flags.profile:
         print(f"The traces are in {options.profile_folder}", file=sys.stderr)
-    return 0
 
 
 def benchmark(config: Config, phases: Sequence[str], options: TimingOptions) -> dict[str, Any]:
@@ -88,26 +88,34 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="--config=FILE is needed; --workdir=DIR is where traces go, to its folder profile.",
+    parser = make_parser("benchmark", __doc__ or "", "--config=bench_medium --threads=1")
+    what = parser.add_argument_group(
+        "what, with --config=FILE_OR_NAME and its fields; --workdir=DIR is for traces"
     )
-    parser.add_argument(
+    what.add_argument(
         "--phases",
         type=lambda names: names.split(","),
         default=list(DEFAULT_PHASES),
         help=f"of {','.join(PHASES)}; the last makes one scene from the others, which are in the "
-        f"cache of the causal mask. Default: {','.join(DEFAULT_PHASES)}",
+        f"cache of the causal mask (default: {','.join(DEFAULT_PHASES)})",
     )
-    parser.add_argument("--threads", type=int, help="CPUs to use; default: all")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: config.train.compute_dtype")
-    parser.add_argument("--warmup", type=int, default=2, help="calls that do not count; default: 2")
-    parser.add_argument("--repeats", type=int, default=10, help="calls that count; default: 10")
-    parser.add_argument(
-        "--profile", type=int, default=0, metavar="STEPS", help="also write traces of so many steps"
+    what.add_argument(
+        "--dtype", choices=DTYPES, help="of the computation (default: config.train.compute_dtype)"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--threads", type=int, help="CPUs to use (default: all)")
+    how.add_argument(
+        "--warmup", type=int, default=2, help="calls that do not count (default: %(default)s)"
+    )
+    how.add_argument(
+        "--repeats", type=int, default=10, help="calls that count (default: %(default)s)"
+    )
+    how.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="also write traces of so many steps (default: %(default)s)",
     )
     return parser
 

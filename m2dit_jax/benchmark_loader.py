@@ -1,6 +1,6 @@
 """How fast one process reads training batches from an encoded dataset.
 
-python -m m2dit_jax.benchmark_loader --dataset=DIR --batch_size=8 --batches=20
+m2dit benchmark_loader --dataset=DIR --batch_size=8 --batches=20
 """
 
 import argparse
@@ -15,27 +15,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.loader import EncodedSamples, StallTimer, make_loader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the figures as JSON; the exit status is 2, after a message, for wrong input."""
+    """Runs the command and returns its exit status, as `run_command` says."""
     flags = _parser().parse_args(argv)
-    try:
-        figures = measure(
-            EncodedDataset(flags.dataset),
-            flags.scenes,
-            flags.batch_size,
-            flags.batches,
-            flags.threads,
-            flags.step_seconds,
-        )
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _benchmark(flags))
+
+
+def _benchmark(flags: argparse.Namespace) -> None:
+    figures = measure(
+        EncodedDataset(flags.dataset),
+        flags.scenes,
+        flags.batch_size,
+        flags.batches,
+        flags.threads,
+        flags.step_seconds,
+    )
     print(json.dumps(figures, indent=1))
-    return 0
 
 
 def measure(
@@ -89,18 +89,27 @@ def _no_tokens(captions: Sequence[str]) -> Int[np.ndarray, "N 1"]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit benchmark_loader",
-        description="Measures how fast one process reads training batches.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "benchmark_loader",
+        "Measures how fast one process reads training batches.",
+        "--dataset=data/fox --batch_size=8 --batches=20",
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="what encode wrote")
-    parser.add_argument("--scenes", type=int, default=3, help="of a sample; default: 3")
-    parser.add_argument("--batch_size", type=int, default=8, help="of this host; default: 8")
-    parser.add_argument("--batches", type=int, default=20, help="default: 20")
-    parser.add_argument("--threads", type=int, default=1, help="that read; default: 1")
-    parser.add_argument(
-        "--step_seconds", type=float, default=0.0, help="idling after each batch; default: 0"
+    numbers = parser.add_argument_group("what is read")
+    numbers.add_argument("--dataset", type=Path, required=True, help="folder that encode wrote")
+    for name, default, text in (
+        ("scenes", 3, "of a sample"),
+        ("batch_size", 8, "samples of a batch on this host"),
+        ("batches", 20, "that count"),
+        ("threads", 1, "that read"),
+    ):
+        numbers.add_argument(
+            f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)"
+        )
+    numbers.add_argument(
+        "--step_seconds",
+        type=float,
+        default=0.0,
+        help="idling after each batch (default: %(default)s)",
     )
     return parser
 

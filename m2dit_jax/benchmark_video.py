@@ -1,4 +1,4 @@
-"""How fast a video is decoded: python -m m2dit_jax.benchmark_video --video=FILE"""
+"""How fast a video is decoded: m2dit benchmark_video --video=FILE"""
 
 import argparse
 import json
@@ -11,19 +11,19 @@ from typing import Any
 
 import av
 
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.data.video import longest_stride_frames, probe_video, read_frames
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints JSON; returns 2, after a message, if the user's input is wrong."""
+    """Runs the command and returns its exit status, as `run_command` says."""
     flags = _parser().parse_args(argv)
-    try:
-        result = decoding(flags.video, flags.frames, flags.height, flags.width, flags.repeats)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=1))
-    return 0
+    return run_command(lambda: _benchmark(flags))
+
+
+def _benchmark(flags: argparse.Namespace) -> None:
+    figures = decoding(flags.video, flags.frames, flags.height, flags.width, flags.repeats)
+    print(json.dumps(figures, indent=1))
 
 
 def decoding(
@@ -65,16 +65,21 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit benchmark_video",
-        description="Times decoding and resizing on one core, next to plain decoding.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "benchmark_video",
+        "Times decoding and resizing on one core, next to plain decoding.",
+        "--video=fox.mp4 --height=480 --width=720",
     )
-    parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=49)
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument("--width", type=int, default=720)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--video", type=Path, required=True, help="file to decode")
+    for name, default, text in (
+        ("frames", 49, "that are kept"),
+        ("height", 480, "in pixels"),
+        ("width", 720, "in pixels"),
+        ("repeats", 5, "pairs of runs"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)"
+        )
     return parser
 
 

@@ -1,33 +1,80 @@
-"""What the commands share: flags from declared options, the model's flags, errors to statuses."""
+"""What the commands share: flags from declared options, the model's flags, errors to statuses.
+
+Imports of what loads jax stand in the functions: commands without a model start at once.
+"""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from m2dit_jax.pipeline.codecs import DECODERS
-from m2dit_jax.pipeline.load import load
-from m2dit_jax.pipeline.memory import MEMORY
-from m2dit_jax.pipeline.pipeline import Pipeline
-from m2dit_jax.utils.options import OptionField, Options, declared
-from m2dit_jax.weights.released import DTYPES
+from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
+
+if TYPE_CHECKING:
+    from m2dit_jax.pipeline.pipeline import Pipeline
 
 
-def run_command(work: Callable[[], None], on_interrupt: str = "interrupted") -> int:
-    """The exit status of a command: 0 done, 2 wrong input, 130 interrupted, after a message.
+class WorkFailed(Exception):
+    """Work that failed though its input was right: exit status 1."""
 
-    Errors that are none of the user's pass through.
+
+def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A command's parser: flags are never abbreviated, --help ends with an example."""
+    return argparse.ArgumentParser(
+        prog=f"m2dit {command}",
+        description=description,
+        epilog=f"Example: m2dit {command} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
+    """The exit status of a command: that of its work, 0 for None; else, after a message:
+
+    1: the work failed (WorkFailed); 2: wrong input (ValueError, OSError); 130 and 143: stopped by
+    SIGINT or SIGTERM. Other exceptions pass through. Chooses the platform of jax first.
     """
+    prefer_available_platform()
     try:
-        work()
+        with _sigterm_interrupts():
+            return work() or 0
+    except _Terminated:
+        print(f"\n{on_interrupt}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print(f"\n{on_interrupt}", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except WorkFailed as error:
+        print(error, file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which everything on the way treats as it does Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def stop(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- flags of options that are declared once
@@ -36,7 +83,7 @@ def run_command(work: Callable[[], None], on_interrupt: str = "interrupted") -> 
 def add_option_flags(
     parser: argparse.ArgumentParser, model: type[Options], title: str, leave_out: Sequence[str] = ()
 ) -> None:
-    """A flag for each option of a model, in a group; None where it is not given.
+    """Adds a flag for each option of a model, in a group; None where it is not given.
 
     Values are text, or numbers where they look like some: `options_given` has them checked.
     """
@@ -49,8 +96,8 @@ def add_option_flags(
             more["action"] = argparse.BooleanOptionalAction
         elif option.many and option.choices:
             more["nargs"] = "*"
-        elif option.choices:
-            more["choices"] = option.choices
+        elif option.choices:  # not argparse's, whose message would be another than a file's
+            more["metavar"] = f"{{{','.join(option.choices)}}}"
         else:
             more["type"] = option.from_text
             more["metavar"] = {int: "N", float: "X"}.get(option.kind, "TEXT")
@@ -58,7 +105,7 @@ def add_option_flags(
 
 
 def options_given(flags: argparse.Namespace, model: type[Options]) -> dict[str, Any]:
-    """The options that were given as flags, by name; not checked yet."""
+    """Options that were given as flags, by name; not checked yet."""
     values = {name: getattr(flags, name, None) for name in declared(model)}
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -67,8 +114,20 @@ def options_given(flags: argparse.Namespace, model: type[Options]) -> dict[str, 
     }
 
 
+def options_from_flags(flags: argparse.Namespace, defaults: Model) -> Model:
+    """The defaults with the options that were given as flags.
+
+    Raises OptionError, naming the flags, for values that cannot be.
+    """
+    try:
+        return defaults.replace(**options_given(flags, type(defaults)))
+    except OptionError as error:
+        problems = ((f"--{name}", problem) for name, problem in error.problems)
+        raise OptionError(problems) from None
+
+
 def as_flags(values: dict[str, Any]) -> list[str]:
-    """The flags that would give these options."""
+    """Flags that would give these options."""
     return [
         f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name}={value}"
         for name, value in values.items()
@@ -86,7 +145,11 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --model, --dtype, --decoder and --memory, as `load` takes them."""
+    """Adds --checkpoint, --model, --dtype, --decoder and --memory, as `load` takes them."""
+    from m2dit_jax.pipeline.codecs import DECODERS
+    from m2dit_jax.pipeline.memory import MEMORY
+    from m2dit_jax.weights.released import DTYPES
+
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -119,8 +182,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_pipeline(flags: argparse.Namespace) -> Pipeline:
+def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
     """The pipeline that the flags name; it reports on stderr. Raises ValueError as `load` does."""
+    from m2dit_jax.pipeline.load import load
+
     return load(
         flags.checkpoint,
         dtype=flags.dtype,

@@ -1,4 +1,4 @@
-"""Converts weights, there and back: python -m m2dit_jax.convert --source=DIR --output=DIR"""
+"""Converts weights, there and back: m2dit convert --source=DIR --output=DIR"""
 
 import argparse
 import sys
@@ -6,39 +6,34 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong."""
+    """Runs the command and returns its exit status, as `run_command` says."""
     flags = _parser().parse_args(argv)
-    prefer_available_platform()
-    started = time.perf_counter()
-    try:
-        plan = make_plan(flags.source, flags.output, flags.to, flags.dtype)
-        left_out = _left_out(plan)
-        left = plan.unfinished_jobs()
-        with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
-            execute(plan, progress.update)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; the same command goes on from {flags.output}.partial", file=sys.stderr
-        )
-        return 130
+    return run_command(
+        lambda: _convert(flags),
+        on_interrupt=f"interrupted; the same command goes on from {flags.output}.partial",
+    )
 
+
+def _convert(flags: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    plan = make_plan(flags.source, flags.output, flags.to, flags.dtype)
+    left_out = _left_out(plan)
+    left = plan.unfinished_jobs()
+    with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
+        execute(plan, progress.update)
     for job in plan.jobs:
         print(_line(job) + ("" if job in left else " (written by an earlier run)"))
     print("".join(f"{line}\n" for line in left_out), end="")
     size = sum(job.nbytes for job in plan.jobs)
     seconds = time.perf_counter() - started
     print(f"{plan.output}: {plan.to} form, {_size(size)} of weights, {seconds:.1f} s")
-    return 0
 
 
 def _line(job: Job) -> str:
@@ -61,16 +56,24 @@ def _left_out(plan: ConversionPlan) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit convert",
-        description="Converts a model folder, or the folder of one network, between the files of "
-        "diffusers (safetensors) and Orbax. All other files are copied.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "convert",
+        "Converts a model folder, or the folder of one network, between the files of diffusers\n"
+        "(safetensors) and Orbax. All other files are copied.",
+        "--source=CogVideoX-5b --output=CogVideoX-5b-orbax",
     )
-    parser.add_argument("--source", type=Path, required=True, help="model folder, in either form")
-    parser.add_argument("--output", type=Path, required=True, help="folder that does not exist yet")
-    parser.add_argument("--to", choices=FORMS, help="default: the form that the source is not in")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: as it is, and bitwise exact")
+    folders = parser.add_argument_group("folders")
+    folders.add_argument("--source", type=Path, required=True, help="model folder, in either form")
+    folders.add_argument(
+        "--output", type=Path, required=True, help="folder that does not exist yet"
+    )
+    form = parser.add_argument_group("form")
+    form.add_argument(
+        "--to", choices=FORMS, help="form of the files (default: the one the source is not in)"
+    )
+    form.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights (default: as it is, and bitwise exact)"
+    )
     return parser
 
 

@@ -1,9 +1,9 @@
-"""Encodes videos once, for training: see `python -m m2dit_jax.encode --help`.
+"""Encodes videos once, for training: see `m2dit encode --help`.
 
-    python -m m2dit_jax.encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
-    python -m m2dit_jax.encode --config=FILE         # all that from config.data
-    python -m m2dit_jax.encode --preview=DIR
-    python -m m2dit_jax.encode --scenes-from=long.mp4 --output=manifest.jsonl
+    m2dit encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
+    m2dit encode --config=FILE         # all that from config.data
+    m2dit encode --preview=DIR
+    m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
 
 One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. For
 several sizes, encode several times and let the training mix the datasets.
@@ -11,14 +11,13 @@ several sizes, encode several times and let the training mix the datasets.
 
 # The workers that decode import this module: what is heavy is imported where it is used.
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.machine import usable_cpus
 
 if TYPE_CHECKING:
@@ -44,36 +43,25 @@ _SCENES_FROM = {"scenes_from", "output", "root"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
+    """Runs the command and returns its exit status, as `run_command` says.
 
-    1: not a single scene could be encoded. 130 and 143: stopped by SIGINT or SIGTERM.
+    1: not a single scene could be encoded.
     """
-    parser = _parser()
-    flags = parser.parse_args(argv)
-    try:
-        _fill_from_config(flags)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    problem = _misfit(flags)
-    if problem:
-        parser.error(problem)
-    prefer_available_platform()
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
-    try:
-        if flags.preview:
-            return _preview(flags.preview)
-        if flags.scenes_from:
-            return _scenes_from(flags.scenes_from, flags.root, flags.output)
-        return _encode(flags)
-    except (ValueError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with what is finished", file=sys.stderr)
-        return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    flags = _parser().parse_args(argv)
+    return run_command(
+        lambda: _run(flags),
+        on_interrupt="interrupted; the same command goes on with what is finished",
+    )
+
+
+def _run(flags: argparse.Namespace) -> int:
+    _fill_from_config(flags)
+    _check_mode(flags)
+    if flags.preview:
+        return _preview(flags.preview)
+    if flags.scenes_from:
+        return _scenes_from(flags.scenes_from, flags.root, flags.output)
+    return _encode(flags)
 
 
 def _encode(flags: argparse.Namespace) -> int:
@@ -170,16 +158,14 @@ def _scenes_from(video: Path, root: Path | None, output: Path) -> int:
     if output.exists():  # captions may have been written into it
         raise ValueError(f"{output}: exists; needs a name that is free")
     root = root or video.parent
-    manifest = cut_into_shots(video, root)
+    try:
+        manifest = cut_into_shots(video, root)
+    except ImportError as error:  # it says what to install
+        raise ValueError(error) from error
     write_jsonl(manifest, output, root)
     shots = sum(len(story.scenes) for story in manifest.stories)
     print(f"{output}: {shots} shots of {video}; each needs a caption before it can be encoded")
     return 0
-
-
-def _on_sigterm(number: int, frame: Any) -> None:
-    print("\nSIGTERM: the same command goes on with what is finished", file=sys.stderr)
-    sys.exit(128 + number)
 
 
 def _given(flags: argparse.Namespace, name: str) -> Any:
@@ -201,8 +187,8 @@ def _fill_from_config(flags: argparse.Namespace) -> None:
             setattr(flags, name, kind(getattr(data, field)))
 
 
-def _misfit(flags: argparse.Namespace) -> str:
-    """What is wrong with the combination of flags, if something is."""
+def _check_mode(flags: argparse.Namespace) -> None:
+    """Raises ValueError for flags that do not go together."""
     given = {name for name, value in vars(flags).items() if value is not None}
     mode, allowed, needed = "encoding", given, {"manifest", "output", "codec"}
     if "preview" in given:
@@ -214,7 +200,8 @@ def _misfit(flags: argparse.Namespace) -> str:
         problems.append(f"{mode} needs {_names(needed - given)}")
     if given - allowed:
         problems.append(f"{_names(given - allowed)} cannot go with {mode}")
-    return "; ".join(problems)
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def _names(flags: set[str]) -> str:
@@ -222,27 +209,29 @@ def _names(flags: set[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit encode",
-        description="Decodes and encodes videos into a dataset to train from. What is finished is "
-        "never done again: after an interruption the same command goes on.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "encode",
+        "Decodes and encodes videos into a dataset to train from. What is finished is never done\n"
+        "again: after an interruption the same command goes on.",
+        "--manifest=foxes.jsonl --output=data/foxes --codec=pixels --frames=16 --height=64 "
+        "--width=64",
     )
-    parser.add_argument(
+    what = parser.add_argument_group("what")
+    what.add_argument(
         "--manifest", type=Path, help="CSV of clips, JSON of stories, or JSON Lines of stories"
     )
-    parser.add_argument("--root", type=Path, help="folder of the videos; default: the manifest's")
-    parser.add_argument("--output", type=Path, help="folder, made if need be")
-    parser.add_argument("--codec", help="pixels, or the folder of a released model")
-    size = parser.add_argument_group("size of a scene; default: the model's")
-    size.add_argument("--frames", type=int)
-    size.add_argument("--height", type=int, help="in pixels")
-    size.add_argument("--width", type=int, help="in pixels")
-    size.add_argument(
+    what.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
+    what.add_argument("--output", type=Path, help="folder, made if need be")
+    what.add_argument("--codec", help="pixels, or the folder of a released model")
+    what.add_argument(
         "--config",
         type=Path,
         help="of a training, for what is not given: manifest, root, output, codec, sizes",
     )
+    size = parser.add_argument_group("size of a scene (default: the model's)")
+    size.add_argument("--frames", type=int, help="of a scene")
+    size.add_argument("--height", type=int, help="in pixels")
+    size.add_argument("--width", type=int, help="in pixels")
     frames = parser.add_argument_group("which frames are taken")
     frames.add_argument(
         "--sampling",
@@ -258,9 +247,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help=_default("min_scenes", "shorter stories, or what broken scenes left, are skipped"),
     )
-    rest.add_argument("--batch_size", type=int, help="scenes at once; default: one a device")
-    rest.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: as stored")
-    rest.add_argument("--workers", type=int, help="processes that decode; default: one a core")
+    rest.add_argument("--batch_size", type=int, help="scenes at once (default: one a device)")
+    rest.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of the networks (default: as stored)"
+    )
+    rest.add_argument("--workers", type=int, help="processes that decode (default: one a core)")
     rest.add_argument(
         "--time_limit", type=float, help=_default("time_limit", "seconds to decode a scene")
     )
@@ -276,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default(name: str, text: str) -> str:
-    return f"{text}; default: {DEFAULTS[name]:g}"
+    return f"{text} (default: {DEFAULTS[name]:g})"
 
 
 if __name__ == "__main__":

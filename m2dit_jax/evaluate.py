@@ -16,7 +16,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from m2dit_jax.cli import add_option_flags, as_flags, options_given, run_command
+from m2dit_jax.cli import (
+    add_option_flags,
+    as_flags,
+    make_parser,
+    options_from_flags,
+    options_given,
+    run_command,
+)
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
@@ -30,7 +37,6 @@ from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
-from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write, write_json
 
 DEFAULT_CONFIG = "base"
@@ -44,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, argv = choose_program(sys.argv[1:] if argv is None else argv)
     program = PROGRAMS[name]
     flags = program.parse(name, argv)
-    prefer_available_platform()
     try:
         return run_command(
             lambda: _run(program, flags),
@@ -128,15 +133,14 @@ def _compare_sampling(flags: argparse.Namespace) -> None:
 
 
 def _compare_masks(flags: argparse.Namespace) -> None:
-    given = options_given(flags, SamplingOptions)
     result = compare_masks(
         flags.config,
         flags.overrides,
         flags.seeds,
         flags.stories,
         flags.seed,
-        lambda options: options.replace(**given),
-        as_flags(given),
+        lambda options: options_from_flags(flags, options),
+        as_flags(options_given(flags, SamplingOptions)),
         flags.workdir,
         flags.jobs,
     )
@@ -162,7 +166,7 @@ def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine,
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
     if needs_shapes and source != "shapes":
         raise ValueError(f"{flags.checkpoint}: this needs a run on shapes, it is one on {source}")
-    options = engine.options.replace(**options_given(flags, SamplingOptions))
+    options = options_from_flags(flags, engine.options)
     options.table(engine.schedule)
     return engine, options
 
@@ -200,13 +204,9 @@ class Program:
 
     def parse(self, name: str, argv: Sequence[str]) -> argparse.Namespace:
         """The flags; ends with status 2 and a message for those that do not fit."""
-        parser = argparse.ArgumentParser(
-            prog=f"m2dit evaluate {name}",
-            description=self.sentence,
-            epilog=f"Example: m2dit evaluate {name} {self.example}. Other programs: "
-            f"{', '.join(other for other in PROGRAMS if other != name)}.",
-            allow_abbrev=False,
-        )
+        others = ", ".join(other for other in PROGRAMS if other != name)
+        example = f"{self.example}\nOther programs: {others}"
+        parser = make_parser(f"evaluate {name}", self.sentence, example)
         self.add_flags(parser)
         if not self.takes_config:
             return parser.parse_args(argv)

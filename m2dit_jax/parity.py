@@ -1,6 +1,6 @@
 """Compares this implementation with golden files of the PyTorch reference.
 
-python -m m2dit_jax.parity --reference=DIR
+m2dit parity --reference=DIR
 """
 
 import argparse
@@ -14,25 +14,24 @@ from pathlib import Path
 
 import jax
 
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.tools.parity.files import golden_files, not_exercised, run_checks
 from m2dit_jax.tools.parity.golden import Case
 from m2dit_jax.tools.parity.models import ReferenceModels
-from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.files import atomic_write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 1 if anything fails, 2, after a message, for wrong input."""
+    """Runs the command and returns its exit status, as `run_command` says; 1: a case fails."""
     flags = _parser().parse_args(argv)
-    prefer_available_platform()
+    return run_command(lambda: _compare(flags))
+
+
+def _compare(flags: argparse.Namespace) -> int:
     # Accelerators would round the factors of float32 products to fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
     started = time.perf_counter()
-    try:
-        names, cases = _selected(flags.reference, flags.only)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    names, cases = _selected(flags.reference, flags.only)
     for case in cases:
         print(_row(case), flush=True)
     for case in run_checks(flags.reference, names, ReferenceModels(flags.reference)):
@@ -81,14 +80,16 @@ def _entry(case: Case) -> dict[str, str | float | bool | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit parity",
-        description="Compares every array of a golden set with what this implementation gives.",
-        allow_abbrev=False,
+    parser = make_parser(
+        "parity",
+        "Compares every array of a golden set with what this implementation gives.",
+        "--reference=golden/ --only=vae",
     )
     parser.add_argument("--reference", type=Path, required=True, help="folder of the golden set")
+    parser.add_argument(
+        "--only", help="files with this in their name, or like this pattern (default: all)"
+    )
     parser.add_argument("--json", type=Path, help="file to write all cases to")
-    parser.add_argument("--only", help="only files with this in their name, or like this pattern")
     return parser
 
 

@@ -1,6 +1,6 @@
 """What a training step, a sampling step or a decoding needs on a machine that is not there.
 
-python -m m2dit_jax.plan --config=configs/finetune_5b.py --topology=v5p:2x4x4
+m2dit plan --config=finetune_5b --topology=v5p:2x4x4
 compiles the real program for it: memory, operations, communication, a bound of the time, and
 whether it fits. Fields of the config are changed as in training (--config.mesh.context=4).
 """
@@ -11,44 +11,40 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.train import read_flags
-from m2dit_jax.utils.devices import prefer_available_platform
 
 MODES = ("train", "sample", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
-
-    1: it does not fit.
-    """
+    """Runs the command and returns its exit status, as `run_command` says; 1: it does not fit."""
     flags, config_flags = _parser().parse_known_args(argv)
-    try:
-        if flags.search and flags.mode != "train":
-            raise ValueError(f"--search is for --mode=train: there is one way to {flags.mode}")
-        arguments = read_flags(config_flags)
-        if arguments is None:
-            return 0
-        prefer_available_platform()
-        # Only now: the imports take seconds, and a mistyped flag is answered at once.
-        from m2dit_jax.config.recipe import build_recipe
-        from m2dit_jax.tools.planning.cache import keep_executables
-        from m2dit_jax.tools.planning.planner import make_plan
-        from m2dit_jax.tools.planning.search import search, table
-        from m2dit_jax.tools.planning.topologies import open_topology
+    return run_command(lambda: _plan(flags, config_flags))
 
-        machine = open_topology(flags.topology)
-        if flags.cache:
-            keep_executables(flags.cache)
-        if flags.search:
-            plans = search(arguments.config, machine)
-            print(table(plans))
-        else:
-            plans = [make_plan(build_recipe(arguments.config), machine, flags.mode)]
-            print(plans[0].to_text())
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+
+def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
+    if flags.search and flags.mode != "train":
+        raise ValueError(f"--search is for --mode=train: there is one way to {flags.mode}")
+    arguments = read_flags(config_flags)
+    if arguments is None:
+        return 0
+    # Only now: the imports take seconds, and a mistyped flag is answered at once.
+    from m2dit_jax.config.recipe import build_recipe
+    from m2dit_jax.tools.planning.cache import keep_executables
+    from m2dit_jax.tools.planning.planner import make_plan
+    from m2dit_jax.tools.planning.search import search, table
+    from m2dit_jax.tools.planning.topologies import open_topology
+
+    machine = open_topology(flags.topology)
+    if flags.cache:
+        keep_executables(flags.cache)
+    if flags.search:
+        plans = search(arguments.config, machine)
+        print(table(plans))
+    else:
+        plans = [make_plan(build_recipe(arguments.config), machine, flags.mode)]
+        print(plans[0].to_text())
     if flags.json:
         figures = [plan.to_json() for plan in plans]
         flags.json.write_text(json.dumps(figures if flags.search else figures[0], indent=1))
@@ -56,22 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit plan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="--config=FILE is needed.",
+    parser = make_parser(
+        "plan", __doc__ or "", "--config=finetune_5b --topology=v5p:2x4x4 --search"
     )
-    parser.add_argument(
+    what = parser.add_argument_group("what, with --config=FILE_OR_NAME and its fields")
+    what.add_argument(
         "--topology", required=True, help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, cpu:8"
     )
-    parser.add_argument("--mode", choices=MODES, default="train", help="default: train")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument(
+    what.add_argument("--mode", choices=MODES, default="train", help="(default: %(default)s)")
+    what.add_argument(
         "--search", action="store_true", help="try meshes, remats and batch sizes; a ranked table"
     )
-    parser.add_argument(
+    files = parser.add_argument_group("files")
+    files.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    files.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep the executables, for JAX to find"
     )
     return parser

@@ -10,6 +10,7 @@ from m2dit_jax.cli import (
     add_model_flags,
     add_option_flags,
     load_pipeline,
+    make_parser,
     options_given,
     run_command,
 )
@@ -17,13 +18,11 @@ from m2dit_jax.config.files import find_storyboard
 from m2dit_jax.stories.progress import progress_printer
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
-from m2dit_jax.utils.devices import prefer_available_platform
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong."""
+    """Runs the command and returns its exit status, as `run_command` says."""
     flags = _parser().parse_args(argv)
-    prefer_available_platform()
     return run_command(
         lambda: _sample(flags),
         on_interrupt="interrupted; the same command goes on with what is finished",
@@ -34,7 +33,7 @@ def _sample(flags: argparse.Namespace) -> None:
     started = time.perf_counter()
     # From the cheapest check to the dearest; the weights come last.
     storyboard = Storyboard.read(find_storyboard(flags.storyboard))
-    storyboard = storyboard.override(**options_given(flags, StoryOptions))
+    storyboard = storyboard.override(options_given(flags, StoryOptions), "--")
     pipeline = load_pipeline(flags)
     if flags.explain:
         print("\n".join(pipeline.explain(storyboard, flags.output)))
@@ -52,11 +51,10 @@ def _is_scene(path: Path) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="m2dit sample",
-        description="Generates the scenes of a storyboard that have no video.",
-        epilog="Example: m2dit sample --checkpoint=runs/base --storyboard=lone_actor --output=out/",
-        allow_abbrev=False,
+    parser = make_parser(
+        "sample",
+        "Generates the scenes of a storyboard that have no video.",
+        "--checkpoint=runs/base --storyboard=lone_actor --output=out/",
     )
     add_model_flags(parser)
     group = parser.add_argument_group("story")

@@ -1,12 +1,22 @@
 """An option that is declared shows up everywhere without a second edit."""
 
 import argparse
+import signal
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from m2dit_jax import sample
-from m2dit_jax.cli import add_option_flags, as_flags, options_given, run_command
+from m2dit_jax.__main__ import COMMANDS
+from m2dit_jax.cli import (
+    WorkFailed,
+    add_option_flags,
+    as_flags,
+    options_from_flags,
+    options_given,
+    run_command,
+)
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.stories.docs import storyboard_page
 from m2dit_jax.stories.plan import plan_story
@@ -48,7 +58,7 @@ def test_every_option_is_a_flag_a_storyboard_field_and_recorded(name):
     flags = sample._parser().parse_args(["--checkpoint=a", "--storyboard=b", "--output=c", *argv])
     given = options_given(flags, StoryOptions)
     assert list(given) == [name]
-    board = Storyboard.from_mapping({"scenes": [{"prompt": "a"}]}).override(**given)
+    board = Storyboard.from_mapping({"scenes": [{"prompt": "a"}]}).override(given)
     assert name in board.to_mapping()
     in_file = Storyboard.from_mapping(board.to_mapping())
     assert getattr(in_file, name) == getattr(board, name)
@@ -67,7 +77,12 @@ def test_a_wrong_value_has_one_message_wherever_it_comes_from(tmp_path):
         Storyboard.read(path)
     board = Storyboard.from_mapping({"scenes": [{"prompt": "a"}]})
     with pytest.raises(StoryboardError, match=f"--{problem}"):
-        board.override(steps=0)
+        board.override({"steps": 0}, "--")
+    flags, _ = parse(SamplingOptions, ["--steps=0"])
+    with pytest.raises(ValueError, match=f"^--{problem}"):
+        options_from_flags(flags, SamplingOptions())
+    with pytest.raises(StoryboardError, match=f"^{problem}"):
+        board.override({"steps": 0})
     with pytest.raises(ValueError, match=problem):
         SamplingOptions(steps=0)
 
@@ -92,3 +107,32 @@ def test_errors_become_statuses(capsys):
     assert capsys.readouterr().err == "seed: found -1\n\ngoes on\n"
     with pytest.raises(RuntimeError):
         run_command(lambda: fail(RuntimeError()))
+
+
+def test_sigterm_is_an_interruption_with_a_status_of_its_own(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    status = run_command(lambda: signal.raise_signal(signal.SIGTERM), "goes on")
+    assert status == 128 + signal.SIGTERM and capsys.readouterr().err == "\ngoes on\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_failed_work_and_a_commands_own_status(capsys):
+    def fail():
+        raise WorkFailed("out of memory?")
+
+    assert run_command(fail) == 1 and run_command(lambda: 1) == 1
+    assert capsys.readouterr().err == "out of memory?\n"
+
+
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("train", "evaluate")]
+)
+def test_help_has_an_example_that_the_parser_takes(command, capsys):
+    module = import_module(f"m2dit_jax.{command}")
+    text = module._parser().format_help()
+    (example,) = [line for line in text.splitlines() if line.startswith("Example: ")]
+    words = example.removeprefix("Example: m2dit ").split()
+    assert words[0] == command
+    # Of a config there are more flags, which another parser reads.
+    _, others = module._parser().parse_known_args(words[1:])
+    assert all(flag.startswith("--config=") for flag in others)
