@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from m2dit_jax.diffusion.generate import Latents, Story, noise_given
+from m2dit_jax.diffusion.sampling import Conditions, Latents, noise_given
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories import noise
 from m2dit_jax.stories.gate import SceneToJudge, Verdict, judge
@@ -140,7 +140,7 @@ class StoryBuilder:
                 }
                 self.store.put_latents(identity.key, np.asarray(kept, np.float32), about)
 
-    def _conditions(self, walk: StoryWalk, group: Group, keys: list[Array]) -> Story:
+    def _conditions(self, walk: StoryWalk, group: Group, keys: list[Array]) -> Conditions:
         plan, scenes, story = self.plan, group.scenes, self.plan.storyboard
         lengths, size = self._latent_sizes(scenes)
         clean: list[Any] = []
@@ -164,7 +164,7 @@ class StoryBuilder:
                 [plan.settings.negative_prompt, *negatives],
             )
         negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
-        return Story(noise.pad_frames(clean), given, self._embeds(prompts), negative)
+        return Conditions(noise.pad_frames(clean), given, self._embeds(prompts), negative)
 
     def _latent_sizes(self, scenes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Latent frames of each scene, and the shape of a latent frame, which all share."""

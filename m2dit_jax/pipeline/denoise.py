@@ -15,19 +15,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from m2dit_jax.diffusion.generate import (
+from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.sampling import (
+    Conditions,
     Denoiser,
     Generated,
     Latents,
     StepResult,
     StepState,
-    Story,
     denoise_step,
     for_story,
     generate,
     start,
 )
-from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -36,9 +36,9 @@ from m2dit_jax.pipeline.given_cache import (
     cached_denoiser,
     cached_scenes,
     fill_cache,
+    generated_part,
     generated_scenes,
     generated_steps,
-    generated_story,
     whole_result,
     whole_story,
 )
@@ -65,7 +65,7 @@ class DenoisingProgram:
         cls,
         transformer: LoadedNetwork,
         steps: SamplingSteps,
-        story: Story,
+        story: Conditions,
         placement: Placement = ONE_DEVICE,
         cache: bool = True,
         frames: Frames = None,
@@ -89,16 +89,16 @@ class DenoisingProgram:
             return partial(model, placement=self.placement, frames=self.frames)
         return cached_denoiser(model, cache, self.cached, self.placement)
 
-    def fill(self, params: Params, story: Story) -> KeyValues | None:
+    def fill(self, params: Params, story: Conditions) -> KeyValues | None:
         """Keys and values of the given scenes, None without a cache."""
         if self.cached is None:
             return None
         model = nnx.merge(self.graphdef, self.placement.gather_outside_blocks(params))
         return fill_cache(model, story, self.cached, self.placement)
 
-    def sampled_story(self, story: Story) -> Story:
+    def sampled_part(self, story: Conditions) -> Conditions:
         """The scenes that go through the sampler: with a cache only the generated ones."""
-        return story if self.cached is None else generated_story(story, self.cached)
+        return story if self.cached is None else generated_part(story, self.cached)
 
     def sampled_steps(self, steps: SamplingSteps) -> SamplingSteps:
         """The sampler's table for these scenes."""
@@ -114,7 +114,7 @@ def sampling_step(
     program: DenoisingProgram,
     params: Params,
     cache: KeyValues | None,
-    story: Story,
+    story: Conditions,
     step: SamplingSteps,
     state: StepState,
     noise: Latents,
@@ -128,14 +128,14 @@ def sampling_step(
 
 
 @partial(jax.jit, static_argnums=0)
-def _fill(program: DenoisingProgram, params: Params, story: Story) -> KeyValues | None:
+def _fill(program: DenoisingProgram, params: Params, story: Conditions) -> KeyValues | None:
     return program.fill(params, story)
 
 
 def denoise(
     transformer: LoadedNetwork,
     steps: SamplingSteps,
-    story: Story,
+    story: Conditions,
     noise: Latents,
     step_noise: Callable[[int], Latents],
     placement: Placement = ONE_DEVICE,
@@ -153,7 +153,7 @@ def denoise(
     params = transformer.params
     kept = _fill(program, params, story)
     steps = program.sampled_steps(steps)
-    part, state = start(steps, program.sampled_story(story), program.sampled_scenes(noise))
+    part, state = start(steps, program.sampled_part(story), program.sampled_scenes(noise))
     # As steps leave it, or the second step would be compiled anew.
     if placement == ONE_DEVICE:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
@@ -169,7 +169,7 @@ def denoise(
 def denoise_batch(
     transformer: LoadedNetwork,
     steps: SamplingSteps,
-    story: Story,
+    story: Conditions,
     keys: Key[Array, "B S"],
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
@@ -191,7 +191,7 @@ def _denoise_batch(
     draws: bool,
     params: Params,
     steps: SamplingSteps,
-    story: Story,
+    story: Conditions,
     keys: Key[Array, "B S"],
 ) -> Generated:
     shape = story.clean.shape[2:]
@@ -204,7 +204,7 @@ def _denoise_batch(
             return jnp.zeros_like(part.clean)
         return program.sampled_scenes(noise(STEPS + number))
 
-    part = program.sampled_story(story)
+    part = program.sampled_part(story)
     denoiser = program.denoiser(params, program.fill(params, story))
     first = program.sampled_scenes(noise(START))
     made = generate(denoiser, program.sampled_steps(steps), part, first, step_noise)

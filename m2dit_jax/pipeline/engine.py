@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.diffusion.generate import Latents, StepResult, noise_given
-from m2dit_jax.diffusion.generate import Story as Conditions
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.sampling import Conditions, Latents, StepResult, noise_given
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.network import LoadedNetwork

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from m2dit_jax.diffusion.generate import Denoiser, Latents, StepResult, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.sampling import Conditions, Denoiser, Latents, StepResult
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.cogvideox.transformer import M2DiT
 from m2dit_jax.models.masks import depends_on_given
@@ -34,7 +34,7 @@ def cached_scenes(mask: str, given: Bool[np.ndarray | Array, "B S"]) -> Given | 
 
 
 def fill_cache(
-    model: M2DiT | StoryModel, story: Story, given: Given, placement: Placement = ONE_DEVICE
+    model: M2DiT | StoryModel, story: Conditions, given: Given, placement: Placement = ONE_DEVICE
 ) -> KeyValues:
     """Once for a sampling run.
 
@@ -52,7 +52,7 @@ def fill_cache(
 def cached_denoiser(
     model: M2DiT | StoryModel, cache: KeyValues, given: Given, placement: Placement = ONE_DEVICE
 ) -> Denoiser:
-    """A denoiser for `generated_story`, with the cache of the whole one.
+    """A denoiser for `generated_part`, with the cache of the whole one.
 
     It may be called with all branches of the cache, or without the negative one. Raises ValueError
     for another batch: other branches of guidance have no cache.
@@ -78,7 +78,7 @@ def cached_denoiser(
     return denoise
 
 
-def generated_story(story: Story, given: Given) -> Story:
+def generated_part(story: Conditions, given: Given) -> Conditions:
     """The scenes that are not given, as a story of their own."""
     return jax.tree.map(lambda x: generated_scenes(x, given), story)
 
@@ -100,7 +100,7 @@ def whole_story(
     return of_given.at[:, np.flatnonzero(np.logical_not(given))].set(x)
 
 
-def whole_result(result: StepResult, given: Given, story: Story) -> StepResult:
+def whole_result(result: StepResult, given: Given, story: Conditions) -> StepResult:
     """A step's result for all scenes; v of given scenes, which nobody computed, is zero."""
     zeros = jnp.zeros((result.v_pred.shape[0], *story.clean.shape[1:]), result.v_pred.dtype)
     return StepResult(

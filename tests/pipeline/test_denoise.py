@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2dit_jax.diffusion.generate import Story, generate, noise_given
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
+from m2dit_jax.diffusion.sampling import Conditions, generate, noise_given
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import (
     decode_scene,
@@ -42,8 +42,8 @@ def normal(seed, shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def story(negative: bool) -> Story:
-    return Story(
+def story(negative: bool) -> Conditions:
+    return Conditions(
         clean=normal(0, SHAPE),
         given=jnp.array([[True, False]]),
         text_embeds=normal(1, (1, 2, 12, 32)),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2dit_jax.diffusion.generate import Story
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.network import LoadedNetwork
@@ -20,7 +20,7 @@ from m2dit_jax.pipeline.given_cache import (
     cached_denoiser,
     cached_scenes,
     fill_cache,
-    generated_story,
+    generated_part,
 )
 from tests.engines import random_engine
 from tests.models.random_weights import random_transformer
@@ -49,8 +49,8 @@ def normal(seed, shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def make_story(given, negative=True) -> Story:
-    return Story(
+def make_story(given, negative=True) -> Conditions:
+    return Conditions(
         clean=normal(0, SHAPE),
         given=jnp.array([given] * 2),
         text_embeds=normal(1, (2, 3, 3, 6)),
@@ -151,7 +151,7 @@ def test_one_branch_of_a_cache_for_two_and_no_third():
     given = (True, True, False)
     story = make_story(given)
     model = nnx.merge(*make_transformer())
-    part = generated_story(story, given)
+    part = generated_part(story, given)
     both = cached_denoiser(model, fill_cache(model, story, given), given)
     without = story._replace(negative_embeds=None)
     one = cached_denoiser(model, fill_cache(model, without, given), given)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m2dit_jax.data.tokenizer import build_byte_tokenizer
-from m2dit_jax.diffusion.generate import StepResult
+from m2dit_jax.diffusion.sampling import StepResult
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.placement import ONE_DEVICE
 from m2dit_jax.pipeline.engine import Engine, ModelFacts

@@ -14,8 +14,8 @@ from flax import nnx
 
 from m2dit_jax.config.recipe import Params, Recipe, build_recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import StepState, Story
 from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.sampling import Conditions, StepState
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.memory import program_bytes
@@ -133,13 +133,13 @@ def _sampling_step(recipe: Recipe, given: tuple[bool, ...]) -> tuple[Callable[[]
     """The step of `pipeline.denoise` on random inputs, and the bytes of its program."""
     latents, text_embeds, _ = _random_inputs(recipe)
     places = jnp.array([given] * latents.shape[0])
-    story = Story(latents, places, text_embeds, jnp.zeros_like(text_embeds))
+    story = Conditions(latents, places, text_embeds, jnp.zeros_like(text_embeds))
     steps = sampling_steps(recipe.schedule, "ddim", recipe.config.sample.steps, 2.0)
     params = _cast_params(recipe)["transformer"]
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer)
     program = DenoisingProgram.of_run(LoadedNetwork(graphdef, params), steps, story)
     cache = jax.jit(program.fill)(params, story)
-    story = program.sampled_story(story)
+    story = program.sampled_part(story)
     step = jax.tree.map(lambda rows: jnp.asarray(rows[0]), program.sampled_steps(steps))
     zeros = jnp.zeros_like(story.clean)
     state = StepState(story.clean, (zeros,))

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from m2dit_jax.data.tokenizer import pad_or_truncate
-from m2dit_jax.diffusion.generate import StepResult, Story, noise_given
 from m2dit_jax.diffusion.guidance import guidance_weights
 from m2dit_jax.diffusion.samplers import sampling_steps
+from m2dit_jax.diffusion.sampling import Conditions, StepResult, noise_given
 from m2dit_jax.models.coding import decode_scene, encode_clips, encode_prompts
 from m2dit_jax.pipeline.denoise import denoise
 from m2dit_jax.tools.parity.functions import reference_draws
@@ -50,7 +50,7 @@ def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
         given, clean = np.zeros((batch, scenes), bool), jnp.zeros_like(noise)
     shape = _latent_shape(pipeline, arguments)
     file.add(f"{file.name}:latent shape", noise.shape, (batch, scenes, *shape), EXACT)
-    story = Story(clean, jnp.asarray(given), text_embeds, negative_embeds)
+    story = Conditions(clean, jnp.asarray(given), text_embeds, negative_embeds)
     start = from_scenes(story.restore(noise))
     twice = start if negative_embeds is None else np.concatenate([start, start])
     file.expect("model_input_step0", twice, LIMIT)
@@ -125,7 +125,7 @@ def _check_denoising(
     file: GoldenFile,
     pipeline: ReferencePipeline,
     arguments: dict[str, Any],
-    story: Story,
+    story: Conditions,
     noise: Any,
 ) -> list[StepResult]:
     schedule, scenes = pipeline.folder.schedule, noise.shape[1]

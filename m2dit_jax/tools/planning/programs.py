@@ -14,8 +14,8 @@ from jax.stages import Lowered
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.generate import StepState, Story
 from m2dit_jax.diffusion.samplers import SamplingSteps
+from m2dit_jax.diffusion.sampling import Conditions, StepState
 from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
@@ -137,7 +137,7 @@ def _sample(recipe: Recipe, machine: Machine) -> Program:
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer)
     program = DenoisingProgram(graphdef, placement)
     params = params["transformer"]
-    story, state = Story(latents, given, embeds, embeds), StepState(latents, (latents,))
+    story, state = Conditions(latents, given, embeds, embeds), StepState(latents, (latents,))
     forward = forward_flops(transformer, layout)
     flops = 2 * forward.total
     return Program(

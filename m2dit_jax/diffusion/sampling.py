@@ -21,8 +21,8 @@ Denoiser = Callable[
 ]
 
 
-class Story(NamedTuple):
-    """What stays the same through a sampling run.
+class Conditions(NamedTuple):
+    """Inputs that stay the same through a sampling run.
 
     Scenes with `given` are those of `clean`; what it holds for the others does not matter.
     """
@@ -77,7 +77,7 @@ class Generated(NamedTuple):
     evaluations: Int[Array, "steps B"]
 
 
-def start(steps: SamplingSteps, story: Story, noise: Latents) -> tuple[Story, StepState]:
+def start(steps: SamplingSteps, story: Conditions, noise: Latents) -> tuple[Conditions, StepState]:
     """The state before the first step.
 
     Raises ValueError for guidance by given scenes without a negative prompt.
@@ -98,7 +98,7 @@ def start(steps: SamplingSteps, story: Story, noise: Latents) -> tuple[Story, St
 
 
 def denoise_step(
-    denoiser: Denoiser, story: Story, step: SamplingSteps, state: StepState, noise: Latents
+    denoiser: Denoiser, story: Conditions, step: SamplingSteps, state: StepState, noise: Latents
 ) -> tuple[StepState, StepResult]:
     """One step of the sampler, with a row of the run's table.
 
@@ -149,7 +149,7 @@ def denoise_step(
 def generate(
     denoiser: Denoiser,
     steps: SamplingSteps,
-    story: Story,
+    story: Conditions,
     noise: Latents,
     step_noise: Callable[[Int[Array, ""]], Latents],
 ) -> Generated:
@@ -204,7 +204,7 @@ def _others_due(step: SamplingSteps, state: StepState) -> Bool[Array, " B"]:
 
 def _predict(
     denoiser: Denoiser,
-    story: Story,
+    story: Conditions,
     step: SamplingSteps,
     latents: Latents,
     offsets: Float[Array, "B1 S F H W C"] | None,
@@ -242,7 +242,7 @@ def _predict(
     return v_pred, jnp.where(branch_due, evaluated - conds, kept)
 
 
-def _without_given(story: Story, step: SamplingSteps, latents: Latents) -> tuple:
+def _without_given(story: Conditions, step: SamplingSteps, latents: Latents) -> tuple:
     """Inputs of the model where nothing is given: all scenes are at the step's timestep.
 
     The scenes that are given have the noise of that timestep, since the model never saw scenes

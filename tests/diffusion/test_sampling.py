@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.generate import Story, for_story, generate
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
+from m2dit_jax.diffusion.sampling import Conditions, for_story, generate
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 SHAPE = (2, 3, 1, 2, 2, 1)  # B S F H W C
@@ -21,7 +21,9 @@ def run(denoiser, given, guidance_scale=1.0, text=TEXT, negative=TEXT, sampler="
     def step_noise(number):
         return jax.random.normal(jax.random.fold_in(jax.random.key(1), number), SHAPE)
 
-    return generate(denoiser, steps, Story(CLEAN, given, text, negative), NOISE, step_noise).latents
+    return generate(
+        denoiser, steps, Conditions(CLEAN, given, text, negative), NOISE, step_noise
+    ).latents
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -93,7 +95,7 @@ def run_with(
     options, denoiser=swirl, given=(False, False, False), stories=slice(None), noise=NOISE
 ):
     given = jnp.broadcast_to(jnp.asarray(given), (2, 3))
-    story = Story(CLEAN, given, TEXT + 1, TEXT - 1)
+    story = Conditions(CLEAN, given, TEXT + 1, TEXT - 1)
     counted = Counted(denoiser)
     made = generate(
         counted,
@@ -129,7 +131,7 @@ def test_what_is_not_needed_is_not_evaluated(saving, rows):
 def test_without_guidance_in_a_step_it_is_one_of_the_conditional_branch():
     steps = options().table(NoiseSchedule())
     scales = np.where(np.arange(8) < 4, steps.guidance, 1).astype(np.float32)
-    story = Story(CLEAN, jnp.zeros((2, 3), bool), TEXT + 1, TEXT - 1)
+    story = Conditions(CLEAN, jnp.zeros((2, 3), bool), TEXT + 1, TEXT - 1)
     plain = generate(swirl, steps._replace(guidance=scales), story, NOISE, lambda n: NOISE)
     made, _ = run_with(options(guidance_end=0.5))
     np.testing.assert_allclose(made.latents, plain.latents, atol=1e-5)
@@ -220,7 +222,7 @@ def test_where_nothing_is_given_scenes_are_noisy_and_all_at_the_steps_timestep()
 
 def test_guidance_by_given_scenes_needs_a_negative_branch_and_given_scenes():
     steps = options(given_guidance_scale=2.0).table(NoiseSchedule())
-    story = Story(CLEAN, jnp.ones((2, 3), bool), TEXT, None)
+    story = Conditions(CLEAN, jnp.ones((2, 3), bool), TEXT, None)
     with pytest.raises(ValueError, match="needs negative_embeds, found None"):
         generate(swirl, steps, story, NOISE, lambda n: NOISE)
     assert for_story(steps, np.zeros((2, 3), bool)).given_guidance is None
