@@ -100,6 +100,7 @@ def write_vae_dataset(path, model):
     write_dataset(path, info, settings, arrays)
 
 
+@pytest.mark.slow
 def test_latents_are_decoded_and_captions_are_what_the_model_reads(tmp_path, model):
     write_vae_dataset(tmp_path / "set", model)
     page = write_preview(tmp_path / "set").read_text()

@@ -67,6 +67,7 @@ def test_latents_come_with_their_embeddings():
     np.testing.assert_array_equal(numbers[:, 1], numbers[:, 0] + 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([1, 2, 3, 6]), st.integers(0, 9), st.integers(0, 3))
 def test_hosts_and_resumed_runs_read_what_one_run_reads(hosts, first, seed):

@@ -171,6 +171,7 @@ def test_the_larger_the_tolerance_the_fewer_evaluations_and_the_larger_the_error
     assert evaluations[0] == 120 > evaluations[1] > evaluations[2] > 12
 
 
+@pytest.mark.slow
 def test_a_story_leaves_out_the_same_steps_whatever_is_beside_it():
     noise = NOISE.at[1].multiply(3.0)
     saving = options(steps=30, cache_tolerance=0.1, reuse_uncond=3)

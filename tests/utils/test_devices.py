@@ -57,6 +57,7 @@ def test_nothing_to_do_without_libtpu(libtpu, dev, monkeypatch):
     assert "JAX_PLATFORMS" not in os.environ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["import jax", "pass"])
 def test_jax_does_not_load_libtpu(libtpu, dev, first):
     code = f"""{first}

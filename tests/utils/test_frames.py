@@ -119,6 +119,7 @@ def test_ranges_and_symmetry(video, other):
     assert 0 <= brightness(video) <= 255
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")
 def test_real_shots():
     shots = [read_clip(REAL / f"example_shot{i}.mp4", 78, 54, 96) for i in (1, 2, 3)]

@@ -40,6 +40,7 @@ def interrupt_after(nbytes):
     return on_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype, kinds",
     [
@@ -156,6 +157,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 # --- interrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["orbax", "diffusers"])
 def test_a_run_that_was_interrupted_goes_on(tmp_path, form):
     source = tiny_model(tmp_path / "source")
@@ -184,6 +186,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, form):
     assert files_of(output) == files_of(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["dtype", "source"])
 def test_what_another_plan_has_left_is_not_used(tmp_path, change):
     source, output = tiny_model(tmp_path / "source"), tmp_path / "out"

@@ -31,6 +31,7 @@ def to_orbax(source, kind, target):
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_both_forms_load_into_the_same_parameters(tmp_path, kind):
     source = tiny_network(tmp_path / "a", kind, BFLOAT16)

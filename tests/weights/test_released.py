@@ -179,6 +179,7 @@ def test_a_missing_or_damaged_tokenizer_is_named(golden, folder):
         ReleasedModel(folder).tokenizer()
 
 
+@pytest.mark.slow
 def test_unrolled_blocks_give_the_same(model):
     args = latents, text, timesteps = transformer_inputs(model)
     np.testing.assert_allclose(
@@ -223,6 +224,7 @@ def test_bfloat16_weights_of_the_text_encoder_cost_little(model):
     assert BFLOAT16_ERRORS[0] < error < BFLOAT16_ERRORS[1]
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_of_the_vae_cost_little(model):
     latents = jax.random.normal(jax.random.key(0), (1, 2, 4, 4, 4))
     half, full = (model.vae(dtype) for dtype in ("bfloat16", "float32"))

@@ -12,6 +12,7 @@ from m2dit_jax.data.encode.workers import Failure, WorkerPool
 # Work must be importable in a worker process, so that it comes from the standard library here.
 
 
+@pytest.mark.slow
 def test_results_come_in_order():
     with WorkerPool(abs, workers=2, time_limit=60) as pool:
         assert list(pool.map(range(0, -20, -1), ahead=4)) == list(range(20))
@@ -40,6 +41,7 @@ def test_errors_are_failures_of_their_item():
     assert "TypeError" in results[2].reason
 
 
+@pytest.mark.slow
 def test_a_hanging_item_is_given_up():
     started = time.monotonic()
     with WorkerPool(time.sleep, workers=1, time_limit=1.0) as pool:
