@@ -13,7 +13,10 @@ REPOSITORY = Path(__file__).parent.parent
 # from filelock, which has another way; functions that Windows lacks are gone for everybody.
 # (The standard library and others import fcntl themselves, where they know that they are on Unix.)
 WITHOUT_UNIX = """
-import builtins, os, signal, sys
+import builtins, os, signal, sys, warnings
+
+# Windows would read and write text in an encoding of its own.
+warnings.filterwarnings("error", category=EncodingWarning, module="m2dit_jax")
 
 MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"}
 real_import = builtins.__import__
@@ -28,6 +31,8 @@ builtins.__import__ = import_module
 for name in ("fork", "forkpty", "killpg", "setsid", "getpgid", "getuid", "geteuid",
              "sched_getaffinity", "sched_setaffinity"):
     delattr(os, name)
+if hasattr(os, "process_cpu_count"):  # from Python 3.13 on: it knows on import what the system has
+    os.process_cpu_count = os.cpu_count
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGCHLD",
              "alarm", "setitimer", "ITIMER_REAL", "pause", "sigwait"):
     delattr(signal, name)
@@ -36,7 +41,7 @@ for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGQUIT", "S
 
 def run_without_unix(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_UNIX + program, *arguments],
+        [sys.executable, "-X", "warn_default_encoding", "-c", WITHOUT_UNIX + program, *arguments],
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,

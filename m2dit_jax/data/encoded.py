@@ -234,7 +234,7 @@ class EncodedDataset:
 
     def skipped(self) -> list[Skipped]:
         """What was left out, in the order of the manifest."""
-        return json.loads((self.path / SKIPPED).read_text())["items"]
+        return json.loads((self.path / SKIPPED).read_text(encoding="utf-8"))["items"]
 
     def _open(self) -> None:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -427,7 +427,7 @@ def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads(path.read_text())
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EncodedError(f"{path}: is damaged ({error})") from error
     found = metadata.get("format") if isinstance(metadata, dict) else None

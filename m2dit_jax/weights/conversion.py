@@ -116,7 +116,7 @@ def execute(
     left = plan.unfinished_jobs()
     _check_disk(plan, sum(job.nbytes for job in left))
     plan.partial.mkdir(parents=True, exist_ok=True)
-    _description_file(plan).write_text(_description(plan))
+    _description_file(plan).write_text(_description(plan), encoding="utf-8")
     model, unfinished = plan.partial / "model", plan.partial / "unfinished"
     for job in left:
         unfinished.mkdir()
@@ -179,11 +179,11 @@ def _copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
 
 def _name_dtype(plan: ConversionPlan, path: Path) -> None:
     """transformers notes the dtype of the weights and loads them in it."""
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     keys = [key for key in ("torch_dtype", "dtype") if key in config]
     if plan.dtype is not None and any(config[key] != plan.dtype for key in keys):
         config |= dict.fromkeys(keys, plan.dtype)
-        path.write_text(json.dumps(config, indent=2) + "\n")
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 # --- what an interrupted run has left
@@ -212,7 +212,7 @@ def _description(plan: ConversionPlan) -> str:
 
 def _describes(plan: ConversionPlan) -> bool:
     path = _description_file(plan)
-    return path.is_file() and path.read_text() == _description(plan)
+    return path.is_file() and path.read_text(encoding="utf-8") == _description(plan)
 
 
 def _clear_way(plan: ConversionPlan) -> None:

@@ -106,7 +106,7 @@ def _named_in_index(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding="utf-8"))
         # [library, class]; [null, null] for a part that the pipeline does without
         return [name for name, value in index.items() if isinstance(value, list) and any(value)]
     except (ValueError, AttributeError) as error:

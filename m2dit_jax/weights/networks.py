@@ -25,7 +25,7 @@ def torch_parts(network: NetworkSpec, config: Json, abstract: Tree) -> dict[str,
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a model folder. Raises ValueError if there is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "

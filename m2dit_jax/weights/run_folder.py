@@ -32,7 +32,7 @@ def load_config(workdir: Path) -> ConfigDict:
     step_folder = _latest_folder(workdir)
     try:
         # Orbax's file, read without orbax: its handler would take a second to set up.
-        config = json.loads((step_folder / "config" / "metadata").read_text())
+        config = json.loads((step_folder / "config" / "metadata").read_text(encoding="utf-8"))
         config = ConfigDict(_with_tuples(config))
     except (OSError, ValueError, TypeError) as error:
         raise damaged(step_folder, error) from error

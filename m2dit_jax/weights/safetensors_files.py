@@ -71,7 +71,7 @@ def write_safetensors(
         "weight_map": dict(sorted(weight_map.items())),
     }
     text = json.dumps(index, indent=2) + "\n"
-    (directory / f"{stem}.safetensors.index.json").write_text(text)
+    (directory / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
 # --- reading
@@ -94,7 +94,7 @@ def _no_weights(directory: Path) -> str:
 
 def _open_shards(index: Path) -> dict[str, Tensor]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(name) for name in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -188,7 +188,7 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
     is full.
     """
     if (job.output / FINISHED).exists():
-        skipped = json.loads((job.output / SKIPPED).read_text())
+        skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
         dataset = EncodedDataset(job.output)
         return EncodeReport(dataset, skipped["items"], skipped["cut_captions"], was_finished=True)
@@ -466,7 +466,7 @@ def _read_record(job: EncodeJob, number: int) -> _ShardRecord | None:
     """None if the shard is not finished."""
     path = job.output / shard_name(number, len(job.shards))
     try:
-        record = json.loads(_record_path(job, number).read_text())
+        record = json.loads(_record_path(job, number).read_text(encoding="utf-8"))
         return record if path.stat().st_size == record["shard"]["bytes"] else None
     except FileNotFoundError:
         return None
@@ -482,7 +482,7 @@ def _check_output(job: EncodeJob) -> None:
     if (job.output / FINISHED).exists():
         there = EncodedDataset(job.output).settings
     elif begun.is_file():
-        there = json.loads(begun.read_text())
+        there = json.loads(begun.read_text(encoding="utf-8"))
         if not any(_shard_records(job.output)):
             return  # nothing would be lost
     else:

@@ -117,7 +117,7 @@ def _check_trajectory(file: GoldenFile, name: str, table: SamplingSteps, draws: 
 
 def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case]:
     """Token ids of many texts, as they are and at several lengths."""
-    golden = json.loads((root / name).read_text())
+    golden = json.loads((root / name).read_text(encoding="utf-8"))
     pipeline = models.main_pipeline()
     tokenizer = pipeline.tokenizer
     extra = sum(token.startswith("<extra_id_") for token in tokenizer.get_vocab())
@@ -145,7 +145,7 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
 def check_manifest(root: Path, name: str) -> list[Case]:
     """That every listed array is there, of the listed shape and dtype."""
     cases = []
-    for file, arrays in json.loads((root / name).read_text()).items():
+    for file, arrays in json.loads((root / name).read_text(encoding="utf-8")).items():
         try:
             with (root / file).open("rb") as raw, np.load(raw, allow_pickle=False) as npz:
                 found = {key: [list(npz[key].shape), str(npz[key].dtype)] for key in npz.files}

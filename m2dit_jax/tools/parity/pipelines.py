@@ -30,7 +30,7 @@ GUIDANCE_LIMIT = 1e-9
 
 def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> None:
     """Everything from the prompts of the JSON file beside it to the decoded video."""
-    arguments = json.loads((root / file.name).with_suffix(".json").read_text())
+    arguments = json.loads((root / file.name).with_suffix(".json").read_text(encoding="utf-8"))
     pipeline = models.pipeline_of(Path(file.name).stem)
     batch = arguments.get("batch_size", 1)
     scenes = len(arguments["prompt"]) // batch
