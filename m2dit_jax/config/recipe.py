@@ -19,10 +19,8 @@ from m2dit_jax.data.tokenizer import (
     tokenize_prompts,
 )
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
-from m2dit_jax.models.cogvideox.transformer import TransformerConfig
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.story_model import StoryModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +46,7 @@ class Recipe:
         """Fresh parameters as a nested dict of arrays."""
         return nnx.to_pure_dict(nnx.state(self.new_model(nnx.Rngs(key)), nnx.Param))
 
-    def new_model(self, rngs: nnx.Rngs) -> StoryModel:
+    def new_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A model with fresh parameters."""
         return _story_model(self.config, rngs)
 
@@ -103,23 +101,23 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
     return Recipe(config, nnx.graphdef(model), NoiseSchedule(**asdict(config.diffusion)), tokenizer)
 
 
-def make_transformer_config(config: Config) -> TransformerConfig:
+def make_transformer_config(config: Config) -> Any:
     """The transformer of `config.model` for the channels and text embeddings of the data."""
     latents = config.data.source == "latents"
     model: dict[str, Any] = asdict(config.model)
     model["base_grid"] = config.model.base_grid or None
-    return TransformerConfig(
+    return DEFAULT.transformer_config(
         **model,
         channels=config.data.channels if latents else PIXEL_CHANNELS,
         text_dim=config.data.text_dim if latents else config.text_encoder.d_model,
     )
 
 
-def _story_model(config: Config, rngs: nnx.Rngs) -> StoryModel:
+def _story_model(config: Config, rngs: nnx.Rngs) -> nnx.Module:
     text_encoder = None
     if config.data.source != "latents":
         text, words = config.text_encoder, FIRST_WORD_ID + len(vocabulary())
-        text_encoder = TextEncoderConfig(
+        text_encoder = DEFAULT.text_encoder_config(
             vocab_size=words if config.data.source == "shapes" else BYTE_VOCABULARY,
             d_model=text.d_model,
             d_kv=text.d_kv,
@@ -127,4 +125,4 @@ def _story_model(config: Config, rngs: nnx.Rngs) -> StoryModel:
             num_layers=text.num_layers,
             num_heads=text.num_heads,
         )
-    return StoryModel(text_encoder, make_transformer_config(config), rngs=rngs)
+    return DEFAULT.story_model(text_encoder, make_transformer_config(config), rngs=rngs)

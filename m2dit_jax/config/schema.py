@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.fields import range_problems, read_fields, setting
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
-from m2dit_jax.models.cogvideox.transformer import REMAT
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import MASKS
+from m2dit_jax.models.remat import REMAT
 
 # Pixels per latent; the first frame has a latent of its own.
 VAE_SIDE = DEFAULT.vae.config({}).spatial_compression

@@ -23,7 +23,7 @@ from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import shapes_recipe
-from m2dit_jax.models.cogvideox.transformer import M2DiT
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.pipeline.engine import Engine
@@ -186,7 +186,9 @@ def _influence(
 ) -> Matrix:
     """Through the first `depth` blocks, with the model's own embeddings and output."""
     config = replace(make_transformer_config(recipe.config), layers=depth)
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: M2DiT(config, rngs=nnx.Rngs(0))))
+    graphdef = nnx.graphdef(
+        nnx.eval_shape(lambda: DEFAULT.transformer.make(config, rngs=nnx.Rngs(0)))
+    )
     params = engine.networks.get("transformer").params
     params = params | {"blocks": jax.tree.map(lambda x: x[:depth], params["blocks"])}
     given = jnp.zeros(timesteps.shape, bool)

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.key_rules import Rule
+from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
 
@@ -66,6 +69,29 @@ class LatentShape(NamedTuple):
     channels: int
 
 
+@runtime_checkable
+class CachesGiven(Protocol):
+    """A network that can compute the keys and values of given scenes once (causal mask)."""
+
+    def cache_given(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> KeyValues: ...
+
+    def predict_cached(
+        self,
+        latents: Float[Array, "B G F H W C"],
+        text_embeds: Float[Array, "B G T E"],
+        timesteps: Int[Array, "B G"],
+        cached: KeyValues,
+        given: tuple[bool, ...],
+        placement: Placement = ONE_DEVICE,
+    ) -> Float[Array, "B G F H W C"]: ...
+
+
 @dataclass(frozen=True)
 class Family:
     """All that is particular to the models of a family.
@@ -75,7 +101,9 @@ class Family:
     and the frames, height and width of a scene; it raises ValueError, with the nearest sizes that
     work, for a scene that the model cannot make. `check_fit` takes the configs of transformer, text
     encoder and VAE, and raises ValueError if they do not belong together. `tokenizer` is a class of
-    transformers.
+    transformers. `story_model` makes what a run trains, from configs of text encoder (None: prompts
+    come encoded) and transformer, which `transformer_config` and `text_encoder_config` make of
+    their fields.
     """
 
     name: str
@@ -89,6 +117,9 @@ class Family:
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
     check_fit: Callable[[Any, Any, Any], None]
     sampling: SamplingDefaults
+    transformer_config: Callable[..., Any]
+    text_encoder_config: Callable[..., Any]
+    story_model: Callable[..., nnx.Module]
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:

@@ -12,10 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions, Denoiser, Latents, StepResult
 from m2dit_jax.models.attention.cached import KeyValues
-from m2dit_jax.models.cogvideox.transformer import M2DiT
+from m2dit_jax.models.family import CachesGiven
 from m2dit_jax.models.masks import depends_on_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.models.story_model import StoryModel
 
 Given = tuple[bool, ...]  # which scenes of a story are given
 
@@ -34,7 +33,7 @@ def cached_scenes(mask: str, given: Bool[np.ndarray | Array, "B S"]) -> Given | 
 
 
 def fill_cache(
-    model: M2DiT | StoryModel, story: Conditions, given: Given, placement: Placement = ONE_DEVICE
+    model: CachesGiven, story: Conditions, given: Given, placement: Placement = ONE_DEVICE
 ) -> KeyValues:
     """Once for a sampling run.
 
@@ -50,7 +49,7 @@ def fill_cache(
 
 
 def cached_denoiser(
-    model: M2DiT | StoryModel, cache: KeyValues, given: Given, placement: Placement = ONE_DEVICE
+    model: CachesGiven, cache: KeyValues, given: Given, placement: Placement = ONE_DEVICE
 ) -> Denoiser:
     """A denoiser for `generated_part`, with the cache of the whole one.
 

@@ -8,6 +8,7 @@ from m2dit_jax.models.cogvideox.json_configs import (
     vae_config,
 )
 from m2dit_jax.models.cogvideox.keys import TEXT_ENCODER, TRANSFORMER
+from m2dit_jax.models.cogvideox.story_model import StoryModel
 from m2dit_jax.models.cogvideox.t5 import TextEncoder, TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig
@@ -125,4 +126,7 @@ COGVIDEOX = Family(
     check_fit=check_fit,
     # Of the reference's scripts; the paper's models are trained with 3 scenes.
     sampling=SamplingDefaults(fps=8.0, steps=50, guidance_scale=6.0, window=3),
+    transformer_config=TransformerConfig,
+    text_encoder_config=TextEncoderConfig,
+    story_model=StoryModel,
 )

@@ -1,7 +1,6 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,14 +27,7 @@ from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_tab
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import HIDE_GENERATED, check_given, check_mask, depends_on_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-
-# What the backward pass of a block finds kept; the rest of it is computed again.
-REMAT: dict[str, Callable[..., bool] | None] = {
-    "none": None,  # no remat: everything is kept
-    "full": jax.checkpoint_policies.nothing_saveable,  # but the block's input
-    "attention": jax.checkpoint_policies.save_only_these_names("attended", "attention_residuals"),
-    "matrices": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+from m2dit_jax.models.remat import REMAT
 
 
 @dataclass(frozen=True)
