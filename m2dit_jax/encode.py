@@ -84,7 +84,7 @@ def _encode(flags: argparse.Namespace) -> int:
 
 
 def _make_job(flags: argparse.Namespace) -> "EncodeJob":
-    """From the cheapest check to the dearest."""
+    """Checks the flags, the cheapest check first."""
     from m2dit_jax.data.encode.job import EncodeJob
     from m2dit_jax.data.manifest import read_manifest
 

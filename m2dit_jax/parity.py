@@ -74,7 +74,7 @@ def _row(case: Case) -> str:
 
 
 def _entry(case: Case) -> dict[str, str | float | bool | None]:
-    """As in the JSON file, which has no NaN and no infinity."""
+    """The entry of the JSON file, which has no NaN and no infinity."""
     error = case.error if math.isfinite(case.error) else None
     return {"case": case.case, "error": error, "limit": case.limit, "passed": case.passed}
 

@@ -234,7 +234,7 @@ class _Reader:
         return stories
 
     def check_stories(self, stories: list[ManifestStory], min_scenes: int) -> None:
-        """What only shows when all are read."""
+        """Checks the stories for what only shows when all are read."""
         if not stories and not self.problems:
             self.problems.append(f"{self.path}: holds no scene, needs at least one")
         seen: dict[str, int] = {}
@@ -343,6 +343,6 @@ class _Reader:
 
 
 def _shown(value: Any) -> str:
-    """On one line of at most 60 characters."""
+    """The value on one line of at most 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

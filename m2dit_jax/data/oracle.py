@@ -121,7 +121,7 @@ def _unmix(
     backdrop: Float[np.ndarray, "N 3"],
     actor: Float[np.ndarray, "N 3"],
 ) -> Float[np.ndarray, "N F H W"]:
-    """How far each pixel is on the way from the backdrop's colour (0) to the actor's (1)."""
+    """Each pixel's place on the way from the backdrop's colour (0) to the actor's (1)."""
     way = actor - backdrop
     length = np.maximum((way * way).sum(-1), 1.0)
     along = np.einsum("nfhwc,nc->nfhw", pixels - backdrop[:, None, None, None], way)

@@ -51,7 +51,7 @@ _DIRECTION_INDEX = {name: i for i, name in enumerate(DIRECTIONS)}
 
 @dataclass(frozen=True)
 class Scene:
-    """What one scene shows, by name; `says_it` makes the caption call the actor "it"."""
+    """The attributes of one scene by name; `says_it` makes the caption call the actor "it"."""
 
     shape: str
     colour: str

@@ -101,7 +101,7 @@ class StoryOrder:
 
     @property
     def samples_per_epoch(self) -> float:
-        """How many there are, the same in every epoch."""
+        """Number of samples, the same in every epoch."""
         return float(len(self._story))
 
     def sample(self, number: int) -> list[Scene]:
@@ -127,7 +127,7 @@ class StoryOrder:
 
 
 class MixtureOrder:
-    """Which dataset a batch is of: of the first n batches every dataset has its share.
+    """The dataset of each batch: of the first n batches every dataset has its share.
 
     A batch is of one dataset, so that datasets can differ in size and number of frames. The first
     one takes each batch at which its share of all so far, rounded, grows; those that it leaves are

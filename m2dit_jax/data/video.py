@@ -96,7 +96,7 @@ def longest_stride_frames(frames: int, wanted: int, max_stride: int, draw: float
 def read_frames(
     path: Path, numbers: Sequence[int], height: int, width: int, time_limit: float = TIME_LIMIT
 ) -> UInt8[np.ndarray, "F {height} {width} 3"]:
-    """The frames with these numbers, ascending, short side resized and the middle cut out.
+    """The frames with these numbers, ascending, short side resized and the middle cropped.
 
     Raises VideoError if the video is unreadable or damaged there, too short, or takes longer than
     `time_limit` seconds.
@@ -238,7 +238,7 @@ class _Reader:
 def _cover(
     frame: av.VideoFrame, height: int, width: int
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Upright, the short side resized (anti-aliased), the middle cut out."""
+    """The frame upright, the short side resized (anti-aliased), the middle cropped."""
     turns = round(frame.rotation / 90)
     target = (height, width) if turns % 2 == 0 else (width, height)
     scale = max(target[0] / frame.height, target[1] / frame.width)

@@ -26,7 +26,7 @@ _SCALES = "a finite number, 0 or more, or one for each scene"
 
 
 class SamplingOptions(Options, frozen=True):
-    """How a story is sampled; everything that saves evaluations of the model is off by default.
+    """Settings of sampling; everything that saves evaluations of the model is off by default.
 
     Where a scale is a tuple it has one for each scene. Guidance by given scenes is that of
     InstructPix2Pix (arXiv 2211.09800, eq. 3): a third evaluation each step, of the story with noise
@@ -131,7 +131,7 @@ class SamplingOptions(Options, frozen=True):
 def option_problems(
     options: SamplingOptions, schedule: NoiseSchedule, scenes: int | None = None
 ) -> dict[str, str]:
-    """What of the options does not go together, by field; empty if all is well.
+    """Problems of options that do not go together, by field; empty if all is well.
 
     Each says what was found and what is needed, of what depends on the schedule, on other options
     or on the number of scenes: those of the story, given ones included; None if not known yet.

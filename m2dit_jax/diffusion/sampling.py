@@ -43,7 +43,7 @@ class Conditions(NamedTuple):
 
 
 class StepState(NamedTuple):
-    """What a step leaves to the next one; `x0s` are those of the last steps, the latest first."""
+    """State between two steps; `x0s` are those of the last steps, the latest first."""
 
     latents: Latents
     x0s: tuple[Latents, ...]

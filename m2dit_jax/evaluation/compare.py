@@ -35,7 +35,7 @@ class RunFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """What is compared. `overrides` are flags like --config.train.steps=5 for the training.
+    """The runs to compare. `overrides` are flags like --config.train.steps=5 for the training.
 
     `train_steps` is the number of steps that they make of the config; `evaluate_flags` are flags
     of `m2dit_jax.evaluate`; `jobs` runs go on at the same time.
@@ -218,6 +218,6 @@ class _Children:
 
 
 def _python_path() -> str:
-    """With the folder of this package, from wherever the command was started."""
+    """PYTHONPATH with the folder of this package, wherever the command was started."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -98,7 +98,7 @@ def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
 
 
 def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
-    """What is held against the full run of the options, which comes first.
+    """Rows of the table of savings: the full run of the options first, then what saves.
 
     Guidance by given scenes, which saves nothing, stands there to show what it changes.
     """
@@ -169,7 +169,7 @@ def compare_sampling(
 
 
 def _time_ratio(engine: Engine, options: SamplingOptions, full: SamplingOptions) -> float:
-    """Of sampling one extension, decoding included: median of the ratios of neighbours."""
+    """Time of sampling one extension, decoding included: median of the ratios of neighbours."""
     data = shapes_recipe(engine).config.data
     story = ShapesSource(0, data.scenes, data.frames, data.size, True, 1)[0]
     given = np.arange(data.scenes)[None] < data.scenes - 1

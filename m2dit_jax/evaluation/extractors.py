@@ -55,7 +55,7 @@ class ClassicalExtractor:
         return _unit(np.concatenate(parts, axis=1))
 
     def of_texts(self, texts: Sequence[str]) -> None:
-        """It knows none."""
+        """No network for texts: always None."""
 
 
 class NetworkExtractor:
@@ -101,7 +101,7 @@ class NetworkExtractor:
         return _unit(np.concatenate(parts))
 
     def of_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"] | None:
-        """Longer texts than the network reads are cut."""
+        """Longer texts than the network reads are truncated."""
         if self._tokenizer is None:
             return None
         most = self._model.config.text_config.max_position_embeddings
@@ -175,7 +175,7 @@ def _middle(frame: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "
 
 
 def _edges(frames: UInt8[np.ndarray, "F H W 3"]) -> Float[np.ndarray, "F D"]:
-    """How much of the slopes in each cell lies in each direction; all add up to 1."""
+    """Histogram of the slopes of each cell by direction; all add up to 1."""
     grey = luma(frames)
     down, right = np.gradient(grey, axis=(1, 2))
     strength, angle = np.hypot(down, right), np.arctan2(down, right) % np.pi

@@ -25,7 +25,7 @@ class KernelDistance:
 def kernel_distance(
     a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"], seed: int = 0
 ) -> KernelDistance:
-    """With the kernel (x·y / D + 1)³ of arXiv 1801.01401.
+    """Squared distance of two sets in the kernel (x·y / D + 1)³ (arXiv 1801.01401).
 
     A small sample makes a wide interval, but no bias as in Fréchet distances. Raises ValueError
     for fewer than two vectors on a side.

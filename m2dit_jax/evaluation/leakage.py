@@ -50,7 +50,7 @@ class LeakReport:
     influence: Sequence[Matrix]
 
     def to_json(self) -> dict[str, Any]:
-        """As `evaluate --leakage --json` writes it."""
+        """The content of the file that `evaluate leakage --json` writes."""
         return {
             "mask": self.mask,
             "stories": self.stories,

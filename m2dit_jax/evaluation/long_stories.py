@@ -33,7 +33,7 @@ class LongReport:
     checkpoint_step: int
 
     def to_json(self) -> dict[str, Any]:
-        """As `evaluate --scenes --json` writes it."""
+        """The content of the file that `evaluate long --json` writes."""
         return {
             "windows": self.windows._asdict(),
             "scenes": [{m: asdict(s) for m, s in scores.items()} for scores in self.by_scene],

@@ -71,7 +71,7 @@ MOST_RECALLED = 16  # training stories that are made again
 
 @dataclass(frozen=True)
 class RecallReport:
-    """How well a run on clips gives back its training stories."""
+    """Scores of a run on clips: its training stories sampled again from their prompts."""
 
     clips: Sequence[Clips]
     recalled: Recall
@@ -98,7 +98,7 @@ class RecallReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """As `evaluate --json` writes it."""
+        """The content of the file that `evaluate --json` writes."""
         return {
             "psnr": self.psnr,
             "scenes": self.recalled.psnr.tolist(),

@@ -24,7 +24,7 @@ class Cost:
     error: float | None
 
     def to_text(self) -> str:
-        """For the terminal."""
+        """Text for the terminal."""
         error = "" if self.error is None else f", relative error of the latents {self.error:.4f}"
         return (
             f"{self.evaluations:.1f} of {self.full_evaluations:.1f} evaluations per story, "
@@ -37,7 +37,7 @@ class Cost:
 
 
 def cost_of(made: Sequence[StoryBatch], full: Sequence[StoryBatch] | None = None) -> Cost:
-    """Of stories, beside the same ones from the full run; None: they are a full run themselves.
+    """Evaluations and error of stories beside the same ones of the full run, None for a full run.
 
     Raises ValueError if the batches do not go together.
     """

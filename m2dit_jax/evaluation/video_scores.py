@@ -31,7 +31,7 @@ _EDGE_FRAMES = 8  # at each end of a scene, kept to look for cuts
 
 @dataclass(frozen=True)
 class SceneFeatures:
-    """What is kept of a scene; its frames are not.
+    """Features of a scene; its frames are not kept.
 
     `halves` are the mean features of its first and second half, `first` and `last` its frames at
     both ends, `cuts` how many it has within.
@@ -53,7 +53,7 @@ class SceneFeatures:
 
     @property
     def clip(self) -> Float[np.ndarray, " D2"]:
-        """Of the whole clip: what its frames look like, and how that changes."""
+        """Embedding of a whole clip: what its frames look like, and how that changes."""
         return np.concatenate([self.mean, np.abs(np.diff(self.features, axis=0)).mean(0)])
 
 
@@ -70,7 +70,7 @@ class BoundedScore:
 
 @dataclass(frozen=True)
 class StoryScores:
-    """Of one story. `alignment` has a row for each scene and a column for each prompt."""
+    """Scores of one story. `alignment` has a row for each scene and a column for each prompt."""
 
     name: str
     prompts: Sequence[str]
@@ -119,7 +119,7 @@ def describe_scene(frames: UInt8[np.ndarray, "F H W 3"], extractor: Extractor) -
 def score_story(
     story: VideoStory, scenes: Sequence[SceneFeatures], extractor: Extractor
 ) -> StoryScores:
-    """Of the scenes of one story, in their order."""
+    """Scores of a story from the features of its scenes, in their order."""
     pairs = list(combinations(range(len(scenes)), 2))
     alike = {(i, j): float(scenes[i].mean @ scenes[j].mean) for i, j in pairs}
     acted = [alike[pair] for pair in pairs if story.same_actor(*pair)]

@@ -68,7 +68,7 @@ def find_stories(
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """Those of a storyboard, which may be finished. Raises ValueError if there are none."""
+    """The prompts of a storyboard, finished or not. Raises ValueError if there are none."""
     tree = parse(read_text(path), str(path))
     scenes = _field(tree, "scenes")
     items = scenes.value if scenes is not None and isinstance(scenes.value, list) else []

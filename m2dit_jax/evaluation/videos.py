@@ -26,7 +26,7 @@ SCORES, PAGE = "video_scores.json", "video_scores.html"
 def score_videos(
     folder: Path, storyboard: Path | None, reference: Path | None, extractor: Extractor
 ) -> VideoReport:
-    """Of the stories that `find_stories` finds; a story with a broken video is left out.
+    """Scores of the stories that `find_stories` finds; one with a broken video is left out.
 
     Raises ValueError if none is left.
     """

@@ -14,7 +14,7 @@ from m2dit_jax.models.network import LoadedNetwork
 
 @runtime_checkable
 class Vae(Protocol):
-    """What the VAE of every family can do; `config.scaling_factor` scales its latents."""
+    """The interface of every family's VAE; `config.scaling_factor` scales its latents."""
 
     config: Any
 

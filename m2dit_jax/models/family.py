@@ -43,7 +43,7 @@ class NetworkSpec:
 
 
 class SceneSize(NamedTuple):
-    """What a model makes by default: text tokens it reads, frames, and pixels of a scene."""
+    """The default size of a scene: text tokens, frames and pixels."""
 
     text_length: int
     frames: int

@@ -109,11 +109,11 @@ class Layout:
         return np.repeat(self.segment_scenes(), self.segment_lengths)
 
     def text_slice(self, scene: int) -> slice:
-        """Where the text tokens of a scene lie in the joint sequence."""
+        """The place of a scene's text tokens in the joint sequence."""
         return slice(*self.segment_starts[scene : scene + 2])
 
     def video_slice(self, scene: int) -> slice:
-        """Where the video tokens of a scene lie in the joint sequence."""
+        """The place of a scene's video tokens in the joint sequence."""
         return slice(*self.segment_starts[self.scenes + scene : self.scenes + scene + 2])
 
     def join(

@@ -23,7 +23,7 @@ Codes = Int[np.ndarray | Array, "*#shape"]
 
 
 class Pairs(NamedTuple):
-    """What a mask is defined by, for each pair of a query's and a key's segment.
+    """Facts about each pair of a query's and a key's segment: a mask is defined by them.
 
     Global text counts as video, and as a scene of its own.
     """

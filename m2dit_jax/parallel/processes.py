@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Processes:
-    """How the processes of a run find each other.
+    """Addresses by which the processes of a run find each other.
 
     With `detect` JAX finds them by itself, on Cloud TPU pods, GKE, SLURM and Open MPI.
     """

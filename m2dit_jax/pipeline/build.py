@@ -55,7 +55,7 @@ class StoryBuilder:
     def build(
         self, report: Report, on_scene: OnScene, on_group: OnGroup = lambda outcomes: None
     ) -> dict[int, Outcome]:
-        """What became of each scene; then the store has the frames of all.
+        """Builds the story and returns the outcome of each scene; the store then has all frames.
 
         `on_scene` gets the frames of each generated scene once, as soon as they are decoded,
         `on_group` after each group what has become of scenes until then.
@@ -90,7 +90,7 @@ class StoryBuilder:
         return walk.outcomes
 
     def frames(self, outcome: Outcome) -> UInt8[np.ndarray, "F H W 3"]:
-        """Of a scene that is built, or given, from the store."""
+        """Frames of a built or given scene, from the store."""
         return self.store.frames(outcome.identity.key)
 
     # --- one group
@@ -243,7 +243,7 @@ class StoryBuilder:
         on_scene(scene, self.store.frames(identity.key))
 
     def _judge(self, walk: StoryWalk, scene: int, identity: Identity) -> Verdict:
-        """By the frames in the store; without checks every scene passes."""
+        """The gate's verdict on the frames in the store; without checks every scene passes."""
         checks, story = self.plan.checks, self.plan.storyboard
         if not checks:
             return Verdict()
@@ -267,7 +267,7 @@ class StoryBuilder:
         )
 
     def _first_saturation(self, walk: StoryWalk) -> float | None:
-        """Of the first scene that is known; None while there is none."""
+        """Saturation of the first known scene; None while there is none."""
         if not walk.known:
             return None
         first = min(walk.known)

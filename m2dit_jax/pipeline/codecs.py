@@ -32,7 +32,7 @@ class Codec(Protocol):
 
     @property
     def decoder_name(self) -> str:
-        """How frames are decoded; frames decoded in another way are not the same."""
+        """The name of the way of decoding: frames decoded in another way are not the same."""
         ...
 
     @property

@@ -49,7 +49,7 @@ Frames = tuple[int, ...] | None  # latent frames of each scene, where they diffe
 
 @dataclass(frozen=True)
 class DenoisingProgram:
-    """What the compiled sampling step depends on, beside shapes: hashable, so that jit keeps it.
+    """All that a compiled sampling step depends on beside shapes: hashable, so that jit keeps it.
 
     `cached` says which scenes are given once for all steps (causal mask), None that all scenes go
     through the model at each step.

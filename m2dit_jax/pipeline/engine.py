@@ -36,7 +36,7 @@ def no_oracle(
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Where the weights of a pipeline were trained: the run's recipe and the step they are of."""
+    """The run that trained a pipeline's weights: its recipe and the step."""
 
     recipe: Recipe
     step: int
@@ -44,7 +44,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without its weights.
+    """Facts of a model that need none of its weights.
 
     `source` says where the defaults are written, for messages. `default_checks` are those of the
     gate's checks that suit the model. `fingerprint` is a hash of all weights and of the dtype, part

@@ -35,7 +35,7 @@ def cached_scenes(mask: str, given: Bool[np.ndarray | Array, "B S"]) -> Given | 
 def fill_cache(
     model: CachesGiven, story: Conditions, given: Given, placement: Placement = ONE_DEVICE
 ) -> KeyValues:
-    """Once for a sampling run.
+    """Keys and values of the given scenes, computed once for a sampling run.
 
     With guidance each branch has its own, as the prompts differ: along the batch the negative
     branch is before the other.
@@ -88,7 +88,7 @@ def generated_steps(steps: SamplingSteps, given: Given) -> SamplingSteps:
 
 
 def generated_scenes(x: Float[Array, "B S *rest"] | Array, given: Given) -> Array:
-    """Of all scenes those that are not given."""
+    """The scenes that are not given."""
     return x[:, np.flatnonzero(np.logical_not(given))]
 
 

@@ -367,7 +367,7 @@ def _check_trained_size(recipe: Recipe, frames: int, height: int, width: int) ->
 def _shapes_oracle(
     prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
 ) -> list[str]:
-    """What can be read from the pixels of shapes and is not what the captions say."""
+    """Problems that the oracle reads from the pixels: what is not as the captions say."""
     wanted = parse_captions(prompts)[scene]
     if wanted is None:
         return []

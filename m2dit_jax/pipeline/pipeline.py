@@ -145,7 +145,7 @@ class Pipeline(Engine):
 def _inputs(
     previous: Mapping[int, Inputs], outcomes: Mapping[int, Outcome], plan: StoryPlan
 ) -> dict[int, Inputs]:
-    """Of the scenes that are built; of the others those of the build before."""
+    """Inputs of the scenes that are built; those of the others are of the build before."""
     built = {scene: outcome.identity.inputs for scene, outcome in outcomes.items()}
     kept = {s: inputs for s, inputs in previous.items() if s < len(plan.storyboard.scenes)}
     return kept | built

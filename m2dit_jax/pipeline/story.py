@@ -54,7 +54,7 @@ class SceneFrames(Sequence[np.ndarray]):
 
 
 class Story:
-    """What a pipeline made of a storyboard.
+    """A finished story: its frames, prompts, settings and outcomes.
 
     `frames[i]` are those of scene i, uint8 [F H W 3]; `settings` what was sampled with, defaults
     filled in. In a notebook it shows itself as a player.

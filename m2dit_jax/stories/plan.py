@@ -40,7 +40,7 @@ class PlannedModel(Protocol):
 
     @property
     def default_checks(self) -> tuple[str, ...]:
-        """Those of the gate's checks that suit the model."""
+        """The gate's checks that suit the model."""
         ...
 
     @property

@@ -193,7 +193,7 @@ class Storyboard(StoryOptions, frozen=True):
 
     @property
     def given(self) -> tuple[bool, ...]:
-        """For each scene whether it is a clip that is kept as it is."""
+        """One flag per scene: it is a clip that is kept as it is."""
         return tuple(scene.given for scene in self.scenes)
 
     def filled(self, defaults: StoryOptions) -> StoryOptions:

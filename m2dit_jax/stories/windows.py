@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Windows(NamedTuple):
-    """How a story is cut.
+    """The windows of a long story.
 
     `window` scenes at most go through the model at once, and, where enough others are known,
     `new_scenes` of them are generated and the rest given. With `anchor` the story's first scene is

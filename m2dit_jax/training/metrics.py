@@ -77,7 +77,7 @@ class DiscardedMetrics(MetricsWriter):
 
 
 class ProgressMeter:
-    """How far a run is, how fast, and how long it still takes: the line on the terminal."""
+    """The progress line of a run: how far it is, its rate, the time left."""
 
     def __init__(self, step: int, total: int):
         self.total = total

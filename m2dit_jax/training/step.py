@@ -38,7 +38,7 @@ class NoisyBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class StepConfig:
-    """How a training step draws and averages; fields as in `config.train`."""
+    """Settings of a training step: what it draws and averages; fields as in `config.train`."""
 
     given_probability: float
     given_scenes: str

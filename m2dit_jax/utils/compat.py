@@ -66,7 +66,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def orbax_array_spec(
     info: Any, shape: Sequence[int], chunk: Sequence[int], dtype: Any
 ) -> dict[str, Any]:
-    """What TensorStore needs to create the array of a leaf just as Orbax's own handlers do.
+    """The spec with which TensorStore creates a leaf's array just as Orbax's own handlers do.
 
     `info` is the leaf's ParamInfo. Orbax's public handlers take whole arrays only.
     """

@@ -67,7 +67,7 @@ def luma(video: UInt8[np.ndarray, "*F H W 3"]) -> Float[np.ndarray, "*F H W"]:
 def cut_strength(
     before: UInt8[np.ndarray, "F1 H W 3"], after: UInt8[np.ndarray, "F2 H W 3"]
 ) -> float:
-    """How much of the picture changes its colour from the last frame before to the first after.
+    """Share of the picture that changes colour from the last frame before to the first after.
 
     0 if the two frames have the same colours, wherever in the picture, 1 if they share none. What
     only moves is therefore no change, while a change of the light is.

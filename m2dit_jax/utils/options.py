@@ -92,7 +92,7 @@ class Options(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class OptionField:
-    """What a field's declaration says. `kind` is the type of one value, a tuple has `many`."""
+    """The declaration of a field. `kind` is the type of one value, a tuple has `many`."""
 
     name: str
     kind: type
@@ -191,7 +191,7 @@ def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> s
 def _problems(
     model: type[Options], values: Mapping[str, Any], error: ValidationError
 ) -> list[Problem]:
-    """What pydantic found, in the words of the declaration; of nested problems the innermost."""
+    """Pydantic's findings in the words of the declaration; of nested problems the innermost."""
     problems: dict[str, list[Problem]] = {}  # by field
     nested: dict[str, list[Problem]] = {}
     for found in error.errors(include_url=False):

@@ -42,7 +42,7 @@ def load_config(workdir: Path) -> ConfigDict:
 def load_for_sampling(workdir: Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
     """Config, averaged weights and step of the latest checkpoint; the rest is not read.
 
-    Where no average was kept, the weights are the latest. They are cut over the mesh, or on the
+    Where no average was kept, the weights are the latest. They are sharded over the mesh, or on the
     first device. Raises CheckpointError if there is none.
     """
     step_folder = _latest_folder(workdir)
@@ -74,7 +74,7 @@ def load_for_sampling(workdir: Path, mesh: Mesh | None = None) -> tuple[ConfigDi
 
 
 def checkpoint_fingerprint(workdir: Path) -> str:
-    """Of the latest checkpoint's weights. Raises CheckpointError if there is none."""
+    """Hash of the latest checkpoint's weights. Raises CheckpointError if there is none."""
     return fingerprint(_latest_folder(workdir), ("state",))
 
 

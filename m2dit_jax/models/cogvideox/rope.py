@@ -10,7 +10,7 @@ THETA = 10_000.0
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
-    """How the head dimension is shared between time (1/4), height (3/8) and width (3/8).
+    """Shares of the head dimension for time (1/4), height (3/8) and width (3/8).
 
     Raises ValueError unless head_dim is a multiple of 16, so that each share is even.
     """

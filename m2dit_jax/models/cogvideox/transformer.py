@@ -132,7 +132,7 @@ class Block(nnx.Module):
 
 
 class Embedded(NamedTuple):
-    """What the blocks start with; `grid` counts the patches of the longest scene."""
+    """The input of the blocks; `grid` counts the patches of the longest scene."""
 
     tokens: Float[Array, "B L D"]
     time_embed: Float[Array, "B S E"]

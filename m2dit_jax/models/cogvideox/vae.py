@@ -69,7 +69,7 @@ class VaeConfig:
 
     @property
     def temporal_stages(self) -> int:
-        """How many blocks, from the first one of encoder and decoder on, resample time."""
+        """Number of blocks, from the first of encoder and decoder on, that resample time."""
         return self.temporal_compression_ratio.bit_length() - 1
 
 

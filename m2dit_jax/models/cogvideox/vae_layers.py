@@ -22,7 +22,7 @@ MakeNorm = Callable[[int], Any]
 
 
 class Carry:
-    """What the causal convolutions of a network hand on from one chunk of frames to the next.
+    """The frames that causal convolutions hand on from one chunk to the next.
 
     Lives during one pure function from (chunk, cache) to (result, new cache): the convolutions take
     their part of the old cache in turn and leave their part of the new one. Without a cache the

@@ -75,7 +75,7 @@ def decode_tiled(
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin that cover 0..length, as few as overlap by at least `overlap`."""
+    """Starts of the fewest tiles that cover 0..length and overlap by at least `overlap`."""
     if length <= tile:
         return [0]
     count = -(-(length - overlap) // (tile - overlap))

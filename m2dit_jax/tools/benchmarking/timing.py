@@ -19,7 +19,7 @@ MATMUL_SIDE = 2048  # of the square matrices whose product measures the machine
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How a phase is timed. `threads` None: all CPUs that the process may use.
+    """Settings of a timing. `threads` None: all CPUs that the process may use.
 
     `profile_steps` 0: no trace is written, else one of so many steps below `profile_folder`.
     """

@@ -15,7 +15,7 @@ Check = Callable[[Path, str, ReferenceModels], list[Case]]
 
 
 def _of_arrays(check: Callable[[GoldenFile, ReferenceModels], None]) -> Check:
-    """From a check of an npz file's arrays."""
+    """A check of a file, from a check of an npz file's arrays."""
 
     def run(root: Path, name: str, models: ReferenceModels) -> list[Case]:
         file = read_npz(root, name)
@@ -29,7 +29,7 @@ def _of_arrays(check: Callable[[GoldenFile, ReferenceModels], None]) -> Check:
 
 
 def _of_arrays_and_root(check: Callable[[Path, GoldenFile, ReferenceModels], None]) -> Check:
-    """From a check that also reads files beside the npz file."""
+    """A check of a file, from one that also reads files beside the npz file."""
 
     def run(root: Path, name: str, models: ReferenceModels) -> list[Case]:
         return _of_arrays(lambda file, models: check(root, file, models))(root, name, models)

@@ -81,7 +81,7 @@ def _check_schedule(file: GoldenFile, name: str, schedule: NoiseSchedule) -> Non
 
 
 def reference_draws(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, " rows"]:
-    """How often the reference's DPM-Solver draws noise at each step: twice if of second order."""
+    """Number of noise draws of the reference's DPM-Solver at each step: two if of second order."""
     timesteps = schedule.sampling_timesteps(steps, as_reference=True)
     is_last = timesteps - schedule.timesteps // steps < 0
     return 1 + ((np.arange(len(timesteps)) > 0) & ~is_last)
@@ -143,7 +143,7 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
 
 
 def check_manifest(root: Path, name: str) -> list[Case]:
-    """That every listed array is there, of the listed shape and dtype."""
+    """Checks that every listed array is there, of the listed shape and dtype."""
     cases = []
     for file, arrays in json.loads((root / name).read_text(encoding="utf-8")).items():
         try:

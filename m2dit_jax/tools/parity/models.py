@@ -76,7 +76,7 @@ class ReferenceModels:
         self._transformers: dict[str, ReferenceTransformer] = {}
 
     def pipeline_names(self) -> list[str]:
-        """What the folders `pipe_*` are called after."""
+        """The names of the folders `pipe_*`."""
         return sorted(path.name.removeprefix("pipe_") for path in self.root.glob("pipe_*"))
 
     def pipeline(self, name: str) -> ReferencePipeline:

@@ -122,7 +122,7 @@ def check_positions(file: GoldenFile, config: TransformerConfig, shape: tuple[in
 
 
 def rope_limit(grid: Grid, base: tuple[int, int] | None) -> float:
-    """How far a rotary table may be off; the reference has positions times frequencies in float32.
+    """The tolerance of a rotary table; the reference has positions times frequencies in float32.
 
     With a base the positions are up to the base's size.
     """

@@ -93,7 +93,7 @@ def _check_prompts(
 def _latent_shape(
     pipeline: ReferencePipeline, arguments: dict[str, Any]
 ) -> tuple[int, int, int, int]:
-    """As the reference makes it, which also takes sizes that `ReleasedModel` refuses."""
+    """The reference's latent shape, also of sizes that `ReleasedModel` refuses."""
     vae = pipeline.folder.vae_config
     side = vae.spatial_compression
     frames = (arguments["num_frames"] - 1) // vae.temporal_compression_ratio + 1
@@ -104,7 +104,7 @@ def _latent_shape(
 def _check_given(
     file: GoldenFile, pipeline: ReferencePipeline, batch: int, scenes: int
 ) -> tuple[np.ndarray, Any, Any]:
-    """Which scenes are given, their latents as the reference uses them, and the initial noise."""
+    """Checks given scenes, their latents as the reference uses them, and the initial noise."""
     new = to_scenes(file.input("rand_initial_latents"), 1)
     shape = new.shape[2:]
     clips = jnp.asarray(file.input("video_conds").transpose(0, 1, 3, 4, 2))

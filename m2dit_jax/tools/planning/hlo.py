@@ -39,12 +39,12 @@ class ArrayShape:
 
     @property
     def elements(self) -> int:
-        """How many numbers."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
     def bytes(self) -> int:
-        """Without the padding of tiles; bits of less than a byte count as one."""
+        """Size in bytes without the padding of tiles; less than a byte counts as one."""
         return self.elements * ITEM_BYTES.get(self.dtype, 1)
 
 
@@ -93,7 +93,7 @@ class Module:
         ]
 
     def run_counts(self, within_fusions: bool = True) -> dict[str, int]:
-        """How often each computation is run in one call of the program."""
+        """Number of runs of each computation in one call of the program."""
         counts: dict[str, int] = {}
         self._count(self.entry, 1, counts, within_fusions)
         return counts
