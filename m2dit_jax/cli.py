@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
 
@@ -145,7 +146,7 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --model, --dtype, --decoder and --memory, as `load` takes them."""
+    """Adds --checkpoint, --model, --dtype, --decoder, --memory and --compile_cache."""
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES
@@ -180,12 +181,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="turns: one network on the devices at a time; resident: all (default: auto)",
     )
+    group.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
 
 
 def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
     """The pipeline that the flags name; it reports on stderr. Raises ValueError as `load` does."""
     from m2dit_jax.pipeline.load import load
 
+    keep_compiled(flags.compile_cache)
     return load(
         flags.checkpoint,
         dtype=flags.dtype,

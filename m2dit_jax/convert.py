@@ -1,6 +1,7 @@
 """Converts weights, there and back: m2dit convert --source=DIR --output=DIR"""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
+from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(flags: argparse.Namespace) -> None:
     started = time.perf_counter()
-    plan = make_plan(flags.source, flags.output, flags.to, flags.dtype)
+    plan = _plan(flags)
+    if RECORD in plan.texts:
+        record = json.loads(plan.texts[RECORD])
+        print(f"{record['checkpoint']}: weights {record['weights']} of step {record['step']}")
     left_out = _left_out(plan)
     left = plan.unfinished_jobs()
     with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
@@ -36,13 +41,27 @@ def _convert(flags: argparse.Namespace) -> None:
     print(f"{plan.output}: {plan.to} form, {_size(size)} of weights, {seconds:.1f} s")
 
 
+def _plan(flags: argparse.Namespace) -> ConversionPlan:
+    if holds_weights(flags.source):
+        # Only now: the imports take seconds.
+        from m2dit_jax.pipeline.export import make_export_plan
+
+        return make_export_plan(
+            flags.source, flags.output, flags.to, flags.dtype, flags.base, flags.weights
+        )
+    for flag in ("base", "weights"):
+        if getattr(flags, flag) is not None:
+            raise ValueError(
+                f"--{flag} is for a training run, and {flags.source} holds no checkpoint"
+            )
+    return make_plan(flags.source, flags.output, flags.to, flags.dtype)
+
+
 def _line(job: Job) -> str:
     dtypes = sorted({str(leaf.dtype) for leaf in job.leaves.values()})
     name = job.component.name or job.component.directory.name
-    return (
-        f"{name}: {len(job.parts)} tensors of PyTorch, {len(job.leaves)} arrays here, "
-        f"{_size(job.nbytes)}, {', '.join(dtypes)}"
-    )
+    torch = f"{len(job.parts)} tensors of PyTorch, " if job.parts else ""
+    return f"{name}: {torch}{len(job.leaves)} arrays here, {_size(job.nbytes)}, {', '.join(dtypes)}"
 
 
 def _size(nbytes: int) -> str:
@@ -50,6 +69,8 @@ def _size(nbytes: int) -> str:
 
 
 def _left_out(plan: ConversionPlan) -> list[str]:
+    if plan.jobs[0].plain is None:  # a run without a base
+        return []
     return [f"{name}: not in {plan.source}, left out" for name in absent_networks(plan.source)] + [
         f"{name}: no part of the model, left out" for name in unknown_networks(plan.source)
     ]
@@ -59,17 +80,38 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "convert",
         "Converts a model folder, or the folder of one network, between the files of diffusers\n"
-        "(safetensors) and Orbax. All other files are copied.",
-        "--source=CogVideoX-5b --output=CogVideoX-5b-orbax",
+        "(safetensors) and Orbax; all other files are copied. Of a training run it writes a model\n"
+        "folder: the transformer that was trained, and the other networks of its base. A run with\n"
+        "a text encoder of its own becomes a folder for `sample`, `evaluate` and `init_from` only.",
+        "--source=runs/finetune_5b --output=mine --dtype=bfloat16",
     )
     folders = parser.add_argument_group("folders")
-    folders.add_argument("--source", type=Path, required=True, help="model folder, in either form")
+    folders.add_argument(
+        "--source",
+        type=Path,
+        required=True,
+        help="model folder, in either form; or training run, or folder of one of its steps",
+    )
     folders.add_argument(
         "--output", type=Path, required=True, help="folder that does not exist yet"
     )
+    run = parser.add_argument_group("of a training run")
+    run.add_argument(
+        "--base",
+        type=Path,
+        help="model folder that the other networks are from (default: the one that training "
+        "started from)",
+    )
+    run.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="ema: the moving average; params: the last ones (default: ema where it was kept)",
+    )
     form = parser.add_argument_group("form")
     form.add_argument(
-        "--to", choices=FORMS, help="form of the files (default: the one the source is not in)"
+        "--to",
+        choices=FORMS,
+        help="form of the files (default: the one the source is not in; of a run: diffusers)",
     )
     form.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: as it is, and bitwise exact)"

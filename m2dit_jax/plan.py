@@ -35,10 +35,13 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
     from m2dit_jax.tools.planning.planner import make_plan
     from m2dit_jax.tools.planning.search import search, table
     from m2dit_jax.tools.planning.topologies import open_topology
+    from m2dit_jax.utils.compile_cache import keep_compiled
 
     machine = open_topology(flags.topology)
     if flags.cache:
         keep_executables(flags.cache)
+    elif machine.platform == "cpu":  # what was compiled for absent devices cannot be read here
+        keep_compiled(arguments.compile_cache)
     if flags.search:
         plans = search(arguments.config, machine)
         print(table(plans))

@@ -21,6 +21,7 @@ from ml_collections.config_flags.config_flags import get_config_filename
 
 from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
+from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Arguments:
     processes: Processes
     show_sharding: bool
     profile_steps: int
+    compile_cache: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +78,7 @@ def _train(arguments: Arguments) -> int:
         if arguments.show_sharding:
             print(show_sharding(arguments.config))
             return 0
+        keep_compiled(arguments.compile_cache)
         run = prepare(arguments.config, arguments.workdir, arguments.profile_steps)
     except (ValueError, OSError) as error:
         problem = str(error)
@@ -138,6 +141,7 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
         ),
         bool(values["show_sharding"].value),
         values["profile"].value or 0,
+        values["compile_cache"].value,
     )
 
 
@@ -184,6 +188,7 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
         lower_bound=0,
         flag_values=values,
     )
+    flags.DEFINE_string("compile_cache", None, COMPILE_CACHE_HELP, flag_values=values)
     flags.DEFINE_bool("help", False, "show this", flag_values=values)
     return values
 

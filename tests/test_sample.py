@@ -63,10 +63,10 @@ def run(checkpoint, tmp_path, capsys):
 
 @pytest.fixture
 def no_weights(monkeypatch):
-    def load(_):
+    def load(*_):
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr("m2dit_jax.pipeline.load.load_for_sampling", load)
+    monkeypatch.setattr("m2dit_jax.weights.run_folder.TrainedWeights.load", load)
 
 
 def _written(folder, prompts):

@@ -165,7 +165,11 @@ class TrainConfig(OptimizerConfig):
     compute_dtype: str = setting(
         "Dtype of the computation; the weights are kept in float32.", choices=DTYPES
     )
-    init_from: str = setting("Model folder (CogVideoX's) whose transformer training starts from.")
+    init_from: str = setting(
+        "Where the first weights are from: a model folder (CogVideoX's, for latents), a training "
+        "run, the folder of one of its steps, or a converted run. Of a run they are the averaged "
+        "ones, where it kept some. Optimizer, schedule and steps begin anew."
+    )
     ema_decay: float = setting(
         "Decay of the averaged weights, which sampling uses; 0: none are kept.",
         at_least=0,
@@ -304,11 +308,6 @@ class Config:
             problems.append(
                 f"config.data.frames must be a multiple of config.model.patch_size_t {patch}, "
                 f"got {self.data.frames}"
-            )
-        if self.train.init_from:
-            problems.append(
-                f"config.train.init_from must be empty with {self._source}: the released weights "
-                f"are not for pixels; got {self.train.init_from!r}"
             )
         return problems
 

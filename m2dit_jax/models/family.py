@@ -101,9 +101,10 @@ class Family:
     and the frames, height and width of a scene; it raises ValueError, with the nearest sizes that
     work, for a scene that the model cannot make. `check_fit` takes the configs of transformer, text
     encoder and VAE, and raises ValueError if they do not belong together. `tokenizer` is a class of
-    transformers. `story_model` makes what a run trains, from configs of text encoder (None: prompts
-    come encoded) and transformer, which `transformer_config` and `text_encoder_config` make of
-    their fields.
+    transformers. `transformer_json` and `schedule_json` are the inverses of reading, on top of the
+    JSON of a base. `story_model` makes what a run trains, from configs of text encoder (None:
+    prompts come encoded) and transformer, which `transformer_config` and `text_encoder_config` make
+    of their fields.
     """
 
     name: str
@@ -120,6 +121,10 @@ class Family:
     transformer_config: Callable[..., Any]
     text_encoder_config: Callable[..., Any]
     story_model: Callable[..., nnx.Module]
+    transformer_json: Callable[[Any, Json, int, int, int], dict[str, Any]]
+    schedule_json: Callable[[NoiseSchedule, Json], dict[str, Any]]
+    weightless: tuple[str, ...]
+    """Fields of the transformer's config that change nothing about its weights."""
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:

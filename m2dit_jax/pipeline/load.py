@@ -31,13 +31,14 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.fingerprint import fingerprint
 from m2dit_jax.weights.released import DTYPES, ReleasedModel
 from m2dit_jax.weights.run_folder import (
+    RECORD,
     CheckpointError,
-    checkpoint_fingerprint,
-    latest_step,
-    load_config,
-    load_for_sampling,
+    TrainedWeights,
+    find_weights,
+    read_record,
 )
 
+_LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -53,13 +54,16 @@ def load(
 ) -> Pipeline:
     """A pipeline of a training run, a model folder (diffusers or Orbax), or a name of the Hub.
 
+    A run is its workdir, the folder of one step in it, or what `m2dit convert` has written of it.
+
     Configs are read and checked at once, weights when they are first needed. `dtype` is that of
     every network: "float32" or "bfloat16", by default bfloat16 on accelerators and float32 on CPUs.
     `memory`: "turns" has one network on the devices at a time, "resident" keeps all, "auto" keeps
     those of small runs on pixels. `mesh` is that on which the transformer is sharded, by default
     one over all devices. `decoder` says how a VAE decodes: "whole", "strips" or "tiles", by default
     whole where it is small. `model` is, for a run on latents, the folder of the model that its
-    videos were encoded with, by default `config.train.init_from`. `say` gets a line now and then.
+    videos were encoded with, by default the one that its training started from. `say` gets a line
+    now and then.
 
     Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
     """
@@ -74,23 +78,22 @@ def load(
                 f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
             )
         return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, say)
-    config = Config.from_dict(load_config(path))
+    found = find_weights(path)
+    config = Config.from_dict(found.config)
     if config.data.source == "latents":
-        folder = ReleasedModel(Path(model or config.train.init_from).expanduser())
-        return _of_latents_run(path, config, folder, dtype, memory, mesh, decoder, say)
+        folder = ReleasedModel(base_model(path, config, model))
+        return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, say)
     for name, value in (("model", model), ("decoder", decoder)):
         if value is not None:
             raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
-    step = latest_step(path)
-    assert step is not None  # it has a config
     return of_pixels_run(
         build_recipe(config),
-        lambda: load_for_sampling(path)[1],
-        step,
+        found.load,
+        found.step,
         dtype=dtype,
         memory=memory,
-        fingerprint=lambda: f"{checkpoint_fingerprint(path)}{_dtype_suffix(dtype)}",
-        provenance=_run_provenance(path, config, dtype),
+        fingerprint=lambda: f"{found.fingerprint()}{_dtype_suffix(dtype)}",
+        provenance=_run_provenance(path, found, dtype),
         say=say,
     )
 
@@ -103,6 +106,26 @@ def default_dtype() -> str:
 def is_model_folder(path: Path) -> bool:
     """Whether a folder looks like a model folder, as it is or converted."""
     return (path / "model_index.json").exists() or (path / "transformer").is_dir()
+
+
+def base_model(path: Path, config: Config, given: Path | str | None = None) -> Path:
+    """The model folder with the VAE and text encoder of a run on latents, whose config this is.
+
+    By default it is the one that training started from, or, where that was another run, the one
+    that the other started from. Raises ValueError if that ends nowhere.
+    """
+    if given is not None:
+        return Path(given).expanduser()
+    chain = [path]
+    while start := config.train.init_from:
+        chain.append(Path(start).expanduser())
+        if is_model_folder(chain[-1]) or len(chain) > _LONGEST_CHAIN:
+            return chain[-1]
+        config = Config.from_dict(find_weights(chain[-1]).config)
+    raise ValueError(
+        f"{chain[-1]}: config.train.init_from is empty; needs --model, the folder of the model "
+        "that the run's videos were encoded with"
+    )
 
 
 def of_pixels_run(
@@ -184,9 +207,16 @@ def _of_folder(
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
+    defaults, source = None, folder.path / "transformer/config.json"
+    if (folder.path / RECORD).is_file():  # converted from a run: what no other file of it says
+        trained = build_recipe(Config.from_dict(read_record(folder.path)["config"]))
+        mask = trained.config.model.mask
+        folder.transformer_config = replace(folder.transformer_config, mask=mask)
+        defaults, source = run_defaults(trained), folder.path / RECORD
     facts = ModelFacts(
         schedule=folder.schedule,
-        defaults=StoryOptions(
+        defaults=defaults
+        or StoryOptions(
             frames=folder.frames,
             height=folder.height,
             width=folder.width,
@@ -195,7 +225,7 @@ def _of_folder(
             new_scenes=1,
             anchor=True,
         ),
-        source=str(folder.path / "transformer/config.json"),
+        source=str(source),
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
         fingerprint=lambda: _folder_fingerprint(folder, dtype),
@@ -207,8 +237,8 @@ def _of_folder(
 
 
 def _of_latents_run(
-    workdir: Path,
-    config: Config,
+    path: Path,
+    found: TrainedWeights,
     folder: ReleasedModel,
     dtype: str,
     memory: Memory,
@@ -217,29 +247,25 @@ def _of_latents_run(
     say: Say,
 ) -> Pipeline:
     """The run's transformer with the other networks of the folder."""
-    recipe = build_recipe(_sampled_config(config))
-    _check_encoded_with(workdir, config, folder)
+    recipe = build_recipe(_sampled_config(Config.from_dict(found.config)))
+    check_encoded_with(path, recipe.config, folder)
     folder.transformer_config = make_transformer_config(recipe.config)
-    step = latest_step(workdir)
-    assert step is not None  # it has a config
     facts = ModelFacts(
         schedule=recipe.schedule,
         defaults=run_defaults(recipe),
         source="config.sample",
-        mask=config.model.mask,
+        mask=recipe.config.model.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
-        fingerprint=lambda: (
-            f"{checkpoint_fingerprint(workdir)} {_folder_fingerprint(folder, dtype)}"
-        ),
+        fingerprint=lambda: f"{found.fingerprint()} {_folder_fingerprint(folder, dtype)}",
         provenance=_folder_provenance(folder, dtype, decoder)
-        | _run_provenance(workdir, config, dtype)
+        | _run_provenance(path, found, dtype)
         | {"model": str(folder.path.absolute())},
-        trained=TrainedRun(recipe, step),
+        trained=TrainedRun(recipe, found.step),
     )
     mesh = mesh or story_mesh()
 
     def transformer() -> LoadedNetwork:
-        params = load_for_sampling(workdir, mesh)[1]
+        params = found.load(mesh)
         model = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
         params = _cast(params["transformer"], dtype)
         return LoadedNetwork(nnx.graphdef(model.transformer), params)
@@ -325,15 +351,15 @@ def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -
     }
 
 
-def _run_provenance(workdir: Path, config: Config, dtype: str) -> dict[str, Any]:
+def _run_provenance(path: Path, found: TrainedWeights, dtype: str) -> dict[str, Any]:
     return {
-        "checkpoint": {"path": str(workdir.absolute()), "step": latest_step(workdir)},
+        "checkpoint": {"path": str(path.absolute()), "step": found.step},
         "dtype": dtype,
-        "config": config.to_dict(),
+        "config": Config.from_dict(found.config).to_dict(),
     }
 
 
-def _check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> None:
+def check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> None:
     """Raises ValueError if the run's videos were encoded with another model."""
     data = config.data
     fits = {

@@ -57,7 +57,7 @@ def prepare(config: Config, workdir: Path, profile_steps: int = 0) -> Run | None
         print_once(next_commands(workdir, config.data.source))
         return None
     if config.train.init_from and run_folder.latest_step(workdir) is None:
-        check_init_from(recipe)
+        print_once(check_init_from(recipe))
     data = open_training_data(recipe)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)

@@ -1,4 +1,4 @@
-"""A model folder in its other form: planned and checked as a whole, then written resumably.
+"""A model folder in another form: planned and checked as a whole, then written resumably.
 
 Until all is written it lies in `<output>.partial/`, network by network: `unfinished/` is the one
 that is being written, `model/` holds those that are done, `plan.json` tells what they come from.
@@ -6,8 +6,8 @@ that is being written, `model/` holds those that are done, `plan.json` tells wha
 
 import json
 import shutil
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,18 @@ _SLACK = 100_000_000  # bytes on the disk, for all that is no weights
 
 @dataclass(frozen=True)
 class Job:
-    """One network: what it consists of, and what that is in PyTorch."""
+    """One network: what it consists of, and what that is in PyTorch.
+
+    `arrays` is the folder that the weights are read from, `plain` that of the other files that are
+    copied, None if there are none; `texts` are files, by name, that are written instead.
+    """
 
     component: Component
     leaves: dict[str, Leaf]
     parts: dict[str, Part]
+    arrays: Path
+    plain: Path | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -54,13 +61,17 @@ class Job:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """A conversion that has been checked; `dtype` is a key of DTYPES, None keeps all dtypes."""
+    """A conversion that has been checked; `dtype` is a key of DTYPES, None keeps all dtypes.
+
+    Files that belong to no network are copied from `source`, or written if they are in `texts`.
+    """
 
     source: Path
     output: Path
     to: str
     dtype: str | None
     jobs: tuple[Job, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partial(self) -> Path:
@@ -90,10 +101,20 @@ def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> 
     other = "diffusers" if form == "orbax" else "orbax"
     if to not in (None, other):
         raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
+    check_output(output, source)
+    return ConversionPlan(source, output, other, dtype, make_jobs(components, dtype))
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Raises ValueError if the output exists or lies in the source."""
     if output.exists():
         raise ValueError(f"{output}: exists; needs a folder that does not")
     if output.absolute().resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{output}: must not lie in the source {source}")
+
+
+def make_jobs(components: Iterable[Component], dtype: str | None) -> tuple[Job, ...]:
+    """The jobs of networks as they are. Raises ValueError with all that does not fit in any."""
     jobs, problems = [], []
     for component in components:
         try:
@@ -102,7 +123,7 @@ def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> 
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    return ConversionPlan(source, output, other, dtype, tuple(jobs))
+    return tuple(jobs)
 
 
 def execute(
@@ -121,12 +142,15 @@ def execute(
     for job in left:
         unfinished.mkdir()
         _write_weights(plan, job, unfinished, on_bytes, max_shard_bytes)
-        _copy(job.component.directory, unfinished)
+        if job.plain is not None:
+            _copy(job.plain, unfinished)
+        _write_texts(job.texts, unfinished)
         _name_dtype(plan, unfinished / "config.json")
         (model / job.component.name).parent.mkdir(exist_ok=True)
         unfinished.rename(model / job.component.name)
     if plan.jobs[0].component.name:
         _copy(plan.source, model, without={*NETWORK_NAMES, *unknown_networks(plan.source)})
+    _write_texts(plan.texts, model)
     model.rename(plan.output)
     shutil.rmtree(plan.partial)
 
@@ -139,7 +163,8 @@ def _make_job(component: Component, dtype: str | None) -> Job:
         raise ValueError(f"{component.directory / 'config.json'}: {error}") from error
     target = None if dtype is None else DTYPES[dtype]
     leaves = open_leaves(component.directory, component.network, abstract, target)
-    return Job(component, leaves, torch_parts(component.network, config, abstract))
+    parts = torch_parts(component.network, config, abstract)
+    return Job(component, leaves, parts, component.directory, plain=component.directory)
 
 
 def _write_weights(
@@ -177,8 +202,16 @@ def _copy(source: Path, target: Path, without: Collection[str] = ()) -> None:
         shutil.copyfile(source / path, target / path)
 
 
+def _write_texts(texts: Mapping[str, str], target: Path) -> None:
+    for name, text in texts.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(text, encoding="utf-8")
+
+
 def _name_dtype(plan: ConversionPlan, path: Path) -> None:
     """transformers notes the dtype of the weights and loads them in it."""
+    if not path.is_file():
+        return
     config = json.loads(path.read_text(encoding="utf-8"))
     keys = [key for key in ("torch_dtype", "dtype") if key in config]
     if plan.dtype is not None and any(config[key] != plan.dtype for key in keys):
@@ -197,17 +230,19 @@ def _description(plan: ConversionPlan) -> str:
     """All that the result depends on, as JSON; the source's files by size and time of change."""
     files = {}
     for job in plan.jobs:
-        for path in sorted(job.component.directory.rglob("*")):
-            if path.is_file():
-                stat = path.stat()
-                files[str(path.relative_to(plan.source))] = [stat.st_size, stat.st_mtime_ns]
+        for folder in filter(None, {job.arrays, job.plain}):
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    stat = path.stat()
+                    files[str(path.absolute())] = [stat.st_size, stat.st_mtime_ns]
     what: dict[str, Any] = {
         "source": str(plan.source.resolve()),
         "to": plan.to,
         "dtype": plan.dtype,
         "files": files,
+        "texts": [dict(plan.texts), *(dict(job.texts) for job in plan.jobs)],
     }
-    return json.dumps(what, indent=1)
+    return json.dumps(what, indent=1, sort_keys=True)
 
 
 def _describes(plan: ConversionPlan) -> bool:

@@ -1,8 +1,9 @@
 """Arrays that are in files and are read, piece by piece, when they are asked for."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -65,6 +66,40 @@ class Leaf:
         for layer, piece in enumerate(self.pieces):
             whole[layer] = piece.read()
         return whole
+
+
+def layered(tensors: Mapping[str, Tensor], stacked: Collection[str]) -> dict[str, Leaf]:
+    """Leaves of arrays that are read whole, those of the names in `stacked` as their layers.
+
+    The array that was read last stays in memory until another is read: leaf after leaf is read
+    once, in any order of the layers.
+    """
+    latest = _Latest()
+    leaves = {}
+    for name, tensor in tensors.items():
+        if name not in stacked:
+            leaves[name] = Leaf((tensor,), False)
+            continue
+        layers = (
+            Tensor(tensor.shape[1:], tensor.dtype, partial(latest.layer, tensor, layer))
+            for layer in range(tensor.shape[0])
+        )
+        leaves[name] = Leaf(tuple(layers), True)
+    return leaves
+
+
+class _Latest:
+    """Keeps the array that was read last."""
+
+    def __init__(self) -> None:
+        self._tensor: Tensor | None = None
+        self._values: np.ndarray | None = None
+
+    def layer(self, tensor: Tensor, layer: int) -> np.ndarray:
+        if self._tensor is not tensor or self._values is None:
+            self._tensor = self._values = None  # before the next one is read
+            self._values, self._tensor = tensor.read(), tensor
+        return self._values[layer]
 
 
 def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -12,6 +12,7 @@ from m2dit_jax.models.family import Json, NetworkSpec
 from m2dit_jax.weights.lazy import Leaf
 from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
 from m2dit_jax.weights.orbax_files import open_orbax
+from m2dit_jax.weights.placing import place
 from m2dit_jax.weights.safetensors_files import open_safetensors
 
 ORBAX = "params"  # in the folder of a network, instead of safetensors files
@@ -73,17 +74,14 @@ def load_params(
     """The parameters in a network's folder, Orbax or safetensors, as arrays on the devices.
 
     `abstract` is the tree of shapes; a leaf with a sharding is placed by it. `dtype` is what the
-    parameters are cast to, None keeps theirs. Beside the result one leaf at a time is in memory.
-    Raises ValueError as `open_leaves` does.
+    parameters are cast to, None keeps theirs. Beside the result one leaf at a time is in memory;
+    of several processes each reads other layers. Raises ValueError as `open_leaves` does.
     """
     leaves = open_leaves(directory, network, abstract, dtype)
 
     def load(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
-        values = leaves[".".join(map(str, path))].read()
-        if like.sharding is None:
-            array = jax.device_put(values)
-        else:  # device_put would compare the values of all hosts
-            array = jax.make_array_from_callback(values.shape, like.sharding, values.__getitem__)
+        leaf = leaves[".".join(map(str, path))]
+        array = jax.device_put(leaf.read()) if like.sharding is None else place(leaf, like.sharding)
         return array.block_until_ready()  # else the copies of several leaves would pile up
 
     return path_aware_map(load, abstract)

@@ -71,6 +71,25 @@ def open_orbax(
     Reads metadata only. Raises ValueError if it is damaged, or with all names that are missing,
     unexpected or of another shape.
     """
+    stores = _open_all(path)
+    check_shapes({name: tuple(store.shape) for name, store in stores.items()}, shapes)
+    return {name: _leaf(path, stores[name], name in stacked) for name in shapes}
+
+
+def open_arrays(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """All arrays of a checkpoint whose dotted names begin with `prefix`, by the rest of the name.
+
+    Reads metadata only. Raises ValueError if it is damaged.
+    """
+    start = f"{prefix}." if prefix else ""
+    return {
+        name.removeprefix(start): _tensor(path, store)
+        for name, store in _open_all(path, start).items()
+    }
+
+
+def _open_all(path: Path, start: str = "") -> dict[str, ts.TensorStore]:
+    """The arrays of a checkpoint whose names start so."""
     context = ts.Context()  # one for all, so that the index of the checkpoint is read once
     with _damage_named(path):
         if not (path / "manifest.ocdbt").is_file():  # without it tensorstore finds nothing
@@ -79,11 +98,9 @@ def open_orbax(
         names = [
             key.decode().removesuffix(_HEADER)
             for key in database.list().result()
-            if key.decode().endswith(_HEADER)
+            if key.decode().startswith(start) and key.decode().endswith(_HEADER)
         ]
-        stores = {name: _open(path, name, context) for name in names}
-    check_shapes({name: tuple(store.shape) for name, store in stores.items()}, shapes)
-    return {name: _leaf(path, stores[name], name in stacked) for name in shapes}
+        return {name: _open(path, name, context) for name in names}
 
 
 def _write_spec(leaf: Leaf, info: ocp.type_handlers.ParamInfo) -> ts.Spec:
@@ -107,9 +124,11 @@ def _open(path: Path, name: str, context: ts.Context) -> ts.TensorStore:
 
 def _leaf(path: Path, store: ts.TensorStore, stacked: bool) -> Leaf:
     layers = [store[layer] for layer in range(store.shape[0])] if stacked else [store]
-    dtype = store.dtype.numpy_dtype
-    pieces = [Tensor(tuple(layer.shape), dtype, partial(_read, path, layer)) for layer in layers]
-    return Leaf(tuple(pieces), stacked)
+    return Leaf(tuple(_tensor(path, layer) for layer in layers), stacked)
+
+
+def _tensor(path: Path, store: ts.TensorStore) -> Tensor:
+    return Tensor(tuple(store.shape), store.dtype.numpy_dtype, partial(_read, path, store))
 
 
 def _read(path: Path, store: ts.TensorStore) -> np.ndarray:

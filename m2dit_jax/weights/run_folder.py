@@ -1,6 +1,8 @@
 """What a training run leaves for others to read: its config and the weights to sample with."""
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,15 @@ from ml_collections import ConfigDict
 from m2dit_jax.parallel.rules import shardings
 from m2dit_jax.utils.compat import checkpoint_steps
 from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.lazy import Tensor
+from m2dit_jax.weights.networks import ORBAX
+from m2dit_jax.weights.orbax_files import open_arrays
 
 Params = Any
 FOLDER = "checkpoints"
+WEIGHTS = ("ema", "params")  # moving average, and what the optimizer made of them last
+RECORD = "m2dit.json"  # in a converted run: where its weights are from, and the run's config
+FORMAT = 1  # of that file
 
 
 class CheckpointError(ValueError):
@@ -29,7 +37,150 @@ def latest_step(workdir: Path) -> int | None:
 
 def load_config(workdir: Path) -> ConfigDict:
     """The config of the latest checkpoint. Raises CheckpointError if there is none."""
-    step_folder = _latest_folder(workdir)
+    return _read_config(_latest_folder(workdir))
+
+
+@dataclass(frozen=True)
+class TrainedWeights:
+    """Weights that training has left: in the folder of a step, or in what `convert` wrote of it.
+
+    `chosen` is one of WEIGHTS, None for the average where one was kept, which sampling uses.
+    """
+
+    place: Path
+    step: int
+    config: ConfigDict
+    chosen: str | None
+
+    @property
+    def arrays(self) -> Path:
+        """The folder that Orbax wrote."""
+        return self.place / (ORBAX if is_converted_run(self.place) else "state")
+
+    @cached_property
+    def weights(self) -> str:
+        """What they are, one of WEIGHTS. Raises ValueError if there is no such thing as chosen."""
+        if is_converted_run(self.place):
+            there = [read_record(self.place)["weights"]]
+        else:
+            there = [name for name in WEIGHTS if self._saved().get(name) is not None]
+        if not there or self.chosen not in (None, *there):
+            raise ValueError(
+                f"{self.place}: has the weights {' and '.join(there)}, not {self.chosen} (averages "
+                "are kept if config.train.ema_decay is above 0)"
+            )
+        return self.chosen or there[0]
+
+    @property
+    def _prefix(self) -> str:
+        """The name that all arrays of the weights begin with."""
+        return "" if is_converted_run(self.place) else self.weights
+
+    def _saved(self) -> dict[str, Any]:
+        handler: Any = ocp.PyTreeCheckpointHandler()
+        try:
+            return handler.metadata(self.arrays).tree
+        except Exception as error:  # orbax raises just that for truncated files
+            raise damaged(self.place, error) from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by dotted name, none of them read yet. Raises ValueError if damaged."""
+        return open_arrays(self.arrays, self._prefix)
+
+    def load(self, mesh: Mesh | None = None, dtype: Any = None) -> Params:
+        """The weights as arrays on the mesh, or on the first device; nothing else is read.
+
+        Every process reads the shards of its own devices. `dtype` is what they are cast to, None
+        keeps theirs. Raises CheckpointError if they are damaged.
+        """
+        saved, prefix = self._saved(), self._prefix
+        saved = saved[prefix] if prefix else saved
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        places = jax.tree.map(lambda _: here, saved) if mesh is None else shardings(saved, mesh)
+        item = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=place),
+            saved,
+            places,
+        )
+        item = {prefix: item} if prefix else item
+        try:
+            restored = ocp.PyTreeCheckpointer().restore(
+                self.arrays,
+                args=ocp.args.PyTreeRestore(
+                    item=item,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+                    partial_restore=True,
+                ),
+            )
+        except Exception as error:  # as above
+            raise damaged(self.place, error) from error
+        return _with_int_keys(restored[prefix] if prefix else restored)
+
+    def fingerprint(self) -> str:
+        """Hash of the files of the weights."""
+        return fingerprint(self.place, (self.arrays.name,))
+
+
+def holds_weights(path: Path) -> bool:
+    """Whether `find_weights` takes the path: a run, the folder of a step, or a converted run."""
+    return is_converted_run(path) or _is_step_folder(path) or latest_step(path) is not None
+
+
+def is_converted_run(path: Path) -> bool:
+    """Whether a folder holds all networks of a run, as `convert` writes those of its own kind."""
+    return (path / RECORD).is_file() and (path / ORBAX).is_dir()
+
+
+def find_weights(path: Path, chosen: str | None = None) -> TrainedWeights:
+    """The weights of a run's latest checkpoint, of the folder of a step, or of a converted run.
+
+    `chosen` as for TrainedWeights. Only the config is read. Raises CheckpointError if there are
+    none.
+    """
+    path = Path(path).absolute()
+    if is_converted_run(path):
+        record = read_record(path)
+        config = ConfigDict(_with_tuples(record["config"])).lock()
+        return TrainedWeights(path, record["step"], config, chosen)
+    folder = path if _is_step_folder(path) else _latest_folder(path)
+    return TrainedWeights(folder, int(folder.name), _read_config(folder), chosen)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The contents of a converted run's m2dit.json. Raises ValueError if it cannot be read."""
+    file = path / RECORD
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        version = record["format"]
+        missing = [name for name in ("step", "weights", "config") if name not in record]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not what m2dit convert writes ({error!r})") from error
+    if version != FORMAT or missing:
+        raise ValueError(
+            f"{file}: needs the format {FORMAT} with step, weights and config, found the format "
+            f"{version!r}" + (f" without {', '.join(missing)}" if missing else "")
+        )
+    return record
+
+
+def record_text(found: TrainedWeights) -> str:
+    """The contents of the m2dit.json of weights that are converted."""
+    record = {
+        "format": FORMAT,
+        "checkpoint": str(found.place),
+        "step": found.step,
+        "weights": found.weights,
+        "config": found.config.to_dict(),
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _is_step_folder(path: Path) -> bool:
+    path = path.absolute()
+    return path.parent.name == FOLDER and path.name.isdecimal() and path.is_dir()
+
+
+def _read_config(step_folder: Path) -> ConfigDict:
     try:
         # Orbax's file, read without orbax: its handler would take a second to set up.
         config = json.loads((step_folder / "config" / "metadata").read_text(encoding="utf-8"))
@@ -37,45 +188,6 @@ def load_config(workdir: Path) -> ConfigDict:
     except (OSError, ValueError, TypeError) as error:
         raise damaged(step_folder, error) from error
     return config.lock()
-
-
-def load_for_sampling(workdir: Path, mesh: Mesh | None = None) -> tuple[ConfigDict, Params, int]:
-    """Config, averaged weights and step of the latest checkpoint; the rest is not read.
-
-    Where no average was kept, the weights are the latest. They are sharded over the mesh, or on the
-    first device. Raises CheckpointError if there is none.
-    """
-    step_folder = _latest_folder(workdir)
-    config = load_config(workdir)
-    handler: Any = ocp.PyTreeCheckpointHandler()
-    here = SingleDeviceSharding(jax.local_devices()[0])
-    try:
-        saved = handler.metadata(step_folder / "state").tree
-        name = "ema" if saved.get("ema") is not None else "params"
-        places = jax.tree.map(lambda _: here, saved[name])
-        if mesh is not None:
-            places = shardings(saved[name], mesh)
-        weights = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            saved[name],
-            places,
-        )
-        restored = ocp.PyTreeCheckpointer().restore(
-            step_folder / "state",
-            args=ocp.args.PyTreeRestore(
-                item={name: weights},
-                restore_args=ocp.checkpoint_utils.construct_restore_args({name: weights}),
-                partial_restore=True,
-            ),
-        )
-    except Exception as error:  # as above
-        raise damaged(step_folder, error) from error
-    return config, _with_int_keys(restored[name]), int(step_folder.name)
-
-
-def checkpoint_fingerprint(workdir: Path) -> str:
-    """Hash of the latest checkpoint's weights. Raises CheckpointError if there is none."""
-    return fingerprint(_latest_folder(workdir), ("state",))
 
 
 def _latest_folder(workdir: Path) -> Path:

@@ -56,16 +56,26 @@ def open_safetensors(directory: Path) -> dict[str, Tensor]:
 def write_safetensors(
     directory: Path, stem: str, tensors: Mapping[str, Tensor], max_shard_bytes: int
 ) -> None:
-    """Writes one file or, if that would be larger than `max_shard_bytes`, shards and an index."""
+    """Writes one file or, if that would be larger than `max_shard_bytes`, shards and an index.
+
+    Tensors are read in the order of the mapping, whatever their places in the files.
+    """
     shards = list(_shards(tensors, max_shard_bytes))
+    names = [f"{stem}.safetensors"]
+    if len(shards) > 1:
+        numbers = range(1, len(shards) + 1)
+        names = [f"{stem}-{number:05}-of-{len(shards):05}.safetensors" for number in numbers]
+    places: dict[str, tuple[Path, int]] = {}
+    for name, shard in zip(names, shards, strict=True):
+        places |= _write_header(directory / name, shard)
+    for name, tensor in tensors.items():
+        path, offset = places[name]
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(np.ascontiguousarray(tensor.read()).view(np.uint8).data)
     if len(shards) == 1:
-        _write_file(directory / f"{stem}.safetensors", shards[0])
         return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
-        _write_file(directory / name, shard)
-        weight_map |= dict.fromkeys(shard, name)
+    weight_map = {name: path.name for name, (path, _) in places.items()}
     index = {
         "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
         "weight_map": dict(sorted(weight_map.items())),
@@ -180,7 +190,8 @@ def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[dict[str,
     yield shard
 
 
-def _write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Path, int]]:
+    """Begins a file; returns its path and the offset in it for each tensor."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # without it transformers refuses
     end = 0
     for name, tensor in tensors.items():
@@ -194,5 +205,5 @@ def _write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(np.ascontiguousarray(tensor.read()).view(np.uint8).data)
+    start = 8 + len(text)
+    return {name: (path, start + header[name]["data_offsets"][0]) for name in tensors}

@@ -72,12 +72,6 @@ def test_what_encoded_data_cannot_have(changes, message):
         Config.from_dict(_encoded_config(**changes))
 
 
-def test_shapes_do_not_start_from_released_weights(tiny_config):
-    tiny_config.train.init_from = "models/CogVideoX-5b"
-    with pytest.raises(ValueError, match="config.train.init_from must be empty with config.data"):
-        Config.from_dict(tiny_config)
-
-
 def test_a_missing_field_is_named(tiny_config):
     with tiny_config.unlocked():
         del tiny_config.train.ema_decay

@@ -125,9 +125,9 @@ def test_the_command_the_call_the_preview_and_the_evaluation_agree(
     (batch,) = sample_held_out(pipe, num_stories=1, extension=False, seed=0)
     assert apart(batch.video[0], called) <= 1
 
-    from m2dit_jax.weights.run_folder import load_for_sampling
+    from m2dit_jax.weights.run_folder import find_weights
 
-    params = load_for_sampling(workdir)[1]
+    params = find_weights(workdir).load()
     preview = of_pixels_run(pipe.trained.recipe, lambda: params, step=4)
     (shown,) = sample_held_out(preview, num_stories=1, extension=False, seed=0)
     np.testing.assert_array_equal(shown.video, batch.video)

@@ -3,6 +3,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import SingleDeviceSharding
 
 from m2dit_jax.config.recipe import build_recipe
@@ -11,7 +12,12 @@ from m2dit_jax.training import checkpoints
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights import run_folder
-from m2dit_jax.weights.run_folder import CheckpointError, load_config, load_for_sampling
+from m2dit_jax.weights.run_folder import CheckpointError, find_weights, load_config
+
+
+def load_for_sampling(path):
+    found = find_weights(path)
+    return found.config, found.load(), found.step
 
 
 @pytest.fixture
@@ -116,10 +122,35 @@ def test_says_what_is_missing(load, tmp_path):
         load(tmp_path)
 
 
-def test_points_from_the_inner_folders_to_the_right_one(workdir):
-    for inner in (workdir / "checkpoints", workdir / "checkpoints" / "6"):
-        with pytest.raises(CheckpointError, match=rf"{inner}: .* try {workdir}$"):
-            load_for_sampling(inner)
+def test_points_from_the_inner_folder_to_the_right_one(workdir):
+    inner = workdir / "checkpoints"
+    with pytest.raises(CheckpointError, match=rf"{inner}: .* try {workdir}$"):
+        find_weights(inner)
+
+
+def test_the_folder_of_a_step_has_its_weights(workdir, state):
+    found = find_weights(workdir / "checkpoints" / "4")
+    assert (found.step, found.weights) == (4, "ema")
+    jax.tree.map(np.testing.assert_array_equal, found.load(), state.ema)
+
+
+def test_the_weights_can_be_chosen(workdir, state):
+    found = find_weights(workdir, "params")
+    jax.tree.map(np.testing.assert_array_equal, found.load(), state.params)
+    values = {".".join(map(str, path)): x for path, x in flatten_dict(state.params).items()}
+    tensors = found.tensors()
+    assert tensors.keys() == values.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor.read(), values[name])
+
+
+def test_weights_that_were_not_kept_are_refused(tmp_path, recipe):
+    params = jax.jit(recipe.init_params)(jax.random.key(0))
+    manager = checkpoints.open_manager(tmp_path, keep=1)
+    checkpoints.save(manager, TrainState.create(params, _optimizer(recipe), 0.0), recipe.config)
+    manager.close()
+    with pytest.raises(ValueError, match=r"checkpoints/0: has the weights params, not ema"):
+        find_weights(tmp_path, "ema").load()
 
 
 # What orbax leaves behind when reading fails.

@@ -8,9 +8,12 @@ from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.parallel.rules import with_shardings
-from m2dit_jax.training import first_state
+from m2dit_jax.pipeline.export import make_export_plan
+from m2dit_jax.training import checkpoints, first_state
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.training.optimizer import make_optimizer
+from m2dit_jax.training.state import TrainState
+from m2dit_jax.weights.conversion import execute
 from m2dit_jax.weights.networks import ORBAX, open_leaves, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.run_folder import CheckpointError
@@ -134,6 +137,89 @@ def test_what_says_nothing_about_the_weights_may_differ(name, config):
 def test_a_folder_that_is_not_there(config, tmp_path):
     config.train.init_from = str(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="nowhere/transformer/config.json: no such file"):
+        check_init_from(build_recipe(config))
+
+
+# --- from another run
+
+
+def _save_run(folder, config, step=7):
+    """A run of one checkpoint, whose average is the weights plus one; returns the weights."""
+    recipe = build_recipe(config)
+    params = jax.jit(recipe.init_params)(jax.random.key(5))
+    state = TrainState.create(params, _optimizer(recipe), ema_decay=0.9)
+    state = state._replace(
+        step=jax.numpy.int32(step), ema=jax.tree.map(lambda x: x + 1, state.params)
+    )
+    manager = checkpoints.open_manager(folder, keep=1)
+    checkpoints.save(manager, state, recipe.config)
+    manager.close()
+    return params
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        *(("of latents", kind) for kind in ("run", "step")),  # test_two_stages.py has the converted
+        *(("with a text encoder", kind) for kind in ("run", "step", "converted", "params")),
+    ],
+)
+def test_a_run_starts_from_the_weights_of_another(
+    model, kind, make_tiny_config, make_encoded_config, tmp_path
+):
+    config = make_encoded_config() if model == "of latents" else make_tiny_config()
+    params = _save_run(tmp_path / "run", config)
+    start = {"run": "run", "step": "run/checkpoints/7"}.get(kind, "converted")
+    expected = params if kind == "params" else jax.tree.map(lambda x: x + 1, params)
+    if start == "converted":
+        chosen = "params" if kind == "params" else None
+        execute(
+            make_export_plan(tmp_path / "run", tmp_path / "converted", weights=chosen), lambda _: 0
+        )
+    config.train.init_from = str(tmp_path / start)
+    config.train.ema_decay = 0.99
+    config.train.steps = 99  # whatever says nothing about the weights may differ
+    config.model.remat = "full"
+    line = check_init_from(build_recipe(config))
+    assert line.startswith(f"starts from {tmp_path / start}")
+    state = _first_state(config)
+    assert state.step == 0 and state.ema is not None
+    for found in (state.params, state.ema):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(state.opt_state))
+
+
+def test_all_that_does_not_fit_another_run_is_named_together(tiny_config, tmp_path):
+    _save_run(tmp_path / "run", tiny_config)
+    tiny_config.train.init_from = str(tmp_path / "run")
+    tiny_config.model.layers = 2
+    tiny_config.model.time_dim = 32
+    tiny_config.text_encoder.d_model = 32
+    with pytest.raises(ValueError) as error:
+        check_init_from(build_recipe(tiny_config))
+    message = str(error.value)
+    assert message.startswith(f"config.train.init_from: {tmp_path}/run/checkpoints/7 does not fit:")
+    for problem in (
+        "config.model.layers is 2, that of the run 1",
+        "config.model.time_dim is 32, that of the run 16",
+        "config.text_encoder.d_model is 32, that of the run 16",
+        "transformer.text_proj.kernel (found (16, 16), needs (32, 16))",
+    ):
+        assert problem in message
+    count = re.search(r"(\d+) of another shape", message)
+    assert count and int(count[1]) > 20
+
+
+def test_a_run_on_pixels_does_not_start_from_released_weights(tiny_config, config):
+    tiny_config.train.init_from = config.train.init_from
+    with pytest.raises(ValueError, match="is no training run, .*'shapes' needs: released weights"):
+        check_init_from(build_recipe(tiny_config))
+
+
+def test_a_run_on_latents_does_not_start_from_one_on_pixels(config, tiny_config, tmp_path):
+    _save_run(tmp_path / "run", tiny_config)
+    config.train.init_from = str(tmp_path / "run")
+    with pytest.raises(ValueError, match="config.data.source is 'latents', that of the run 'sha"):
         check_init_from(build_recipe(config))
 
 

@@ -218,9 +218,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tm
         train(tmp_path, train_step=step)
     assert f"The last good checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
     assert [line["step"] for line in _lines(tmp_path)][:2] == {"log": [4], "save": [4, 8]}[found]
-    _, params, saved_step = run_folder.load_for_sampling(tmp_path)
-    assert saved_step == 5
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+    found = run_folder.find_weights(tmp_path)
+    assert found.step == 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.load()))
 
 
 def test_only_one_process_may_train_in_a_workdir(train, tmp_path):

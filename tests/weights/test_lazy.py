@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from m2dit_jax.weights.lazy import Leaf, Tensor
+from m2dit_jax.weights.lazy import Leaf, Tensor, layered
 
 
 def tensor(values):
@@ -32,3 +32,21 @@ def test_a_cast_rounds_to_the_nearest():
 def test_a_number_too_large_for_the_dtype_is_refused():
     with pytest.raises(ValueError, match="70000 is too large for float16"):
         tensor(np.float32([1.0, 70000.0])).cast(np.dtype(np.float16)).read()
+
+
+def test_the_layers_of_arrays_are_read_one_array_after_the_other_each_once():
+    values = {"a": np.arange(6.0).reshape(3, 2), "b": np.ones((2, 2)), "c": np.zeros(4)}
+    read = []
+
+    def counted(name):
+        x = values[name]
+        return Tensor(x.shape, x.dtype, lambda: (read.append(name), x)[1])
+
+    leaves = layered({name: counted(name) for name in values}, {"a", "b"})
+    assert read == []
+    for name, x in values.items():
+        assert leaves[name].stacked == (name != "c") and leaves[name].shape == x.shape
+        np.testing.assert_array_equal(leaves[name].read(), x)
+    assert read == ["a", "b", "c"]
+    np.testing.assert_array_equal(leaves["a"].pieces[2].read(), [4.0, 5.0])
+    assert read[3:] == ["a"]  # only the latest is kept

@@ -7,7 +7,7 @@ import pytest
 import tensorstore
 
 from m2dit_jax.weights.lazy import Leaf, Tensor
-from m2dit_jax.weights.orbax_files import open_orbax, write_orbax
+from m2dit_jax.weights.orbax_files import open_arrays, open_orbax, write_orbax
 
 VALUES = {
     "blocks.kernel": np.arange(24).reshape(3, 2, 4).astype(ml_dtypes.bfloat16),
@@ -80,6 +80,13 @@ def test_a_chunk_is_a_layer_so_that_reading_one_does_not_decode_all(checkpoint):
     kvstore = {"driver": "ocdbt", "base": base, "path": "blocks.kernel/"}
     store = tensorstore.open({"driver": "zarr", "kvstore": kvstore}).result()
     assert store.chunk_layout.read_chunk.shape == (1, 2, 4)
+
+
+def test_whole_arrays_by_the_first_part_of_their_names(checkpoint):
+    found = open_arrays(checkpoint, "list")
+    assert found.keys() == {"0.bias", "1.bias"}
+    same(found["0.bias"].read(), VALUES["list.0.bias"])
+    assert open_arrays(checkpoint).keys() == VALUES.keys()
 
 
 def test_what_is_missing_unexpected_or_of_another_shape_is_said_together(checkpoint):

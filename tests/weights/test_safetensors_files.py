@@ -44,6 +44,16 @@ def test_the_file_is_the_one_that_the_safetensors_package_writes(tmp_path):
     assert (tmp_path / f"{STEM}.safetensors").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
+def test_tensors_are_read_in_the_given_order_whatever_their_places(tmp_path):
+    read = []
+    tensors = {
+        name: Tensor(x.shape, x.dtype, lambda name=name, x=x: (read.append(name), x)[1])
+        for name, x in VALUES.items()
+    }
+    write_safetensors(tmp_path, STEM, tensors, 20)
+    assert read == list(VALUES)
+
+
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 20, 1])
 def test_there_and_back(tmp_path, max_shard_bytes):
     write(tmp_path, max_shard_bytes)

@@ -1,10 +1,13 @@
 """The CogVideoX family: 2B, 5B and 1.5, and Mask²DiT, which is trained from 5B."""
 
 from m2dit_jax.models.cogvideox.json_configs import (
+    CHOICES,
     noise_schedule,
     sampler_name,
+    schedule_json,
     text_encoder_config,
     transformer_config,
+    transformer_json,
     vae_config,
 )
 from m2dit_jax.models.cogvideox.keys import TEXT_ENCODER, TRANSFORMER
@@ -129,4 +132,7 @@ COGVIDEOX = Family(
     transformer_config=TransformerConfig,
     text_encoder_config=TextEncoderConfig,
     story_model=StoryModel,
+    transformer_json=transformer_json,
+    schedule_json=schedule_json,
+    weightless=CHOICES,
 )

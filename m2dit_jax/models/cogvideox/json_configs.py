@@ -1,6 +1,7 @@
 """The JSON configs of a model folder, as diffusers and transformers write them, to ours."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from m2dit_jax.diffusion.samplers import Sampler
@@ -129,6 +130,59 @@ def transformer_config(json: Json) -> TransformerConfig:
     )
 
 
+# Fields of a transformer that change nothing about its weights, and that no config.json has.
+CHOICES = ("mask", "attention", "scan", "remat")
+
+
+def transformer_json(
+    config: TransformerConfig, base: Json, frames: int, height: int, width: int
+) -> dict[str, Any]:
+    """The `transformer/config.json` of a transformer; `base` is that of the model it came from.
+
+    It is the base itself if that describes the transformer. Else `frames`, `height` and `width`, in
+    latents, are the size of a scene where no positions are fitted to one. Raises ValueError for a
+    transformer that diffusers does not have.
+    """
+    if base and _same_weights(transformer_config(base), config):
+        return dict(base)
+    grid = config.base_grid
+    if grid is not None:
+        frames = grid[0] * config.patch_size_t
+        height, width = (size * config.patch_size for size in grid[1:])
+    ratio = base.get("temporal_compression_ratio", 4)
+    json = dict(base) | {
+        "num_attention_heads": config.heads,
+        "attention_head_dim": config.head_dim,
+        "in_channels": config.channels,
+        "out_channels": config.channels,
+        "time_embed_dim": config.time_dim,
+        "text_embed_dim": config.text_dim,
+        "num_layers": config.layers,
+        "sample_frames": (frames - 1) * ratio + 1,
+        "sample_height": height,
+        "sample_width": width,
+        "patch_size": config.patch_size,
+        # CogVideoX 1.5, whose positions are fitted to nothing, has it; the others do not.
+        "patch_size_t": config.patch_size_t if grid is None else None,
+        "norm_eps": config.norm_eps,
+        "spatial_interpolation_scale": config.spatial_scale,
+        "temporal_interpolation_scale": config.temporal_scale,
+        "use_rotary_positional_embeddings": config.rotary,
+    }
+    if not _same_weights(transformer_config(json), config):
+        raise ValueError(
+            "diffusers has no such transformer: it needs config.model.rotary or "
+            "config.model.added_positions, not both; config.model.base_grid with added positions; "
+            "and config.model.patch_size_t 1 with config.model.base_grid"
+        )
+    return json
+
+
+def _same_weights(one: TransformerConfig, other: TransformerConfig) -> bool:
+    choices = {name: getattr(one, name) for name in CHOICES}
+    return one == replace(other, **choices)
+
+
 def text_encoder_config(json: Json) -> TextEncoderConfig:
     """The T5 v1.1 encoder of a `text_encoder/config.json`. Raises ValueError for another one."""
     defaults = {
@@ -161,6 +215,23 @@ def noise_schedule(json: Json) -> NoiseSchedule:
         steps_offset=values["steps_offset"],
         final_alpha_is_one=values["set_alpha_to_one"],
     )
+
+
+def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
+    """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same."""
+    if base and noise_schedule(base) == schedule:
+        return dict(base)
+    return dict(base) | {
+        "num_train_timesteps": schedule.timesteps,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
+        "snr_shift_scale": schedule.snr_shift,
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+        "timestep_spacing": schedule.spacing,
+        "steps_offset": schedule.steps_offset,
+        "set_alpha_to_one": schedule.final_alpha_is_one,
+        **{name: value for name, value in _SCHEDULER_FIXED.items() if value is not None},
+    }
 
 
 def sampler_name(json: Json) -> Sampler:
