@@ -4,6 +4,7 @@ Our arrays ("leaves") are named by their path in the tree of parameters, with do
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,23 +100,23 @@ def tensors_from_leaves(parts: Mapping[str, Part], leaves: Mapping[str, Leaf]) -
 def check_shapes(found: Mapping[str, Shape], needed: Mapping[str, Shape]) -> None:
     """Compares names and shapes.
 
-    Raises ValueError with all names that are missing, unexpected or of another shape.
+    Raises ValueError with the first names that are missing or unexpected, and all that are of
+    another shape.
     """
     problems = {
         "missing": [f"{name} {shape}" for name, shape in needed.items() if name not in found],
         "unexpected": [f"{name} {shape}" for name, shape in found.items() if name not in needed],
-        "of another shape": [
-            f"{name} (found {found[name]}, needs {shape})"
-            for name, shape in needed.items()
-            if name in found and found[name] != shape
-        ],
     }
-    if any(problems.values()):
-        raise ValueError(
-            "\n".join(
-                f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names
-            )
-        )
+    lines = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
+    shapes = {
+        name: f"(found {found[name]}, needs {shape})"
+        for name, shape in needed.items()
+        if name in found and found[name] != shape
+    }
+    if shapes:
+        lines.append(f"{len(shapes)} of another shape: {', '.join(_by_layers(shapes))}")
+    if lines:
+        raise ValueError("\n".join(lines))
 
 
 def _torch_shape(rule: Rule, shape: Shape, window: Shape) -> Shape:
@@ -144,6 +145,17 @@ def _without_second_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name not in _FIRST_NAME or shapes.get(_FIRST_NAME[name]) != tensor.shape
     }
+
+
+def _by_layers(texts: Mapping[str, str]) -> list[str]:
+    """All names with their texts; layers of which the same is said have one entry, with *."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for name, text in texts.items():
+        layers.setdefault((re.sub(r"(?<=\.)\d+(?=\.)", "*", name), text), []).append(name)
+    return [
+        f"{names[0] if len(names) == 1 else pattern} {text}"
+        for (pattern, text), names in layers.items()
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import pytest
 from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.mapping import (
+    check_shapes,
     expected_parts,
     flatten,
     leaves_from_tensors,
@@ -130,3 +131,13 @@ def test_the_second_name_of_the_t5_embeddings_is_ignored_if_it_has_their_shape()
 def test_a_leaf_that_no_rule_is_about():
     with pytest.raises(ValueError, match="no rule for other.kernel"):
         expected_parts(TABLE, ABSTRACT | {"other": {"kernel": like(1)}}, ())
+
+
+def test_all_shapes_that_differ_are_named_layers_of_which_the_same_is_said_together():
+    found = {f"h.{layer}.fc": (2,) for layer in range(30)} | {"h.30.fc": (5,), "z": (1,)}
+    with pytest.raises(ValueError) as caught:
+        check_shapes(found, {name: (3,) for name in found})
+    assert str(caught.value) == (
+        "32 of another shape: h.*.fc (found (2,), needs (3,)), h.30.fc (found (5,), needs (3,)), "
+        "z (found (1,), needs (3,))"
+    )
