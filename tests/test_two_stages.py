@@ -26,7 +26,6 @@ TINY = {
     **{"data.width": 48, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 1},
     **{"train.learning_rate": 1e-2, "train.log_every": 1, "sample.steps": 2, "mesh.fsdp": 1},
 }
-FIELDS = [f"--config.{name}={value}" for name, value in TINY.items()]
 PROMPTS = ["A striped cat waits.", "It runs."]
 
 
@@ -55,18 +54,16 @@ def folder(tmp_path_factory, base):
     )
     done(stage(folder, "pretrain_5b", base, "stage1"))
     done(convert.main([f"--source={folder}/stage1", f"--output={folder}/model1"]))
-    done(stage(folder, "finetune_5b", folder / "model1", "stage2", "--config.model.mask=full"))
+    done(stage(folder, "finetune_5b", folder / "model1", "stage2", {"model.mask": "full"}))
     done(convert.main([f"--source={folder}/stage2", f"--output={folder}/model2"]))
     return folder
 
 
-def stage(folder, config, init_from, workdir, *flags):
-    return train.main(
-        [
-            *(f"--config=configs/{config}.py", f"--config.data.paths={folder}/latents", *FIELDS),
-            *(f"--config.train.init_from={init_from}", f"--workdir={folder / workdir}", *flags),
-        ]
-    )
+def stage(folder, config, init_from, workdir, changes=None):
+    """Status of a training; `changes` are fields of the config with other values."""
+    fields = TINY | {"data.paths": f"{folder}/latents", "train.init_from": init_from}
+    fields = (f"--config.{name}={value}" for name, value in (fields | (changes or {})).items())
+    return train.main([f"--config=configs/{config}.py", *fields, f"--workdir={folder / workdir}"])
 
 
 def done(status):
@@ -133,12 +130,12 @@ def test_a_run_that_started_from_a_run_finds_the_base_of_the_first(folder, base,
 
 
 def test_another_scene_size_and_schedule_are_written(folder, base, tmp_path, capsys):
-    changes = ["--config.model.base_grid=(2,2,3)", "--config.diffusion.snr_shift=3.0"]
-    assert stage(folder, "pretrain_5b", base, "other", *changes) == 2
+    changes = {"model.base_grid": "(2,2,3)", "diffusion.snr_shift": 3.0}
+    assert stage(folder, "pretrain_5b", base, "other", changes) == 2
     assert "config.model.base_grid is (2, 2, 3), that of the folder (3, 4, 6)" in (
         capsys.readouterr().err
     )
-    done(stage(folder, "pretrain_5b", "", "other", *changes))
+    done(stage(folder, "pretrain_5b", "", "other", changes))
     assert convert.main([f"--source={folder}/other", f"--output={tmp_path}/out"]) == 2
     assert "config.train.init_from is empty; needs" in capsys.readouterr().err
     flags = [f"--source={folder}/other", f"--output={tmp_path}/out", f"--base={base}"]
@@ -178,7 +175,6 @@ def test_diffusers_loads_the_pipeline_and_makes_a_video(folder):
     assert state.keys() == ours.keys()
     for name, values in ours.items():
         np.testing.assert_array_equal(state[name].numpy(), values)
-    video = pipe(
-        PROMPTS[0], num_frames=5, height=32, width=48, num_inference_steps=2, output_type="np"
-    )
-    assert video.frames.shape == (1, 5, 32, 48, 3) and np.isfinite(video.frames).all()
+    size = {"num_frames": 5, "height": 32, "width": 48, "max_sequence_length": 12}
+    frames = pipe(PROMPTS[0], **size, num_inference_steps=2, output_type="np").frames
+    assert frames.shape[2:] == (32, 48, 3) and np.isfinite(frames).all()
