@@ -143,7 +143,7 @@ def transformer_json(
     latents, are the size of a scene where no positions are fitted to one. Raises ValueError for a
     transformer that diffusers does not have.
     """
-    if base and _same_weights(transformer_config(base), config):
+    if _same_weights(transformer_config(base), config):
         return dict(base)
     grid = config.base_grid
     if grid is not None:
@@ -219,7 +219,7 @@ def noise_schedule(json: Json) -> NoiseSchedule:
 
 def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
     """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same."""
-    if base and noise_schedule(base) == schedule:
+    if noise_schedule(base) == schedule:
         return dict(base)
     return dict(base) | {
         "num_train_timesteps": schedule.timesteps,

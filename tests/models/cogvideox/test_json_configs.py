@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.json_configs import (
     noise_schedule,
     sampler_name,
+    schedule_json,
     text_encoder_config,
     transformer_config,
+    transformer_json,
     vae_config,
 )
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
@@ -222,3 +226,42 @@ def test_the_sampler_is_that_of_the_class():
 def test_other_samplers_are_refused(json):
     with pytest.raises(ValueError, match="must be one of CogVideoXDDIMScheduler, CogVideoXDPM"):
         sampler_name(json)
+
+
+@pytest.mark.parametrize(
+    "json",
+    [
+        {},  # 2B
+        {"use_rotary_positional_embeddings": True, "num_layers": 42},  # 5B
+        {"use_rotary_positional_embeddings": True, "patch_size_t": 2, "sample_frames": 81},  # 1.5
+    ],
+)
+def test_a_transformer_has_a_config_json_that_means_the_same(json):
+    config = transformer_config(json)
+    assert transformer_json(config, json, 13, 60, 90) == json  # to the key
+    wider = replace(config, heads=7, text_dim=8, mask="causal", remat="full")
+    written = transformer_json(wider, json | {"max_text_seq_length": 5}, 13, 60, 90)
+    assert written["max_text_seq_length"] == 5 and written["num_attention_heads"] == 7
+    assert transformer_config(written) == replace(config, heads=7, text_dim=8)
+    if config.base_grid is not None:
+        moved = replace(config, base_grid=(2, 3, 4))
+        written = transformer_json(moved, json, 13, 60, 90)
+        assert [written[f"sample_{n}"] for n in ("frames", "height", "width")] == [5, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rotary": True}, {"base_grid": None}, {"patch_size_t": 2}],
+)
+def test_a_transformer_that_diffusers_does_not_have_is_refused(changes):
+    config = replace(transformer_config({}), **changes)
+    with pytest.raises(ValueError, match="diffusers has no such transformer"):
+        transformer_json(config, {}, 13, 60, 90)
+
+
+def test_a_schedule_is_written_over_another():
+    base = {"_class_name": "CogVideoXDPMScheduler", "snr_shift_scale": 3.0, "steps_offset": 0}
+    assert schedule_json(noise_schedule(base), base) == base
+    ours = NoiseSchedule(snr_shift=24.0, timesteps=500)
+    written = schedule_json(ours, base)
+    assert noise_schedule(written) == ours and sampler_name(written) == "dpm"
