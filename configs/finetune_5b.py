@@ -4,9 +4,10 @@ The data are stories, each of three consecutive clips of one video; in half of t
 the last are given, so that the last is learnt as their continuation.
 
 Run: python -m m2dit_jax.train --config=configs/finetune_5b.py --workdir=runs/finetune_5b \\
-       --config.train.init_from=FOLDER
-on folders that the encode command wrote (`config.data.paths`). FOLDER is a model folder with the
-weights of stage 1; from the default, CogVideoX-5b, stage 1 would be left out.
+       --config.train.init_from=runs/pretrain_5b
+on folders that the encode command wrote (`config.data.paths`). The weights are those of stage 1: of
+its run, or of the model folder that `m2dit convert --source=runs/pretrain_5b` writes; from the
+default, CogVideoX-5b, stage 1 would be left out.
 
 Hardware and deviations from the paper's scripts: as in configs/pretrain_5b.py, and one more here:
 whether scenes are given is drawn for every story by itself, there for a batch.

@@ -5,6 +5,8 @@ whole, and in ours a part of a compressed layer. So processes divide the layers 
 and the devices exchange what they need.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
@@ -30,7 +32,7 @@ def place_layers(leaf: Leaf, sharding: NamedSharding) -> jax.Array:
     per_device = -(-layers // devices)
     layer_of = {row: layer for layer, row in enumerate(rows)}
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         first = index[0].start or 0
         values = np.zeros((per_device, *leaf.shape[1:]), leaf.dtype)  # some rows are no layer
         for place, row in enumerate(range(first, first + per_device)):

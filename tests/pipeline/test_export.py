@@ -16,6 +16,8 @@ from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights.run_folder import find_weights
 from tests.engines import random_params
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a red cross moves left on gray", "it moves up on navy"]
 
 
