@@ -46,7 +46,7 @@ class Recipe:
         """Fresh parameters as a nested dict of arrays."""
         return nnx.to_pure_dict(nnx.state(self.new_model(nnx.Rngs(key)), nnx.Param))
 
-    def new_model(self, rngs: nnx.Rngs) -> nnx.Module:
+    def new_model(self, rngs: nnx.Rngs) -> Any:
         """A model with fresh parameters."""
         return _story_model(self.config, rngs)
 
@@ -113,7 +113,7 @@ def make_transformer_config(config: Config) -> Any:
     )
 
 
-def _story_model(config: Config, rngs: nnx.Rngs) -> nnx.Module:
+def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
     text_encoder = None
     if config.data.source != "latents":
         text, words = config.text_encoder, FIRST_WORD_ID + len(vocabulary())
