@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
-import grain
 import numpy as np
 from jaxtyping import Array, BFloat16, Int, UInt8
 
@@ -104,6 +103,8 @@ def make_loader(
 
     Threads are few by default: a training step on a CPU wants the cores.
     """
+    import grain  # only here: timing imports this file too, and needs no loader
+
     source = _Rows(sample_at, tuple(rows))
     dataset = grain.MapDataset.source(source)[first_batch * len(rows) :]
     # Rows are put together in the threads too: 150 MB of latents take the caller 0.1 s and more.

@@ -115,3 +115,12 @@ CHIPS = {
         ("round figures of no machine, to try the command without an extra",),
     ),
 }
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that a JAX device's `device_kind` names, such as "NVIDIA H100 80GB HBM3"."""
+    words = device_kind.lower().replace("-", " ").replace("tpu ", "").split()
+    for name, chip in CHIPS.items():
+        if name != "cpu" and name in words:
+            return chip
+    return None
