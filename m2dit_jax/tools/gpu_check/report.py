@@ -40,17 +40,13 @@ class CheckReport:
 
     def story(self) -> Row | None:
         """The time of a whole story, put together from its parts; None while one is missing."""
-        seconds = {
-            result.name: result.rows[0].get("seconds") for result in self.results if result.rows
-        }
-        needed = [seconds.get(name) for name in ("step_5b", "decode", "text")]
-        if None in needed:
+        first = {part.name: part.rows[0] for part in self.results if part.rows}
+        if not {"step_5b", "decode", "text"} <= first.keys():
             return None
-        step, decode, text = needed
-        total = self.steps * step + 3 * decode + 4 * text
+        step, decode, text = (first[name]["seconds"] for name in ("step_5b", "decode", "text"))
         return {
-            "what": f"a story of three scenes: {self.steps} steps, 3 decodes, 4 prompts (SUM of parts)",
-            "seconds": total,
+            "what": f"three scenes, SUM of parts: {self.steps} steps, 3 decodes, 4 prompts",
+            "seconds": self.steps * step + 3 * decode + 4 * text,
         }
 
     def write(self, folder: Path) -> None:
