@@ -42,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     unknown = [part for part in flags.parts if part not in PARTS]
     if unknown or flags.minutes <= 0:
-        wrong = f"--parts: no {unknown[0]!r}; there are {','.join(PARTS)}"
-        print(wrong if unknown else f"--minutes={flags.minutes}: must be positive", file=sys.stderr)
+        problem = f"--minutes={flags.minutes}: must be positive"
+        if unknown:
+            problem = f"--parts: no {unknown[0]!r}; there are {','.join(PARTS)}"
+        print(problem, file=sys.stderr)
         return 2
     report = _check(flags)
     print(f"\n{report.to_markdown()}\nWritten: {flags.output / 'report.md'} and report.json")
