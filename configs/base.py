@@ -86,8 +86,13 @@ def get_config() -> ConfigDict:
     config.train.given_scenes = "any"
     config.train.caption_dropout = 0.1
     config.train.scene_caption_dropout = 0.0
+    config.train.loss_weighting = "scene"
+    config.train.min_snr_gamma = 0.0
+    config.train.given_noise = 0
     config.train.log_every = 50
     config.train.checkpoint_every = 500
+    config.train.checkpoint_minutes = 0.0
+    config.train.stop_after_skipped = 10
     config.train.keep_checkpoints = 2
     config.train.eval_every = 500
     config.train.eval_stories = 32

@@ -1,5 +1,6 @@
 """What a run trains on: batches from any step on, their shapes, and the empty prompt."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
-from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
+from m2dit_jax.data.encoded import METADATA, EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
 
@@ -34,6 +35,14 @@ class TrainingData:
     latent_scale: float
     datasets: tuple[EncodedDataset, ...]
     """Empty for shapes."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """A hash of each dataset's description, the same wherever the folder lies."""
+        return [
+            hashlib.sha256((dataset.path / METADATA).read_bytes()).hexdigest()[:16]
+            for dataset in self.datasets
+        ]
 
 
 def open_training_data(recipe: Recipe) -> TrainingData:

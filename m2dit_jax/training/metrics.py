@@ -84,19 +84,23 @@ class ProgressMeter:
         self._first_step = self._step = step
         self._started = self._time = time.perf_counter()
 
-    def line(self, step: int, loss: float) -> tuple[str, float]:
-        """The line, and the steps per second since the last one."""
+    def line(self, step: int, loss: float | None, skipped: int = 0) -> tuple[str, float]:
+        """The line, and the steps per second since the last one.
+
+        `loss` is None if all steps since then were skipped, `skipped` the number in the whole run.
+        """
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         # From the whole run so far, in which evaluations and checkpoints have their share.
         left = (self.total - step) * (now - self._started) / (step - self._first_step)
         self._step, self._time = step, now
         width = len(str(self.total))
-        return (
-            f"step {step:{width}}/{self.total}  loss {loss:.4f}  {rate:.2f} steps/s  "
-            f"{duration(left)} left",
-            rate,
+        shown = "none" if loss is None else f"{loss:.4f}"
+        line = (
+            f"step {step:{width}}/{self.total}  loss {shown}  {rate:.2f} steps/s  "
+            f"{duration(left)} left"
         )
+        return f"{line}  {skipped} skipped, not finite" if skipped else line, rate
 
     def skip(self, seconds: float) -> None:
         """Leaves time that was not spent on steps out of the next line's rate."""
