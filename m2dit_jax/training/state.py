@@ -20,7 +20,7 @@ class RunningMetrics(NamedTuple):
     grad_norm: Float[Array, ""]
     steps: Int[Array, ""]
     first_bad_step: Int[Array, ""]
-    """The first step of the row of steps up to the latest that were not finite; -1: there is none."""
+    """The first of the latest steps in a row that were not finite; -1: the latest was finite."""
 
     @classmethod
     def zero(cls) -> "RunningMetrics":

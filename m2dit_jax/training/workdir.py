@@ -19,7 +19,6 @@ from m2dit_jax.training.record import last_data
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
-
 SHARED_SECONDS = 90.0  # NFS keeps a folder's listing for up to a minute
 _TOKEN = ".shared-"
 
