@@ -96,6 +96,7 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 2
     config.train.eval_every = 500
     config.train.eval_stories = 32
+    config.train.wandb = "off"
 
     config.sample = ConfigDict()
     config.sample.steps = 20

@@ -242,6 +242,14 @@ class TrainConfig(OptimizerConfig):
     )
     eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1, resume=FREE)
 
+    wandb: str = setting(
+        "Weights & Biases beside TensorBoard (an extra): off, offline, for `wandb sync` later, or "
+        "online.",
+        choices=("off", "offline", "online"),
+        resume=FREE,
+        absent="off",
+    )
+
     def problems(self) -> list[str]:
         """The problems that the ranges of single fields do not show."""
         problems = []

@@ -22,8 +22,9 @@ from m2dit_jax.training import checkpoints
 from m2dit_jax.training.metrics import MetricsWriter, ProgressMeter
 from m2dit_jax.training.optimizer import learning_rate_schedule
 from m2dit_jax.training.quick_evaluation import evaluate_held_out, evaluate_recall
-from m2dit_jax.training.record import CHECKPOINT, RunRecord
+from m2dit_jax.training.record import CHECKPOINT, SPEED, RunRecord
 from m2dit_jax.training.run import Run
+from m2dit_jax.training.speed import SpeedMeter
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.weights import run_folder
 
@@ -74,6 +75,7 @@ def make_hooks(
     manager: ocp.CheckpointManager,
     metrics: MetricsWriter,
     batches: StallTimer[Any],
+    record: RunRecord,
     first_step: int,
 ) -> Callable[[TrainState, int, bool], TrainState]:
     """A function (state, step, stopping) -> state that runs the hooks due after a step, in order.
@@ -82,13 +84,17 @@ def make_hooks(
     """
     train = run.config.train
     progress = ProgressMeter(first_step, train.steps)
+    speed = SpeedMeter(run.recipe, list(run.program.mesh.devices.flat))
     clock = CheckpointClock(60 * train.checkpoint_minutes)
     hooks: Sequence[Hook] = (
-        Hook(train.log_every, lambda state: _log(run, state, metrics, progress, batches)),
+        Hook(
+            train.log_every,
+            lambda state: _log(run, state, metrics, progress, batches, speed, record),
+        ),
         Hook(train.eval_every, lambda state: _evaluate(run, state, metrics, progress)),
         Hook(
             train.checkpoint_every,
-            lambda state: _save(run, state, metrics, manager, clock),
+            lambda state: _save(run, state, metrics, manager, clock, record),
             when_stopped=True,
         ),
     )
@@ -101,7 +107,7 @@ def make_hooks(
             state = hook.function(state)
         # At lines of metrics only: there the devices are waited for, and processes ask each other.
         if step % train.log_every == 0 and clock.is_due(step):
-            state = _save(run, state, metrics, manager, clock)
+            state = _save(run, state, metrics, manager, clock, record)
         return state
 
     return run_hooks
@@ -133,6 +139,8 @@ def _log(
     metrics: MetricsWriter,
     progress: ProgressMeter,
     batches: StallTimer[Any],
+    speed: SpeedMeter,
+    record: RunRecord,
 ) -> TrainState:
     """Writes the means since the last line and returns the state with new sums."""
     sums = jax.device_get(state.metrics)
@@ -147,11 +155,13 @@ def _log(
     }
     if step > updates:
         values["skipped_steps"] = step - updates
-    timings = {"steps_per_second": steps_per_second}
+    timings = speed.figures(steps_per_second)
     # Where data are read from files, whether they come in time belongs with the results; shapes
     # are drawn, and their lines are the same in every run.
-    (values if run.data.datasets else timings)["waiting_share"] = batches.share()
+    waiting_share = batches.share()
+    (values if run.data.datasets else timings)["waiting_share"] = waiting_share
     metrics.write(step, values, timings)
+    record.add(SPEED, step, **(timings | {"waiting_share": waiting_share}))
     print_once(line)
     zero = jax.jit(RunningMetrics.zero, out_shardings=replicated(run.program.mesh))
     return state._replace(metrics=zero())
@@ -182,9 +192,10 @@ def _save(
     metrics: MetricsWriter,
     manager: ocp.CheckpointManager,
     clock: CheckpointClock,
+    record: RunRecord,
 ) -> TrainState:
     metrics.flush()
     checkpoints.save(manager, state, run.config)
-    RunRecord(run.workdir).add(CHECKPOINT, int(state.step))
+    record.add(CHECKPOINT, int(state.step))
     clock.restart()
     return state

@@ -18,13 +18,20 @@ from m2dit_jax.parallel.processes import gather_errors, is_first, print_once
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.hooks import make_hooks
 from m2dit_jax.training.interrupt import StopOnSignal
-from m2dit_jax.training.metrics import DiscardedMetrics, MetricsWriter, duration
+from m2dit_jax.training.metrics import (
+    DiscardedMetrics,
+    MetricsWriter,
+    duration,
+)
 from m2dit_jax.training.preview import write_first_batch
 from m2dit_jax.training.profiling import StepsTrace, named_step
-from m2dit_jax.training.record import START, RunRecord, read_record
+from m2dit_jax.training.record import READY, START, RunRecord, read_record
 from m2dit_jax.training.run import Run, next_commands
+from m2dit_jax.training.speed import restart_costs
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.training.wandb_writer import WandbWriter
 from m2dit_jax.training.workdir import check_resume, check_same_data, only_run_in
+from m2dit_jax.utils.machine import process_started
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -48,17 +55,23 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         first_step = step = int(state.step)
         _print_start(run, state, changed)
         record = RunRecord(run.workdir)
-        record.add(START, step, changed=changed, data=run.data.fingerprints, version=__version__)
+        record.add(
+            START,
+            step,
+            changed=changed,
+            data=run.data.fingerprints,
+            version=__version__,
+            process_started=process_started(),
+        )
         started = time.perf_counter()
-        writer = MetricsWriter if is_first() else DiscardedMetrics
-        metrics = stack.enter_context(closing(writer(run.workdir, step)))
+        metrics = stack.enter_context(closing(_open_metrics(run, step)))
         stop = stack.enter_context(StopOnSignal())
         trace = StepsTrace(run.workdir / "profile", run.profile_steps, step)
         stack.enter_context(closing(trace))
         batches = StallTimer(
             _batches_from(run, step), is_busy=lambda: not cast(Any, state.step).is_ready()
         )
-        run_hooks = make_hooks(run, manager, metrics, batches, step)
+        run_hooks = make_hooks(run, manager, metrics, batches, record, step)
         pending = _PendingSteps()
 
         stopping = False
@@ -72,6 +85,9 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             trace.after(step, state)
             pending.add(state)
             step += 1
+            if step == first_step + 1:
+                jax.block_until_ready(state.step)
+                _record_restart(record, step, metrics)
             stopping = stop.asked(step)
             state = run_hooks(state, step, stopping)
         manager.wait_until_finished()
@@ -99,6 +115,27 @@ class _PendingSteps:
         self._counters.append(jnp.copy(state.step))  # the state's own is given to the next step
         if len(self._counters) > STEPS_AHEAD:
             self._counters.popleft().block_until_ready()
+
+
+def _open_metrics(run: Run, step: int) -> MetricsWriter:
+    if not is_first():
+        return DiscardedMetrics()
+    mode = run.config.train.wandb
+    others = [] if mode == "off" else [WandbWriter(run.workdir, mode)]
+    return MetricsWriter(run.workdir, step, others)
+
+
+def _record_restart(record: RunRecord, step: int, metrics: MetricsWriter) -> None:
+    """Records that the first step is done, and of a run that goes on what restarts have cost."""
+    record.add(READY, step)
+    costs = restart_costs(record.lines)
+    if costs["restarts"]:
+        metrics.write_timings(step, {f"restarts/{name}": value for name, value in costs.items()})
+        print_once(
+            f"restarts    {costs['restarts']:.0f} so far: {duration(costs['lost_seconds'])} of work"
+            f" lost, {duration(costs['start_seconds'])} to start, "
+            f"{duration(costs['stopped_seconds'])} stopped"
+        )
 
 
 def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:

@@ -19,14 +19,15 @@ class RunRecord:
 
     def __init__(self, workdir: Path):
         self._path = workdir / FILE
-        self.before = read_record(workdir) if is_first() else []
-        """Lines of the processes before this one."""
+        self.lines = read_record(workdir) if is_first() else []
+        """All lines, those of the processes before this one first."""
 
     def add(self, event: str, step: int, **fields: Any) -> None:
         """Appends a line with the event, the step, the time in seconds since 1970, and fields."""
         if not is_first():
             return
         line = {"event": event, "step": step, "time": round(time.time(), 3), **fields}
+        self.lines.append(line)
         with self._path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
 

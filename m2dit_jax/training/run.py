@@ -20,6 +20,7 @@ from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.record import read_record
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.training.wandb_writer import import_wandb
 from m2dit_jax.training.workdir import check_resume, check_same_data
 from m2dit_jax.weights import run_folder
 
@@ -56,6 +57,8 @@ def prepare(
     """
     recipe = build_recipe(config)
     mesh = make_mesh(asdict(config.mesh))
+    if config.train.wandb != "off":
+        import_wandb()
     check_resume(config, workdir, override)
     if run_folder.latest_step(workdir) == config.train.steps:
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")

@@ -27,21 +27,12 @@ _TOKEN = ".shared-"
 def only_run_in(workdir: Path) -> Iterator[None]:
     """A context that makes the workdir and keeps other runs from training in it.
 
-    Raises CheckpointError if it is in use or cannot be written to. On a file system without locks
-    it says so, and keeps nobody away: a lock file would outlive a run that is killed.
+    Raises CheckpointError if it is in use or cannot be written to.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(workdir / ".lock", blocking=False)
         lock.acquire()
-    except NotImplementedError:
-        print(
-            f"{workdir}: this file system has no file locks; see to it that no other run trains "
-            "there",
-            flush=True,
-        )
-        yield
-        return
     except Timeout as error:
         raise CheckpointError(f"{workdir}: another process is training there") from error
     except OSError as error:

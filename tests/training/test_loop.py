@@ -260,7 +260,10 @@ def test_override_changes_the_learning_rate_and_the_record_says_so(compiled, tmp
     )
     line = _lines(tmp_path)[-1]
     assert (line["step"], line["learning_rate"]) == (16, pytest.approx(1e-5))
-    first, second = (line for line in read_record(tmp_path) if line["event"] == "start")
+    record = read_record(tmp_path)
+    first, second = (line for line in record if line["event"] == "start")
+    assert [line["step"] for line in record if line["event"] == "ready"] == [1, 7]
+    assert all(line["steps_per_second"] > 0 for line in record if line["event"] == "speed")
     assert (first["step"], first["changed"]) == (0, {})
     assert second["step"] == 6
     assert second["changed"]["train.steps"] == [12, 16]
@@ -321,16 +324,6 @@ def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(compiled, tmp_
         _trainer(run)(tmp_path, train_step=_with_bad_steps(compiled, {3, *range(6, 13)}))
     assert f"The last checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
     assert [line["step"] for line in _lines(tmp_path)] == [4]
-
-
-def test_a_file_system_without_locks_is_told_of_and_used(tmp_path, monkeypatch, capsys):
-    def no_locks(self, *args, **kwargs):
-        raise NotImplementedError("FileSystem does not appear to support flock")
-
-    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
-    with only_run_in(tmp_path):
-        pass
-    assert f"{tmp_path}: this file system has no file locks" in capsys.readouterr().out
 
 
 def test_only_one_process_may_train_in_a_workdir(train, tmp_path):
