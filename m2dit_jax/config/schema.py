@@ -49,6 +49,19 @@ class DataConfig:
         "How often a batch is from each folder; (): as often as it has samples.",
         sources=("pixels", "latents"),
     )
+    held_out_share: float = setting(
+        "Share of each folder's stories that are validated and not trained on.",
+        at_least=0,
+        at_most=0.5,
+        sources=("pixels", "latents"),
+        absent=0.0,
+    )
+    held_out_paths: str = setting(
+        "Folders of encoded videos that are validated, with commas between them.",
+        sources=("pixels", "latents"),
+        resume=FREE,
+        absent="",
+    )
     scenes: int = setting("Scenes in a story.", at_least=1)
     frames: int = setting("Frames in a scene.", at_least=2)
     text_length: int = setting(
@@ -242,6 +255,35 @@ class TrainConfig(OptimizerConfig):
     )
     eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1, resume=FREE)
 
+    validate_every: int = setting(
+        "Steps between validations, the loss of held-out stories at fixed timesteps and noise, and "
+        "before the end; 0: there are none.",
+        at_least=0,
+        resume=FREE,
+        absent=0,
+    )
+    validation_stories: int = setting(
+        "Held-out stories of a validation.", at_least=1, resume=FREE, absent=16
+    )
+    preview_every: int = setting(
+        "Steps between previews, videos of the same stories each time; 0: there are none.",
+        at_least=0,
+        resume=FREE,
+        absent=0,
+    )
+    preview_storyboards: str = setting(
+        "Storyboards to preview, files or names with commas between them, of which the prompts of "
+        "the first scenes count; empty: the prompts of some held-out stories.",
+        resume=FREE,
+        absent="",
+    )
+    preview_model: str = setting(
+        "Model folder whose VAE decodes previews, and whose text encoder reads the storyboards'; "
+        "empty: that of init_from.",
+        sources=("latents",),
+        resume=FREE,
+        absent="",
+    )
     wandb: str = setting(
         "Weights & Biases beside TensorBoard (an extra): off, offline, for `wandb sync` later, or "
         "online.",
@@ -321,6 +363,7 @@ class Config:
             *self.model.problems(),
             *self.train.problems(),
             *self._timestep_problems(),
+            *self._held_out_problems(),
             *self._source_problems(),
         ]
         if problems:
@@ -344,6 +387,28 @@ class Config:
                 f", got {self.train.given_noise}"
             )
         return problems
+
+    def _held_out_problems(self) -> list[str]:
+        data, train = self.data, self.train
+        if data.source == "shapes":  # whose held-out stories are drawn
+            return []
+        if data.held_out_share and data.held_out_paths:
+            return ["config.data.held_out_share and held_out_paths: needs one or the other"]
+        if data.held_out_share or data.held_out_paths:
+            return []
+        asking = [
+            name
+            for name, asked in (
+                ("validate_every", train.validate_every),
+                ("preview_every without preview_storyboards", train.preview_every),
+            )
+            if asked and not (name.startswith("preview") and train.preview_storyboards)
+        ]
+        return [
+            f"config.train.{name} needs held-out stories: config.data.held_out_share, such as 0.05,"
+            " or config.data.held_out_paths"
+            for name in asking
+        ]
 
     def _source_problems(self) -> list[str]:
         """The problems with the source of the data."""

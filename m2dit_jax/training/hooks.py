@@ -93,6 +93,14 @@ def make_hooks(
         ),
         Hook(train.eval_every, lambda state: _evaluate(run, state, metrics, progress)),
         Hook(
+            train.validate_every if run.validation else 0,
+            lambda state: _validate(run, state, metrics, progress),
+        ),
+        Hook(
+            train.preview_every if run.previews else 0,
+            lambda state: _preview(run, state, metrics, progress),
+        ),
+        Hook(
             train.checkpoint_every,
             lambda state: _save(run, state, metrics, manager, clock, record),
             when_stopped=True,
@@ -182,6 +190,38 @@ def _evaluate(
             evaluate_held_out(engine, run.config, step, place, metrics)
     # The others wait here: in a collective they would give up after half a minute.
     gather_errors(f"evaluated/{step}", None)
+    progress.skip(time.perf_counter() - started)
+    return state
+
+
+def _validate(
+    run: Run, state: TrainState, metrics: MetricsWriter, progress: ProgressMeter
+) -> TrainState:
+    assert run.validation is not None  # or the hook never is due
+    started, step = time.perf_counter(), int(state.step)
+    values = run.validation(state.averaged)
+    metrics.write(step, values)
+    losses = "  ".join(
+        f"{name.split('/')[1]} {value:.4f}" for name, value in values.items() if "loss" in name
+    )
+    print_once(f"step {step} validation  {losses}")
+    progress.skip(time.perf_counter() - started)
+    return state
+
+
+def _preview(
+    run: Run, state: TrainState, metrics: MetricsWriter, progress: ProgressMeter
+) -> TrainState:
+    """Samples on all devices; the first process decodes and writes, and the others wait."""
+    assert run.previews is not None  # or the hook never is due
+    started, step = time.perf_counter(), int(state.step)
+    latents = run.previews.latents(state.averaged)
+    if is_first():
+        folder = run.workdir / "previews"
+        sheet, captions = run.previews.write(folder, step, latents)
+        metrics.write_image(step, "preview/stories", np.asarray(sheet), captions)
+        print_once(f"step {step} preview: {folder}/stories_{step:06}.png")
+    gather_errors(f"previewed/{step}", None)
     progress.skip(time.perf_counter() - started)
     return state
 

@@ -20,6 +20,8 @@ from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.record import read_record
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.training.story_previews import Previews, choose_stories, open_preview_model
+from m2dit_jax.training.validation import Validation
 from m2dit_jax.training.wandb_writer import import_wandb
 from m2dit_jax.training.workdir import check_resume, check_same_data
 from m2dit_jax.weights import run_folder
@@ -36,6 +38,8 @@ class Run:
     seed_key: Key[Array, ""]
     first_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Key[Array, ""], Any], TrainState]
+    validation: Validation | None = None
+    previews: Previews | None = None
     profile_steps: int = 0
     """Steps to trace, soon after the start."""
     override: bool = False
@@ -79,8 +83,36 @@ def prepare(
         return compiled[_shapes(batch)](state, key, batch)
 
     return Run(
-        recipe, workdir, program, data, seed_key, first_state, train_step, profile_steps, override
+        recipe,
+        workdir,
+        program,
+        data,
+        seed_key,
+        first_state,
+        train_step,
+        _validation(recipe, program, data),
+        _previews(recipe, program, data),
+        profile_steps,
+        override,
     )
+
+
+def _validation(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Validation | None:
+    train = recipe.config.train
+    if not train.validate_every:
+        return None
+    stories = data.held_out(train.validation_stories)
+    weights = program.state.averaged
+    return Validation(recipe, program.mesh, stories, data.latent_scale, weights)
+
+
+def _previews(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Previews | None:
+    if not recipe.config.train.preview_every:
+        return None
+    model = open_preview_model(recipe)
+    stories = choose_stories(recipe, data, model)
+    weights = program.state.averaged
+    return Previews(recipe, program.mesh, stories, data.empty_prompt, model, weights)
 
 
 def show_sharding(config: Config) -> str:

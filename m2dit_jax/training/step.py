@@ -19,6 +19,7 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.models.story_model import StoryModel
 from m2dit_jax.training.state import TrainState
 
 Params = Any
@@ -82,13 +83,11 @@ def draw_noisy_batch(
     Latents of a VAE are drawn from their posterior anew at every step and times `latent_scale`.
     """
     timestep_key, noise_key, given_key, caption_key = jax.random.split(key, 4)
-    if isinstance(batch, EncodedBatch):
-        mean, logvar = (jnp.asarray(x, jnp.float32) for x in (batch.mean, batch.logvar))
-        posterior = jax.random.normal(jax.random.fold_in(noise_key, 1), mean.shape)
-        latents = sample_latents(mean, logvar, posterior) * latent_scale
-        prompts = jnp.asarray(batch.text_embeds)
-    else:
-        latents, prompts = encode_pixels(batch.video), batch.token_ids
+    latents, prompts = clean_latents(
+        batch,
+        lambda shape: jax.random.normal(jax.random.fold_in(noise_key, 1), shape),
+        latent_scale,
+    )
     stories, scenes = latents.shape[:2]
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
@@ -122,6 +121,19 @@ def draw_noisy_batch(
     )
 
 
+def clean_latents(
+    batch: Batch | EncodedBatch,
+    draw: Callable[[tuple[int, ...]], Float[Array, "B S F H W C"]],
+    latent_scale: float,
+) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B S T"] | Float[Array, "B S T E"]]:
+    """The latents and prompts of a batch; `draw` makes the noise of the VAE's posterior."""
+    if not isinstance(batch, EncodedBatch):
+        return encode_pixels(batch.video), jnp.asarray(batch.token_ids)
+    mean, logvar = (jnp.asarray(x, jnp.float32) for x in (batch.mean, batch.logvar))
+    latents = sample_latents(mean, logvar, draw(mean.shape)) * latent_scale
+    return latents, jnp.asarray(batch.text_embeds)
+
+
 def batch_loss(
     graphdef: nnx.GraphDef,
     params: Params,
@@ -133,14 +145,20 @@ def batch_loss(
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     """
-    dtype = jnp.dtype(config.compute_dtype)
-    params = jax.tree.map(lambda p: p.astype(dtype), params)
-    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
+    model = model_for_computing(graphdef, params, config.compute_dtype, placement)
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
     v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
     return v_loss(v_pred, batch.v_target, batch.weights)
+
+
+def model_for_computing(
+    graphdef: nnx.GraphDef, params: Params, dtype: str, placement: Placement
+) -> StoryModel:
+    """The model with its parameters in the dtype of the computation."""
+    params = jax.tree.map(lambda p: p.astype(jnp.dtype(dtype)), params)
+    return nnx.merge(graphdef, placement.gather_outside_blocks(params))
 
 
 def loss_and_gradients(

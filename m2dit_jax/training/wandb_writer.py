@@ -1,8 +1,9 @@
 """Numbers and pictures of a run for Weights & Biases, an extra."""
 
 import hashlib
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,22 +12,18 @@ from PIL import Image
 from m2dit_jax.training.metrics import Values, named_scalars
 from m2dit_jax.utils.extras import how_to_install
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 PROJECT = "m2dit_jax"
 
 
-def import_wandb() -> "ModuleType":
+def import_wandb() -> Any:
     """The package. Raises ValueError, with how to install it, if it is missing."""
     try:
-        import wandb
+        return importlib.import_module("wandb")
     except ImportError as error:
         raise ValueError(
             f"config.train.wandb needs the package wandb: {how_to_install('wandb')}; or "
             "--config.train.wandb=off"
         ) from error
-    return wandb
 
 
 class WandbWriter:
