@@ -123,9 +123,8 @@ def test_a_run_on_pixels_can_be_watched(of_pixels, pixels, tmp_path, capsys):
     flags[-1] = f"--config.data.held_out_paths={pixels}"
     assert train.main(flags) == 0
     is_watched(tmp_path / "run", ["png", "gif"])
-    assert "a red wall" in (tmp_path / "run" / "tensorboard").glob(
-        "*"
-    ).__next__().read_bytes().decode(errors="ignore")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"1. a red wall" in events.read_bytes(), "the caption"
 
 
 def test_data_may_move_but_not_become_others(of_pixels, clips, pixels, tmp_path, capsys):
