@@ -22,6 +22,9 @@ FLAGS = (
     "--config.train.batch_size=8",
     "--config.train.log_every=1",
     "--config.train.checkpoint_every=4",
+    f"--config.train.validate_every={STEPS}",
+    "--config.train.validation_stories=3",
+    f"--config.train.preview_every={STEPS}",
     "--config.model.heads=2",
     "--config.mesh.data=2",
     "--config.mesh.fsdp=2",
@@ -142,7 +145,10 @@ def alone(start, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
     [(status, output)] = start(workdir, 1).finish()
     assert status == 0, output
-    assert len(_lines(workdir)) == STEPS
+    lines = _lines(workdir)
+    assert len([line for line in lines if "loss" in line]) == STEPS
+    assert lines[-1]["step"] == STEPS and "validation/generation/loss" in lines[-1]
+    assert (workdir / "previews" / f"stories_{STEPS:06}.png").exists()
     return _lines(workdir)
 
 
@@ -153,6 +159,7 @@ def two(start, tmp_path_factory):
     ends = start(workdir, 2).finish()
     assert [status for status, _ in ends] == [0, 0], ends
     assert "processes   2" in ends[0][1] and "step" not in ends[1][1]
+    assert (workdir / "previews" / f"stories_{STEPS:06}.png").exists()
     return _lines(workdir)
 
 
