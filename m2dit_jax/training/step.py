@@ -19,7 +19,6 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.models.story_model import StoryModel
 from m2dit_jax.training.state import TrainState
 
 Params = Any
@@ -155,8 +154,8 @@ def batch_loss(
 
 def model_for_computing(
     graphdef: nnx.GraphDef, params: Params, dtype: str, placement: Placement
-) -> StoryModel:
-    """The model with its parameters in the dtype of the computation."""
+) -> Any:
+    """The family's story model with its parameters in the dtype of the computation."""
     params = jax.tree.map(lambda p: p.astype(jnp.dtype(dtype)), params)
     return nnx.merge(graphdef, placement.gather_outside_blocks(params))
 
