@@ -86,25 +86,29 @@ class TrainState(NamedTuple):
         The step counts all the same, so that the next one gets the next batch.
         """
         grad_norm = optax.tree.norm(gradients)
-        updates, opt_state = optax.with_extra_args_support(optimizer).update(
-            gradients, self.opt_state, self.params, grad_norm=grad_norm
-        )
-        params = optax.apply_updates(self.params, updates)
-        # A young average forgets faster, or it would be made of the initialisation.
-        decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
-        # Written so that weights which do not change average to exactly themselves.
-        ema = (
-            None
-            if self.ema is None
-            else jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params)
-        )
+
+        def update() -> tuple[Params, Params | None, optax.OptState]:
+            updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                gradients, self.opt_state, self.params, grad_norm=grad_norm
+            )
+            params = optax.apply_updates(self.params, updates)
+            # A young average forgets faster, or it would be made of the initialisation.
+            decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
+            # Written so that weights which do not change average to exactly themselves.
+            ema = (
+                None
+                if self.ema is None
+                else jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params)
+            )
+            return params, ema, opt_state
+
         # Not optax.apply_if_finite: its state is another than that of checkpoints so far, and it
-        # lets what is not finite through after some steps.
-        good = jnp.isfinite(loss + grad_norm)
-        params, ema, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old),
-            (params, ema, opt_state),
-            (self.params, self.ema, self.opt_state),
+        # lets what is not finite through after some steps. Not jnp.where on the new state: that
+        # changes its last bits, as the compiler fuses differently.
+        params, ema, opt_state = jax.lax.cond(
+            jnp.isfinite(loss + grad_norm),
+            update,
+            lambda: (self.params, self.ema, self.opt_state),
         )
         return TrainState(
             step=self.step + 1,
