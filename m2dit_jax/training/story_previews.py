@@ -22,7 +22,7 @@ from m2dit_jax.parallel.batches import on_mesh, rows_to_read
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.pipeline.codecs import Codec, PixelCodec, VaeCodec
-from m2dit_jax.pipeline.load import default_dtype, run_options
+from m2dit_jax.pipeline.load import base_model, default_dtype, run_options
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.report.sheets import stories_sheet
@@ -110,15 +110,15 @@ def open_preview_model(recipe: Recipe) -> ReleasedModel | None:
     config = recipe.config
     if config.data.source != "latents":
         return None
-    field = "preview_model" if config.train.preview_model else "init_from"
-    path = getattr(config.train, field)
-    if not path:
+    train, field = config.train, "preview_model" if config.train.preview_model else "init_from"
+    if not getattr(train, field):
         raise ValueError(
             "config.train.preview_every needs a model folder whose VAE decodes the previews: "
             "config.train.preview_model"
         )
     try:
-        model = ReleasedModel(Path(path).expanduser())
+        path = base_model(Path(train.init_from), config, train.preview_model or None)
+        model = ReleasedModel(path)
     except ValueError as error:
         raise ValueError(
             f"config.train.{field}: {error}; previews need a model folder with a VAE, which "
