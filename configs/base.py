@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     config.data.codec = ""
     config.data.paths = ""
     config.data.weights = ()
+    config.data.held_out_share = 0.0
+    config.data.held_out_paths = ""
     config.data.scenes = 3
     config.data.frames = 3
     config.data.text_length = 8
@@ -86,11 +88,22 @@ def get_config() -> ConfigDict:
     config.train.given_scenes = "any"
     config.train.caption_dropout = 0.1
     config.train.scene_caption_dropout = 0.0
+    config.train.loss_weighting = "scene"
+    config.train.min_snr_gamma = 0.0
+    config.train.given_noise = 0
     config.train.log_every = 50
     config.train.checkpoint_every = 500
+    config.train.checkpoint_minutes = 0.0
+    config.train.stop_after_skipped = 10
     config.train.keep_checkpoints = 2
     config.train.eval_every = 500
     config.train.eval_stories = 32
+    config.train.validate_every = 0
+    config.train.validation_stories = 16
+    config.train.preview_every = 0
+    config.train.preview_storyboards = ""
+    config.train.preview_model = ""
+    config.train.wandb = "off"
 
     config.sample = ConfigDict()
     config.sample.steps = 20

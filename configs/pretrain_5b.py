@@ -13,8 +13,8 @@ spread over the devices. A story is 53,328 tokens and 7.8 PFLOP. The README has 
 some machines according to their compilers (python -m m2dit_jax.plan).
 
 The settings are those of the paper's scripts, among them AdamW with decay of everything, clipping
-at 0.05, a story on each of 8 devices, and no averaged weights (`--config.train.ema_decay=0.9999`
-would keep them, for 21 GiB more). Different here:
+at 0.05, a story on each of 8 devices, all stories with the same weight, and no averaged weights
+(`--config.train.ema_decay=0.9999` would keep them, for 21 GiB more). Different here:
 - Captions are dropped for a tenth of the stories. The scripts drop none, although they sample with
   guidance, whose unconditional branch then has not been trained.
 - The number of steps is a choice: the scripts say 100 epochs, of data whose size they do not say.
@@ -66,7 +66,10 @@ def get_config() -> ConfigDict:
     config.train.given_probability = 0.0
     config.train.given_scenes = "all_but_last"
     config.train.caption_dropout = 0.1
+    config.train.loss_weighting = "story"
+    config.train.log_every = 5
     config.train.checkpoint_every = 1000
+    config.train.checkpoint_minutes = 20.0
     config.train.eval_every = 0  # only shapes stories can be scored
 
     config.mesh.data = 1

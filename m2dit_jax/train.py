@@ -1,6 +1,7 @@
 """Trains a model: python -m m2dit_jax.train --config=base --workdir=runs/base
 
-Run again, the same command goes on from the latest checkpoint. On several hosts every process runs
+Run again, the same command goes on from the latest checkpoint; docs/config.md says which fields may
+be others then. On several hosts every process runs
 the same command, with --distributed, or --coordinator, --processes and --process.
 """
 
@@ -36,6 +37,7 @@ class Arguments:
     workdir: Path
     processes: Processes
     show_sharding: bool
+    override: bool
     profile_steps: int
     compile_cache: str | None = None
 
@@ -71,6 +73,7 @@ def _train(arguments: Arguments) -> int:
     from m2dit_jax.training.hooks import NonFiniteLoss
     from m2dit_jax.training.loop import train_and_evaluate
     from m2dit_jax.training.run import prepare, show_sharding
+    from m2dit_jax.training.workdir import check_shared
     from m2dit_jax.weights.run_folder import CheckpointError
 
     run, problem = None, None
@@ -79,7 +82,13 @@ def _train(arguments: Arguments) -> int:
             print(show_sharding(arguments.config))
             return 0
         keep_compiled(arguments.compile_cache)
-        run = prepare(arguments.config, arguments.workdir, arguments.profile_steps)
+        problem = check_shared(arguments.workdir)
+        if problem:  # the same in all processes
+            print(problem, file=sys.stderr)
+            return 2
+        run = prepare(
+            arguments.config, arguments.workdir, arguments.profile_steps, arguments.override
+        )
     except (ValueError, OSError) as error:
         problem = str(error)
     except KeyboardInterrupt:
@@ -140,6 +149,7 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
             bool(values["distributed"].value),
         ),
         bool(values["show_sharding"].value),
+        bool(values["override"].value),
         values["profile"].value or 0,
         values["compile_cache"].value,
     )
@@ -179,6 +189,13 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
         "show_sharding",
         False,
         "print what of the training state each device would hold, and stop",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "override",
+        False,
+        "go on with a run although learning rate, schedule or number of steps are others than "
+        "before; WORKDIR/run.jsonl records it",
         flag_values=values,
     )
     flags.DEFINE_integer(

@@ -168,6 +168,8 @@ def test_the_settings_of_the_papers_scripts():
         assert (train.adam_b2, train.adam_eps, train.weight_decay) == (0.999, 1e-10, 3e-2)
         assert (train.given_scenes, train.given_probability) == ("all_but_last", given)
         assert (train.compute_dtype, train.checkpoint_every) == ("bfloat16", 1000)
+        assert (train.loss_weighting, train.min_snr_gamma, train.given_noise) == ("story", 0, 0)
+        assert (train.log_every, train.checkpoint_minutes) == (5, 20)
         assert (
             config.model.mask == "symmetric" and config.model.remat == "full" and config.model.scan
         )

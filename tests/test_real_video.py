@@ -96,6 +96,50 @@ def test_pixels_are_trained_and_sampled(of_pixels, clips, tmp_path, capsys):
     assert read_clip(tmp_path / "out" / "scene_2.mp4", 4, 32, 48).shape == (4, 32, 48, 3)
 
 
+def is_watched(run, suffixes):
+    """Validation losses in metrics.jsonl, previews in the folder, both in TensorBoard."""
+    found = [line for line in lines(run) if "validation/generation/loss" in line]
+    assert [line["step"] for line in found] == [2, 4]
+    assert all(line["validation/extension/timesteps_000_249"] > 0 for line in found)
+    names = {path.name for path in (run / "previews").iterdir()}
+    assert {f"stories_{step:06}.{s}" for step in (2, 4) for s in suffixes} <= names
+    events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
+    assert b"validation/generation/loss" in events and b"preview/stories/captions" in events
+
+
+WATCHED = [
+    *("--config.train.validate_every=2", "--config.train.validation_stories=3"),
+    "--config.train.preview_every=2",
+]
+
+
+def test_a_run_on_pixels_can_be_watched(of_pixels, pixels, tmp_path, capsys):
+    flags = [*of_pixels, *WATCHED, "--config.train.eval_every=0", f"--workdir={tmp_path}/run"]
+    assert train.main(flags) == 2
+    assert "validate_every needs held-out stories" in capsys.readouterr().err
+    flags.append("--config.data.held_out_share=0.3")
+    assert train.main(flags) == 2
+    assert "a share of 0.3 of 1 stories leaves none to train on" in capsys.readouterr().err
+    flags[-1] = f"--config.data.held_out_paths={pixels}"
+    assert train.main(flags) == 0
+    is_watched(tmp_path / "run", ["png", "gif"])
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"1. a red wall" in events.read_bytes(), "the caption"
+
+
+def test_data_may_move_but_not_become_others(of_pixels, clips, pixels, tmp_path, capsys):
+    run = [*of_pixels, "--config.train.eval_every=0", f"--workdir={tmp_path}/run"]
+    assert train.main(run) == 0
+    shutil.copytree(pixels, tmp_path / "moved")
+    longer = [*run, "--config.train.steps=6", "--override"]
+    assert train.main([*longer, f"--config.data.paths={tmp_path}/moved"]) == 0
+    assert of_codec(clips, tmp_path / "others", "pixels", 8) == 0
+    capsys.readouterr()
+    others = [*run, "--config.train.steps=8", "--override", "--config.data.frames=4"]
+    assert train.main([*others, f"--config.data.paths={tmp_path}/others"]) == 2
+    assert "was trained on other data: the datasets' fingerprints were" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_on_files_goes_on_where_it_stopped(of_pixels, tmp_path):
     whole = [*of_pixels, "--config.train.eval_every=0", "--config.train.checkpoint_every=2"]
     assert train.main([*whole, f"--workdir={tmp_path}/whole"]) == 0
@@ -128,6 +172,19 @@ def test_latents_are_trained_and_sampled(golden, clips, tmp_path, capsys):
     assert train.main(flags) == 0
     assert load_config(tmp_path / "run").data.source == "latents"
     assert (tmp_path / "run" / "first_batch.png").exists()
+
+    watched = [
+        *(flag for flag in flags if "--workdir" not in flag),
+        *(*WATCHED, f"--workdir={tmp_path}/watched"),
+        f"--config.data.held_out_paths={dataset.path}",
+    ]
+    assert train.main(watched) == 2
+    assert "needs a model folder whose VAE decodes" in capsys.readouterr().err
+    boards = story(tmp_path, [{"prompt": "a red wall"}, {"prompt": "a blue wall"}])
+    watched += [f"--config.train.preview_model={model}"]
+    watched += [f"--config.train.preview_storyboards={boards}"]
+    assert train.main(watched) == 0
+    is_watched(tmp_path / "watched", ["png", "gif"])
 
     path = story(tmp_path, [{"prompt": "a red wall"}, {"prompt": "a blue wall"}])
     sampling = [f"--checkpoint={tmp_path}/run", f"--storyboard={path}", f"--output={tmp_path}/out"]

@@ -8,15 +8,28 @@ from typing import Any, get_type_hints
 
 from flax.traverse_util import flatten_dict
 
-from m2dit_jax.config.fields import Declared, Rule, declared_fields, type_name
+from m2dit_jax.config.fields import (
+    FREE,
+    LOCKED,
+    OVERRIDE,
+    Declared,
+    Rule,
+    declared_fields,
+    type_name,
+)
 from m2dit_jax.config.schema import Config
 
 _INTRODUCTION = """# Fields of a config
 
 Written from `m2dit_jax/config/schema.py`, where each field stands with its check; the defaults are
 those of `configs/base.py`. On the command line, `--config.train.steps=500` changes a field.
+
+A run that goes on from its checkpoint may have another value of the fields that are "free", and
+with `--override` of those where that is said; the others change what is learnt from what, and are
+locked. `run.jsonl` in the run's folder records each change.
 """
-_HEAD = "| field | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
+_HEAD = "| field | type | default | range | resume | meaning |\n" + "| --- " * 6 + "|"
+_RESUME = {LOCKED: "locked", OVERRIDE: "`--override`", FREE: "free"}
 
 
 def to_markdown(defaults: Config) -> str:
@@ -49,7 +62,14 @@ def _row(each: Declared, value: Any, said: tuple[str, ...]) -> str:
     meaning = each.rule.sentence
     if each.rule.sources != said:
         meaning += _sources(each.rule)
-    cells = f"`{each.name}`", type_name(each.type), f"`{value!r}`", each.rule.range, meaning
+    cells = (
+        f"`{each.name}`",
+        type_name(each.type),
+        f"`{value!r}`",
+        each.rule.range,
+        _RESUME[each.rule.resume],
+        meaning,
+    )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

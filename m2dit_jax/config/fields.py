@@ -13,12 +13,18 @@ from flax.traverse_util import flatten_dict
 
 T = TypeVar("T")
 
+# Whether a run goes on from its checkpoint with another value of the field: never, as it changes
+# the mathematics or the order of the data; where the user says so; always.
+LOCKED, OVERRIDE, FREE = "locked", "override", "free"
+
 
 @dataclass(frozen=True)
 class Rule:
     """The meaning of a field, and the values it takes.
 
     `sources` are the sources of data (`config.data.source`) that read the field; empty: all.
+    `resume` is LOCKED, OVERRIDE or FREE. `absent` is what a config without the field means: one
+    that was written before there was such a field; None: every config has it.
     """
 
     sentence: str
@@ -27,6 +33,8 @@ class Rule:
     above: int | float | None = None
     choices: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    resume: str = LOCKED
+    absent: Any = None
 
     @property
     def range(self) -> str:
@@ -67,16 +75,25 @@ class Declared:
     rule: Rule
 
 
-def declared_fields(kind: Any, sources: tuple[str, ...] = (), prefix: str = "") -> list[Declared]:
-    """All fields of a dataclass and of those in it; a section's sources hold for its fields."""
+def declared_fields(
+    kind: Any, sources: tuple[str, ...] = (), prefix: str = "", resume: str = LOCKED
+) -> list[Declared]:
+    """All fields of a dataclass and of those in it.
+
+    A section's sources hold for its fields, and so does its `resume` if it is not LOCKED.
+    """
     found, types = [], get_type_hints(kind)
     for each in fields(kind):
         rule: Rule = each.metadata["rule"]
         if is_dataclass(types[each.name]):
-            found += declared_fields(types[each.name], rule.sources, f"{prefix}{each.name}.")
+            found += declared_fields(
+                types[each.name], rule.sources, f"{prefix}{each.name}.", rule.resume
+            )
         else:
             if sources:
                 rule = replace(rule, sources=sources)
+            if resume != LOCKED:
+                rule = replace(rule, resume=resume)
             found.append(Declared(prefix + each.name, types[each.name], rule))
     return found
 
@@ -84,11 +101,12 @@ def declared_fields(kind: Any, sources: tuple[str, ...] = (), prefix: str = "") 
 def read_fields(kind: type[T], values: Mapping[str, Any]) -> T:
     """The dataclass, with those in it, that nested mappings describe.
 
-    Whole numbers are taken for fields of type float, lists for tuples. Raises ValueError naming
-    every missing, unknown and mistyped field.
+    Whole numbers are taken for fields of type float, lists for tuples. A field that is missing has
+    its rule's `absent`. Raises ValueError naming every missing, unknown and mistyped field.
     """
     declared = {each.name: each for each in declared_fields(kind)}
-    given: dict[str, Any] = flatten_dict(dict(values), sep=".")
+    later = {n: e.rule.absent for n, e in declared.items() if e.rule.absent is not None}
+    given: dict[str, Any] = later | flatten_dict(dict(values), sep=".")
     problems = [
         f"config.{name} is missing; configs/base.py has every field"
         for name in declared

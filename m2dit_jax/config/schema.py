@@ -10,8 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.fields import range_problems, read_fields, setting
+from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
+from m2dit_jax.diffusion.loss import WEIGHTINGS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import MASKS
@@ -34,15 +35,32 @@ class DataConfig:
         "VAE with the prompts' embeddings.",
         choices=SOURCES,
     )
-    manifest: str = setting("File with captions and paths of videos, read by `encode --config`.")
-    root: str = setting("Folder that the manifest's paths are relative to.")
-    codec: str = setting("Encoding: pixels, or the folder of the model that encodes.")
+    manifest: str = setting(
+        "File with captions and paths of videos, read by `encode --config`.", resume=FREE
+    )
+    root: str = setting("Folder that the manifest's paths are relative to.", resume=FREE)
+    codec: str = setting("Encoding: pixels, or the folder of the model that encodes.", resume=FREE)
     paths: str = setting(
-        "Folders of encoded videos, with commas between them.", sources=("pixels", "latents")
+        "Folders of encoded videos, with commas between them.",
+        sources=("pixels", "latents"),
+        resume=FREE,
     )
     weights: tuple[float, ...] = setting(
         "How often a batch is from each folder; (): as often as it has samples.",
         sources=("pixels", "latents"),
+    )
+    held_out_share: float = setting(
+        "Share of each folder's stories that are validated and not trained on.",
+        at_least=0,
+        at_most=0.5,
+        sources=("pixels", "latents"),
+        absent=0.0,
+    )
+    held_out_paths: str = setting(
+        "Folders of encoded videos that are validated, with commas between them.",
+        sources=("pixels", "latents"),
+        resume=FREE,
+        absent="",
     )
     scenes: int = setting("Scenes in a story.", at_least=1)
     frames: int = setting("Frames in a scene.", at_least=2)
@@ -89,6 +107,7 @@ class ModelConfig:
         "Implementation: dense (the definition), grouped, by_head (CPU), chunked (bounded memory), "
         "splash (TPU), cudnn (NVIDIA, bfloat16), or auto: what suits device and size.",
         choices=ATTENTION,
+        resume=FREE,
     )
     rotary: bool = setting("Rotary positions of the video tokens, running on through the scenes.")
     added_positions: bool = setting("Sines and cosines of a patch's place in its scene are added.")
@@ -97,13 +116,14 @@ class ModelConfig:
     )
     spatial_scale: float = setting("Divides the rows and columns of added positions.", above=0)
     scan: bool = setting(
-        "Blocks in a scan: all of them compile once, and on a CPU run half as fast."
+        "Blocks in a scan: all of them compile once, and on a CPU run half as fast.", resume=FREE
     )
     remat: str = setting(
         "What the backward pass keeps of a block, the rest being computed again: none (no remat, "
         "everything is kept), full (nothing is), attention (its outcome is), matrices (the linear "
         "layers' outputs are too).",
         choices=tuple(REMAT),
+        resume=FREE,
     )
 
     def problems(self) -> list[str]:
@@ -131,16 +151,19 @@ class DiffusionConfig:
 class OptimizerConfig:
     """The part of `config.train` that optimizer and learning rate depend on."""
 
-    steps: int = setting("Optimizer steps of the run.", at_least=1)
+    steps: int = setting("Optimizer steps of the run.", at_least=1, resume=OVERRIDE)
     optimizer: str = setting(
         "AdamW for everything, or Muon for the blocks' matrices and AdamW elsewhere.",
         choices=("adamw", "muon"),
     )
-    learning_rate: float = setting("Learning rate after the warm-up.", at_least=0)
-    warmup_steps: int = setting("Steps in which the learning rate rises from zero.", at_least=0)
+    learning_rate: float = setting("Learning rate after the warm-up.", at_least=0, resume=OVERRIDE)
+    warmup_steps: int = setting(
+        "Steps in which the learning rate rises from zero.", at_least=0, resume=OVERRIDE
+    )
     schedule: str = setting(
         "Learning rate after the warm-up: constant, or a cosine down to a twentieth.",
         choices=("cosine", "constant"),
+        resume=OVERRIDE,
     )
     adam_b2: float = setting(
         "Decay of Adam's second moment (the Adam part of Muon keeps 0.999).", at_least=0, at_most=1
@@ -161,14 +184,17 @@ class TrainConfig(OptimizerConfig):
     """The training run."""
 
     batch_size: int = setting("Stories per optimizer step, over all devices.", at_least=1)
-    accumulate: int = setting("Parts in which a batch is computed, to save memory.", at_least=1)
+    accumulate: int = setting(
+        "Parts in which a batch is computed, to save memory.", at_least=1, resume=FREE
+    )
     compute_dtype: str = setting(
         "Dtype of the computation; the weights are kept in float32.", choices=DTYPES
     )
     init_from: str = setting(
         "Where the first weights are from: a model folder (CogVideoX's, for latents), a training "
         "run, the folder of one of its steps, or a converted run. Of a run they are the averaged "
-        "ones, where it kept some. Optimizer, schedule and steps begin anew."
+        "ones, where it kept some. Optimizer, schedule and steps begin anew.",
+        resume=FREE,
     )
     ema_decay: float = setting(
         "Decay of the averaged weights, which sampling uses; 0: none are kept.",
@@ -188,15 +214,83 @@ class TrainConfig(OptimizerConfig):
     scene_caption_dropout: float = setting(
         "Share of single scenes without a prompt.", at_least=0, at_most=1
     )
-    log_every: int = setting("Steps between lines of metrics.", at_least=1)
+    loss_weighting: str = setting(
+        "Stories of a batch weigh the same (story, as in the paper's scripts, so that an extension "
+        "counts as much as a whole story), or all generated scenes do (scene).",
+        choices=tuple(WEIGHTINGS),
+        absent="scene",
+    )
+    min_snr_gamma: float = setting(
+        "Gamma of the min-SNR weights of timesteps (arXiv 2303.09556), 5 there; 0: none.",
+        at_least=0,
+        absent=0.0,
+    )
+    given_noise: int = setting(
+        "Timestep up to which given scenes get noise, one drawn for each; 0: they are clean.",
+        at_least=0,
+        absent=0,
+    )
+    log_every: int = setting("Steps between lines of metrics.", at_least=1, resume=FREE)
     checkpoint_every: int = setting(
-        "Steps between checkpoints; the last step always has one.", at_least=1
+        "Steps between checkpoints; the last step always has one.", at_least=1, resume=FREE
     )
-    keep_checkpoints: int = setting("Checkpoints that are kept, the latest ones.", at_least=1)
+    checkpoint_minutes: float = setting(
+        "Minutes after which the next line of metrics comes with a checkpoint too; 0: only the "
+        "number of steps counts.",
+        at_least=0,
+        resume=FREE,
+        absent=0.0,
+    )
+    stop_after_skipped: int = setting(
+        "Steps in a row without a finite loss and gradient, which are skipped, that stop the run.",
+        at_least=1,
+        resume=FREE,
+        absent=10,
+    )
+    keep_checkpoints: int = setting(
+        "Checkpoints that are kept, the latest ones.", at_least=1, resume=FREE
+    )
     eval_every: int = setting(
-        "Steps between quick evaluations and previews; 0: there are none.", at_least=0
+        "Steps between quick evaluations and previews; 0: there are none.", at_least=0, resume=FREE
     )
-    eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1)
+    eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1, resume=FREE)
+
+    validate_every: int = setting(
+        "Steps between validations, the loss of held-out stories at fixed timesteps and noise, and "
+        "before the end; 0: there are none.",
+        at_least=0,
+        resume=FREE,
+        absent=0,
+    )
+    validation_stories: int = setting(
+        "Held-out stories of a validation.", at_least=1, resume=FREE, absent=16
+    )
+    preview_every: int = setting(
+        "Steps between previews, videos of the same stories each time; 0: there are none.",
+        at_least=0,
+        resume=FREE,
+        absent=0,
+    )
+    preview_storyboards: str = setting(
+        "Storyboards to preview, files or names with commas between them, of which the prompts of "
+        "the first scenes count; empty: the prompts of some held-out stories.",
+        resume=FREE,
+        absent="",
+    )
+    preview_model: str = setting(
+        "Model folder whose VAE decodes previews, and whose text encoder reads the storyboards'; "
+        "empty: that of init_from.",
+        sources=("latents",),
+        resume=FREE,
+        absent="",
+    )
+    wandb: str = setting(
+        "Weights & Biases beside TensorBoard (an extra): off, offline, for `wandb sync` later, or "
+        "online.",
+        choices=("off", "offline", "online"),
+        resume=FREE,
+        absent="off",
+    )
 
     def problems(self) -> list[str]:
         """The problems that the ranges of single fields do not show."""
@@ -247,8 +341,8 @@ class Config:
     model: ModelConfig = setting("The diffusion transformer.")
     diffusion: DiffusionConfig = setting("The noise schedule.")
     train: TrainConfig = setting("The training run.")
-    sample: SampleConfig = setting("Defaults of sampling.")
-    mesh: MeshConfig = setting("The device mesh.")
+    sample: SampleConfig = setting("Defaults of sampling.", resume=FREE)
+    mesh: MeshConfig = setting("The device mesh.", resume=FREE)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | ConfigDict) -> "Config":
@@ -268,7 +362,8 @@ class Config:
             *range_problems(self, self.data.source),
             *self.model.problems(),
             *self.train.problems(),
-            *self._sampling_problems(),
+            *self._timestep_problems(),
+            *self._held_out_problems(),
             *self._source_problems(),
         ]
         if problems:
@@ -279,12 +374,40 @@ class Config:
         """False if the model has a text encoder and it stays as initialised."""
         return self.data.source == "latents" or self.text_encoder.trained
 
-    def _sampling_problems(self) -> list[str]:
-        if self.sample.steps <= self.diffusion.timesteps:
+    def _timestep_problems(self) -> list[str]:
+        problems, timesteps = [], self.diffusion.timesteps
+        if self.sample.steps > timesteps:
+            problems.append(
+                f"config.sample.steps must be at most config.diffusion.timesteps {timesteps}, "
+                f"got {self.sample.steps}"
+            )
+        if self.train.given_noise >= timesteps:
+            problems.append(
+                f"config.train.given_noise must be less than config.diffusion.timesteps {timesteps}"
+                f", got {self.train.given_noise}"
+            )
+        return problems
+
+    def _held_out_problems(self) -> list[str]:
+        data, train = self.data, self.train
+        if data.source == "shapes":  # whose held-out stories are drawn
             return []
+        if data.held_out_share and data.held_out_paths:
+            return ["config.data.held_out_share and held_out_paths: needs one or the other"]
+        if data.held_out_share or data.held_out_paths:
+            return []
+        asking = [
+            name
+            for name, asked in (
+                ("validate_every", train.validate_every),
+                ("preview_every without preview_storyboards", train.preview_every),
+            )
+            if asked and not (name.startswith("preview") and train.preview_storyboards)
+        ]
         return [
-            "config.sample.steps must be at most config.diffusion.timesteps "
-            f"{self.diffusion.timesteps}, got {self.sample.steps}"
+            f"config.train.{name} needs held-out stories: config.data.held_out_share, such as 0.05,"
+            " or config.data.held_out_paths"
+            for name in asking
         ]
 
     def _source_problems(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -53,7 +53,8 @@ class EncodedSamples:
     """Samples of what the encode command wrote: clips put together, or scenes of a story.
 
     Every batch is of one of the datasets, by their weights (None: by their numbers of samples).
-    Datasets of pixels need `tokenize`. Raises ValueError for datasets without a sample.
+    Datasets of pixels need `tokenize`. `held_out` has for each dataset the stories to leave out.
+    Raises ValueError for datasets without a sample.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class EncodedSamples:
         seed: int,
         weights: Sequence[float] | None = None,
         tokenize: Tokenize | None = None,
+        held_out: Sequence[Collection[int]] = (),
     ):
         self.datasets = tuple(datasets)
         self.batch_size = batch_size
         self.orders = [
-            _order(dataset, scenes, (seed, number)) for number, dataset in enumerate(datasets)
+            _order(dataset, scenes, (seed, number), held_out[number] if held_out else ())
+            for number, dataset in enumerate(datasets)
         ]
         if weights is None:
             weights = [order.samples_per_epoch for order in self.orders]
@@ -79,7 +82,12 @@ class EncodedSamples:
 
     def __call__(self, batch: int, row: int) -> Batch | EncodedBatch:
         """A row of a batch. Raises EncodedError if the record is damaged."""
-        dataset, scenes = self.scenes_at(batch, row)
+        return self.read(*self.scenes_at(batch, row))
+
+    def read(
+        self, dataset: EncodedDataset, scenes: Sequence[tuple[int, int]]
+    ) -> Batch | EncodedBatch:
+        """The scenes of a dataset, by story and number, as a row of a batch."""
         stories = {story: dataset[story] for story in dict(scenes)}
 
         def stacked(name: str) -> np.ndarray:
@@ -166,8 +174,10 @@ class StallTimer(Iterator[T]):
         return min(share, 1.0)
 
 
-def _order(dataset: EncodedDataset, scenes: int, seed: tuple[int, int]) -> ClipOrder | StoryOrder:
-    counts = dataset.scene_counts
+def _order(
+    dataset: EncodedDataset, scenes: int, seed: tuple[int, int], held_out: Collection[int]
+) -> ClipOrder | StoryOrder:
+    counts = [0 if i in held_out else count for i, count in enumerate(dataset.scene_counts)]
     try:
         if dataset.info.kind == "stories":
             return StoryOrder(counts, scenes, seed)

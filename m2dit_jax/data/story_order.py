@@ -126,6 +126,34 @@ class StoryOrder:
         return drawn[1], drawn[2]
 
 
+def draw_held_out(stories: int, share: float, seed: Sequence[int]) -> frozenset[int]:
+    """The stories that are not trained on: a share of them, drawn by the seed, at least one.
+
+    None for a share of 0. Raises ValueError if none would be left to train on.
+    """
+    if not share:
+        return frozenset()
+    number = max(round(share * stories), 1)
+    if number >= stories:
+        raise ValueError(f"a share of {share:g} of {stories} stories leaves none to train on")
+    return frozenset(np.random.default_rng(seed).permutation(stories)[:number].tolist())
+
+
+def scenes_in_order(
+    counts: Sequence[int], stories: Sequence[int], scenes: int, clips: bool
+) -> list[list[Scene]]:
+    """The samples that stories make when each is read once: the beginnings of those long enough.
+
+    Single clips are put together as they come.
+    """
+    if clips:
+        singles = [(story, scene) for story in stories for scene in range(counts[story])]
+        return [singles[i : i + scenes] for i in range(0, len(singles) - scenes + 1, scenes)]
+    return [
+        [(story, scene) for scene in range(scenes)] for story in stories if counts[story] >= scenes
+    ]
+
+
 class MixtureOrder:
     """The dataset of each batch: of the first n batches every dataset has its share.
 

@@ -1,7 +1,9 @@
 """The training loss: mean squared error of v over the scenes that are generated."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 
 def scene_weights(given: Bool[Array, "B S"]) -> Float[Array, "B S"]:
@@ -11,6 +13,32 @@ def scene_weights(given: Bool[Array, "B S"]) -> Float[Array, "B S"]:
     """
     generated = ~given
     return generated / jnp.maximum(jnp.sum(generated), 1)
+
+
+def story_weights(given: Bool[Array, "B S"]) -> Float[Array, "B S"]:
+    """Each scene's share of the loss: all stories the same, and in a story its generated scenes.
+
+    As in the reference, where each rank averages over its own story: an extension of one scene
+    counts as much as a story of three. The weights add up to 1; a story whose scenes are all given
+    has none.
+    """
+    generated = ~given
+    in_story = jnp.sum(generated, axis=1, keepdims=True)
+    return generated / jnp.maximum(in_story, 1) / jnp.maximum(jnp.sum(in_story > 0), 1)
+
+
+WEIGHTINGS = {"scene": scene_weights, "story": story_weights}
+
+
+def min_snr_weights(
+    schedule: NoiseSchedule, timesteps: Int[Array, "B S"], gamma: float
+) -> Float[Array, "B S"]:
+    """Weights min(SNR, gamma) / (SNR + 1) of the error of v (arXiv 2303.09556, section 3.4).
+
+    With signal share alpha they are min(alpha, gamma (1 - alpha)): 0 where there is no signal.
+    """
+    alphas = jnp.asarray(schedule.alphas_cumprod(), jnp.float32)[timesteps]
+    return jnp.minimum(alphas, gamma * (1 - alphas))
 
 
 def v_loss(

@@ -96,6 +96,20 @@ def gather_errors(name: str, problem: str | None) -> str | None:
     return "\n".join(f"process {i}: {problem}" for i, problem in enumerate(said) if problem)
 
 
+def said_by_first(name: str, text: str) -> str:
+    """The text of the first process, in all of them.
+
+    All processes call it, with a name that is used once.
+    """
+    if jax.process_count() == 1:
+        return text
+    client = coordination_client()
+    key = f"m2dit/said/{name}"
+    if is_first():
+        client.key_value_set(key, text or " ")  # an empty value cannot be told from none
+    return client.blocking_key_value_get(key, PATIENCE_SECONDS * 1000).strip()
+
+
 def preempted(step: int) -> bool:
     """Whether a process got SIGTERM, and all are to stop after this step.
 

@@ -1,7 +1,10 @@
 """What a run trains on: batches from any step on, their shapes, and the empty prompt."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,21 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
-from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
-from m2dit_jax.data.loader import EncodedSamples, SampleAt, make_loader, shapes_samples
+from m2dit_jax.data.encoded import METADATA, EncodedDataset, EncodedInfo
+from m2dit_jax.data.loader import Batch, EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
 
+_HELD_OUT = 7  # a stream of random numbers of its own
 TRAINING_STORIES = 10_000_000  # of shapes; then they come round again
+
+
+@dataclass(frozen=True)
+class HeldOutStory:
+    """A story that is not trained on: a row of a batch, and its captions."""
+
+    sample: Any
+    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,16 @@ class TrainingData:
     latent_scale: float
     datasets: tuple[EncodedDataset, ...]
     """Empty for shapes."""
+    held_out: Callable[[int], list[HeldOutStory]]
+    """So many held-out stories, fewer if there are fewer; all have the first one's size."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """A hash of each dataset's description, the same wherever the folder lies."""
+        return [
+            hashlib.sha256((dataset.path / METADATA).read_bytes()).hexdigest()[:16]
+            for dataset in self.datasets
+        ]
 
 
 def open_training_data(recipe: Recipe) -> TrainingData:
@@ -46,15 +69,16 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         )
         # The first scene's caption names the actor, so that none is longer.
         recipe.tokenize(source[0]["captions"])
-        return _training_data(
-            recipe, shapes_samples(source, recipe.tokenize, stories), (), [(0, 0)]
-        )
+        samples = shapes_samples(source, recipe.tokenize, stories)
+        return _training_data(recipe, samples, (), [(0, 0)], partial(_held_out_shapes, recipe))
     datasets = tuple(EncodedDataset(Path(path)) for path in _paths(data))
-    problems = [line for dataset in datasets for line in _misfits(dataset, config)]
+    apart = tuple(EncodedDataset(Path(path)) for path in _names(data.held_out_paths))
+    problems = [line for dataset in (*datasets, *apart) for line in _misfits(dataset, config)]
     if len({dataset.info.scaling_factor for dataset in datasets}) > 1:
         problems.append("the datasets were encoded with VAEs of different scaling factors")
     if problems:
         raise ValueError("\n".join(problems))
+    left_out = [_left_out(dataset, config, number) for number, dataset in enumerate(datasets)]
     samples = EncodedSamples(
         datasets,
         data.scenes,
@@ -62,9 +86,66 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         config.seed,
         [float(weight) for weight in data.weights] or None,
         recipe.tokenize if data.source == "pixels" else None,
+        left_out,
     )
+    chosen = list(zip(datasets, left_out, strict=True))
+    if apart:
+        chosen = [(dataset, frozenset(range(len(dataset)))) for dataset in apart]
     first_of_each = [samples.mixture.first_batch(number) for number in range(len(datasets))]
-    return _training_data(recipe, samples, datasets, [(batch, 0) for batch in first_of_each])
+    return _training_data(
+        recipe,
+        samples,
+        datasets,
+        [(batch, 0) for batch in first_of_each],
+        lambda most: _held_out_encoded(samples, chosen, data.scenes, most),
+    )
+
+
+def _left_out(dataset: EncodedDataset, config: Config, number: int) -> frozenset[int]:
+    try:
+        return draw_held_out(
+            len(dataset), config.data.held_out_share, (config.seed, number, _HELD_OUT)
+        )
+    except ValueError as error:
+        raise ValueError(f"config.data.held_out_share: {dataset.path}: {error}") from error
+
+
+def _held_out_shapes(recipe: Recipe, most: int) -> list[HeldOutStory]:
+    data = recipe.config.data
+    source = ShapesSource(recipe.config.seed, data.scenes, data.frames, data.size, True, most)
+    return [
+        HeldOutStory(
+            Batch(story["video"], recipe.tokenize(story["captions"])), tuple(story["captions"])
+        )
+        for story in (source[number] for number in range(most))
+    ]
+
+
+def _held_out_encoded(
+    samples: EncodedSamples,
+    chosen: Sequence[tuple[EncodedDataset, frozenset[int]]],
+    scenes: int,
+    most: int,
+) -> list[HeldOutStory]:
+    """Held-out stories, in turn from each dataset that has scenes of the first one's size."""
+    by_dataset = [
+        [
+            (dataset, sample)
+            for sample in scenes_in_order(
+                dataset.scene_counts, sorted(stories), scenes, dataset.info.kind == "clips"
+            )
+        ]
+        for dataset, stories in chosen
+        if dataset.info.arrays == chosen[0][0].info.arrays
+    ]
+    in_turn = [item for turn in zip_longest(*by_dataset) for item in turn if item is not None]
+    return [
+        HeldOutStory(
+            samples.read(dataset, sample),
+            tuple(dataset[story]["captions"][scene] for story, scene in sample),
+        )
+        for dataset, sample in in_turn[:most]
+    ]
 
 
 def _training_data(
@@ -72,6 +153,7 @@ def _training_data(
     sample_at: SampleAt,
     datasets: tuple[EncodedDataset, ...],
     examples: list[tuple[int, int]],
+    held_out: Callable[[int], list[HeldOutStory]],
 ) -> TrainingData:
     stories = recipe.config.train.batch_size
     shapes = {
@@ -88,17 +170,22 @@ def _training_data(
         ),
         latent_scale=float(scaling.pop() or 1.0) if latents else 1.0,
         datasets=datasets,
+        held_out=held_out,
     )
 
 
 def _paths(data: DataConfig) -> list[str]:
-    paths = [path.strip() for path in data.paths.split(",") if path.strip()]
+    paths = _names(data.paths)
     if not paths:
         raise ValueError(
             f"config.data.paths is empty; with config.data.source {data.source!r} it names the "
             "folders that python -m m2dit_jax.encode wrote"
         )
     return paths
+
+
+def _names(paths: str) -> list[str]:
+    return [path.strip() for path in paths.split(",") if path.strip()]
 
 
 def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:

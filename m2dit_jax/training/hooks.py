@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,19 +11,44 @@ import orbax.checkpoint as ocp
 
 from m2dit_jax.data.loader import StallTimer
 from m2dit_jax.parallel.mesh import replicated
-from m2dit_jax.parallel.processes import gather_errors, is_first, print_once
+from m2dit_jax.parallel.processes import (
+    gather_errors,
+    is_first,
+    print_once,
+    said_by_first,
+)
 from m2dit_jax.pipeline.load import of_pixels_run
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.metrics import MetricsWriter, ProgressMeter
 from m2dit_jax.training.optimizer import learning_rate_schedule
 from m2dit_jax.training.quick_evaluation import evaluate_held_out, evaluate_recall
+from m2dit_jax.training.record import CHECKPOINT, SPEED, RunRecord
 from m2dit_jax.training.run import Run
+from m2dit_jax.training.speed import SpeedMeter
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.weights import run_folder
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss or gradient was infinite or not a number."""
+    """The loss or gradient of too many steps in a row was infinite or not a number."""
+
+
+class CheckpointClock:
+    """The seconds since the last checkpoint; the first process's clock is that of all."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._since = seconds, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether there are more than were wanted; all processes ask after the same steps."""
+        if not self._seconds:
+            return False
+        over = time.monotonic() - self._since > self._seconds
+        return said_by_first(f"checkpoint/{step}", "due" if over else "") == "due"
+
+    def restart(self) -> None:
+        """Begins to count anew."""
+        self._since = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -51,20 +75,34 @@ def make_hooks(
     manager: ocp.CheckpointManager,
     metrics: MetricsWriter,
     batches: StallTimer[Any],
+    record: RunRecord,
     first_step: int,
 ) -> Callable[[TrainState, int, bool], TrainState]:
     """A function (state, step, stopping) -> state that runs the hooks due after a step, in order.
 
-    It raises NonFiniteLoss, before any hook, if a step since the last ones was not finite.
+    It raises NonFiniteLoss, before any hook, once too many steps in a row were not finite.
     """
     train = run.config.train
     progress = ProgressMeter(first_step, train.steps)
+    speed = SpeedMeter(run.recipe, list(run.program.mesh.devices.flat))
+    clock = CheckpointClock(60 * train.checkpoint_minutes)
     hooks: Sequence[Hook] = (
-        Hook(train.log_every, lambda state: _log(run, state, metrics, progress, batches)),
+        Hook(
+            train.log_every,
+            lambda state: _log(run, state, metrics, progress, batches, speed, record),
+        ),
         Hook(train.eval_every, lambda state: _evaluate(run, state, metrics, progress)),
         Hook(
+            train.validate_every if run.validation else 0,
+            lambda state: _validate(run, state, metrics, progress),
+        ),
+        Hook(
+            train.preview_every if run.previews else 0,
+            lambda state: _preview(run, state, metrics, progress),
+        ),
+        Hook(
             train.checkpoint_every,
-            lambda state: _save(run, state, metrics, manager),
+            lambda state: _save(run, state, metrics, manager, clock, record),
             when_stopped=True,
         ),
     )
@@ -72,28 +110,34 @@ def make_hooks(
     def run_hooks(state: TrainState, step: int, stopping: bool) -> TrainState:
         due = [hook for hook in hooks if hook.is_due(step, train.steps, stopping)]
         if due:
-            _check_finite(state, run.workdir, manager)
+            _check_finite(run, state, manager)
         for hook in due:
             state = hook.function(state)
+        # At lines of metrics only: there the devices are waited for, and processes ask each other.
+        if step % train.log_every == 0 and clock.is_due(step):
+            state = _save(run, state, metrics, manager, clock, record)
         return state
 
     return run_hooks
 
 
-def _check_finite(state: TrainState, workdir: Path, manager: ocp.CheckpointManager) -> None:
-    bad = int(state.metrics.first_bad_step)
-    if bad < 0:
+def _check_finite(run: Run, state: TrainState, manager: ocp.CheckpointManager) -> None:
+    first, step = int(state.metrics.first_bad_step), int(state.step)
+    in_a_row = step - first + 1 if first >= 0 else 0
+    if in_a_row < run.config.train.stop_after_skipped:
         return
     manager.wait_until_finished()  # the last save may still be under way
-    good = run_folder.latest_step(workdir)
+    saved = run_folder.latest_step(run.workdir)
     raise NonFiniteLoss(
-        f"The loss or gradient of step {bad} is not finite. "
+        f"The loss or gradient of steps {first} to {step} is not finite: {in_a_row} skipped in a "
+        "row, as many as config.train.stop_after_skipped allows or more. "
         + (
             "There is no checkpoint yet."
-            if good is None
-            else f"The last good checkpoint is {workdir / run_folder.FOLDER / str(good)}."
+            if saved is None
+            else f"The last checkpoint is {run.workdir / run_folder.FOLDER / str(saved)}."
         )
-        + " The same command would come to the same; try a lower config.train.learning_rate."
+        + " The same command would come to the same; try a lower config.train.learning_rate, which"
+        " needs --override."
     )
 
 
@@ -103,23 +147,29 @@ def _log(
     metrics: MetricsWriter,
     progress: ProgressMeter,
     batches: StallTimer[Any],
+    speed: SpeedMeter,
+    record: RunRecord,
 ) -> TrainState:
     """Writes the means since the last line and returns the state with new sums."""
     sums = jax.device_get(state.metrics)
-    step = int(state.step)
-    loss = float(sums.loss / sums.steps)
-    rate = learning_rate_schedule(run.config.train)(step - 1)
-    line, steps_per_second = progress.line(step, loss)
+    step, updates = int(state.step), state.updates
+    loss, grad_norm = (float(x / sums.steps) if sums.steps else None for x in sums[:2])
+    rate = learning_rate_schedule(run.config.train)(max(updates - 1, 0))
+    line, steps_per_second = progress.line(step, loss, step - updates)
     values = {
         "loss": loss,
-        "grad_norm": float(sums.grad_norm / sums.steps),
+        "grad_norm": grad_norm,
         "learning_rate": float(np.asarray(rate)),
     }
-    timings = {"steps_per_second": steps_per_second}
+    if step > updates:
+        values["skipped_steps"] = step - updates
+    timings = speed.figures(steps_per_second)
     # Where data are read from files, whether they come in time belongs with the results; shapes
     # are drawn, and their lines are the same in every run.
-    (values if run.data.datasets else timings)["waiting_share"] = batches.share()
+    waiting_share = batches.share()
+    (values if run.data.datasets else timings)["waiting_share"] = waiting_share
     metrics.write(step, values, timings)
+    record.add(SPEED, step, **(timings | {"waiting_share": waiting_share}))
     print_once(line)
     zero = jax.jit(RunningMetrics.zero, out_shardings=replicated(run.program.mesh))
     return state._replace(metrics=zero())
@@ -144,9 +194,48 @@ def _evaluate(
     return state
 
 
+def _validate(
+    run: Run, state: TrainState, metrics: MetricsWriter, progress: ProgressMeter
+) -> TrainState:
+    assert run.validation is not None  # or the hook never is due
+    started, step = time.perf_counter(), int(state.step)
+    values = run.validation(state.averaged)
+    metrics.write(step, values)
+    losses = "  ".join(
+        f"{name.split('/')[1]} {value:.4f}" for name, value in values.items() if "loss" in name
+    )
+    print_once(f"step {step} validation  {losses}")
+    progress.skip(time.perf_counter() - started)
+    return state
+
+
+def _preview(
+    run: Run, state: TrainState, metrics: MetricsWriter, progress: ProgressMeter
+) -> TrainState:
+    """Samples on all devices; the first process decodes and writes, and the others wait."""
+    assert run.previews is not None  # or the hook never is due
+    started, step = time.perf_counter(), int(state.step)
+    latents = run.previews.latents(state.averaged)
+    if is_first():
+        folder = run.workdir / "previews"
+        sheet, captions = run.previews.write(folder, step, latents)
+        metrics.write_image(step, "preview/stories", np.asarray(sheet), captions)
+        print_once(f"step {step} preview: {folder}/stories_{step:06}.png")
+    gather_errors(f"previewed/{step}", None)
+    progress.skip(time.perf_counter() - started)
+    return state
+
+
 def _save(
-    run: Run, state: TrainState, metrics: MetricsWriter, manager: ocp.CheckpointManager
+    run: Run,
+    state: TrainState,
+    metrics: MetricsWriter,
+    manager: ocp.CheckpointManager,
+    clock: CheckpointClock,
+    record: RunRecord,
 ) -> TrainState:
     metrics.flush()
     checkpoints.save(manager, state, run.config)
+    record.add(CHECKPOINT, int(state.step))
+    clock.restart()
     return state

@@ -11,18 +11,27 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array
 
+from m2dit_jax import __version__
 from m2dit_jax.data.loader import StallTimer, on_devices
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.processes import gather_errors, is_first, print_once
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.hooks import make_hooks
 from m2dit_jax.training.interrupt import StopOnSignal
-from m2dit_jax.training.metrics import DiscardedMetrics, MetricsWriter, duration
+from m2dit_jax.training.metrics import (
+    DiscardedMetrics,
+    MetricsWriter,
+    duration,
+)
 from m2dit_jax.training.preview import write_first_batch
 from m2dit_jax.training.profiling import StepsTrace, named_step
+from m2dit_jax.training.record import READY, START, RunRecord, read_record
 from m2dit_jax.training.run import Run, next_commands
+from m2dit_jax.training.speed import restart_costs
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.workdir import check_same_config, only_run_in
+from m2dit_jax.training.wandb_writer import WandbWriter
+from m2dit_jax.training.workdir import check_resume, check_same_data, only_run_in
+from m2dit_jax.utils.machine import process_started
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -39,22 +48,30 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
     """
     last_step = run.config.train.steps
     with ExitStack() as stack:
-        _take_workdir(run, stack)
+        changed = _take_workdir(run, stack)
         manager = checkpoints.open_manager(run.workdir, run.config.train.keep_checkpoints)
         stack.enter_context(closing(manager))
         state = _first_or_restored_state(run, manager)
         first_step = step = int(state.step)
-        _print_start(run, state)
+        _print_start(run, state, changed)
+        record = RunRecord(run.workdir)
+        record.add(
+            START,
+            step,
+            changed=changed,
+            data=run.data.fingerprints,
+            version=__version__,
+            process_started=process_started(),
+        )
         started = time.perf_counter()
-        writer = MetricsWriter if is_first() else DiscardedMetrics
-        metrics = stack.enter_context(closing(writer(run.workdir, step)))
+        metrics = stack.enter_context(closing(_open_metrics(run, step)))
         stop = stack.enter_context(StopOnSignal())
         trace = StepsTrace(run.workdir / "profile", run.profile_steps, step)
         stack.enter_context(closing(trace))
         batches = StallTimer(
             _batches_from(run, step), is_busy=lambda: not cast(Any, state.step).is_ready()
         )
-        run_hooks = make_hooks(run, manager, metrics, batches, step)
+        run_hooks = make_hooks(run, manager, metrics, batches, record, step)
         pending = _PendingSteps()
 
         stopping = False
@@ -68,6 +85,9 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             trace.after(step, state)
             pending.add(state)
             step += 1
+            if step == first_step + 1:
+                jax.block_until_ready(state.step)
+                _record_restart(record, step, metrics)
             stopping = stop.asked(step)
             state = run_hooks(state, step, stopping)
         manager.wait_until_finished()
@@ -97,19 +117,45 @@ class _PendingSteps:
             self._counters.popleft().block_until_ready()
 
 
-def _take_workdir(run: Run, stack: ExitStack) -> None:
-    """Locks the workdir; raises CheckpointError, in all processes, if another run has it."""
-    problem = None
+def _open_metrics(run: Run, step: int) -> MetricsWriter:
+    if not is_first():
+        return DiscardedMetrics()
+    mode = run.config.train.wandb
+    others = [] if mode == "off" else [WandbWriter(run.workdir, mode)]
+    return MetricsWriter(run.workdir, step, others)
+
+
+def _record_restart(record: RunRecord, step: int, metrics: MetricsWriter) -> None:
+    """Records that the first step is done, and of a run that goes on what restarts have cost."""
+    record.add(READY, step)
+    costs = restart_costs(record.lines)
+    if costs["restarts"]:
+        metrics.write_timings(step, {f"restarts/{name}": value for name, value in costs.items()})
+        print_once(
+            f"restarts    {costs['restarts']:.0f} so far: {duration(costs['lost_seconds'])} of work"
+            f" lost, {duration(costs['start_seconds'])} to start, "
+            f"{duration(costs['stopped_seconds'])} stopped"
+        )
+
+
+def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
+    """Locks the workdir and returns the fields that are others than before, in the first process.
+
+    Raises CheckpointError, in all processes, if another run has it.
+    """
+    problem, changed = None, {}
     if is_first():
         try:
             stack.enter_context(only_run_in(run.workdir))
             # Again, as another run may have come and gone since `prepare`.
-            check_same_config(run.config, run.workdir)
+            changed = check_resume(run.config, run.workdir, run.override)
+            check_same_data(run.data.fingerprints, read_record(run.workdir), run.workdir)
         except ValueError as error:
             problem = str(error)
     problem = gather_errors("workdir", problem)
     if problem:
         raise CheckpointError(problem)
+    return changed
 
 
 def _first_or_restored_state(run: Run, manager: ocp.CheckpointManager) -> TrainState:
@@ -132,7 +178,7 @@ def _show_first_batch(run: Run, batch: Any) -> None:
         write_first_batch(run.workdir / "first_batch.png", shown, run.recipe)
 
 
-def _print_start(run: Run, state: TrainState) -> None:
+def _print_start(run: Run, state: TrainState, changed: dict[str, list[Any]]) -> None:
     config, mesh = run.config, run.program.mesh
     devices = mesh.devices.flatten()
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
@@ -145,3 +191,5 @@ def _print_start(run: Run, state: TrainState) -> None:
     print_once(
         f"steps       {int(state.step)} of {config.train.steps} done, {stories} stories each"
     )
+    for name, (there, here) in changed.items():
+        print_once(f"changed     config.{name}: before {there!r}, now {here!r}")

@@ -3,8 +3,9 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,8 +14,31 @@ from tensorboardX import SummaryWriter
 Values = Mapping[str, float | None]
 
 
-class MetricsWriter:
-    """Writes `metrics.jsonl` and TensorBoard event files, going on after `step`.
+@runtime_checkable
+class MetricWriter(Protocol):
+    """A place that the numbers and pictures of a run go to."""
+
+    def write(self, step: int, values: Values, timings: Values) -> None:
+        """Numbers of a step; the timings differ from run to run, the values do not."""
+        ...
+
+    def write_image(
+        self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str
+    ) -> None:
+        """A picture with a caption in Markdown."""
+        ...
+
+    def flush(self) -> None:
+        """Puts everything on the disk, as it must be before a checkpoint relies on it."""
+        ...
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        ...
+
+
+class JsonLinesWriter:
+    """A writer of `metrics.jsonl`, going on after `step`.
 
     The lines hold nothing that differs from run to run, such as timings, so that a run which was
     interrupted leaves the same file as one which was not. What lies beyond `step`, where an
@@ -26,54 +50,113 @@ class MetricsWriter:
         path.touch()
         os.truncate(path, _bytes_up_to(path, step))
         self._lines = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Values, timings: Values) -> None:
+        """One line, without the timings."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+
+    def write_image(
+        self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str
+    ) -> None:
+        """Nothing: pictures are files of their own."""
+
+    def flush(self) -> None:
+        """Puts everything on the disk."""
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self.flush()
+        self._lines.close()
+
+
+class TensorBoardWriter:
+    """A writer of TensorBoard's event files, going on after `step`."""
+
+    def __init__(self, workdir: Path, step: int):
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
+    def write(self, step: int, values: Values, timings: Values) -> None:
+        """A scalar for each number that there is; those without a group are of `train`."""
+        for name, value in named_scalars(values, timings).items():
+            self._board.add_scalar(name, value, step)
+
+    def write_image(
+        self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str
+    ) -> None:
+        """The picture, and its caption as a text of the same name."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+        if caption:
+            self._board.add_text(f"{name}/captions", caption, step)
+
+    def flush(self) -> None:
+        """Writes out what is waiting."""
+        self._board.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._board.close()
+
+
+class MetricsWriter:
+    """All writers of a run: metrics.jsonl, TensorBoard, and `others`; numbers are rounded."""
+
+    def __init__(self, workdir: Path, step: int, others: Sequence[MetricWriter] = ()):
+        self._writers: list[MetricWriter] = [
+            JsonLinesWriter(workdir, step),
+            TensorBoardWriter(workdir, step),
+            *others,
+        ]
+
     def write(self, step: int, values: Values, timings: Values | None = None) -> None:
-        """One line; the timings go to TensorBoard only."""
+        """One line; the timings do not go to metrics.jsonl."""
         rounded = {
             name: None if value is None else float(f"{value:.7g}") for name, value in values.items()
         }
-        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
-        self._lines.flush()
-        for name, value in {**rounded, **(timings or {})}.items():
-            if value is not None:
-                name = name if "/" in name else f"train/{name}"
-                self._board.add_scalar(name, value, step)
+        for writer in self._writers:
+            writer.write(step, rounded, timings or {})
 
-    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """A picture for TensorBoard."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+    def write_timings(self, step: int, timings: Values) -> None:
+        """Numbers that are not for metrics.jsonl, since they differ from run to run."""
+        for writer in self._writers:
+            if not isinstance(writer, JsonLinesWriter):
+                writer.write(step, {}, timings)
+
+    def write_image(
+        self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str = ""
+    ) -> None:
+        """A picture with a caption in Markdown."""
+        for writer in self._writers:
+            writer.write_image(step, name, image, caption)
 
     def flush(self) -> None:
         """Puts everything on the disk, as it must be before a checkpoint relies on it."""
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        self._board.flush()
+        for writer in self._writers:
+            writer.flush()
 
     def close(self) -> None:
         """Flushes and closes the files."""
         self.flush()
-        self._lines.close()
-        self._board.close()
+        for writer in self._writers:
+            writer.close()
 
 
 class DiscardedMetrics(MetricsWriter):
     """A writer that writes nothing, for all processes but the first: their numbers are the same."""
 
-    def __init__(self, workdir: Path, step: int):
-        pass
+    def __init__(self):
+        self._writers = []
 
-    def write(self, step: int, values: Values, timings: Values | None = None) -> None:
-        pass
 
-    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+def named_scalars(values: Values, timings: Values) -> dict[str, float]:
+    """The numbers that there are, under names with a group: `train` where they have none."""
+    return {
+        name if "/" in name else f"train/{name}": value
+        for name, value in {**values, **timings}.items()
+        if value is not None
+    }
 
 
 class ProgressMeter:
@@ -84,19 +167,23 @@ class ProgressMeter:
         self._first_step = self._step = step
         self._started = self._time = time.perf_counter()
 
-    def line(self, step: int, loss: float) -> tuple[str, float]:
-        """The line, and the steps per second since the last one."""
+    def line(self, step: int, loss: float | None, skipped: int = 0) -> tuple[str, float]:
+        """The line, and the steps per second since the last one.
+
+        `loss` is None if all steps since then were skipped, `skipped` the number in the whole run.
+        """
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         # From the whole run so far, in which evaluations and checkpoints have their share.
         left = (self.total - step) * (now - self._started) / (step - self._first_step)
         self._step, self._time = step, now
         width = len(str(self.total))
-        return (
-            f"step {step:{width}}/{self.total}  loss {loss:.4f}  {rate:.2f} steps/s  "
-            f"{duration(left)} left",
-            rate,
+        shown = "none" if loss is None else f"{loss:.4f}"
+        line = (
+            f"step {step:{width}}/{self.total}  loss {shown}  {rate:.2f} steps/s  "
+            f"{duration(left)} left"
         )
+        return f"{line}  {skipped} skipped, not finite" if skipped else line, rate
 
     def skip(self, seconds: float) -> None:
         """Leaves time that was not spent on steps out of the next line's rate."""

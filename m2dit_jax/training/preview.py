@@ -13,10 +13,11 @@ from m2dit_jax.evaluation.accuracy import StoryBatch
 from m2dit_jax.evaluation.recall import Clips, Recall, recall_sheet
 from m2dit_jax.report.sheets import stories_sheet
 from m2dit_jax.utils.files import atomic_write
-from m2dit_jax.utils.media import write_gif
+from m2dit_jax.utils.media import write_gif, write_mp4
 
 PREVIEW_STORIES = 4
 FIRST_BATCH_STORIES = 8  # more make a picture that nobody scrolls through
+_LARGEST_GIF = 128  # pixels on a side
 _GAP = 1  # pixel between the stories of a GIF
 
 
@@ -36,6 +37,17 @@ def write_preview(folder: Path, step: int, batch: StoryBatch, fps: float) -> Ima
         sheet.save(part, format="PNG")
     write_gif(folder / f"{name}.gif", _side_by_side(batch.video[:PREVIEW_STORIES]), fps)
     return sheet
+
+
+def write_videos(
+    folder: Path, name: str, videos: UInt8[np.ndarray, "N S F H W 3"], fps: float
+) -> None:
+    """All stories as one GIF; pictures too large for that as an MP4 each, `<name>_<story>.mp4`."""
+    if max(videos.shape[3:5]) <= _LARGEST_GIF:
+        write_gif(folder / f"{name}.gif", _side_by_side(videos), fps)
+        return
+    for number, video in enumerate(videos):
+        write_mp4(folder / f"{name}_{number}.mp4", video.reshape(-1, *video.shape[2:]), fps)
 
 
 def write_recall(

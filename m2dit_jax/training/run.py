@@ -18,8 +18,12 @@ from m2dit_jax.training.data import TrainingData, open_training_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.program import TrainProgram, make_train_program
+from m2dit_jax.training.record import read_record
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.workdir import check_same_config
+from m2dit_jax.training.story_previews import Previews, choose_stories, open_preview_model
+from m2dit_jax.training.validation import Validation
+from m2dit_jax.training.wandb_writer import import_wandb
+from m2dit_jax.training.workdir import check_resume, check_same_data
 from m2dit_jax.weights import run_folder
 
 
@@ -34,8 +38,12 @@ class Run:
     seed_key: Key[Array, ""]
     first_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Key[Array, ""], Any], TrainState]
+    validation: Validation | None = None
+    previews: Previews | None = None
     profile_steps: int = 0
     """Steps to trace, soon after the start."""
+    override: bool = False
+    """Whether a run that is there goes on with another learning rate or number of steps."""
 
     @property
     def config(self) -> Config:
@@ -43,15 +51,19 @@ class Run:
         return self.recipe.config
 
 
-def prepare(config: Config, workdir: Path, profile_steps: int = 0) -> Run | None:
+def prepare(
+    config: Config, workdir: Path, profile_steps: int = 0, override: bool = False
+) -> Run | None:
     """The run to go on with, None if it is finished.
 
     Raises ValueError for data, a mesh or weights that do not fit the config, and for a workdir
-    whose run has another one.
+    whose run has another one (see `check_resume`).
     """
     recipe = build_recipe(config)
     mesh = make_mesh(asdict(config.mesh))
-    check_same_config(config, workdir)
+    if config.train.wandb != "off":
+        import_wandb()
+    check_resume(config, workdir, override)
     if run_folder.latest_step(workdir) == config.train.steps:
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
         print_once(next_commands(workdir, config.data.source))
@@ -59,6 +71,7 @@ def prepare(config: Config, workdir: Path, profile_steps: int = 0) -> Run | None
     if config.train.init_from and run_folder.latest_step(workdir) is None:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
+    check_same_data(data.fingerprints, read_record(workdir), workdir)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)
     init_key, seed_key = _keys(config.seed, mesh)
@@ -69,7 +82,37 @@ def prepare(config: Config, workdir: Path, profile_steps: int = 0) -> Run | None
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
         return compiled[_shapes(batch)](state, key, batch)
 
-    return Run(recipe, workdir, program, data, seed_key, first_state, train_step, profile_steps)
+    return Run(
+        recipe,
+        workdir,
+        program,
+        data,
+        seed_key,
+        first_state,
+        train_step,
+        _validation(recipe, program, data),
+        _previews(recipe, program, data),
+        profile_steps,
+        override,
+    )
+
+
+def _validation(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Validation | None:
+    train = recipe.config.train
+    if not train.validate_every:
+        return None
+    stories = data.held_out(train.validation_stories)
+    weights = program.state.averaged
+    return Validation(recipe, program.mesh, stories, data.latent_scale, weights)
+
+
+def _previews(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Previews | None:
+    if not recipe.config.train.preview_every:
+        return None
+    model = open_preview_model(recipe)
+    stories = choose_stories(recipe, data, model)
+    weights = program.state.averaged
+    return Previews(recipe, program.mesh, stories, data.empty_prompt, model, weights)
 
 
 def show_sharding(config: Config) -> str:

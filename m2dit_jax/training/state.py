@@ -11,13 +11,16 @@ Params = Any
 
 
 class RunningMetrics(NamedTuple):
-    """Sums since the last metrics line; in the state, so that a resumed run prints the same."""
+    """Sums since the last metrics line; in the state, so that a resumed run prints the same.
+
+    Steps whose loss or gradient was not finite are left out.
+    """
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
     steps: Int[Array, ""]
     first_bad_step: Int[Array, ""]
-    """The first step whose loss or gradient was not finite; -1: there was none."""
+    """The first of the latest steps in a row that were not finite; -1: the latest was finite."""
 
     @classmethod
     def zero(cls) -> "RunningMetrics":
@@ -28,12 +31,13 @@ class RunningMetrics(NamedTuple):
         self, step: Int[Array, ""], loss: Float[Array, ""], grad_norm: Float[Array, ""]
     ) -> "RunningMetrics":
         """The sums with one more step."""
-        bad = ~jnp.isfinite(loss + grad_norm) & (self.first_bad_step < 0)
+        good = jnp.isfinite(loss + grad_norm)
+        first_bad_step = jnp.where(self.first_bad_step < 0, step, self.first_bad_step)
         return RunningMetrics(
-            self.loss + loss,
-            self.grad_norm + grad_norm,
-            self.steps + 1,
-            jnp.where(bad, step, self.first_bad_step),
+            self.loss + jnp.where(good, loss, 0),
+            self.grad_norm + jnp.where(good, grad_norm, 0),
+            self.steps + good,
+            jnp.where(good, -1, first_bad_step),
         )
 
 
@@ -61,6 +65,11 @@ class TrainState(NamedTuple):
         )
 
     @property
+    def updates(self) -> int:
+        """How often the weights were updated: less than `step` by the steps that were skipped."""
+        return int(optax.tree.get_all_with_path(self.opt_state, "count")[0][1])
+
+    @property
     def averaged(self) -> Params:
         """The weights to sample with: the average, or if none is kept the latest."""
         return self.params if self.ema is None else self.ema
@@ -72,19 +81,34 @@ class TrainState(NamedTuple):
         loss: Float[Array, ""],
         ema_decay: float,
     ) -> "TrainState":
-        """The state after one optimizer step."""
+        """The state after one optimizer step; as before it if loss or gradient is not finite.
+
+        The step counts all the same, so that the next one gets the next batch.
+        """
         grad_norm = optax.tree.norm(gradients)
-        updates, opt_state = optax.with_extra_args_support(optimizer).update(
-            gradients, self.opt_state, self.params, grad_norm=grad_norm
-        )
-        params = optax.apply_updates(self.params, updates)
-        # A young average forgets faster, or it would be made of the initialisation.
-        decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
-        # Written so that weights which do not change average to exactly themselves.
-        ema = (
-            None
-            if self.ema is None
-            else jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params)
+
+        def update() -> tuple[Params, Params | None, optax.OptState]:
+            updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                gradients, self.opt_state, self.params, grad_norm=grad_norm
+            )
+            params = optax.apply_updates(self.params, updates)
+            # A young average forgets faster, or it would be made of the initialisation.
+            decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
+            # Written so that weights which do not change average to exactly themselves.
+            ema = (
+                None
+                if self.ema is None
+                else jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), self.ema, params)
+            )
+            return params, ema, opt_state
+
+        # Not optax.apply_if_finite: its state is another than that of checkpoints so far, and it
+        # lets what is not finite through after some steps. Not jnp.where on the new state: that
+        # changes its last bits, as the compiler fuses differently.
+        params, ema, opt_state = jax.lax.cond(
+            jnp.isfinite(loss + grad_norm),
+            update,
+            lambda: (self.params, self.ema, self.opt_state),
         )
         return TrainState(
             step=self.step + 1,

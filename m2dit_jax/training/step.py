@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
-from m2dit_jax.diffusion.loss import scene_weights, v_loss
+from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, v_loss
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
@@ -44,6 +44,9 @@ class StepConfig:
     given_scenes: str
     caption_dropout: float
     scene_caption_dropout: float
+    loss_weighting: str
+    min_snr_gamma: float
+    given_noise: int
     accumulate: int
     ema_decay: float
     compute_dtype: str
@@ -70,23 +73,34 @@ def draw_noisy_batch(
 ) -> NoisyBatch:
     """Noise at one random timestep per story; given scenes are clean, at timestep 0.
 
+    With `config.given_noise` given scenes have noise too, of a timestep up to that, which is drawn
+    for each. The model is told timestep 0 all the same: it learns not to trust them to the last
+    detail, and when sampling, where they are its own scenes, needs to be told nothing else.
+
     Captions are dropped for all scenes of a story together, as the unconditional branch of
     guidance has it, and for single scenes. `empty_prompt` is in the form of the batch's prompts.
     Latents of a VAE are drawn from their posterior anew at every step and times `latent_scale`.
     """
     timestep_key, noise_key, given_key, caption_key = jax.random.split(key, 4)
-    if isinstance(batch, EncodedBatch):
-        mean, logvar = (jnp.asarray(x, jnp.float32) for x in (batch.mean, batch.logvar))
-        posterior = jax.random.normal(jax.random.fold_in(noise_key, 1), mean.shape)
-        latents = sample_latents(mean, logvar, posterior) * latent_scale
-        prompts = jnp.asarray(batch.text_embeds)
-    else:
-        latents, prompts = encode_pixels(batch.video), batch.token_ids
+    latents, prompts = clean_latents(
+        batch,
+        lambda shape: jax.random.normal(jax.random.fold_in(noise_key, 1), shape),
+        latent_scale,
+    )
     stories, scenes = latents.shape[:2]
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
     drawn = jax.random.randint(timestep_key, (stories, 1), 0, schedule.timesteps)
     timesteps = jnp.where(given, 0, drawn)
+    given_latents = latents
+    if config.given_noise:
+        slight = jax.random.randint(
+            jax.random.fold_in(given_key, 1), given.shape, 0, config.given_noise + 1
+        )
+        given_latents = schedule.add_noise(latents, noise, slight)
+    weights = WEIGHTINGS[config.loss_weighting](given)
+    if config.min_snr_gamma:
+        weights = weights * min_snr_weights(schedule, timesteps, config.min_snr_gamma)
     clean = given[:, :, None, None, None, None]
     dropped = jax.random.bernoulli(
         caption_key, config.caption_dropout, (stories, 1)
@@ -95,13 +109,28 @@ def draw_noisy_batch(
     )
     dropped = dropped.reshape(stories, scenes, *(1,) * (prompts.ndim - 2))
     return NoisyBatch(
-        noisy_latents=jnp.where(clean, latents, schedule.add_noise(latents, noise, timesteps)),
+        noisy_latents=jnp.where(
+            clean, given_latents, schedule.add_noise(latents, noise, timesteps)
+        ),
         v_target=schedule.v_target(latents, noise, timesteps),
         timesteps=timesteps,
         prompts=jnp.where(dropped, empty_prompt, prompts),
         given=given,
-        weights=scene_weights(given),
+        weights=weights,
     )
+
+
+def clean_latents(
+    batch: Batch | EncodedBatch,
+    draw: Callable[[tuple[int, ...]], Float[Array, "B S F H W C"]],
+    latent_scale: float,
+) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B S T"] | Float[Array, "B S T E"]]:
+    """The latents and prompts of a batch; `draw` makes the noise of the VAE's posterior."""
+    if not isinstance(batch, EncodedBatch):
+        return encode_pixels(batch.video), jnp.asarray(batch.token_ids)
+    mean, logvar = (jnp.asarray(x, jnp.float32) for x in (batch.mean, batch.logvar))
+    latents = sample_latents(mean, logvar, draw(mean.shape)) * latent_scale
+    return latents, jnp.asarray(batch.text_embeds)
 
 
 def batch_loss(
@@ -115,14 +144,20 @@ def batch_loss(
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     """
-    dtype = jnp.dtype(config.compute_dtype)
-    params = jax.tree.map(lambda p: p.astype(dtype), params)
-    model = nnx.merge(graphdef, placement.gather_outside_blocks(params))
+    model = model_for_computing(graphdef, params, config.compute_dtype, placement)
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
     v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
     return v_loss(v_pred, batch.v_target, batch.weights)
+
+
+def model_for_computing(
+    graphdef: nnx.GraphDef, params: Params, dtype: str, placement: Placement
+) -> Any:
+    """The family's story model with its parameters in the dtype of the computation."""
+    params = jax.tree.map(lambda p: p.astype(jnp.dtype(dtype)), params)
+    return nnx.merge(graphdef, placement.gather_outside_blocks(params))
 
 
 def loss_and_gradients(

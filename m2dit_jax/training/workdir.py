@@ -1,15 +1,26 @@
-"""The folder of a run: one run at a time, and always the same config."""
+"""The folder of a run: one run at a time, and a config that changes nothing learnt."""
 
+import socket
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import jax
 from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict
 
+from m2dit_jax.config.fields import LOCKED, OVERRIDE, declared_fields
 from m2dit_jax.config.schema import Config
+from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
+from m2dit_jax.training.record import last_data
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
+
+SHARED_SECONDS = 90.0  # NFS keeps a folder's listing for up to a minute
+_TOKEN = ".shared-"
 
 
 @contextmanager
@@ -32,25 +43,105 @@ def only_run_in(workdir: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_same_config(config: Config, workdir: Path) -> None:
-    """The workdir's run must have this config, or ValueError names the fields that differ.
+def check_shared(workdir: Path) -> str | None:
+    """The problem, the same in all processes, if they do not share the workdir; None if they do.
 
-    The mesh may be another one: a checkpoint can be read onto any.
+    The first process writes a file there, which the others must come to see. Checkpoints would
+    else be found incomplete when the first is saved, hours later. All processes call it.
     """
-    if run_folder.latest_step(workdir) is None:
-        return
-    there, here = (
-        flatten_dict(c.to_dict(), sep=".") for c in (run_folder.load_config(workdir), config)
-    )
-    absent = "no such field"
-    differing = [
-        f"  config.{field}: there {there.get(field, absent)!r}, here {here.get(field, absent)!r}"
-        for field in sorted(there.keys() | here.keys())
-        if there.get(field, absent) != here.get(field, absent) and not field.startswith("mesh.")
-    ]
-    if differing:
+    if jax.process_count() == 1:
+        return None
+    problem, token = None, said_by_first("workdir token", uuid.uuid4().hex)
+    if is_first():
+        try:
+            write_token(workdir, token)
+        except OSError as error:
+            problem = f"{workdir}: {error.strerror}; needs a folder to write to"
+    problem = gather_errors("workdir token written", problem)
+    if problem is None:
+        problem = gather_errors("workdir token seen", token_problem(workdir, token, SHARED_SECONDS))
+        if is_first():
+            (workdir / f"{_TOKEN}{token}").unlink(missing_ok=True)
+    return problem
+
+
+def write_token(workdir: Path, token: str) -> None:
+    """Makes the workdir and in it an empty file with the token in its name."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / f"{_TOKEN}{token}").touch()
+
+
+def token_problem(workdir: Path, token: str, seconds: float) -> str | None:
+    """The problem if the token's file is not to be seen within so many seconds, else None."""
+    last = time.monotonic() + seconds
+    while True:
+        # By a listing: network file systems remember for a while that a name was not there.
+        if workdir.is_dir() and f"{_TOKEN}{token}" in {path.name for path in workdir.iterdir()}:
+            return None
+        if time.monotonic() > last:
+            return (
+                f"{workdir.absolute()}: what process 0 wrote there is not to be seen on "
+                f"{socket.gethostname()} after {seconds:g} s; --workdir must be a folder that all "
+                "hosts share, such as one on NFS, Lustre or a bucket that is mounted"
+            )
+        time.sleep(0.2)
+
+
+def check_resume(config: Config, workdir: Path, override: bool = False) -> dict[str, list[Any]]:
+    """The fields in which a run that is there differs: their values there and here.
+
+    Empty if there is no run. Raises ValueError, naming them, for fields that are locked, for those
+    that need `override`, and if the run has gone further than `config.train.steps`.
+    """
+    done = run_folder.latest_step(workdir)
+    if done is None:
+        return {}
+    try:
+        before = Config.from_dict(run_folder.load_config(workdir))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{workdir}: its config cannot be read here:\n{error}") from error
+    there, here = (flatten_dict(c.to_dict(), sep=".") for c in (before, config))
+    rules = {each.name: each.rule.resume for each in declared_fields(Config)}
+    changed = {name: [there[name], here[name]] for name in rules if there[name] != here[name]}
+    locked = [name for name in changed if rules[name] == LOCKED]
+    asking = [] if override else [name for name in changed if rules[name] == OVERRIDE]
+    if locked or asking:
+        lines = [
+            f"  config.{name}: there {changed[name][0]!r}, here {changed[name][1]!r}"
+            for name in (*locked, *asking)
+        ]
         raise ValueError(
-            "\n".join([f"{workdir} holds a run with another config:", *differing])
-            + "\nUse another --workdir, or the same config to go on. (More steps are another config"
-            " too: the learning rate of every step depends on their number.)"
+            "\n".join([f"{workdir} holds a run with another config:", *lines, _way_out(asking)])
         )
+    if done > config.train.steps:
+        raise ValueError(
+            f"config.train.steps is {config.train.steps}, but the run in {workdir} has done {done}"
+        )
+    return changed
+
+
+def _way_out(asking: list[str]) -> str:
+    text = "Use another --workdir, or the same values to go on."
+    if asking:
+        text += (
+            f" --override goes on with {' and '.join(asking)} changed: the learning rate of every "
+            "step from here on is then that of the new values, which no run from the start had."
+        )
+    return text
+
+
+def check_same_data(fingerprints: list[str], lines: list[dict[str, Any]], workdir: Path) -> None:
+    """Raises ValueError if a run trained on other datasets before; `lines` are its record's.
+
+    The folders may have moved. Runs without a record pass.
+    """
+    before = last_data(lines)
+    if before is None or before == fingerprints:
+        return
+    raise ValueError(
+        f"config.data.paths: {workdir} was trained on other data: the datasets' fingerprints were "
+        f"{', '.join(before)}, here they have {', '.join(fingerprints) or 'none'}. They may lie "
+        "elsewhere, but must be the same, in the same order"
+    )

@@ -22,3 +22,17 @@ def peak_process_bytes() -> int:
         return getattr(memory, "peak_wset", memory.rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def process_bytes() -> int:
+    """The memory that this process has now, in bytes."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def process_started() -> float:
+    """When this process was started, in seconds since 1970."""
+    import psutil
+
+    return psutil.Process().create_time()

@@ -21,6 +21,12 @@ def test_the_page_of_the_docs_is_up_to_date():
 
 def test_a_row_has_default_range_and_sentence():
     rows = to_markdown(Config.from_dict(get_config())).splitlines()
-    assert "| `train.steps` | int | `2000` | at least 1 | Optimizer steps of the run. |" in rows
+    assert (
+        "| `train.steps` | int | `2000` | at least 1 | `--override` | Optimizer steps of the run. |"
+        in rows
+    )
     (height,) = [row for row in rows if row.startswith("| `data.height`")]
-    assert height.endswith("Height in pixels. Only for pixels and latents. |")
+    assert height.endswith("| locked | Height in pixels. Only for pixels and latents. |")
+    (log_every,) = [row for row in rows if row.startswith("| `train.log_every`")]
+    (mesh,) = [row for row in rows if row.startswith("| `mesh.fsdp`")]
+    assert "| free |" in log_every and "| free |" in mesh

@@ -2,7 +2,7 @@ import re
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import base, pretrain_5b, shapes
 from m2dit_jax.config.fields import declared_fields
@@ -76,6 +76,23 @@ def test_a_missing_field_is_named(tiny_config):
     with tiny_config.unlocked():
         del tiny_config.train.ema_decay
     with pytest.raises(ValueError, match="config.train.ema_decay is missing; configs/base.py"):
+        Config.from_dict(tiny_config)
+
+
+def test_a_field_that_older_configs_do_not_have_means_what_they_did(tiny_config):
+    later = {each.name for each in declared_fields(Config) if each.rule.absent is not None}
+    assert "train.stop_after_skipped" in later and "train.steps" not in later
+    values = flatten_dict(tiny_config.to_dict(), sep=".")
+    older = {name: value for name, value in values.items() if name not in later}
+    config = Config.from_dict(unflatten_dict(older, sep="."))
+    assert config.train.stop_after_skipped == 10
+    assert config.train.loss_weighting == "scene", "what they did"
+
+
+def test_the_noise_of_given_scenes_is_one_of_the_timesteps(tiny_config):
+    tiny_config.train.given_noise = 1000
+    message = "given_noise must be less than config.diffusion.timesteps 1000, got 1000"
+    with pytest.raises(ValueError, match=message):
         Config.from_dict(tiny_config)
 
 

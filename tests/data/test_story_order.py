@@ -6,7 +6,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.data.story_order import ClipOrder, MixtureOrder, StoryOrder
+from m2dit_jax.data.story_order import (
+    ClipOrder,
+    MixtureOrder,
+    StoryOrder,
+    draw_held_out,
+    scenes_in_order,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,3 +99,22 @@ def test_a_mixture_by_hand():
 def test_weights_that_cannot_be_are_refused(weights):
     with pytest.raises(ValueError, match="weights of datasets"):
         MixtureOrder(weights)
+
+
+def test_a_share_is_held_out_by_the_seed():
+    held_out = draw_held_out(40, 0.1, (0, 1))
+    assert len(held_out) == 4 and held_out <= set(range(40))
+    assert draw_held_out(40, 0.1, (0, 1)) == held_out != draw_held_out(40, 0.1, (1, 1))
+    assert len(draw_held_out(40, 0.001, (0,))) == 1
+    assert draw_held_out(40, 0.0, (0,)) == frozenset()
+    with pytest.raises(ValueError, match="a share of 0.5 of 1 stories leaves none to train on"):
+        draw_held_out(1, 0.5, (0,))
+
+
+def test_stories_that_are_read_once_give_their_first_scenes_or_clips_put_together():
+    counts = [3, 1, 2, 4]
+    assert scenes_in_order(counts, [0, 1, 3], 2, clips=False) == [
+        [(0, 0), (0, 1)],
+        [(3, 0), (3, 1)],
+    ]
+    assert scenes_in_order(counts, [0, 1, 2], 4, clips=True) == [[(0, 0), (0, 1), (0, 2), (1, 0)]]

@@ -18,8 +18,9 @@ from PIL import Image, ImageSequence
 from m2dit_jax.config.schema import Config
 from m2dit_jax.training.hooks import NonFiniteLoss
 from m2dit_jax.training.loop import train_and_evaluate
+from m2dit_jax.training.record import read_record
 from m2dit_jax.training.run import prepare
-from m2dit_jax.training.workdir import only_run_in
+from m2dit_jax.training.workdir import only_run_in, token_problem, write_token
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -195,32 +196,134 @@ def test_a_finished_run_is_not_trained_again(trained, compiled, capsys):
     assert (trained / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+def _changed(config, **fields):
+    """The config with fields such as train__steps=15 replaced."""
+    for name, value in fields.items():
+        section, _, field = name.partition("__")
+        part = replace(getattr(config, section), **{field: value})
+        config = replace(config, **{section: part})
+    return config
+
+
 def test_another_config_is_refused_and_the_difference_shown(trained, compiled):
-    config = compiled.config
-    train, model = replace(config.train, steps=15), replace(config.model, mask="full")
-    config = replace(config, train=train, model=model)
+    config = _changed(compiled.config, train__steps=15, model__mask="full", train__log_every=1)
     with pytest.raises(ValueError, match="holds a run with another config") as error:
         prepare(config, trained)
     message = str(error.value)
     assert "config.train.steps: there 12, here 15" in message
     assert "config.model.mask: there 'symmetric', here 'full'" in message
     assert message.count("there ") == 2
+    assert "--override goes on with train.steps changed" in message
+    with pytest.raises(ValueError, match="config.model.mask: there") as error:
+        prepare(config, trained, override=True)
+    assert "train.steps" not in str(error.value), "allowed by --override"
 
 
-@pytest.mark.parametrize(("bad", "found"), [(6, "log"), (9, "save")])
-def test_a_loss_that_is_not_finite_stops_the_run(bad, found, train, compiled, tmp_path):
+def test_fewer_steps_than_are_done_are_refused(trained, compiled):
+    config = _changed(compiled.config, train__steps=11)
+    with pytest.raises(ValueError, match="config.train.steps is 11, but the run in .* has done 12"):
+        prepare(config, trained, override=True)
+
+
+def test_a_run_goes_on_with_what_changes_no_mathematics(compiled, trained, tmp_path):
+    stopped = tmp_path / "run"
+    assert _trainer(compiled)(stopped, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
+    config = _changed(
+        compiled.config,
+        train__accumulate=2,
+        train__checkpoint_every=4,
+        train__keep_checkpoints=5,
+        train__eval_every=0,
+        model__remat="full",
+        model__attention="dense",
+        sample__steps=3,
+    )
+    run = prepare(config, stopped)
+    assert run is not None
+    train_and_evaluate(run)
+    saved = sorted(int(path.name) for path in (stopped / "checkpoints").iterdir())
+    assert saved == [5, 6, 8, 12]
+    for line, expected in zip(_lines(stopped)[1:], _lines(trained)[2:], strict=False):
+        if "loss" in expected:
+            assert line["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_override_changes_the_learning_rate_and_the_record_says_so(compiled, tmp_path, capsys):
+    assert _trainer(compiled)(tmp_path, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
+    changes = {"train__learning_rate": 1e-5, "train__schedule": "constant", "train__steps": 16}
+    config = _changed(compiled.config, train__eval_every=0, **changes)
+    run = prepare(config, tmp_path, override=True)
+    assert run is not None
+    train_and_evaluate(run)
+    assert "changed     config.train.learning_rate: before 0.001, now 1e-05" in (
+        capsys.readouterr().out
+    )
+    line = _lines(tmp_path)[-1]
+    assert (line["step"], line["learning_rate"]) == (16, pytest.approx(1e-5))
+    record = read_record(tmp_path)
+    first, second = (line for line in record if line["event"] == "start")
+    assert [line["step"] for line in record if line["event"] == "ready"] == [1, 7]
+    assert all(line["steps_per_second"] > 0 for line in record if line["event"] == "speed")
+    assert (first["step"], first["changed"]) == (0, {})
+    assert second["step"] == 6
+    assert second["changed"]["train.steps"] == [12, 16]
+    assert second["changed"]["train.learning_rate"] == [0.001, 1e-5]
+    # From now on the new values are the run's.
+    assert prepare(config, tmp_path) is None
+
+
+def test_checkpoints_are_saved_by_time_too(compiled, tmp_path):
+    config = _changed(compiled.config, train__checkpoint_minutes=1e-6, train__keep_checkpoints=9)
+    run = replace(compiled, recipe=replace(compiled.recipe, config=config), workdir=tmp_path)
+    train_and_evaluate(run)
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [4, 5, 8, 10, 12], "at lines of metrics, and every 5 steps"
+    recorded = [line["step"] for line in read_record(tmp_path) if line["event"] == "checkpoint"]
+    assert recorded == saved
+
+
+def test_a_folder_that_hosts_do_not_share_is_told_of(tmp_path):
+    write_token(tmp_path / "here", "abc")
+    assert token_problem(tmp_path / "here", "abc", seconds=0.0) is None
+    problem = token_problem(tmp_path / "there", "abc", seconds=0.0)
+    assert f"{tmp_path}/there: what process 0 wrote there is not to be seen on" in (problem or "")
+    assert "--workdir must be a folder that all hosts share" in (problem or "")
+
+
+def _with_bad_steps(compiled, bad):
+    """A training step whose loss is not finite at these steps."""
+
     def step(state, key, batch):
-        if state.step + 1 == bad:
+        number = int(state.step) + 1
+        kept = jax.tree.map(np.array, state.params)
+        if number in bad:
             state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
-        return compiled.train_step(state, key, batch)
+        state = compiled.train_step(state, key, batch)
+        if number in bad:
+            state = state._replace(params=jax.tree.map(lambda x: jax.numpy.array(x), kept))
+        return state
 
-    with pytest.raises(NonFiniteLoss, match=f"step {bad} is not finite") as error:
-        train(tmp_path, train_step=step)
-    assert f"The last good checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
-    assert [line["step"] for line in _lines(tmp_path)][:2] == {"log": [4], "save": [4, 8]}[found]
+    return step
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(train, compiled, tmp_path, capsys):
+    assert train(tmp_path, train_step=_with_bad_steps(compiled, {3, 6, 7})) is None
+    counts = [line.get("skipped_steps") for line in _lines(tmp_path) if "loss" in line]
+    assert counts == [1, 3, 3]
+    assert all(line["loss"] > 0 for line in _lines(tmp_path) if "loss" in line)
+    assert "1 skipped, not finite" in capsys.readouterr().out
     found = run_folder.find_weights(tmp_path)
-    assert found.step == 5
+    assert found.step == 12
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.load()))
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(compiled, tmp_path):
+    config = _changed(compiled.config, train__stop_after_skipped=3)
+    run = replace(compiled, recipe=replace(compiled.recipe, config=config))
+    with pytest.raises(NonFiniteLoss, match="steps 6 to 8 is not finite: 3 skipped") as error:
+        _trainer(run)(tmp_path, train_step=_with_bad_steps(compiled, {3, *range(6, 13)}))
+    assert f"The last checkpoint is {tmp_path}/checkpoints/5" in str(error.value)
+    assert [line["step"] for line in _lines(tmp_path)] == [4]
 
 
 def test_only_one_process_may_train_in_a_workdir(train, tmp_path):

@@ -1,8 +1,12 @@
 import json
+import sys
 
+import numpy as np
 import pytest
 
-from m2dit_jax.training.metrics import MetricsWriter, ProgressMeter, duration
+from m2dit_jax.config.schema import Config
+from m2dit_jax.training.metrics import MetricsWriter, MetricWriter, ProgressMeter, duration
+from m2dit_jax.training.run import prepare
 
 
 def _write(workdir, after, steps):
@@ -47,6 +51,76 @@ def test_tensorboard_gets_values_and_timings(tmp_path):
     content = events.read_bytes()
     assert content.count(b"train/loss") == content.count(b"train/steps_per_second") == 2
     assert b"task/it" not in content
+
+
+def test_a_picture_comes_with_its_caption(tmp_path):
+    metrics = MetricsWriter(tmp_path, 0)
+    metrics.write_image(3, "preview", np.zeros((4, 6, 3), np.uint8), "1. a *red* cross")
+    metrics.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"preview/captions" in content and b"1. a *red* cross" in content
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_another_writer_gets_the_same(tmp_path):
+    class Kept:
+        def __init__(self):
+            self.calls = []
+
+        def write(self, step, values, timings):
+            self.calls.append((step, values, timings))
+
+        def write_image(self, step, name, image, caption):
+            self.calls.append((step, name, image.shape, caption))
+
+        def flush(self):
+            self.calls.append("flush")
+
+        def close(self):
+            self.calls.append("close")
+
+    kept = Kept()
+    assert isinstance(kept, MetricWriter)
+    metrics = MetricsWriter(tmp_path, 0, [kept])
+    metrics.write(1, {"loss": 1 / 3}, {"steps_per_second": 5.0})
+    metrics.write_timings(1, {"restarts/restarts": 1.0})
+    metrics.write_image(2, "preview", np.zeros((4, 6, 3), np.uint8))
+    metrics.close()
+    assert kept.calls == [
+        (1, {"loss": 0.3333333}, {"steps_per_second": 5.0}),
+        (1, {}, {"restarts/restarts": 1.0}),
+        (2, "preview", (4, 6, 3), ""),
+        "flush",
+        "close",
+    ]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_weights_and_biases_is_written_offline_and_goes_on(tmp_path):
+    pytest.importorskip("wandb", reason="optional extra: wandb")
+    from m2dit_jax.training.wandb_writer import WandbWriter
+
+    for step in (1, 2):
+        metrics = MetricsWriter(tmp_path, step - 1, [WandbWriter(tmp_path, "offline")])
+        metrics.write(step, {"loss": 0.5, "validation/loss": 0.25}, {"steps_per_second": 5.0})
+        metrics.write_image(step, "preview", np.zeros((4, 6, 3), np.uint8), "a red cross")
+        metrics.close()
+    first, second = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert first.name[-16:] == second.name[-16:], "the same run"
+    (stored,) = first.glob("run-*.wandb")
+    content = stored.read_bytes()
+    for name in (b"train/loss", b"validation/loss", b"train/steps_per_second", b"a red cross"):
+        assert name in content
+    assert list(first.glob("files/media/images/*.png"))
+
+
+def test_a_missing_wandb_is_told_of_before_anything_is_done(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    tiny_config.train.wandb = "offline"
+    with pytest.raises(ValueError, match="config.train.wandb needs the package wandb: pip inst"):
+        prepare(Config.from_dict(tiny_config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_counts_evaluations_into_the_time_left_but_not_into_the_rate(monkeypatch):

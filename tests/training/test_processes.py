@@ -22,6 +22,9 @@ FLAGS = (
     "--config.train.batch_size=8",
     "--config.train.log_every=1",
     "--config.train.checkpoint_every=4",
+    f"--config.train.validate_every={STEPS}",
+    "--config.train.validation_stories=3",
+    f"--config.train.preview_every={STEPS}",
     "--config.model.heads=2",
     "--config.mesh.data=2",
     "--config.mesh.fsdp=2",
@@ -36,6 +39,16 @@ on_mesh = loop.on_mesh
 loop.on_mesh = lambda *args: (time.sleep(0.3), on_mesh(*args))[1]
 sys.exit(train.main())
 """
+# The training command on hosts that do not share the workdir: every process has one of its own.
+APART = """
+import sys
+from m2dit_jax import train
+from m2dit_jax.training import workdir
+workdir.SHARED_SECONDS = 1.0
+number = sys.argv[-1].removeprefix("--process=")
+sys.argv = [f"{a}/{number}" if a.startswith("--workdir=") else a for a in sys.argv]
+sys.exit(train.main())
+"""
 DEADLINE = 300  # seconds
 DEVICES = 8
 
@@ -43,11 +56,12 @@ DEVICES = 8
 class Pod:
     """The processes of one run, on this machine."""
 
-    def __init__(self, workdir, count, flags, slow=False, mesh=()):
+    def __init__(self, workdir, count, flags, slow=False, mesh=(), program=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        program = ["-c", SLOW] if slow else ["-m", "m2dit_jax.train"]
+        program = SLOW if slow else program
+        program = ["-c", program] if program else ["-m", "m2dit_jax.train"]
         others = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
         self.processes = [
             subprocess.Popen(
@@ -131,7 +145,10 @@ def alone(start, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
     [(status, output)] = start(workdir, 1).finish()
     assert status == 0, output
-    assert len(_lines(workdir)) == STEPS
+    lines = _lines(workdir)
+    assert len([line for line in lines if "loss" in line]) == STEPS
+    assert lines[-1]["step"] == STEPS and "validation/generation/loss" in lines[-1]
+    assert (workdir / "previews" / f"stories_{STEPS:06}.png").exists()
     return _lines(workdir)
 
 
@@ -142,6 +159,7 @@ def two(start, tmp_path_factory):
     ends = start(workdir, 2).finish()
     assert [status for status, _ in ends] == [0, 0], ends
     assert "processes   2" in ends[0][1] and "step" not in ends[1][1]
+    assert (workdir / "previews" / f"stories_{STEPS:06}.png").exists()
     return _lines(workdir)
 
 
@@ -188,3 +206,12 @@ def test_what_one_process_cannot_do_stops_all_before_anything_is_written(start, 
     ends = start(tmp_path / "file", 2).finish()
     assert [status for status, _ in ends] == [2, 2]
     assert "needs a folder to write to" in ends[0][1]
+
+
+def test_hosts_that_do_not_share_the_workdir_stop_before_the_first_step(start, tmp_path):
+    ends = start(tmp_path, 2, program=APART).finish()
+    assert [status for status, _ in ends] == [2, 2]
+    for _, output in ends:
+        assert f"{tmp_path}/1: what process 0 wrote there is not to be seen" in output
+        assert "--workdir must be a folder that all hosts share" in output
+    assert not any((tmp_path / "0").iterdir()), "left behind"

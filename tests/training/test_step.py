@@ -76,6 +76,30 @@ def test_given_scenes_are_clean_at_timestep_0_and_have_no_weight(recipe, batch, 
     assert not np.allclose(noisy.noisy_latents[:, 1], clean[:, 1], atol=0.1)
 
 
+def test_given_scenes_get_slight_noise_and_all_else_stays_as_it_was(recipe, batch, empty_prompt):
+    given = {"given_probability": 1.0, "given_scenes": "all_but_last"}
+    plain = _draw(recipe, batch, empty_prompt, **given)
+    noisy = _draw(recipe, batch, empty_prompt, given_noise=50, **given)
+    clean, slight = plain.noisy_latents[:, 0], noisy.noisy_latents[:, 0]
+    largest = float(np.sqrt(1 - recipe.schedule.alphas_cumprod()[50]))
+    by_story = np.asarray(slight - clean).reshape(STORIES, -1).std(axis=1)
+    assert (by_story >= 0).all() and (by_story < 1.2 * largest).all()
+    assert len(np.unique(by_story)) > 1, "a timestep is drawn for each"
+    same = noisy._replace(noisy_latents=noisy.noisy_latents.at[:, 0].set(clean))
+    jax.tree.map(np.testing.assert_array_equal, same, plain)
+
+
+def test_stories_can_weigh_the_same_and_timesteps_by_their_noise(recipe, batch, empty_prompt):
+    by_story = _draw(recipe, batch, empty_prompt, 3, given_probability=0.5, loss_weighting="story")
+    assert 0 < by_story.given.sum() < STORIES
+    np.testing.assert_allclose(by_story.weights.sum(axis=1), 1 / STORIES, rtol=1e-6)
+    weighted = _draw(recipe, batch, empty_prompt, 3, given_probability=0.5, min_snr_gamma=5.0)
+    plain = _draw(recipe, batch, empty_prompt, 3, given_probability=0.5)
+    alphas = recipe.schedule.alphas_cumprod()[np.asarray(plain.timesteps)]
+    expected = np.asarray(plain.weights) * np.minimum(alphas, 5 * (1 - alphas))
+    np.testing.assert_allclose(weighted.weights, expected, rtol=1e-4, atol=1e-8)
+
+
 def test_what_is_predicted_for_given_scenes_counts_for_nothing(recipe, batch, empty_prompt, params):
     noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, given_scenes="all_but_last")
     elsewhere = noisy._replace(v_target=noisy.v_target.at[:, 0].add(7.0))
@@ -289,8 +313,30 @@ def test_every_step_draws_anew_and_the_same_step_the_same(training, batch):
     assert len({loss(0, 0), loss(1, 0), loss(0, 1)}) == 3
 
 
-def test_the_first_step_that_is_not_finite_is_remembered():
+def test_steps_that_are_not_finite_are_left_out_of_the_sums():
     metrics = RunningMetrics.zero()
-    for step, loss in enumerate((1.0, np.inf, 2.0, np.nan), start=1):
+    firsts = []
+    for step, loss in enumerate((1.0, np.inf, np.nan, 2.0, np.nan), start=1):
         metrics = metrics.add(jnp.int32(step), jnp.float32(loss), jnp.float32(1.0))
-    assert metrics.first_bad_step == 2
+        firsts.append(int(metrics.first_bad_step))
+    assert firsts == [-1, 2, 2, -1, 5]
+    assert (metrics.loss, metrics.grad_norm, metrics.steps) == (3.0, 2.0, 2)
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(training, batch):
+    recipe, start, step = training
+    state = step(start, jax.random.key(0), batch)
+    assert (state.step, state.updates) == (1, 1)
+    gradients = jax.tree.map(jnp.ones_like, state.params)
+    kernel = gradients["transformer"]["patch_embed"]["kernel"]
+    gradients["transformer"]["patch_embed"]["kernel"] = kernel.at[0, 0].set(jnp.nan)
+    skipped = state.updated(_optimizer(recipe), gradients, jnp.float32(1.0), 0.9)
+    kept = ("params", "ema", "opt_state")
+    for name in kept:
+        before, after = getattr(state, name), getattr(skipped, name)
+        jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert (skipped.step, skipped.updates, skipped.metrics.first_bad_step) == (2, 1, 2)
+    # The next step goes on from there.
+    following = step(skipped, jax.random.key(0), batch)
+    assert (following.step, following.updates, following.metrics.first_bad_step) == (3, 2, -1)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(following.params))

@@ -16,15 +16,15 @@ from m2dit_jax.config.recipe import Params, Recipe, build_recipe, make_transform
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.diffusion.sampling import Conditions, StepState
-from m2dit_jax.models.network import LoadedNetwork
-from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
-from m2dit_jax.tools.planning.memory import program_bytes
-from m2dit_jax.tools.planning.model_flops import (
+from m2dit_jax.models.flops import (
     TRAINING_FACTOR,
     forward_flops,
     generated_flops,
     text_encoder_flops,
 )
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
+from m2dit_jax.tools.planning.memory import program_bytes
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import StepConfig, make_train_step

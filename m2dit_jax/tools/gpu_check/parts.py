@@ -52,8 +52,8 @@ def attention(sizes: Sizes, folder: Path) -> Iterator[Row]:
     import jax.numpy as jnp
 
     from m2dit_jax.models.attention.dispatch import attention as attend
+    from m2dit_jax.models.flops import attention_pairs
     from m2dit_jax.tools.planning.memory import program_bytes
-    from m2dit_jax.tools.planning.model_flops import attention_pairs
 
     layout = _recipe("pretrain_5b", sizes).story_layout()
     shape = (1, layout.tokens, sizes.heads, sizes.head_dim)
@@ -300,12 +300,12 @@ def _planned(recipe: Any, mode: str) -> Row:
     """The bound and the memory that `plan` gives for the same program on this device."""
     import jax
 
-    from m2dit_jax.tools.planning.chips import CHIPS, chip_of
     from m2dit_jax.tools.planning.planner import make_plan
     from m2dit_jax.tools.planning.topologies import Machine
+    from m2dit_jax.utils.chips import CHIPS, find_chip
 
     device = jax.devices()[0]
-    chip = chip_of(device.device_kind) or CHIPS["cpu"]
+    chip = find_chip(device.device_kind) or CHIPS["cpu"]
     platform = "cuda" if device.platform == "gpu" else device.platform
     plan = make_plan(recipe, Machine("this device", chip, platform, (device,), 1), mode)
     row = {"what": f"plan --mode={mode} for {chip.name}", "peak_bytes": plan.peak_bytes}
@@ -351,9 +351,9 @@ def _share(rate: float) -> Row:
     """The rate as a share of the chip's peak in bfloat16, if the chip is known."""
     import jax
 
-    from m2dit_jax.tools.planning.chips import chip_of
+    from m2dit_jax.utils.chips import find_chip
 
-    chip = chip_of(jax.devices()[0].device_kind)
+    chip = find_chip(jax.devices()[0].device_kind)
     return {} if chip is None else {"share_of_peak": rate / chip.flops}
 
 

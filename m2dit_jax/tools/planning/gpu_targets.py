@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from m2dit_jax.tools.planning.chips import CHIPS
+from m2dit_jax.utils.chips import CHIPS
 
 
 @dataclass(frozen=True)

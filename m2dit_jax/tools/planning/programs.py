@@ -20,6 +20,7 @@ from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoder_chunks
+from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import TOKENS, batch_sharding, make_mesh, replicated, story_shards
@@ -29,7 +30,6 @@ from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, 
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
 from m2dit_jax.tools.planning.memory import local_bytes
-from m2dit_jax.tools.planning.model_flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.tools.planning.topologies import Machine
 from m2dit_jax.training.program import make_train_program
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from m2dit_jax.tools.planning.chips import GIB, Chip
 from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.roofline import Roofline
+from m2dit_jax.utils.chips import GIB, Chip
 
 _SOURCE = 80  # characters of where an instruction came from, the last being the nearest
 MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framework, other programs

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from m2dit_jax.tools.planning.chips import Chip
 from m2dit_jax.tools.planning.collectives import Collective
+from m2dit_jax.utils.chips import Chip
 
 
 class Roofline(NamedTuple):

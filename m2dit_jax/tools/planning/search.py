@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.config.schema import Config, MeshConfig
-from m2dit_jax.tools.planning.chips import GIB
 from m2dit_jax.tools.planning.planner import make_plan
 from m2dit_jax.tools.planning.report import Plan
 from m2dit_jax.tools.planning.topologies import Machine
+from m2dit_jax.utils.chips import GIB
 
 # What is tried for each mesh, each row as long as it fits: more stories, or keeping more of them.
 # A compilation takes minutes, so that not everything is combined with everything.

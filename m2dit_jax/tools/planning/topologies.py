@@ -11,8 +11,8 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from m2dit_jax.tools.planning.chips import CHIPS, Chip
 from m2dit_jax.tools.planning.gpu_targets import GPU_TARGETS, target_config
+from m2dit_jax.utils.chips import CHIPS, Chip
 from m2dit_jax.utils.extras import how_to_install
 
 # What the compiler of libtpu 0.0.42 accepts, of the shapes that can be rented.

@@ -12,7 +12,7 @@ from m2dit_jax.tools.gpu_check.record import read_rows, write_rows
 from m2dit_jax.tools.gpu_check.report import CheckReport, PartResult
 from m2dit_jax.tools.gpu_check.sizes import TINY
 from m2dit_jax.tools.gpu_check.torch_attention import torch_attention
-from m2dit_jax.tools.planning.chips import CHIPS, chip_of
+from m2dit_jax.utils.chips import CHIPS, find_chip
 
 # Those that start no other process.
 INSIDE = ("devices", "attention", "step_5b", "decode", "text", "train_2b", "train_5b")
@@ -115,7 +115,7 @@ def test_the_report_adds_up_a_story_and_marks_what_was_not_done(tmp_path):
     ],
 )
 def test_chips_are_known_by_their_devices(kind, chip):
-    assert chip_of(kind) == (None if chip is None else CHIPS[chip])
+    assert find_chip(kind) == (None if chip is None else CHIPS[chip])
 
 
 @pytest.mark.parametrize(

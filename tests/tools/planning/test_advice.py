@@ -2,8 +2,8 @@ from dataclasses import replace
 
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.tools.planning.advice import what_would_fit
-from m2dit_jax.tools.planning.chips import CHIPS
 from m2dit_jax.tools.planning.report import Plan
+from m2dit_jax.utils.chips import CHIPS
 
 GIB = 2**30
 

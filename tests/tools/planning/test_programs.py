@@ -2,10 +2,10 @@ import pytest
 
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
 from m2dit_jax.models.cogvideox.vae import VaeConfig
+from m2dit_jax.models.flops import forward_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.tools.planning import programs
 from m2dit_jax.tools.planning.collectives import Collective
-from m2dit_jax.tools.planning.model_flops import forward_flops
 from m2dit_jax.tools.planning.planner import _is_activation, make_plan
 from m2dit_jax.tools.planning.topologies import open_topology
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from m2dit_jax.tools.planning.chips import CHIPS
 from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.report import Figures, Plan
 from m2dit_jax.tools.planning.roofline import Roofline
+from m2dit_jax.utils.chips import CHIPS
 
 GATHER = Collective("all-gather", 5, 2, 8, 8.0, (16, 4), "bf16", "all-gather.1", "jit(f)/dot")
 FIGURES = Figures(

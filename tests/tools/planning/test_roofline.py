@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from m2dit_jax.tools.planning.chips import CHIPS
 from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.roofline import roofline
+from m2dit_jax.utils.chips import CHIPS
 
 CHIP = replace(
     CHIPS["h100"], flops=1e3, memory_bandwidth=1e2, link_bandwidth=10.0, node_bandwidth=1.0

@@ -4,8 +4,8 @@ import pytest
 
 from m2dit_jax.config.schema import Config
 from m2dit_jax.tools.planning import search
-from m2dit_jax.tools.planning.chips import CHIPS
 from m2dit_jax.tools.planning.topologies import Machine
+from m2dit_jax.utils.chips import CHIPS
 from tests.tools.planning.test_report import FIGURES, PLAN
 
 MACHINE = Machine("h100:4", CHIPS["h100"], "cuda", (None,) * 4, 4)

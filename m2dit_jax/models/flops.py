@@ -6,10 +6,10 @@ is not the model's.
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from m2dit_jax.config.schema import TextEncoderSettings
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import base_mask, segment_table
@@ -28,6 +28,22 @@ REPEATED = {
 }
 # A training step's products: the forward pass, the gradients of the inputs, those of the weights.
 TRAINING_FACTOR = 3
+
+
+@runtime_checkable
+class TextEncoderSizes(Protocol):
+    """The sizes of a T5 encoder, named as there."""
+
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def d_kv(self) -> int: ...
+    @property
+    def d_ff(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -110,9 +126,22 @@ def repeated_flops(forward: ForwardFlops, remat: str, attention: str) -> int:
     return by_remat[remat] + int(REPEATED[attention] * forward.attention)
 
 
-def text_encoder_flops(text_encoder: TextEncoderSettings, prompts: int, length: int) -> int:
+def text_encoder_flops(text_encoder: TextEncoderSizes, prompts: int, length: int) -> int:
     """Operations of the forward pass of the model's own T5 v1.1 encoder."""
     width, inner = text_encoder.d_model, text_encoder.num_heads * text_encoder.d_kv
     per_token = 4 * width * inner + 3 * width * text_encoder.d_ff
     layer = length * per_token + length**2 * 2 * inner
     return 2 * prompts * text_encoder.num_layers * layer
+
+
+def training_flops(
+    config: TransformerConfig, layout: Layout, text_encoder: TextEncoderSizes | None
+) -> int:
+    """Operations of a training step for each story, without what the backward pass repeats.
+
+    `text_encoder` is that of the model; None: prompts were encoded before.
+    """
+    forward = forward_flops(config, layout).total
+    if text_encoder is not None:
+        forward += text_encoder_flops(text_encoder, layout.scenes, layout.text)
+    return TRAINING_FACTOR * forward

@@ -7,17 +7,17 @@ from flax import nnx
 from configs.base import get_config
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
-from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import scene_mask
-from m2dit_jax.tools.planning.compiled_flops import compiled_flops
-from m2dit_jax.tools.planning.hlo import parse
-from m2dit_jax.tools.planning.model_flops import (
+from m2dit_jax.models.flops import (
     attention_pairs,
     forward_flops,
     generated_flops,
     repeated_flops,
     text_encoder_flops,
 )
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import scene_mask
+from m2dit_jax.tools.planning.compiled_flops import compiled_flops
+from m2dit_jax.tools.planning.hlo import parse
 
 FIVE_B = TransformerConfig(
     channels=16, patch_size=2, layers=42, heads=48, head_dim=64, text_dim=4096, time_dim=512

@@ -116,11 +116,24 @@ CHIPS = {
     ),
 }
 
+# Beginnings of JAX's `device_kind`, the longer ones first.
+_KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5p": "v5p",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA A100": "a100",
+    "NVIDIA H100": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA B200": "b200",
+}
 
-def chip_of(device_kind: str) -> Chip | None:
-    """The chip that a JAX device's `device_kind` names, such as "NVIDIA H100 80GB HBM3"."""
-    words = device_kind.lower().replace("-", " ").replace("tpu ", "").split()
-    for name, chip in CHIPS.items():
-        if name != "cpu" and name in words:
-            return chip
+
+def find_chip(device_kind: str) -> Chip | None:
+    """The chip that JAX calls so, None if its figures are not known."""
+    for beginning, name in _KINDS.items():
+        if device_kind.startswith(beginning):
+            return CHIPS[name]
     return None

@@ -1,0 +1,53 @@
+"""The record of a run, `run.jsonl`: its starts with what was changed, its checkpoints, its speed.
+
+Unlike metrics.jsonl it differs from run to run: every line has the time of day.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from m2dit_jax.parallel.processes import is_first
+
+FILE = "run.jsonl"
+START, READY, CHECKPOINT, SPEED = "start", "ready", "checkpoint", "speed"
+
+
+class RunRecord:
+    """The lines of a run's record; only the first process writes."""
+
+    def __init__(self, workdir: Path):
+        self._path = workdir / FILE
+        self.lines = read_record(workdir) if is_first() else []
+        """All lines, those of the processes before this one first."""
+
+    def add(self, event: str, step: int, **fields: Any) -> None:
+        """Appends a line with the event, the step, the time in seconds since 1970, and fields."""
+        if not is_first():
+            return
+        line = {"event": event, "step": step, "time": round(time.time(), 3), **fields}
+        self.lines.append(line)
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(line) + "\n")
+
+
+def read_record(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's record, none if it has no record; lines cut off by a crash are left out.
+
+    Runs of earlier versions have no record.
+    """
+    path, found = workdir / FILE, []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def last_data(lines: list[dict[str, Any]]) -> list[str] | None:
+    """The fingerprints of the datasets that the run last trained on; None if none are recorded."""
+    known = [line["data"] for line in lines if line["event"] == START and line.get("data")]
+    return known[-1] if known else None
