@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,11 @@ ROOT = Path(__file__).parents[3]
 def devices(sizes: Sizes, folder: Path) -> Iterator[Row]:
     """What JAX finds, the versions, and the speed of a plain product."""
     import jax
-    import jaxlib
 
     from m2dit_jax.tools.benchmarking.timing import matmul_flops_per_second
 
     versions = {"python": sys.version.split()[0], "jax": jax.__version__}
-    versions["jaxlib"] = jaxlib.__version__
+    versions["jaxlib"] = version("jaxlib")
     for device in jax.devices():
         yield {
             "what": f"device {device.id}: {device.device_kind}",

@@ -15,7 +15,7 @@ def torch_attention(
     scenes: int, text: int, video: int, heads: int, head_dim: int, repeats: int
 ) -> Iterator[dict[str, Any]]:
     """Times of scaled_dot_product_attention: by groups, and with the whole boolean mask."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -61,7 +61,7 @@ def torch_attention(
 
 
 def _fastest(compute: Callable[[], Any], inputs: Any, backward: bool, repeats: int) -> float:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     def run() -> None:
         if backward:
@@ -83,7 +83,7 @@ def _fastest(compute: Callable[[], Any], inputs: Any, backward: bool, repeats: i
 
 def _dense_mask(scenes: int, text: int, video: int, device: str) -> Any:
     """True where query may attend to key: [text_1 .. text_S, video_1 .. video_S] both ways."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     scene = torch.cat(
         [torch.arange(scenes).repeat_interleave(n) for n in (text, video)],
