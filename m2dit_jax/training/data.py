@@ -15,6 +15,8 @@ from m2dit_jax.config.schema import Config, DataConfig
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.utils.machine import raise_open_files_limit
+from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 TRAINING_STORIES = 10_000_000  # of shapes; then they come round again
 
@@ -49,10 +51,12 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         return _training_data(
             recipe, shapes_samples(source, recipe.tokenize, stories), (), [(0, 0)]
         )
+    raise_open_files_limit()
     datasets = tuple(EncodedDataset(Path(path)) for path in _paths(data))
     problems = [line for dataset in datasets for line in _misfits(dataset, config)]
     if len({dataset.info.scaling_factor for dataset in datasets}) > 1:
         problems.append("the datasets were encoded with VAEs of different scaling factors")
+    problems += _scaling_misfits(datasets, config)
     if problems:
         raise ValueError("\n".join(problems))
     samples = EncodedSamples(
@@ -119,6 +123,20 @@ def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:
             if there != here:
                 wanted[name] = f"config.data.{name} is {here}, that of the dataset {there}"
     return [f"{dataset.path}: {problem}" for problem in wanted.values() if problem]
+
+
+def _scaling_misfits(datasets: Sequence[EncodedDataset], config: Config) -> list[str]:
+    """Each dataset whose latents another VAE's factor belongs to than the first weights'."""
+    if config.data.source != "latents" or not config.train.init_from:
+        return []
+    needed = find_scaling_factor(Path(config.train.init_from))
+    return [
+        f"{dataset.path}: was encoded with the scaling factor {dataset.info.scaling_factor}, that "
+        f"of config.train.init_from {config.train.init_from} is {needed}; encode the videos with "
+        "that model"
+        for dataset in datasets
+        if needed is not None and dataset.info.scaling_factor not in (None, needed)
+    ]
 
 
 def _patch_misfit(info: EncodedInfo, config: Config) -> str:

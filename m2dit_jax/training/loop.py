@@ -24,6 +24,7 @@ from m2dit_jax.training.run import Run, next_commands
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.workdir import check_same_config, only_run_in
 from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.latent_scale import keep_scaling_factor
 from m2dit_jax.weights.run_folder import CheckpointError
 
 # How many steps may be waiting for the devices: enough to keep them busy, but a signal that asks to
@@ -105,6 +106,8 @@ def _take_workdir(run: Run, stack: ExitStack) -> None:
             stack.enter_context(only_run_in(run.workdir))
             # Again, as another run may have come and gone since `prepare`.
             check_same_config(run.config, run.workdir)
+            if run.config.data.source == "latents":
+                keep_scaling_factor(run.workdir, run.data.latent_scale)
         except ValueError as error:
             problem = str(error)
     problem = gather_errors("workdir", problem)

@@ -1,13 +1,13 @@
 """The folder of a run: one run at a time, and always the same config."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict
 
 from m2dit_jax.config.schema import Config
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -18,18 +18,17 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
     Raises CheckpointError if it is in use or cannot be written to.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workdir / ".lock", blocking=False)
-        lock.acquire()
-    except Timeout as error:
-        raise CheckpointError(f"{workdir}: another process is training there") from error
-    except OSError as error:
-        raise CheckpointError(f"{workdir}: {error.strerror}; needs a folder to write to") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(workdir / ".lock"))
+        except InUse as error:
+            raise CheckpointError(f"{workdir}: another process is training there") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{workdir}: {error.strerror}; needs a folder to write to"
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def check_same_config(config: Config, workdir: Path) -> None:

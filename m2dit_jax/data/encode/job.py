@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from m2dit_jax.data.encode.codecs import Codec
 from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
@@ -40,6 +39,7 @@ from m2dit_jax.data.encoded import (
     Shard,
     Skipped,
     Statistics,
+    check_finite,
     count_kinds,
     finish_dataset,
     shard_name,
@@ -47,6 +47,7 @@ from m2dit_jax.data.encoded import (
 )
 from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
 from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
 
 SHARD_BYTES = 10**9  # a tensorflow-datasets shard should be no larger
@@ -184,8 +185,8 @@ def finished_shards(job: EncodeJob) -> int:
 def encode_dataset(job: EncodeJob) -> EncodeReport:
     """Does what is left of a checked job; progress goes to stderr.
 
-    Raises ValueError if weights are damaged, another run writes to the same output, or the disk
-    is full.
+    Raises ValueError if weights are damaged or give what is not finite, another run writes to the
+    same output, or the disk is full.
     """
     if (job.output / FINISHED).exists():
         skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
@@ -197,6 +198,8 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
         _clear_leftovers(job)
         write_json(job.output / PROGRESS / "settings.json", job.settings)
         empty_caption = job.codec.empty_caption()
+        if empty_caption is not None:
+            check_finite(f"{job.output}: the embedding of the empty caption", empty_caption)
         _encode_shards(job)
         return _finish(job, empty_caption)
 
@@ -540,12 +543,9 @@ def _check_disk(job: EncodeJob) -> None:
 def _locked(output: Path) -> Iterator[None]:
     """Raises ValueError if another process is at work in the same folder."""
     (output / PROGRESS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / PROGRESS / "lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{output}: another process is writing to it") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(output / PROGRESS / "lock"))
+        except InUse:
+            raise ValueError(f"{output}: another process is writing to it") from None
         yield
-    finally:
-        lock.release()
