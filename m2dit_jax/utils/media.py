@@ -177,14 +177,16 @@ def _decoded(path: Path, time_limit: float = math.inf) -> Iterator[av.VideoFrame
             _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
             for frame in container.decode(stream):
                 if time.monotonic() > deadline:
-                    raise VideoError(
-                        f"{path}: took longer than {time_limit:g} s to decode, needs a shorter clip"
-                    )
+                    raise TimeoutError
                 _check_pixels(path, frame.width, frame.height)
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: damaged at {frame.time} s")
                 yield frame
     except (FFmpegError, OSError) as error:
+        if time.monotonic() > deadline:
+            raise VideoError(
+                f"{path}: took longer than {time_limit:g} s to decode, needs a shorter clip"
+            ) from error
         raise VideoError(f"{path}: not a readable video ({error.strerror})") from error
 
 

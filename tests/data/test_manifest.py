@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import cycle
 
 import pytest
 from hypothesis import example, given, settings
@@ -242,10 +243,8 @@ def test_many_clips_take_little_memory(root):
     """100,000 clips with captions of 100 letters, which as objects take 90 MB and more."""
     caption = "a fox " * 17
     lines = [
-        json.dumps(
-            {"scenes": [{"video": f"{'ab'[number % 2]}.mp4", "caption": f"{caption}{number}"}]}
-        )
-        for number in range(100_000)
+        json.dumps({"scenes": [{"video": name, "caption": f"{caption}{number}"}]})
+        for number, name in zip(range(100_000), cycle(["a.mp4", "b.mp4"]), strict=False)
     ]
     (root / "many.jsonl").write_text("\n".join(lines))
     command = [sys.executable, "-c", _MEMORY, str(root / "many.jsonl")]
