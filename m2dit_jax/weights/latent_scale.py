@@ -24,7 +24,7 @@ def find_scaling_factor(path: Path) -> float | None:
         return DEFAULT.vae.config(read_json(path / "vae/config.json")).scaling_factor
     if (path / FACTS).is_file():
         try:
-            return float(json.loads((path / FACTS).read_text())["scaling_factor"])
+            return float(json.loads((path / FACTS).read_text(encoding="utf-8"))["scaling_factor"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / FACTS}: is damaged ({error!r})") from error
     return None

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from m2dit_jax.data.shards import ShardReaders
 
@@ -20,6 +19,8 @@ def record(index):
 
 @pytest.fixture
 def paths(tmp_path):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
     paths = [tmp_path / f"{shard:02d}" for shard in range(SHARDS)]
     for shard, path in enumerate(paths):
         writer = ArrayRecordWriter(str(path), "group_size:1,zstd:1")
