@@ -28,7 +28,7 @@ DEFAULTS = {
     "stride": 3,
     "seed": 0,
     "min_scenes": 1,
-    "shard_scenes": 256,
+    "shard_scenes": None,
     "time_limit": 120.0,
 }
 # Flags, where a config has their values, and of which type.
@@ -71,7 +71,7 @@ def _encode(flags: argparse.Namespace) -> int:
     job = _make_job(flags)
     encoder.check(job)
     total = len(job.shards)
-    scenes = sum(len(story.scenes) for story in job.manifest.stories)
+    scenes = sum(job.scene_counts)
     print(
         f"{job.manifest.source}: {len(job.manifest.stories)} stories, {scenes} scenes\n"
         f"writing to {job.output}: {encoder.finished_shards(job)} of {total} shards are there",
@@ -256,7 +256,9 @@ def _parser() -> argparse.ArgumentParser:
         "--time_limit", type=float, help=_default("time_limit", "seconds to decode a scene")
     )
     rest.add_argument(
-        "--shard_scenes", type=int, help=_default("shard_scenes", "most scenes in a shard")
+        "--shard_scenes",
+        type=int,
+        help="most scenes in a shard (default: 256, or 1 GB, or more for at most 512 shards)",
     )
     others = parser.add_argument_group("instead of encoding")
     others.add_argument("--preview", type=Path, help="write a page about this encoded dataset")

@@ -19,8 +19,10 @@ from PIL import Image
 
 from m2dit_jax import encode
 from m2dit_jax.data.encode import job as encoder
+from m2dit_jax.data.encode.codecs import VaeCodec
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
+from m2dit_jax.data.manifest import Manifest
+from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.data.tokenizer import pad_or_truncate
 from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.pixels import encode_pixels
@@ -275,6 +277,45 @@ def test_other_settings_are_refused_in_the_middle_too(many, tmp_path, capsys):
     assert "stride: 3 there, 2 now" in capsys.readouterr().err
 
 
+def test_shards_of_many_scenes_are_larger_but_not_of_older_versions(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "MOST_SHARDS", 4)
+    monkeypatch.setattr(encoder, "SHARD_SCENES", 5)
+    flags = [*of_manifest(many, tmp_path / "new"), *PIXELS]
+    assert encode.main(flags) == 0
+    assert len(list((tmp_path / "new").glob("stories-*"))) == 4
+    dataset = EncodedDataset(tmp_path / "new")
+    assert len(dataset) == 40 and dataset.settings["most_shards"] == 4
+
+    # What an older version began goes on with the shards that it had in mind.
+    flags = [*of_manifest(many, tmp_path / "old"), *PIXELS]
+    assert encode.main([*flags, "--shard_scenes=5"]) == 0
+    assert "most_shards" not in EncodedDataset(tmp_path / "old").settings
+    assert len(list((tmp_path / "old").glob("stories-*"))) == 8
+    assert encode.main(flags) == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("", "the embedding of the empty caption has 384 of 384 values that are not finite"),
+        ("story0", "story 'story0': text_embeds has 384 of 384 values that are not finite"),
+    ],
+)
+def test_embeddings_that_are_not_finite_are_refused(
+    golden, clips, tmp_path, monkeypatch, capsys, bad, message
+):
+    embeds = VaeCodec._embeds
+
+    def broken(codec, captions):
+        factor = np.nan if any(text.startswith(bad) for text in captions) else 1
+        return embeds(codec, captions) * factor
+
+    monkeypatch.setattr(VaeCodec, "_embeds", broken)
+    flags = of_manifest(clips / "stories.jsonl", tmp_path / "set")
+    assert encode.main([*flags, f"--codec={golden / 'pipe_5b'}", *SIZES]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_foreign_folder_is_left_alone(clips, tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("x")
     assert encode.main([*of_manifest(clips / "stories.jsonl", tmp_path), *PIXELS]) == 2
@@ -485,9 +526,9 @@ def test_mistakes_are_found_before_any_work(clips, tmp_path, capsys, arguments, 
 
 def test_sizes_that_the_model_cannot_make(golden, clips, tmp_path, capsys):
     flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), f"--codec={golden}/pipe_5b"]
-    assert encode.main([*flags, "--frames=6", "--height=20"]) == 2
+    assert encode.main([*flags, "--frames=0", "--height=20"]) == 2
     message = capsys.readouterr().err
-    assert "height 20 is not a multiple of 16" in message and "6 frames are not 4k + 1" in message
+    assert "height 20 is not a multiple of 16" in message and "0 frames are too few" in message
 
 
 def test_shots_become_a_manifest(tmp_path, monkeypatch, capsys):

@@ -194,6 +194,18 @@ def test_latents_are_trained_and_sampled(golden, clips, tmp_path, capsys):
     assert read_clip(tmp_path / "out" / "scene_1.mp4", 5, 32, 48).shape == (5, 32, 48, 3)
     assert sample.main([*sampling, f"--model={golden / 'nothing'}"]) == 2
 
+    # Another VAE's latents are of another scale: neither sampled nor trained from.
+    capsys.readouterr()
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    config = other / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 1.1}))
+    assert sample.main([*sampling, f"--model={other}"]) == 2
+    message = capsys.readouterr().err
+    assert "learnt from latents with the scaling factor 0.7" in message and "is 1.1" in message
+    (tmp_path / "run" / "latents.json").unlink()  # as in runs of older versions
+    assert sample.main([*sampling, f"--model={other}"]) == 2
+
 
 def test_several_folders_are_mixed_and_must_fit(of_pixels, clips, pixels, tmp_path, capsys):
     other = tmp_path / "other"

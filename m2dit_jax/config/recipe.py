@@ -19,6 +19,7 @@ from m2dit_jax.data.tokenizer import (
     tokenize_prompts,
 )
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.layout import Layout
 
@@ -75,8 +76,8 @@ class Recipe:
         frames, height, width = self.scene_size()
         if self.config.data.source != "latents":
             return frames, height, width, PIXEL_CHANNELS
-        latent_frames = (frames - 1) // VAE_FRAMES + 1
-        return latent_frames, height // VAE_SIDE, width // VAE_SIDE, self.config.data.channels
+        in_time = latent_frames(frames, VAE_FRAMES, self.config.model.patch_size_t)
+        return in_time, height // VAE_SIDE, width // VAE_SIDE, self.config.data.channels
 
     def story_layout(self) -> Layout:
         """The tokens of a story, without padding."""

@@ -436,13 +436,6 @@ class Config:
 
     def _latents_problems(self) -> list[str]:
         problems = []
-        latent_frames, rest = divmod(self.data.frames - 1, VAE_FRAMES)
-        patch = max(self.model.patch_size_t, 1)
-        if rest or (latent_frames + 1) % patch:
-            problems.append(
-                f"config.data.frames must be {VAE_FRAMES}k + 1, with k + 1 a multiple of "
-                f"config.model.patch_size_t {patch}, with {self._source}, got {self.data.frames}"
-            )
         if self.train.eval_every:
             problems.append(
                 f"config.train.eval_every must be 0 with {self._source}: only stories of pixels "

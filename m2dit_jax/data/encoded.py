@@ -43,6 +43,7 @@ from jaxtyping import BFloat16, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class EncodedDataset:
     """Random access to the stories of a finished folder; picklable, for grain's workers.
 
     `dataset[i]` reads and parses one record. Raises EncodedError, naming the folder or file, if the
-    folder is no output of the encode command, is unfinished or damaged.
+    folder is no output of the encode command, is unfinished or damaged; OSError for what cannot be
+    read.
     """
 
     def __init__(self, path: Path | str):
@@ -175,45 +177,43 @@ class EncodedDataset:
             # How many scenes have which value, for each of STATISTICS.
             self.statistics: Statistics = metadata["statistics"]
             shards = metadata["shards"]
-            self._paths = [
-                f"{_intact(self.path / shard_name(number, len(shards)), shard['bytes'])}"
-                f"[0:{shard['stories']}]"
-                for number, shard in enumerate(shards)
-                if shard["stories"]
-            ]
-            stories = sum(shard["stories"] for shard in shards)
+            counts = [shard["stories"] for shard in shards]
+            paths = [self.path / shard_name(number, len(shards)) for number in range(len(shards))]
+            for path, shard in zip(paths, shards, strict=True):
+                if shard["stories"]:
+                    _check_intact(path, shard["bytes"])
+            self._records = ShardReaders(paths, counts)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, EncodedError):
                 raise
             raise EncodedError(f"{self.path / METADATA}: is damaged ({error!r})") from error
-        if stories != len(self.scene_counts):
+        if len(self._records) != len(self.scene_counts):
             raise EncodedError(
-                f"{self.path / METADATA}: is damaged: {stories} stories in the shards, "
+                f"{self.path / METADATA}: is damaged: {len(self._records)} stories in the shards, "
                 f"{len(self.scene_counts)} counts of scenes"
             )
-        self._open()
 
     def __len__(self) -> int:
         return len(self.scene_counts)
 
     def __getitem__(self, index: int) -> EncodedStory:
-        """Raises IndexError beyond the end, EncodedError if the record is damaged."""
+        """Raises IndexError beyond the end, EncodedError if the record is damaged.
+
+        OSError, naming the file, if it cannot be opened or read.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"story {index} of {len(self)}")
         try:
             return _parse(self.info, self._records[index])
+        except OSError as error:
+            path = self._records.path(index)
+            message = f"story {index} cannot be read: {error.strerror}"
+            raise OSError(error.errno, message, str(path)) from error
         except Exception as error:  # array_record, protobuf and json raise many kinds
             raise EncodedError(f"{self.path}: story {index} is damaged ({error})") from error
 
     def __repr__(self) -> str:
         return f"EncodedDataset({str(self.path)!r}, {len(self)} stories)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_records"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
 
     @cached_property
     def empty_caption(self) -> BFloat16[np.ndarray, "T E"]:
@@ -223,8 +223,10 @@ class EncodedDataset:
         path = self.path / EMPTY_CAPTION
         try:
             embeds = load_file(path)["text_embeds"]
-        except (OSError, KeyError, SafetensorError) as error:
-            raise EncodedError(f"{path}: is missing or damaged ({error})") from error
+        except FileNotFoundError as error:
+            raise EncodedError(f"{path}: is missing") from error
+        except (KeyError, SafetensorError) as error:
+            raise EncodedError(f"{path}: is damaged ({error})") from error
         if embeds.shape != self.info.text_shape or embeds.dtype != _BFLOAT16:
             raise EncodedError(
                 f"{path}: holds {embeds.dtype} {embeds.shape}, needs bfloat16 "
@@ -235,11 +237,6 @@ class EncodedDataset:
     def skipped(self) -> list[Skipped]:
         """What was left out, in the order of the manifest."""
         return json.loads((self.path / SKIPPED).read_text(encoding="utf-8"))["items"]
-
-    def _open(self) -> None:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        self._records = ArrayRecordDataSource(self._paths)
 
 
 def count_kinds(skipped: Iterable[Skipped]) -> dict[str, int]:
@@ -383,6 +380,8 @@ def _serialize(info: EncodedInfo, story: EncodedStory) -> bytes:
             raise ValueError(
                 f"story {story['name']!r}: {name} must be {dtype} {(scenes, *shape)}, is {found}"
             )
+        if dtype == _BFLOAT16:
+            check_finite(f"story {story['name']!r}: {name}", array)
     if not scenes or len(story["origins"]) != scenes:
         raise ValueError(
             f"story {story['name']!r}: {scenes} captions, {len(story['origins'])} origins"
@@ -398,6 +397,17 @@ def _serialize(info: EncodedInfo, story: EncodedStory) -> bytes:
     serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
     example = serializer.get_tf_example(features.encode_example(content))
     return example.SerializeToString(deterministic=True)
+
+
+def check_finite(what: str, values: BFloat16[np.ndarray, "..."]) -> None:
+    """Raises ValueError if some value is infinite or not a number: training would never recover."""
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ValueError(
+            f"{what} has {bad} of {values.size} values that are not finite; the model's weights "
+            "are damaged, or overflow in the dtype that they are stored in: needs "
+            "--dtype=bfloat16 or --dtype=float32"
+        )
 
 
 def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:
@@ -428,7 +438,7 @@ def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:
 def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise EncodedError(f"{path}: is damaged ({error})") from error
     found = metadata.get("format") if isinstance(metadata, dict) else None
     if found != FORMAT:
@@ -446,10 +456,9 @@ def _info_from_mapping(mapping: Mapping[str, Any]) -> EncodedInfo:
     return EncodedInfo(**values)
 
 
-def _intact(path: Path, nbytes: int) -> Path:
-    """The path itself, if a file of that size is there."""
+def _check_intact(path: Path, nbytes: int) -> None:
+    """Raises EncodedError unless a file of that size is there."""
     found = path.stat().st_size if path.is_file() else None
     if found != nbytes:
         state = "is missing" if found is None else f"has {found} bytes"
         raise EncodedError(f"{path}: {state}, needs {nbytes} bytes")
-    return path

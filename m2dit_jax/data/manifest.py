@@ -9,19 +9,31 @@ Which it is shows in the content. All else that an entry says is kept as metadat
 """
 
 import csv
-import io
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, count, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from m2dit_jax.data.story_table import ManifestStory, Naming, StoryTable
 from m2dit_jax.utils.files import atomic_write
 
 MAX_BYTES = 2**30
 _FIELDS = ("video", "caption", "start", "end")  # of a scene of our own format
+_CLIP_KEYS = {
+    "path": {"path", "caption"},
+    "url": {"url", "caption"},
+    "video": set(_FIELDS),
+}
+_THREADS = 32  # that look at files
 _SHOWN = 50  # problems in a message; the others are counted
 
 
@@ -30,35 +42,19 @@ class ManifestError(ValueError):
 
 
 @dataclass(frozen=True)
-class ClipScene:
-    """A scene: a video, or the part of it between `start` and `end` (seconds; None: its ends).
-
-    `place` says where in the manifest it stands, for people to read.
-    """
-
-    video: Path
-    caption: str
-    start: float | None
-    end: float | None
-    metadata: Mapping[str, Any]
-    place: str
-
-
-@dataclass(frozen=True)
-class ManifestStory:
-    """Consecutive scenes."""
-
-    name: str
-    scenes: tuple[ClipScene, ...]
-
-
-@dataclass(frozen=True)
 class Manifest:
     """`kind` is "clips" for single clips that have nothing to do with each other, or "stories"."""
 
-    stories: tuple[ManifestStory, ...]
+    stories: Sequence[ManifestStory]
     source: Path
     kind: str
+
+    @property
+    def scene_counts(self) -> Sequence[int]:
+        """Number of scenes of each story."""
+        if isinstance(self.stories, StoryTable):
+            return self.stories.scene_counts
+        return [len(story.scenes) for story in self.stories]
 
 
 def read_manifest(path: Path, root: Path, min_scenes: int = 1) -> Manifest:
@@ -66,18 +62,25 @@ def read_manifest(path: Path, root: Path, min_scenes: int = 1) -> Manifest:
 
     Raises ManifestError with all problems, among them stories of less than `min_scenes` scenes.
     """
-    text = _read_text(path)
+    first = _check_text(path)
     reader = _Reader(path, root)
     try:
-        kind, stories = _parse(text, reader)
+        if first == "[":
+            table = reader.json_stories()
+        elif first == "{":
+            table = reader.jsonl_stories()
+        else:
+            table = reader.csv_clips()
     except RecursionError:
         raise ManifestError(f"{path}: is nested too deeply") from None
-    reader.check_stories(stories, min_scenes)
-    if reader.problems:
-        shown = reader.problems[:_SHOWN]
-        more = len(reader.problems) - len(shown)
-        raise ManifestError("\n".join(shown + [f"... and {more} more problems"] * bool(more)))
-    return Manifest(tuple(stories), path, kind)
+    reader.check_videos(table)
+    reader.check_stories(table, min_scenes)
+    problems = [problem for _, problem in sorted(reader.problems, key=itemgetter(0))]
+    if problems:
+        more = len(problems) - _SHOWN
+        last = [f"... and {more} more problems"] if more > 0 else []
+        raise ManifestError("\n".join(problems[:_SHOWN] + last))
+    return Manifest(table, path, "stories" if first in "[{" else "clips")
 
 
 def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
@@ -101,39 +104,36 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _read_text(path: Path) -> str:
+def _check_text(path: Path) -> str:
+    """The first character that is no white space; raises ManifestError for what is no text."""
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
             raise ManifestError(f"{path}: cannot be read (is no file)")
         if path.stat().st_size > MAX_BYTES:
             raise ManifestError(f"{path}: is larger than {MAX_BYTES} bytes, no manifest")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return _first_letter(path, file)
     except (OSError, ValueError) as error:
         if isinstance(error, ManifestError):
             raise
         raise ManifestError(f"{path}: cannot be read ({error})") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ManifestError(
-            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8, needs UTF-8 text"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ManifestError(f"{path}:{line}: a null character, needs text")
-    if not text.strip():
+
+
+def _first_letter(path: Path, lines: Iterable[bytes]) -> str:
+    first = ""
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ManifestError(
+                f"{path}:{number}: byte 0x{line[error.start]:02x} is not UTF-8, needs UTF-8 text"
+            ) from error
+        if "\0" in text:
+            raise ManifestError(f"{path}:{number}: a null character, needs text")
+        first = first or text.lstrip()[:1]
+    if not first:
         raise ManifestError(f"{path}: is empty, needs at least one scene")
-    return text
-
-
-def _parse(text: str, reader: "_Reader") -> tuple[str, list[ManifestStory]]:
-    start = text.lstrip()[0]
-    if start == "[":
-        return "stories", reader.json_stories(text)
-    if start == "{":
-        return "stories", reader.jsonl_stories(text)
-    return "clips", reader.csv_clips(text)
+    return first
 
 
 class _Duplicate(ValueError):
@@ -149,156 +149,242 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _loads(text: str) -> Any:
-    """Raises ValueError, also for what JSON does not have: NaN, infinity, a key twice."""
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no number of JSON")
 
-    return json.loads(text, object_pairs_hook=_object, parse_constant=refuse)
+# Raises ValueError also for what JSON does not have: NaN, infinity, a key twice.
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse)
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _elements(text: str) -> Iterator[Any]:
+    """The elements of a JSON array, one after another: all at once take ten times the memory."""
+
+    def skip(place: int) -> int:
+        found = _SPACE.match(text, place)
+        assert found is not None
+        return found.end()
+
+    place = skip(0)
+    if text[place : place + 1] != "[":
+        raise json.JSONDecodeError("Expecting value", text, place)
+    place = skip(place + 1)
+    ended = text[place : place + 1] == "]"
+    while not ended:
+        value, place = _JSON.raw_decode(text, place)
+        yield value
+        place = skip(place)
+        delimiter = text[place : place + 1]
+        ended = delimiter == "]"
+        if delimiter not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+        if not ended:
+            place = skip(place + 1)
+    if skip(place + 1) != len(text):
+        raise json.JSONDecodeError("Extra data", text, place + 1)
 
 
 class _Reader:
-    """Reads the formats and collects the problems."""
+    """Reads the formats and collects the problems, each with its place in their order."""
 
     def __init__(self, path: Path, root: Path):
         self.path = path
         self.root = root.resolve()
-        self.problems: list[str] = []
+        self.problems: list[tuple[float, str]] = []
+        self._videos: dict[str, int] = {}  # names, and the index of each
+        self._video_key = ""
+        self._scenes_read = 0
 
-    def csv_clips(self, text: str) -> list[ManifestStory]:
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        stories: list[ManifestStory] = []
-        try:
-            header = [name.strip() for name in next(rows)]
-            missing = [name for name in ("path", "caption") if name not in header]
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if missing or twice:
-                for name in missing:
-                    self._add("1", f"needs a column {name!r}, found {_shown(', '.join(header))}")
-                for name in twice:
-                    self._add("1", f"the column {name!r} stands twice")
-                return []
-            for row in rows:
-                place = f"{self.path}:{rows.line_num}"
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    self.problems.append(
-                        f"{place}: found {len(row)} values, needs {len(header)}, one a column"
-                    )
-                    continue
-                values: dict[str, Any] = dict(zip(header, row, strict=True))
-                scene = self._scene(values, "path", place)
-                stories.append(ManifestStory(f"clip {len(stories) + 1}", (scene,)))
-        except (csv.Error, StopIteration) as error:
-            self._add(str(rows.line_num), f"is not readable as CSV ({error})")
-        return stories
+    def csv_clips(self) -> StoryTable:
+        """A clip a line, each a story of its own."""
+        table = StoryTable(
+            Naming(
+                lambda index, line: f"clip {index + 1}",
+                lambda line, name, scene: f"{self.path}:{line}",
+            )
+        )
+        with self.path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            try:
+                header = [name.strip() for name in next(rows)]
+                missing = [name for name in ("path", "caption") if name not in header]
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if missing or twice:
+                    for name in missing:
+                        found = _shown(", ".join(header))
+                        self._add(f":1: needs a column {name!r}, found {found}")
+                    for name in twice:
+                        self._add(f":1: the column {name!r} stands twice")
+                    return table
+                for row in rows:
+                    if not row:
+                        continue
+                    if len(row) != len(header):
+                        found = f"found {len(row)} values, needs {len(header)}, one a column"
+                        self._add(f":{rows.line_num}: {found}")
+                        continue
+                    values: dict[str, Any] = dict(zip(header, row, strict=True))
+                    self._scene(table, values, "path", f":{rows.line_num}")
+                    table.end_story(rows.line_num)
+            except (csv.Error, StopIteration) as error:
+                self._add(f":{rows.line_num}: is not readable as CSV ({error})")
+        return table
 
-    def json_stories(self, text: str) -> list[ManifestStory]:
+    def json_stories(self) -> StoryTable:
+        """The reference's list of stories."""
+
+        def place(number: int, name: str, scene: int) -> str:
+            return f"{self.path}{_json_place(number, name)}, scene {scene}"
+
+        table = StoryTable(Naming(lambda index, number: f"story {number}", place))
+        elements = enumerate(_elements(self.path.read_text(encoding="utf-8-sig")), 1)
         try:
-            entries = _loads(text)
+            for number, entry in elements:
+                if not isinstance(entry, dict):
+                    found = f"found {_shown(entry)}, needs an object"
+                    self._add(f"{_json_place(number, '')}: {found}")
+                    continue
+                name = self._name(entry, "prefix", f"{_json_place(number, '')}: prefix")
+                self._scenes(table, entry, "values", "url", _json_place(number, name))
+                table.end_story(number, name)
+        except RecursionError:
+            raise
         except ValueError as error:
             line = getattr(error, "lineno", 1)
-            self._add(str(line), f"is not readable as JSON ({error})")
-            return []
-        stories = []
-        for number, entry in enumerate(entries, 1):
-            place = f"{self.path}: story {number}"
-            if not isinstance(entry, dict):
-                self.problems.append(f"{place}: found {_shown(entry)}, needs an object")
-                continue
-            name = self._name(entry.get("prefix"), f"story {number}", f"{place}: prefix")
-            place += f" {_shown(name)}" if "prefix" in entry else ""
-            stories.append(ManifestStory(name, self._scenes(entry, "values", "url", place)))
-        return stories
+            self._add(f":{line}: is not readable as JSON ({error})")
+        return table
 
-    def jsonl_stories(self, text: str) -> list[ManifestStory]:
-        stories = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            place = f"{self.path}:{number}"
-            try:
-                entry = _loads(line)
-            except ValueError as error:
-                self.problems.append(f"{place}: is not readable as JSON ({error})")
-                continue
-            if not isinstance(entry, dict):
-                self.problems.append(f"{place}: found {_shown(entry)}, needs an object")
-                continue
-            name = self._name(entry.get("name"), f"line {number}", f"{place}: name")
-            for key in entry.keys() - {"name", "scenes"}:
-                self.problems.append(f"{place}: unknown key {_shown(key)}, needs name and scenes")
-            stories.append(ManifestStory(name, self._scenes(entry, "scenes", "video", place)))
-        return stories
+    def jsonl_stories(self) -> StoryTable:
+        """A story a line."""
+        table = StoryTable(
+            Naming(
+                lambda index, line: f"line {line}",
+                lambda line, name, scene: f"{self.path}:{line}, scene {scene}",
+            )
+        )
+        with self.path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                text = line.strip()
+                if not text:
+                    continue
+                try:
+                    entry = _JSON.decode(text)
+                except ValueError as error:
+                    self._add(f":{number}: is not readable as JSON ({error})")
+                    continue
+                if not isinstance(entry, dict):
+                    self._add(f":{number}: found {_shown(entry)}, needs an object")
+                    continue
+                name = self._name(entry, "name", f":{number}: name")
+                for key in entry.keys() - {"name", "scenes"}:
+                    self._add(f":{number}: unknown key {_shown(key)}, needs name and scenes")
+                self._scenes(table, entry, "scenes", "video", f":{number}")
+                table.end_story(number, name)
+        return table
 
-    def check_stories(self, stories: list[ManifestStory], min_scenes: int) -> None:
+    def check_videos(self, table: StoryTable) -> None:
+        """Looks at each file once, in threads: on a network disk each look takes its time."""
+        names = list(self._videos)
+        step = 256  # names that a thread takes at once
+        parts = [names[start : start + step] for start in range(0, len(names), step)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            looks = chain.from_iterable(pool.map(lambda part: [*map(self._look, part)], parts))
+            results = list(looks)
+        table.paths = [path for path, _ in results]
+        bad = {number: problem for number, (_, problem) in enumerate(results) if problem}
+        if not bad:
+            return
+        scenes = count()
+        for story, length in enumerate(table.scene_counts):
+            for scene in islice(scenes, length):
+                problem = bad.get(table.videos[scene])
+                if problem:
+                    place = f"{table.place(story, scene)}: {self._video_key}"
+                    name = _shown(names[table.videos[scene]])
+                    self.problems.append((scene + 0.5, f"{place}: {name} {problem}"))
+
+    def check_stories(self, table: StoryTable, min_scenes: int) -> None:
         """Checks the stories for what only shows when all are read."""
-        if not stories and not self.problems:
-            self.problems.append(f"{self.path}: holds no scene, needs at least one")
-        seen: dict[str, int] = {}
-        for number, story in enumerate(stories, 1):
-            if story.name in seen:
-                self.problems.append(
-                    f"{self.path}: stories {seen[story.name]} and {number} are both called "
-                    f"{_shown(story.name)}, needs different names"
+        if not len(table) and not self.problems:
+            self._add(": holds no scene, needs at least one")
+        problems = [
+            *self._same_names(table),
+            *(
+                (
+                    story,
+                    f"{table.place(story, scene)}: story {_shown(table.name(story))} has {length} "
+                    f"scenes, needs at least {min_scenes}",
                 )
-            seen.setdefault(story.name, number)
-            if story.scenes and len(story.scenes) < min_scenes:
-                self.problems.append(
-                    f"{story.scenes[0].place}: story {_shown(story.name)} has {len(story.scenes)} "
-                    f"scenes, needs at least {min_scenes}"
+                for story, (length, scene) in enumerate(
+                    zip(table.scene_counts, table.first_scenes, strict=False)
                 )
+                if 0 < length < min_scenes
+            ),
+        ]
+        self.problems += [(math.inf, problem) for _, problem in sorted(problems)]
+
+    def _same_names(self, table: StoryTable) -> Iterator[tuple[int, str]]:
+        # By hashes: the names themselves, of a million stories, would take 150 MB.
+        hashes = np.fromiter((hash(table.name(i)) for i in range(len(table))), np.int64)
+        order = np.argsort(hashes, kind="stable")
+        same = hashes[order[1:]] == hashes[order[:-1]]
+        groups: dict[str, int] = {}
+        for story in sorted({*order[1:][same].tolist(), *order[:-1][same].tolist()}):
+            name = table.name(story)
+            if name in groups:
+                yield (
+                    story,
+                    f"{self.path}: stories {groups[name] + 1} and {story + 1} are both called "
+                    f"{_shown(name)}, needs different names",
+                )
+            groups.setdefault(name, story)
 
     def _scenes(
-        self, entry: dict[str, Any], key: str, video: str, place: str
-    ) -> tuple[ClipScene, ...]:
+        self, table: StoryTable, entry: dict[str, Any], key: str, video: str, place: str
+    ) -> None:
         values = entry.get(key)
         if not isinstance(values, list) or not values:
             found = _shown(values) if key in entry else "nothing"
-            self.problems.append(f"{place}: {key}: found {found}, needs a list of scenes")
-            return ()
-        scenes = []
+            self._add(f"{place}: {key}: found {found}, needs a list of scenes")
+            return
         for number, value in enumerate(values, 1):
             at = f"{place}, scene {number}"
             if isinstance(value, dict):
-                scenes.append(self._scene(value, video, at))
+                self._scene(table, value, video, at)
             else:
-                self.problems.append(f"{at}: found {_shown(value)}, needs an object")
-        return tuple(scenes)
+                self._add(f"{at}: found {_shown(value)}, needs an object")
 
-    def _scene(self, values: dict[str, Any], video: str, place: str) -> ClipScene:
+    def _scene(self, table: StoryTable, values: dict[str, Any], video: str, place: str) -> None:
         caption = values.get("caption")
         if not isinstance(caption, str) or not caption.strip():
             found = _shown(caption) if "caption" in values else "nothing"
-            self.problems.append(f"{place}: caption: found {found}, needs a text")
+            self._add(f"{place}: caption: found {found}, needs a text")
             caption = ""
-        elif any("\ud800" <= letter <= "\udfff" for letter in caption):
-            self.problems.append(
-                f"{place}: caption: found half of a surrogate pair, needs whole characters"
-            )
+        elif _has_half_characters(caption):
+            self._add(f"{place}: caption: found half of a surrogate pair, needs whole characters")
         start, end = None, None
-        known = {video, "caption"}
+        known = _CLIP_KEYS[video]
         if video == "video":  # our own format
-            known |= {"start", "end"}
             start, end = (self._seconds(values, name, place) for name in ("start", "end"))
             if end is not None and end <= (start or 0):
-                self.problems.append(f"{place}: end {end:g} must be after start {start or 0:g}")
-        return ClipScene(
-            self._video(values.get(video), video in values, f"{place}: {video}"),
-            caption,
-            start,
-            end,
-            {key: value for key, value in values.items() if key not in known},
-            place,
-        )
+                self._add(f"{place}: end {end:g} must be after start {start or 0:g}")
+        metadata = {key: value for key, value in values.items() if key not in known}
+        self._video_key = video
+        table.add_scene(self._video(values, video, place), caption, start, end, metadata)
+        self._scenes_read += 1
 
-    def _video(self, name: Any, given: bool, place: str) -> Path:
+    def _video(self, values: dict[str, Any], key: str, place: str) -> int:
+        """The index of a video's name, which `check_videos` looks at; -1 for what is no name."""
+        name = values.get(key)
         if not isinstance(name, str) or not name.strip():
-            found = _shown(name) if given else "nothing"
-            self.problems.append(f"{place}: found {found}, needs the path of a video")
-            return self.root
+            found = _shown(name) if key in values else "nothing"
+            self._add(f"{place}: {key}: found {found}, needs the path of a video")
+            return -1
+        return self._videos.setdefault(name, len(self._videos))
+
+    def _look(self, name: str) -> tuple[str, str]:
+        """The whole path of a video, and what is wrong with it, or ""."""
         try:
             path = (self.root / name).resolve()
             if not path.is_relative_to(self.root):
@@ -310,11 +396,10 @@ class _Reader:
             elif not os.access(path, os.R_OK):
                 problem = "cannot be read, needs permission"
             else:
-                return path
+                return str(path), ""
         except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links
             problem = f"cannot be read ({error})"
-        self.problems.append(f"{place}: {_shown(name)} {problem}")
-        return self.root
+        return "", problem
 
     def _seconds(self, values: dict[str, Any], name: str, place: str) -> float | None:
         value = values.get(name)
@@ -326,20 +411,34 @@ class _Reader:
         except OverflowError:
             number = math.nan
         if not math.isfinite(number) or number < 0:
-            self.problems.append(f"{place}: {name}: found {_shown(value)}, needs seconds from 0 on")
+            self._add(f"{place}: {name}: found {_shown(value)}, needs seconds from 0 on")
             return None
         return number
 
-    def _name(self, value: Any, default: str, place: str) -> str:
+    def _name(self, entry: dict[str, Any], key: str, place: str) -> str:
+        """The story's own name; "" if it has none."""
+        value = entry.get(key)
         if value is None:
-            return default
+            return ""
         if not isinstance(value, str) or not value.strip():
-            self.problems.append(f"{place}: found {_shown(value)}, needs a text")
-            return default
+            self._add(f"{place}: found {_shown(value)}, needs a text")
+            return ""
+        if _has_half_characters(value):
+            self._add(f"{place}: found half of a surrogate pair, needs whole characters")
         return value
 
-    def _add(self, line: str, problem: str) -> None:
-        self.problems.append(f"{self.path}:{line}: {problem}")
+    def _add(self, problem: str) -> None:
+        """Notes a problem of the scene that is being read, or of what stands before it."""
+        self.problems.append((self._scenes_read, f"{self.path}{problem}"))
+
+
+def _has_half_characters(text: str) -> bool:
+    """Whether there are halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _json_place(number: int, name: str) -> str:
+    return f": story {number}" + (f" {_shown(name)}" if name else "")
 
 
 def _shown(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
+from m2dit_jax.data.manifest import Manifest
+from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.data.video import VideoError, probe_video
 from m2dit_jax.utils.extras import how_to_install
 

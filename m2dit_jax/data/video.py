@@ -1,26 +1,28 @@
 """Chosen frames of a video, exactly by their number, resized and cropped.
 
-Frames are counted in the order in which they are shown. Their times come from the packets, which
-is quick, so that decoding begins at the key frame before a wanted frame.
+Frames are counted in the order in which they are shown. Their times come from the file's index, or
+from its packets, so that decoding begins at the key frame before a wanted frame.
 """
 
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Discard
 from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
+from m2dit_jax.data.headers_only import HeadersOnly
 from m2dit_jax.utils.compat import open_video
-from m2dit_jax.utils.media import READABLE, VideoError
+from m2dit_jax.utils.media import MAX_PIXELS, READABLE, TIME_LIMIT, VideoError
 
-MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
-TIME_LIMIT = 60.0  # seconds for one call
 _MIDDLE = (0.05, 0.95)  # shares of a clip between which stage 1 samples (reference)
 
 
@@ -36,18 +38,9 @@ class VideoInfo:
 
 
 def probe_video(path: Path, time_limit: float = TIME_LIMIT) -> VideoInfo:
-    """Reads the packets, decodes one frame. Raises VideoError for what is no readable video."""
-    with _Reader(path, time_limit) as reader:
-        times = reader.times()
-        first = next(reader.decode())
-        height, width = first.height, first.width
-        if round(first.rotation / 90) % 2:
-            height, width = width, height
-        seconds = (times[-1] - times[0]) * reader.unit
-        if len(times) > 1:
-            seconds *= len(times) / (len(times) - 1)  # the last frame lasts as well
-        fps = len(times) / seconds if seconds > 0 else float(reader.stream.average_rate or 1)
-        return VideoInfo(len(times), fps, height, width, seconds or 1 / fps)
+    """What a video is like. Raises VideoError for what is no readable video."""
+    with closing(Video(path, time_limit)) as video:
+        return video.info()
 
 
 def frames_between(
@@ -57,11 +50,8 @@ def frames_between(
 
     By the times of the frames, which need not be evenly spaced. Raises VideoError as `probe_video`.
     """
-    with _Reader(path, time_limit) as reader:
-        times = reader.times()
-        seconds = [(pts - times[0]) * reader.unit + 1e-6 for pts in times]
-    first = 0 if start is None else bisect_left(seconds, start)
-    return range(first, len(times) if end is None else bisect_left(seconds, end))
+    with closing(Video(path, time_limit)) as video:
+        return video.between(start, end)
 
 
 def middle_frames(frames: int, wanted: int, stride: int, draw: float) -> list[int]:
@@ -101,76 +91,168 @@ def read_frames(
     Raises VideoError if the video is unreadable or damaged there, too short, or takes longer than
     `time_limit` seconds.
     """
-    with _Reader(path, time_limit) as reader:
-        times = reader.times()
-        if numbers[-1] >= len(times):
-            raise VideoError(f"{path}: has {len(times)} frames, needs {numbers[-1] + 1}")
-        wanted = [times[number] for number in numbers]
-        found = {
-            frame.pts: _cover(frame, height, width)
-            for frame in reader.frames_at(sorted(set(wanted)))
-        }
-    return np.stack([found[pts] for pts in wanted])
+    with closing(Video(path, time_limit)) as video:
+        return video.read(numbers, height, width)
 
 
-class _Reader:
-    """An open video, its first video stream, and the time until which it may be read."""
+class Video:
+    """A video that is opened once: the times of its frames are kept, frames are sought out.
 
-    def __init__(self, path: Path, time_limit: float):
+    Of an MP4 or MOV file the header is read, and what lies between the key frame before a wanted
+    frame and that frame; of other files, the first call reads all of it. Every call raises
+    VideoError for what is unreadable, damaged there, or takes longer than `time_limit` seconds; the
+    video is then closed, and opened again by the next call.
+    """
+
+    def __init__(self, path: Path, time_limit: float = TIME_LIMIT):
         self.path = path
-        self._deadline = time.monotonic() + time_limit
         self._time_limit = time_limit
+        self._container: Any = None
+        self._times: list[int] | None = None
+        self._upright: tuple[int, int] | None = None
 
-    def __enter__(self) -> "_Reader":
-        try:
-            if not self.path.is_file():
-                raise VideoError(f"{self.path}: no such file")
-            self._container = open_video(self.path, READABLE, self._time_limit)
-        except (FFmpegError, OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        if not self._container.streams.video:
+    def close(self) -> None:
+        """Closes the file."""
+        if self._container is not None:
             self._container.close()
+            self._container = None
+
+    def frame_count(self) -> int:
+        """Number of frames."""
+        with self._at_work():
+            return len(self._all_times())
+
+    def info(self) -> VideoInfo:
+        """What the video is like; its size is that of the first frame that `read` last gave.
+
+        If there is none, the first frame is decoded.
+        """
+        with self._at_work():
+            times = self._all_times()
+            if self._upright is None:
+                self._rewind()
+                self._note_size(next(self._decode()))
+            assert self._upright is not None
+            height, width = self._upright
+            seconds = (times[-1] - times[0]) * self._unit
+            if len(times) > 1:
+                seconds *= len(times) / (len(times) - 1)  # the last frame lasts as well
+            fps = len(times) / seconds if seconds > 0 else float(self._stream.average_rate or 1)
+            return VideoInfo(len(times), fps, height, width, seconds or 1 / fps)
+
+    def between(self, start: float | None, end: float | None) -> range:
+        """Numbers of the frames from `start` on and before `end`, in seconds from the first."""
+        with self._at_work():
+            times = self._all_times()
+            seconds = [(pts - times[0]) * self._unit + 1e-6 for pts in times]
+        first = 0 if start is None else bisect_left(seconds, start)
+        return range(first, len(times) if end is None else bisect_left(seconds, end))
+
+    def read(
+        self, numbers: Sequence[int], height: int, width: int
+    ) -> UInt8[np.ndarray, "F {height} {width} 3"]:
+        """The frames with these numbers, ascending, resized and cropped as by `read_frames`."""
+        with self._at_work():
+            times = self._all_times()
+            if numbers[-1] >= len(times):
+                raise VideoError(f"{self.path}: has {len(times)} frames, needs {numbers[-1] + 1}")
+            wanted = [times[number] for number in numbers]
+            found = {}
+            for frame in self._frames_at(sorted(set(wanted))):
+                if not found:
+                    self._note_size(frame)
+                found[frame.pts] = _cover(frame, height, width)
+        return np.stack([found[pts] for pts in wanted])
+
+    # --- the file
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._deadline = time.monotonic() + self._time_limit
+        try:
+            if self._container is None:
+                self._open()
+            yield
+        except VideoError:
+            self.close()
+            raise
+        except (FFmpegError, OSError, EOFError, ValueError) as error:
+            self.close()
+            raise self._unreadable(error) from error
+
+    def _open(self) -> None:
+        if not self.path.is_file():
+            raise VideoError(f"{self.path}: no such file")
+        self._container = open_video(self.path, READABLE, self._time_limit)
+        if not self._container.streams.video:
             raise VideoError(f"{self.path}: holds no video")
-        self.stream = self._container.streams.video[0]
-        self.stream.thread_type = "NONE"  # workers have a core each
-        self.unit = float(self.stream.time_base or 1)
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "NONE"  # workers have a core each
+        for stream in self._container.streams:
+            if stream.index != self._stream.index:
+                stream.discard = Discard.all  # sound is not even read
+        self._unit = float(self._stream.time_base or 1)
         # AVI has no times of presentation: B-frames carry wrong ones. Then frames are counted.
         self._counted = "avi" in self._container.format.name
         if self._counted:
-            self.unit = float(1 / (self.stream.average_rate or 1))
-        pixels = self.stream.codec_context.width * self.stream.codec_context.height
+            self._unit = float(1 / (self._stream.average_rate or 1))
+        pixels = self._stream.codec_context.width * self._stream.codec_context.height
         if pixels > MAX_PIXELS:
-            self._container.close()
             raise VideoError(
                 f"{self.path}: a frame has {pixels} pixels, may have {MAX_PIXELS} at most"
             )
-        return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._container.close()
-        if isinstance(error, FFmpegError | OSError | EOFError):
-            raise self._unreadable(error) from error
-
-    def times(self) -> list[int]:
+    def _all_times(self) -> list[int]:
         """Time stamps of all frames, in the order in which they are shown."""
-        times, self._keys = [], []
-        for packet in () if self._counted else self._packets():
+        if self._times is None:
+            times, keys = self._indexed() or self._demuxed()
+            if not times:
+                raise VideoError(f"{self.path}: holds no frames")
+            self._times, self._keys = sorted(times), sorted(keys)
+        return self._times
+
+    def _indexed(self) -> tuple[list[int], list[int]] | None:
+        """Times of all frames and of key frames by the header alone; None where it cannot tell."""
+        if "mp4" not in self._container.format.name:
+            return None
+        try:
+            with (
+                HeadersOnly(self.path) as headers,
+                open_video(headers, READABLE, self._time_limit) as container,
+            ):
+                stream = container.streams.video[0]
+                packets = [
+                    (packet.pts, packet.dts)
+                    for packet in self._packets(container, stream)
+                    if packet.pts is not None and not packet.is_discard
+                ]
+                # The packets themselves, being zeros, do not say what they are.
+                is_key = {entry.timestamp for entry in stream.index_entries if entry.is_keyframe}
+        except (FFmpegError, OSError, EOFError, ValueError) as error:
+            if isinstance(error, VideoError):  # out of time
+                raise
+            return None
+        times = [pts for pts, _ in packets]
+        keys = [pts for pts, dts in packets if dts in is_key]
+        return (times, keys) if _are_good(times, keys) else None
+
+    def _demuxed(self) -> tuple[list[int], list[int]]:
+        """The same by reading the whole file, and decoding it where its packets do not tell."""
+        self._rewind()
+        times, keys = [], []
+        for packet in () if self._counted else self._packets(self._container, self._stream):
             if packet.pts is not None and not packet.is_discard:
                 times.append(packet.pts)
                 if packet.is_keyframe:
-                    self._keys.append(packet.pts)
+                    keys.append(packet.pts)
         # Some containers have no times or wrong ones: then decoding tells.
-        if not times or len(set(times)) != len(times) or not self._keys:
+        if not _are_good(times, keys):
             self._rewind()
-            times = [frame.pts for frame in self.decode() if frame.pts is not None]
-            self._keys = times[:1]
-        if not times:
-            raise VideoError(f"{self.path}: holds no frames")
-        self._keys.sort()
-        self._rewind()
-        return sorted(times)
+            times = [frame.pts for frame in self._decode() if frame.pts is not None]
+            keys = times[:1]
+        return times, keys
 
-    def frames_at(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
+    def _frames_at(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
         """The frames with these ascending time stamps."""
         position, frames, chosen = None, iter(()), frozenset(wanted)
         for pts in wanted:
@@ -180,15 +262,15 @@ class _Reader:
                 if self._counted:
                     self._rewind()
                 else:
-                    self._container.seek(key, stream=self.stream, backward=True)
-                frames = self.decode(chosen)
+                    self._container.seek(key, stream=self._stream, backward=True)
+                frames = self._decode(chosen)
             frame = self._until(frames, pts)
             if frame is None:  # the container is bad at seeking
                 self._rewind()
-                frames = self.decode(chosen)
+                frames = self._decode(chosen)
                 frame = self._until(frames, pts)
             if frame is None:
-                raise VideoError(f"{self.path}: damaged at {pts * self.unit:.2f} s")
+                raise VideoError(f"{self.path}: damaged at {pts * self._unit:.2f} s")
             position = pts
             yield frame
 
@@ -201,13 +283,15 @@ class _Reader:
                 return None
         return None
 
-    def decode(self, chosen: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
+    def _decode(self, chosen: frozenset[int] | None = None) -> Iterator[av.VideoFrame]:
         """All frames from here on; if some are chosen, only these and those they depend on."""
         found = 0
-        for packet in self._packets():
+        if chosen is None:
+            self._stream.codec_context.skip_frame = "DEFAULT"
+        for packet in self._packets(self._container, self._stream):
             if chosen is not None and not self._counted:
                 needed = packet.pts is None or packet.pts in chosen
-                self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+                self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 if self._counted:
                     frame.pts = found
@@ -218,21 +302,29 @@ class _Reader:
         if not found and chosen is None:  # after a seek there may be none: then the start is tried
             raise VideoError(f"{self.path}: holds no frames")
 
-    def _packets(self) -> Iterator[av.Packet]:
-        for packet in self._container.demux(self.stream):
+    def _note_size(self, frame: av.VideoFrame) -> None:
+        turned = round(frame.rotation / 90) % 2
+        self._upright = (frame.width, frame.height) if turned else (frame.height, frame.width)
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[av.Packet]:
+        for packet in container.demux(stream):
             if time.monotonic() > self._deadline:
                 raise VideoError(f"{self.path}: took longer than {self._time_limit:g} s")
             yield packet
 
     def _rewind(self) -> None:
-        start = self.stream.start_time or 0
-        self._container.seek(min(start, 0), stream=self.stream, backward=True)
+        start = self._stream.start_time or 0
+        self._container.seek(min(start, 0), stream=self._stream, backward=True)
 
     def _unreadable(self, error: BaseException) -> VideoError:
         if time.monotonic() > self._deadline:
             return VideoError(f"{self.path}: took longer than {self._time_limit:g} s")
         reason = getattr(error, "strerror", None) or error
         return VideoError(f"{self.path}: not a readable video ({reason})")
+
+
+def _are_good(times: Sequence[int], keys: Sequence[int]) -> bool:
+    return bool(times and keys) and len(set(times)) == len(times)
 
 
 def _cover(

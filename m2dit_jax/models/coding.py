@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -49,6 +50,46 @@ def encode_prompts(
     return embeds.reshape(batch, scenes, length, -1)
 
 
+def latent_frames(frames: int, ratio: int, patch: int = 1) -> int:
+    """Latent frames of a scene, rounded up to patches of `patch`; L stand for ratio (L - 1) + 1."""
+    whole = -(-(frames - 1) // ratio) + 1
+    return -(-whole // patch) * patch
+
+
+def frames_to_decode(
+    vae: Vae, latents: Float[Array | np.ndarray, "N f h w C"], frames: int
+) -> Float[Array | np.ndarray, "N _ h w C"]:
+    """Latents without the first ones that only fill a patch; decoding gives `frames` or a few more.
+
+    diffusers (CogVideoXPipeline) drops them in front too.
+    """
+    filled = latents.shape[1] - latent_frames(frames, vae.config.temporal_compression_ratio)
+    return latents[:, filled:]
+
+
+def encode_posterior(
+    vae: Vae, clips: Float[Array, "N F H W 3"], length: int
+) -> tuple[Float[Array, "N {length} h w C"], Float[Array, "N {length} h w C"]]:
+    """Mean and log variance of the `length` latent frames that clips with values in -1..1 have.
+
+    The last frame of a clip is repeated up to a whole latent frame, the first latent frame up to a
+    whole patch, as CogVideoX 1.5 was trained.
+    """
+    frames = clips.shape[1]
+    rest = -(frames - 1) % vae.config.temporal_compression_ratio
+    if rest:
+        clips = jnp.concatenate([clips, jnp.repeat(clips[:, -1:], rest, axis=1)], axis=1)
+    mean, logvar = (_repeat_first(moment, length) for moment in vae.encode(clips))
+    return mean, logvar
+
+
+def _repeat_first(latents: Float[Array, "N f h w C"], length: int) -> Float[Array, "N _ h w C"]:
+    missing = length - latents.shape[1]
+    if not missing:
+        return latents
+    return jnp.concatenate([jnp.repeat(latents[:, :1], missing, axis=1), latents], axis=1)
+
+
 def sample_latents(
     mean: Float[Array, "*shape"], logvar: Float[Array, "*shape"], noise: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
@@ -59,8 +100,14 @@ def sample_latents(
 def encode_clips(
     vae: Vae, clips: Float[Array, "N F H W 3"], noise: Float[Array, "N f h w C"]
 ) -> Float[Array, "N f h w C"]:
-    """The transformer's latents of clips with values in -1..1: scaled draws from the posterior."""
-    return sample_latents(*vae.encode(clips), noise) * vae.config.scaling_factor
+    """The transformer's latents of clips with values in -1..1: scaled draws from the posterior.
+
+    Frames are filled up as by `encode_posterior`; what is repeated is the same draw.
+    """
+    whole = latent_frames(clips.shape[1], vae.config.temporal_compression_ratio)
+    posterior = encode_posterior(vae, clips, whole)
+    drawn = sample_latents(*posterior, noise[:, noise.shape[1] - whole :])
+    return _repeat_first(drawn, noise.shape[1]) * vae.config.scaling_factor
 
 
 def decode_scene(vae: Vae, latents: Float[Array, "N f h w C"]) -> Float[Array, "N F H W 3"]:

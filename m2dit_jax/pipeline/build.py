@@ -235,7 +235,8 @@ class StoryBuilder:
 
     def _decode(self, scene: int, identity: Identity) -> None:
         if not self._has_frames(identity):
-            frames = self.engine.decode(self.store.latents(identity.key), f"scene {scene + 1}")
+            latents, frames = self.store.latents(identity.key), self.plan.frames(scene)
+            frames = self.engine.decode(latents, frames, f"scene {scene + 1}")
             self.store.put_frames(identity.key, frames, self.engine.codec.decoder_name)
 
     def _hand_over(self, scene: int, identity: Identity, on_scene: OnScene) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from m2dit_jax.models.coding import encode_clips
+from m2dit_jax.models.coding import encode_clips, frames_to_decode
 from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks
 from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled
@@ -51,9 +51,9 @@ class Codec(Protocol):
         ...
 
     def decode(
-        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], name: str
-    ) -> UInt8[np.ndarray, "N F H W 3"]:
-        """Frames of scenes; `name` is theirs in messages."""
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], frames: int, name: str
+    ) -> UInt8[np.ndarray, "N {frames} H W 3"]:
+        """Frames of scenes of `frames` frames; `name` is theirs in messages."""
         ...
 
     def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
@@ -81,7 +81,7 @@ class PixelCodec:
         return encode_pixels(jnp.asarray(clips))
 
     def decode(
-        self, networks: NetworkSet, latents: Float[np.ndarray, "N F H W 3"], name: str
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N F H W 3"], frames: int, name: str
     ) -> UInt8[np.ndarray, "N F H W 3"]:
         """The pixels, rounded and clipped to 0..255."""
         return np.asarray(decode_pixels(jnp.asarray(latents)))
@@ -125,12 +125,16 @@ class VaeCodec:
         return jnp.concatenate(latents)
 
     def decode(
-        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], name: str
-    ) -> UInt8[np.ndarray, "N F H W 3"]:
-        """Frames of one scene after another, chunk by chunk or tile by tile."""
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], frames: int, name: str
+    ) -> UInt8[np.ndarray, "N {frames} H W 3"]:
+        """Frames of one scene after another, chunk by chunk or tile by tile.
+
+        What the frames were rounded up to is cut off: latents in front, frames at the end.
+        """
         vae = _vae(networks)
-        scenes = [self._decode_scene(vae, scene[None], name, networks.say) for scene in latents]
-        return np.stack(scenes)
+        whole = np.asarray(frames_to_decode(vae, latents, frames))
+        scenes = [self._decode_scene(vae, scene[None], name, networks.say) for scene in whole]
+        return np.stack(scenes)[:, :frames]
 
     def _decode_scene(
         self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str, say: Say

@@ -175,10 +175,10 @@ class Engine:
         )
 
     def decode(
-        self, latents: Float[np.ndarray, "f h w C"], name: str = "scene"
-    ) -> UInt8[np.ndarray, "F H W 3"]:
-        """Frames of a scene's latents."""
-        return self.codec.decode(self.networks, latents[None], name)[0]
+        self, latents: Float[np.ndarray, "f h w C"], frames: int, name: str = "scene"
+    ) -> UInt8[np.ndarray, "{frames} H W 3"]:
+        """The `frames` frames of a scene's latents."""
+        return self.codec.decode(self.networks, latents[None], frames, name)[0]
 
     def sample_many(
         self,
@@ -223,7 +223,7 @@ class Engine:
             made = denoise_batch(transformer, steps, conditions, keys, self._placement(), cache)
             latents = np.asarray(made.latents, np.float32)
             flat = latents.reshape(-1, *latents.shape[2:])
-            video = self.codec.decode(self.networks, flat, "scene")
+            video = self.codec.decode(self.networks, flat, size[0], "scene")
         video = video.reshape(stories, scenes, *video.shape[1:])
         if clips is not None:
             # Given scenes come back as they went in, not as the codec's round trip of them.

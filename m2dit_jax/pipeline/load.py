@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
+from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.oracle import read_scene
 from m2dit_jax.data.shapes import parse_captions
 from m2dit_jax.diffusion.options import SamplingOptions
@@ -29,6 +31,7 @@ from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.released import DTYPES, ReleasedModel
 from m2dit_jax.weights.run_folder import (
     RECORD,
@@ -373,6 +376,23 @@ def check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> 
                 f"config.data.{name} of {workdir} is {trained}, that of {folder.path} {there}: the "
                 "videos were encoded with another model"
             )
+    trained, there = _trained_scaling_factor(workdir, config), folder.vae_config.scaling_factor
+    if trained not in (None, there):
+        raise ValueError(
+            f"{workdir} learnt from latents with the scaling factor {trained}, that of "
+            f"{folder.path} is {there}; needs the model that its videos were encoded with"
+        )
+
+
+def _trained_scaling_factor(workdir: Path, config: Config) -> float | None:
+    """The factor that the run kept, or that of its data: older versions kept none."""
+    kept = find_scaling_factor(workdir)
+    if kept is not None:
+        return kept
+    for path in config.data.paths.split(","):
+        with suppress(ValueError, OSError):
+            return EncodedDataset(Path(path.strip())).info.scaling_factor
+    return None
 
 
 def _check_trained_size(recipe: Recipe, frames: int, height: int, width: int) -> None:

@@ -19,6 +19,8 @@ from m2dit_jax.data.encoded import METADATA, EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import Batch, EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
+from m2dit_jax.utils.machine import raise_open_files_limit
+from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 _HELD_OUT = 7  # a stream of random numbers of its own
 TRAINING_STORIES = 10_000_000  # of shapes; then they come round again
@@ -71,11 +73,13 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         recipe.tokenize(source[0]["captions"])
         samples = shapes_samples(source, recipe.tokenize, stories)
         return _training_data(recipe, samples, (), [(0, 0)], partial(_held_out_shapes, recipe))
+    raise_open_files_limit()
     datasets = tuple(EncodedDataset(Path(path)) for path in _paths(data))
     apart = tuple(EncodedDataset(Path(path)) for path in _names(data.held_out_paths))
     problems = [line for dataset in (*datasets, *apart) for line in _misfits(dataset, config)]
     if len({dataset.info.scaling_factor for dataset in datasets}) > 1:
         problems.append("the datasets were encoded with VAEs of different scaling factors")
+    problems += _scaling_misfits(datasets, config)
     if problems:
         raise ValueError("\n".join(problems))
     left_out = [_left_out(dataset, config, number) for number, dataset in enumerate(datasets)]
@@ -206,6 +210,20 @@ def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:
             if there != here:
                 wanted[name] = f"config.data.{name} is {here}, that of the dataset {there}"
     return [f"{dataset.path}: {problem}" for problem in wanted.values() if problem]
+
+
+def _scaling_misfits(datasets: Sequence[EncodedDataset], config: Config) -> list[str]:
+    """Each dataset whose latents another VAE's factor belongs to than the first weights'."""
+    if config.data.source != "latents" or not config.train.init_from:
+        return []
+    needed = find_scaling_factor(Path(config.train.init_from))
+    return [
+        f"{dataset.path}: was encoded with the scaling factor {dataset.info.scaling_factor}, that "
+        f"of config.train.init_from {config.train.init_from} is {needed}; encode the videos with "
+        "that model"
+        for dataset in datasets
+        if needed is not None and dataset.info.scaling_factor not in (None, needed)
+    ]
 
 
 def _patch_misfit(info: EncodedInfo, config: Config) -> str:

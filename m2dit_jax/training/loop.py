@@ -33,6 +33,7 @@ from m2dit_jax.training.wandb_writer import WandbWriter
 from m2dit_jax.training.workdir import check_resume, check_same_data, only_run_in
 from m2dit_jax.utils.machine import process_started
 from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.latent_scale import keep_scaling_factor
 from m2dit_jax.weights.run_folder import CheckpointError
 
 # How many steps may be waiting for the devices: enough to keep them busy, but a signal that asks to
@@ -150,6 +151,8 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
             # Again, as another run may have come and gone since `prepare`.
             changed = check_resume(run.config, run.workdir, run.override)
             check_same_data(run.data.fingerprints, read_record(run.workdir), run.workdir)
+            if run.config.data.source == "latents":
+                keep_scaling_factor(run.workdir, run.data.latent_scale)
         except ValueError as error:
             problem = str(error)
     problem = gather_errors("workdir", problem)

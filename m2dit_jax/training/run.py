@@ -25,6 +25,7 @@ from m2dit_jax.training.validation import Validation
 from m2dit_jax.training.wandb_writer import import_wandb
 from m2dit_jax.training.workdir import check_resume, check_same_data
 from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def prepare(
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
     check_same_data(data.fingerprints, read_record(workdir), workdir)
+    if config.data.source == "latents":
+        _check_scaling_of_run(workdir, data.latent_scale)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)
     init_key, seed_key = _keys(config.seed, mesh)
@@ -141,6 +144,16 @@ def next_commands(workdir: Path, source: str) -> str:
             f"  python -m m2dit_jax.evaluate --checkpoint={workdir} --json={workdir}/report.json"
         )
     return "\n".join(["Next:", *commands])
+
+
+def _check_scaling_of_run(workdir: Path, scale: float) -> None:
+    """Raises ValueError if a run that goes on has learnt from latents of another scale."""
+    before = find_scaling_factor(workdir)
+    if before not in (None, scale):
+        raise ValueError(
+            f"config.data.paths: encoded with the scaling factor {scale}, the run in {workdir} "
+            f"learnt from latents of {before}; needs the same"
+        )
 
 
 def _keys(seed: int, mesh: Mesh) -> tuple[Key[Array, ""], Key[Array, ""]]:

@@ -4,18 +4,18 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-from filelock import FileLock, Timeout
 from flax.traverse_util import flatten_dict
 
 from m2dit_jax.config.fields import LOCKED, OVERRIDE, declared_fields
 from m2dit_jax.config.schema import Config
 from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
 from m2dit_jax.training.record import last_data
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -29,18 +29,17 @@ def only_run_in(workdir: Path) -> Iterator[None]:
 
     Raises CheckpointError if it is in use or cannot be written to.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workdir / ".lock", blocking=False)
-        lock.acquire()
-    except Timeout as error:
-        raise CheckpointError(f"{workdir}: another process is training there") from error
-    except OSError as error:
-        raise CheckpointError(f"{workdir}: {error.strerror}; needs a folder to write to") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(workdir / ".lock"))
+        except InUse as error:
+            raise CheckpointError(f"{workdir}: another process is training there") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{workdir}: {error.strerror}; needs a folder to write to"
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def check_shared(workdir: Path) -> str | None:

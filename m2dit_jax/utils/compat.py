@@ -9,6 +9,7 @@ takes a second, orbax another two. Modules that jax documents as experimental (`
 `multihost_utils`, `topologies`, the Pallas kernels) are imported where they are used.
 """
 
+import io
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,9 @@ def orbax_commit(write: Coroutine[Any, Any, None]) -> Any:
     return future.CommitFutureAwaitingContractedSignals(write)
 
 
-def open_video(path: Path, options: dict[str, str], timeout: float | None = None) -> Any:
+def open_video(
+    source: Path | io.RawIOBase, options: dict[str, str], timeout: float | None = None
+) -> Any:
     """`av.open` for reading, of files whose titles are not in UTF-8 too.
 
     PyAV up to 18 raises for such titles unless told to ignore them; from 19 on it does so itself,
@@ -104,4 +107,5 @@ def open_video(path: Path, options: dict[str, str], timeout: float | None = None
     known: dict[str, Any] = (
         {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     )
-    return av.open(str(path.absolute()), options=dict(options), timeout=timeout, **known)
+    file: Any = str(source.absolute()) if isinstance(source, Path) else source
+    return av.open(file, options=dict(options), timeout=timeout, **known)

@@ -1,6 +1,8 @@
 """Videos as files: clips are read, stories are written."""
 
 import hashlib
+import math
+import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -22,6 +24,8 @@ READABLE = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
 }
+MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
+TIME_LIMIT = 60.0  # seconds for one call that reads a clip
 _PLAYER_SIDE = 256  # pixels: below it players show little, and 4:2:0 chroma smears the edges
 
 
@@ -30,8 +34,8 @@ class VideoError(ValueError):
 
 
 def check_clip(path: Path | str) -> None:
-    """Decodes the first frame only. Raises VideoError when there is none."""
-    for _ in _decoded(Path(path)):
+    """Decodes the first frame only. Raises VideoError when there is none, or it is too large."""
+    for _ in _decoded(Path(path), TIME_LIMIT):
         return
     raise VideoError(f"{path}: holds no video frame")
 
@@ -49,20 +53,21 @@ def read_clip(
 
     The picture is scaled to cover height x width and cropped around its centre. Scaling down by a
     whole number averages whole pixels, so that a small video enlarged by write_mp4 comes back.
-    Raises VideoError when the file is no readable video or has fewer frames than asked for.
+    Raises VideoError when the file is no readable video, has fewer frames than asked for, frames of
+    more than MAX_PIXELS, or takes longer than TIME_LIMIT seconds to decode.
     """
     if min(frames, height, width) < 1:
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
     path = Path(path)
     # Decoded twice rather than kept: a long clip in full size does not fit in memory
-    found = sum(1 for _ in _decoded(path))
+    found = sum(1 for _ in _decoded(path, TIME_LIMIT))
     if found < frames:
         raise VideoError(f"{path}: has {found} frames, needs at least {frames}")
     chosen = set(evenly_spaced(found, frames))
     return np.stack(
         [
             _cover(_upright(frame), height, width)
-            for number, frame in enumerate(_decoded(path))
+            for number, frame in enumerate(_decoded(path, TIME_LIMIT))
             if number in chosen
         ]
     )
@@ -155,20 +160,41 @@ def enlargement(height: int, width: int) -> int:
 # --- reading
 
 
-def _decoded(path: Path) -> Iterator[av.VideoFrame]:
-    """The frames of the first video stream, one after another. Raises VideoError."""
+def _decoded(path: Path, time_limit: float = math.inf) -> Iterator[av.VideoFrame]:
+    """The frames of the first video stream, one after another. Raises VideoError.
+
+    `time_limit` is in seconds, from the first frame to the last.
+    """
+    deadline = time.monotonic() + time_limit
+    timeout = time_limit if math.isfinite(time_limit) else None
     try:
         if not path.is_file():
             raise VideoError(f"{path}: no such file")
-        with open_video(path, READABLE) as container:
+        with open_video(path, READABLE, timeout) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video")
-            for frame in container.decode(container.streams.video[0]):
+            stream = container.streams.video[0]
+            _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
+            for frame in container.decode(stream):
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                _check_pixels(path, frame.width, frame.height)
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: damaged at {frame.time} s")
                 yield frame
     except (FFmpegError, OSError) as error:
+        if time.monotonic() > deadline:
+            raise VideoError(
+                f"{path}: took longer than {time_limit:g} s to decode, needs a shorter clip"
+            ) from error
         raise VideoError(f"{path}: not a readable video ({error.strerror})") from error
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(
+            f"{path}: a frame has {width * height} pixels, may have {MAX_PIXELS} at most"
+        )
 
 
 def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:

@@ -54,8 +54,6 @@ def test_what_another_source_reads_is_not_checked(tiny_config):
         ({"data.width": 0}, "config.data.width must be at least 1, got 0"),
         ({"data.channels": 0}, "config.data.channels must be at least 1, got 0"),
         ({"data.text_dim": 0}, "config.data.text_dim must be at least 1, got 0"),
-        ({"data.frames": 48}, "config.data.frames must be 4k + 1, with k + 1 a multiple of"),
-        ({"model.patch_size_t": 2}, "config.model.patch_size_t 2, with config.data.source 'lat"),
         ({"train.eval_every": 5}, "config.train.eval_every must be 0 with config.data.source"),
         ({"model.base_grid": (13, 30)}, "config.model.base_grid must be empty or three numbers"),
         ({"model.base_grid": (13, 30, 0)}, "got (13, 30, 0)"),

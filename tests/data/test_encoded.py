@@ -101,7 +101,10 @@ def test_empty_caption(tmp_path):
     with pytest.raises(ValueError, match="codec pixels keeps no text embeddings"):
         EncodedDataset(tmp_path / "pixels").empty_caption  # noqa: B018
     (tmp_path / "vae/empty_caption.safetensors").write_bytes(b"x")
-    with pytest.raises(EncodedError, match="empty_caption.safetensors: is missing or damaged"):
+    with pytest.raises(EncodedError, match="empty_caption.safetensors: is damaged"):
+        EncodedDataset(tmp_path / "vae").empty_caption  # noqa: B018
+    (tmp_path / "vae/empty_caption.safetensors").unlink()
+    with pytest.raises(EncodedError, match="empty_caption.safetensors: is missing"):
         EncodedDataset(tmp_path / "vae").empty_caption  # noqa: B018
 
 
@@ -183,6 +186,22 @@ def test_damage_inside_a_shard_is_found_when_read(tmp_path):
     dataset = EncodedDataset(tmp_path / "set")
     with pytest.raises(EncodedError, match="story 0 is damaged"):
         dataset[0]
+
+
+def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
+    write_dataset(tmp_path / "set", PIXELS)
+    dataset = EncodedDataset(tmp_path / "set")
+    (tmp_path / "set" / shard_name(2, 3)).unlink()
+    with pytest.raises(OSError, match="story 3 cannot be read: No such file.*00002-of-00003"):
+        dataset[3]
+
+
+def test_what_is_not_finite_is_not_written(tmp_path):
+    story = make_story(VAE, 0, 2)
+    story.get("text_embeds", np.empty(0))[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="'story 0': text_embeds has 1 of 60 values that are not"):
+        write_shard(tmp_path / "shard", VAE, [story])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_the_schema_is_not_written(tmp_path):

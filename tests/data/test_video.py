@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2dit_jax.data import video as video_module
+from m2dit_jax.data.encode.scene_decoding import SceneTask, decode_scene
 from m2dit_jax.data.video import (
+    Video,
     frames_between,
     longest_stride_frames,
     middle_frames,
@@ -85,6 +90,98 @@ def test_frames_are_exact_in_other_files_too(tmp_path, kind):
     assert probe_video(path).frames == FRAMES
     numbers = [0, 1, 13, 14, 40, 59]
     assert [read_number(f) for f in read_frames(path, numbers, 48, 96)] == numbers
+
+
+INDEXED = {
+    "plain": {},
+    "header first": {"container_options": {"movflags": "faststart"}},
+    "fragments": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "open gop": {"options": {"bf": "3", "g": "12", "x264-params": "open-gop=1", "crf": "10"}},
+    "late start": {"times": [500 + 10 * i for i in range(FRAMES)]},
+    "mpeg4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+}
+
+
+@pytest.mark.parametrize("kind", INDEXED)
+def test_the_header_tells_what_all_packets_tell(tmp_path, kind, monkeypatch):
+    path = write(tmp_path / "v.mp4", **INDEXED[kind])
+    by_header, by_packets = Video(path), Video(path)
+    monkeypatch.setattr(by_packets, "_indexed", lambda: None)
+    monkeypatch.setattr(by_header, "_demuxed", lambda: pytest.fail("the whole file was read"))
+    assert by_header.info() == by_packets.info()
+    numbers = [0, 1, 13, 14, 40, 59]
+    assert [read_number(f) for f in by_header.read(numbers, 48, 96)] == numbers
+    assert set(by_header._keys) <= set(by_packets._keys)
+
+
+def test_what_the_header_cannot_tell_is_read_from_the_packets(video, tmp_path, monkeypatch):
+    def no_boxes(path):
+        raise ValueError("no mdat")
+
+    monkeypatch.setattr(video_module, "HeadersOnly", no_boxes)
+    assert [read_number(f) for f in read_frames(video, [3, 40], 48, 96)] == [3, 40]
+
+
+_COUNT_BYTES = """
+import sys
+from pathlib import Path
+from m2dit_jax.data.encode.scene_decoding import SceneTask, decode_scene
+
+def read():
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+path = Path(sys.argv[1])
+times = [(40.0, 42.0), (50.0, 52.0), (8.0, 10.0), (70.0, 72.0)]
+for start, end in times:
+    before = read()
+    decode_scene(SceneTask(path, start, end, 17, 48, 96, "longest", 1, 0.2))
+    print(read() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux")
+@pytest.mark.slow
+def test_scenes_are_read_without_the_rest_of_the_file(tmp_path):
+    """Each scene, but for the header, reads at most 1.2 of what lies before its last frame."""
+    path = tmp_path / "long.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        options = {"bf": "3", "g": "25", "crf": "10", "preset": "ultrafast"}
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
+        for number in range(800):
+            frame = av.VideoFrame.from_ndarray(np.roll(noise, 5 * number, 1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.pts is not None]
+    command = [sys.executable, "-c", _COUNT_BYTES, str(path)]
+    counted = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    header = path.stat().st_size - sum(packet.size for packet in packets)
+    reads, needed = [int(count) for count in counted], []
+    for first in (400, 500, 80, 700):  # frames of ten a second; 17 of 20, from the first on
+        key = first // 25 * 25
+        needed.append(sum(p.size for p in packets[key : first + 17]))
+    assert reads[0] < 1.2 * (needed[0] + header) + 2 * header + 300_000
+    for scene in (1, 2, 3):
+        assert reads[scene] <= 1.2 * needed[scene], (reads, needed)
+
+
+def test_a_video_that_changes_is_opened_again(tmp_path):
+    path = write(tmp_path / "v.mp4")
+    task = SceneTask(path, None, None, 3, 48, 96, "longest", 1, 0.0)
+    assert [read_number(frame) for frame in decode_scene(task).pixels] == [0, 1, 2]
+    write(path, [9, 8, 7, 6])
+    decoded = decode_scene(task)
+    assert [read_number(frame) for frame in decoded.pixels] == [9, 8, 7]
+    assert decoded.source["frames"] == 4
+
+
+def test_a_video_that_failed_can_be_read_again(video):
+    one = Video(video)
+    with pytest.raises(VideoError, match="has 60 frames, needs 61"):
+        one.read([60], 48, 96)
+    assert [read_number(frame) for frame in one.read([5], 48, 96)] == [5]
 
 
 def test_what_a_video_is_like(video, tmp_path):

@@ -30,7 +30,7 @@ class FakeCodec:
         networks.get("VAE")
         return jnp.stack([jnp.full((len(c), 2, 2, 1), float(c.mean()) / 255) for c in clips])
 
-    def decode(self, networks, latents, name):
+    def decode(self, networks, latents, frames, name):
         networks.get("VAE")
         self.log.append(f"decode {name}")
         values = np.nan_to_num(np.asarray(latents)[..., :1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from m2dit_jax.utils import media
 from m2dit_jax.utils.media import (
     VideoError,
     check_clip,
@@ -222,3 +223,18 @@ def test_digest_tells_shape_and_pixels_apart():
     assert frames_digest(videos.swapaxes(2, 3).copy().swapaxes(2, 3)) == digest
     assert frames_digest(videos.reshape(2, 3, 5, 4, 3)) != digest
     assert frames_digest(videos + np.uint8(1)) != digest
+
+
+def test_given_clips_have_limits_of_pixels_and_time(tmp_path, monkeypatch):
+    path = tmp_path / "clip.mp4"
+    media.write_mp4(path, np.zeros((4, 256, 256, 3), np.uint8), 8)
+    monkeypatch.setattr(media, "TIME_LIMIT", 0.0)
+    for read in (media.check_clip, lambda path: media.read_clip(path, 2, 16, 16)):
+        with pytest.raises(media.VideoError, match="took longer than 0 s to decode, needs a short"):
+            read(path)
+    monkeypatch.setattr(media, "TIME_LIMIT", 60.0)
+    assert media.read_clip(path, 2, 16, 16).shape == (2, 16, 16, 3)
+    monkeypatch.setattr(media, "MAX_PIXELS", 256 * 256 - 1)
+    for read in (media.check_clip, lambda path: media.read_clip(path, 2, 16, 16)):
+        with pytest.raises(media.VideoError, match="a frame has 65536 pixels, may have 65535 at"):
+            read(path)

@@ -260,8 +260,9 @@ def test_sizes_divide_or_the_nearest_that_do_are_named(
     except ValueError as error:
         message = str(error)
     else:
-        assert (shape[0] - 1) * 4 + 1 == frames
+        # The smallest whole number of patches whose latent frames reach so far.
         assert shape[0] % patch_size_t == 0
+        assert (shape[0] - patch_size_t - 1) * 4 + 1 < frames <= (shape[0] - 1) * 4 + 1
         assert (shape[1] * 8, shape[2] * 8) == (height, width)
         assert shape[1] % patch_size == shape[2] % patch_size == 0
         assert min(shape) >= 1
@@ -269,10 +270,14 @@ def test_sizes_divide_or_the_nearest_that_do_are_named(
         return
     found = {}
     for problem in message.split("; "):
+        if "frames" in problem:
+            assert frames < 1
+            found["frames"] = (1, 2)
+            continue
         below, above = map(int, re.findall(r"nearest are (\d+) and (\d+)", problem)[0])
-        name = next(name for name in ("height", "width", "frames") if name in problem)
+        name = next(name for name in ("height", "width") if name in problem)
         found[name] = (below, above)
-        asked = {"height": height, "width": width, "frames": frames}[name]
+        asked = {"height": height, "width": width}[name]
         assert below < asked < above or asked < below
     assert found
     sizes = {"frames": frames, "height": height, "width": width}
@@ -289,16 +294,27 @@ def test_the_shape_of_latents(model, sizes, shape):
 
 def test_all_sizes_that_do_not_fit_are_named_at_once(model):
     with pytest.raises(ValueError) as error:
-        model.latent_shape(10, 40, 100)
+        model.latent_shape(0, 40, 100)
     assert str(error.value).removeprefix(f"{model.path}: ") == (
         "height 40 is not a multiple of 16, the nearest are 32 and 48; "
         "width 100 is not a multiple of 16, the nearest are 96 and 112; "
-        "10 frames are not 4k + 1, the nearest are 9 and 13"
+        "0 frames are too few, needs 1 or more"
     )
 
 
 def test_added_positions_reach_no_further_than_in_training(golden):
     model = ReleasedModel(golden / "pipe_2b")
     assert model.latent_shape(9, 64, 96)[0] == 3
-    with pytest.raises(ValueError, match="13 frames are more than the 9 per scene that"):
-        model.latent_shape(13, 64, 96)
+    for frames in (10, 13):
+        with pytest.raises(ValueError, match=f"{frames} frames are more than the 9 per scene that"):
+            model.latent_shape(frames, 64, 96)
+
+
+def test_cogvideox_1_5_makes_its_81_frames_at_the_size_of_its_training(folder, change):
+    # As in the released config: 300 latents are how far positions reach, not a picture's size.
+    change("transformer/config.json", patch_size_t=2, sample_frames=81)
+    change("transformer/config.json", sample_height=300, sample_width=300)
+    change("vae/config.json", invert_scale_latents=True)
+    model = ReleasedModel(folder)
+    assert (model.frames, model.height, model.width) == (81, 768, 1360)
+    assert model.latent_shape(model.frames, model.height, model.width) == (22, 96, 170, 4)

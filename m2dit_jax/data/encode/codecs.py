@@ -13,7 +13,7 @@ from jaxtyping import Array, BFloat16, UInt8
 
 from m2dit_jax.data.encoded import EncodedInfo
 from m2dit_jax.data.tokenizer import pad_or_truncate
-from m2dit_jax.models.coding import Vae, encode_prompts
+from m2dit_jax.models.coding import Vae, encode_posterior, encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.weights.fingerprint import fingerprint
@@ -165,7 +165,8 @@ class VaeCodec:
         self, clips: UInt8[np.ndarray, "N F H W 3"], captions: Sequence[str]
     ) -> dict[str, Any]:
         """See `Codec`."""
-        mean, logvar = self._vae.encode(encode_pixels(jax.device_put(clips, self._cut)))
+        pixels = encode_pixels(jax.device_put(clips, self._cut))
+        mean, logvar = encode_posterior(self._vae, pixels, self._latent_shape[0])
         arrays = {"mean": mean, "logvar": logvar, "text_embeds": self._embeds(captions)}
         return {name: array.astype(jnp.bfloat16) for name, array in arrays.items()}
 

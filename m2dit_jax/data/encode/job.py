@@ -12,16 +12,15 @@ import json
 import re
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from m2dit_jax.data.encode.codecs import Codec
 from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
@@ -40,16 +39,21 @@ from m2dit_jax.data.encoded import (
     Shard,
     Skipped,
     Statistics,
+    check_finite,
     count_kinds,
     finish_dataset,
     shard_name,
     write_shard,
 )
-from m2dit_jax.data.manifest import ClipScene, Manifest, ManifestStory
+from m2dit_jax.data.manifest import Manifest
+from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
 
-SHARD_BYTES = 10**9  # a tensorflow-datasets shard should be no larger
+# A shard is closed at so much; tensorflow-datasets wants no more. Where that would make more shards
+# than MOST_SHARDS, they are larger: a file system and whoever copies a dataset want few files.
+SHARD_BYTES, SHARD_SCENES, MOST_SHARDS = 10**9, 256, 512
 _RECORD_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
 # Pixels of natural video and latents become about that much smaller.
 _COMPRESSED = 0.75
@@ -82,7 +86,7 @@ class EncodeJob:
     stride: int
     seed: int
     min_scenes: int
-    shard_scenes: int  # a shard is closed at so many scenes, or at SHARD_BYTES
+    shard_scenes: int | None  # a shard is closed at so many; None: see SHARD_BYTES
     workers: int
     time_limit: float | int  # seconds for the decoding of one scene
 
@@ -106,26 +110,50 @@ class EncodeJob:
             "stride": self.stride,
             "seed": self.seed,
             "min_scenes": self.min_scenes,
-            "shard_scenes": self.shard_scenes,
+            "shard_scenes": self.shard_scenes or SHARD_SCENES,
+            **({"most_shards": MOST_SHARDS} if self._has_few_shards else {}),
             **self.codec.settings(),
         }
 
     @cached_property
+    def scene_counts(self) -> Sequence[int]:
+        """Number of scenes of each story of the manifest."""
+        return self.manifest.scene_counts
+
+    def scenes_in(self, shards: Iterable[int]) -> int:
+        """Number of scenes of the manifest in these shards."""
+        return sum(sum(self.scene_counts[n] for n in self.shards[shard]) for shard in shards)
+
+    @cached_property
+    def _has_few_shards(self) -> bool:
+        """Whether MOST_SHARDS holds: not for a given number of scenes, nor in older datasets."""
+        begun = _settings_there(self.output)
+        return self.shard_scenes is None and (begun is None or "most_shards" in begun)
+
+    @cached_property
     def shards(self) -> list[range]:
         """Numbers of the stories of each shard."""
-        limit = min(self.shard_scenes, max(SHARD_BYTES // self.info.scene_nbytes, 1))
+        limit = min(
+            self.shard_scenes or SHARD_SCENES, max(SHARD_BYTES // self.info.scene_nbytes, 1)
+        )
+        if self._has_few_shards:
+            limit = max(limit, -(-sum(self.scene_counts) // MOST_SHARDS))
         bounds, scenes = [0], 0
-        for number, story in enumerate(self.manifest.stories):
-            if scenes and scenes + len(story.scenes) > limit:
+        for number, count in enumerate(self.scene_counts):
+            if scenes and scenes + count > limit:
                 bounds.append(number)
                 scenes = 0
-            scenes += len(story.scenes)
+            scenes += count
         bounds.append(len(self.manifest.stories))
         return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
     def relative(self, video: Path) -> str:
         """Path of a video as the dataset knows it, whatever the root is called."""
-        return relative_path(video, self.root)
+        return self._relative(video)
+
+    @cached_property
+    def _relative(self) -> Callable[[Path], str]:
+        return lru_cache(4096)(lambda video: relative_path(video, self.root))
 
     def _manifest_digest(self) -> str:
         digest = hashlib.sha256()
@@ -158,19 +186,20 @@ def relative_path(video: Path, root: Path) -> str:
 
 def check(job: EncodeJob) -> None:
     """Raises ValueError if the job cannot be done or does not fit what the output holds."""
-    if job.stride < 1 or job.seed < 0 or job.min_scenes < 1 or job.shard_scenes < 1:
+    shard_scenes = 1 if job.shard_scenes is None else job.shard_scenes
+    if min(job.stride, job.min_scenes, shard_scenes) < 1 or job.seed < 0:
         raise ValueError(
             "stride, min_scenes and shard_scenes must be at least 1 and seed at least 0, found "
             f"{job.stride}, {job.min_scenes}, {job.shard_scenes} and {job.seed}"
         )
     size = job.info.scene_nbytes
-    for story in job.manifest.stories:
-        _check_text(story)
-        if len(story.scenes) * size > _RECORD_BYTES:
-            raise ValueError(
-                f"{job.manifest.source}: story {story.name!r} has {len(story.scenes)} scenes, "
-                f"{_RECORD_BYTES // size} are the most at {size / 1e6:.1f} MB a scene; split it"
-            )
+    longest = max(range(len(job.scene_counts)), key=job.scene_counts.__getitem__)
+    if job.scene_counts[longest] * size > _RECORD_BYTES:
+        raise ValueError(
+            f"{job.manifest.source}: story {job.manifest.stories[longest].name!r} has "
+            f"{job.scene_counts[longest]} scenes, {_RECORD_BYTES // size} are the most at "
+            f"{size / 1e6:.1f} MB a scene; split it"
+        )
     _check_output(job)
     _check_disk(job)
 
@@ -184,8 +213,8 @@ def finished_shards(job: EncodeJob) -> int:
 def encode_dataset(job: EncodeJob) -> EncodeReport:
     """Does what is left of a checked job; progress goes to stderr.
 
-    Raises ValueError if weights are damaged, another run writes to the same output, or the disk
-    is full.
+    Raises ValueError if weights are damaged or give what is not finite, another run writes to the
+    same output, or the disk is full.
     """
     if (job.output / FINISHED).exists():
         skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
@@ -197,17 +226,10 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
         _clear_leftovers(job)
         write_json(job.output / PROGRESS / "settings.json", job.settings)
         empty_caption = job.codec.empty_caption()
+        if empty_caption is not None:
+            check_finite(f"{job.output}: the embedding of the empty caption", empty_caption)
         _encode_shards(job)
         return _finish(job, empty_caption)
-
-
-def _check_text(story: ManifestStory) -> None:
-    """Raises ValueError for half characters, which JSON can hold and UTF-8 cannot."""
-    for scene in story.scenes:
-        try:
-            (story.name + scene.caption).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{scene.place}: name or caption is no text ({error})") from error
 
 
 # --- the work
@@ -227,7 +249,7 @@ def _encode_shards(job: EncodeJob) -> None:
     """Writes what is missing."""
     shards = job.shards
     missing = [n for n in range(len(shards)) if _read_record(job, n) is None]
-    clips = sum(len(job.manifest.stories[i].scenes) for n in missing for i in shards[n])
+    clips = job.scenes_in(missing)
     with (
         WorkerPool(decode_scene, job.workers, job.time_limit) as pool,
         progress_bar(clips, "encode", "clips") as progress,
@@ -478,14 +500,10 @@ def _check_output(job: EncodeJob) -> None:
         return
     if not job.output.is_dir():
         raise ValueError(f"{job.output}: is a file, needs a folder")
-    begun = job.output / PROGRESS / "settings.json"
-    if (job.output / FINISHED).exists():
-        there = EncodedDataset(job.output).settings
-    elif begun.is_file():
-        there = json.loads(begun.read_text(encoding="utf-8"))
-        if not any(_shard_records(job.output)):
+    there = _settings_there(job.output)
+    if there is None:
+        if (job.output / PROGRESS / "settings.json").is_file():
             return  # nothing would be lost
-    else:
         others = {path.name for path in job.output.iterdir()} - {PROGRESS, SKIPPED}
         if others:
             raise ValueError(
@@ -506,6 +524,19 @@ def _check_output(job: EncodeJob) -> None:
         )
 
 
+def _settings_there(output: Path) -> dict[str, Any] | None:
+    """The settings that a finished or begun dataset was made with; None if nothing would be lost.
+
+    Raises ValueError if they are damaged.
+    """
+    begun = output / PROGRESS / "settings.json"
+    if (output / FINISHED).exists():
+        return EncodedDataset(output).settings
+    if begun.is_file() and any(_shard_records(output)):
+        return json.loads(begun.read_text(encoding="utf-8"))
+    return None
+
+
 def _shard_records(output: Path) -> Iterator[Path]:
     return (output / PROGRESS).glob("[0-9]*.json")
 
@@ -524,7 +555,7 @@ def _check_disk(job: EncodeJob) -> None:
     left = [n for n in range(len(shards)) if _read_record(job, n) is None]
     if (job.output / FINISHED).exists():
         left = []
-    scenes = sum(len(job.manifest.stories[i].scenes) for n in left for i in shards[n])
+    scenes = job.scenes_in(left)
     needed = _COMPRESSED * scenes * job.info.scene_nbytes
     place = job.output.absolute()
     while not place.exists():
@@ -540,12 +571,9 @@ def _check_disk(job: EncodeJob) -> None:
 def _locked(output: Path) -> Iterator[None]:
     """Raises ValueError if another process is at work in the same folder."""
     (output / PROGRESS).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / PROGRESS / "lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{output}: another process is writing to it") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(output / PROGRESS / "lock"))
+        except InUse:
+            raise ValueError(f"{output}: another process is writing to it") from None
         yield
-    finally:
-        lock.release()

@@ -1,5 +1,6 @@
 """One scene out of its video; what the worker processes do, so that imports are few."""
 
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from m2dit_jax.data.video import (
-    VideoError,
-    frames_between,
-    longest_stride_frames,
-    middle_frames,
-    probe_video,
-    read_frames,
-)
+from m2dit_jax.data.video import Video, longest_stride_frames, middle_frames
+from m2dit_jax.utils.media import VideoError
 
 SAMPLINGS = {"middle": middle_frames, "longest": longest_stride_frames}
 
@@ -48,12 +43,30 @@ class DecodedScene:
 
 def decode_scene(task: SceneTask) -> DecodedScene:
     """Raises VideoError if the video, or the part of it, is unreadable or too short."""
-    video = probe_video(task.path)
-    part = frames_between(task.path, task.start, task.end)
+    video = _opened(task.path)
+    part = video.between(task.start, task.end)
     if len(part) < task.frames:
-        what = "video" if len(part) == video.frames else "part"
+        what = "video" if len(part) == video.frame_count() else "part"
         raise VideoError(f"{task.path}: the {what} has {len(part)} frames, needs {task.frames}")
     chosen = SAMPLINGS[task.sampling](len(part), task.frames, task.stride, task.draw)
     numbers = [part[number] for number in chosen]
-    pixels = read_frames(task.path, numbers, task.height, task.width)
-    return DecodedScene(pixels, numbers, asdict(video))
+    pixels = video.read(numbers, task.height, task.width)
+    return DecodedScene(pixels, numbers, asdict(video.info()))
+
+
+_OPEN: OrderedDict[tuple[Path, int, int], Video] = OrderedDict()
+_MOST_OPEN = 4  # of a worker; scenes that follow one another mostly come from one video
+
+
+def _opened(path: Path) -> Video:
+    """The video, which stays open for the next scene out of it unless the file changes."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
+    key = path, status.st_size, status.st_mtime_ns
+    video = _OPEN.pop(key) if key in _OPEN else Video(path)
+    _OPEN[key] = video
+    while len(_OPEN) > _MOST_OPEN:
+        _OPEN.popitem(last=False)[1].close()
+    return video

@@ -1,5 +1,6 @@
 """The CogVideoX family: 2B, 5B and 1.5, and Mask²DiT, which is trained from 5B."""
 
+from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.cogvideox.json_configs import (
     CHOICES,
     noise_schedule,
@@ -25,15 +26,23 @@ from m2dit_jax.models.family import (
     SceneSize,
 )
 
+# CogVideoX 1.5 names in its config the reach of its positions, 300 x 300 latents (2400 x 2400
+# pixels), and was trained at up to 768 x 1360.
+_REACH_OF_1_5 = (300, 300)
+_LATENTS_OF_1_5 = (96, 170)
+
 
 def scene_size(json: Json, vae: VaeConfig) -> SceneSize:
     """The size that the model was trained with, from `transformer/config.json`."""
     side = vae.spatial_compression
+    latents = json.get("sample_height", 60), json.get("sample_width", 90)
+    if json.get("patch_size_t") is not None and latents == _REACH_OF_1_5:
+        latents = _LATENTS_OF_1_5
     return SceneSize(
         json.get("max_text_seq_length", 226),
         json.get("sample_frames", 49),
-        json.get("sample_height", 60) * side,
-        json.get("sample_width", 90) * side,
+        latents[0] * side,
+        latents[1] * side,
     )
 
 
@@ -42,6 +51,8 @@ def latent_shape(
 ) -> LatentShape:
     """The latents of a scene of that many frames and pixels.
 
+    Frames are rounded up to whole latent frames, and those to whole patches: what is too many is
+    taken off again by `models.coding.frames_to_decode` and after decoding.
     Raises ValueError, with the nearest sizes that work, if the model cannot make such a scene.
     """
     side, ratio = vae.spatial_compression, vae.temporal_compression_ratio
@@ -50,25 +61,19 @@ def latent_shape(
         unit = side * transformer.patch_size
         if value < 1 or value % unit:
             problems.append(f"{name} {value} is not a multiple of {unit}, {_near(value, unit)}")
-    # Latent frames come in patches of patch_size_t, and L of them are ratio (L - 1) + 1 frames.
-    unit = ratio * transformer.patch_size_t
-    offset = 1 + ratio * (transformer.patch_size_t - 1)
-    most = None
-    if transformer.added_positions and transformer.base_grid is not None:
+    if frames < 1:
+        problems.append(f"{frames} frames are too few, needs 1 or more")
+    elif transformer.added_positions and transformer.base_grid is not None:
         most = ratio * (transformer.base_grid[0] * transformer.patch_size_t - 1) + 1
-    if most is not None and frames > most:
-        problems.append(
-            f"{frames} frames are more than the {most} per scene that the positions of this model "
-            "reach"
-        )
-    elif frames < 1 or (frames - offset) % unit:
-        near = _near(frames - offset, unit, offset)
-        problems.append(f"{frames} frames are not {unit}k + {offset}, {near}")
+        if frames > most:
+            problems.append(
+                f"{frames} frames are more than the {most} per scene that the positions of this "
+                "model reach"
+            )
     if problems:
         raise ValueError("; ".join(problems))
-    return LatentShape(
-        (frames - 1) // ratio + 1, height // side, width // side, transformer.channels
-    )
+    in_time = latent_frames(frames, ratio, transformer.patch_size_t)
+    return LatentShape(in_time, height // side, width // side, transformer.channels)
 
 
 def check_fit(transformer: TransformerConfig, text_encoder: TextEncoderConfig, vae: VaeConfig):
@@ -94,10 +99,10 @@ def _patch_window(json: Json) -> tuple[int, ...]:
     return (json.get("patch_size", 2),) * 2
 
 
-def _near(value: int, unit: int, offset: int = 0) -> str:
-    """The nearest numbers below and above that are unit k + offset."""
-    below = max(value // unit, 1 if offset == 0 else 0) * unit
-    return f"the nearest are {below + offset} and {below + unit + offset}"
+def _near(value: int, unit: int) -> str:
+    """The nearest multiples below and above."""
+    below = max(value // unit, 1) * unit
+    return f"the nearest are {below} and {below + unit}"
 
 
 COGVIDEOX = Family(

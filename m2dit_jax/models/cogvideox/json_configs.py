@@ -63,7 +63,7 @@ _VAE_FIXED = {
     "shift_factor": None,
     "latents_mean": None,
     "latents_std": None,
-    "invert_scale_latents": False,
+    # Not here: invert_scale_latents, which is about the latents of images in image-to-video models.
 }
 _SCHEDULER_DEFAULTS = {
     "num_train_timesteps": 1000,

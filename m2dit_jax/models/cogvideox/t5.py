@@ -68,14 +68,19 @@ class T5Block(nnx.Module):
         dtype = self.wo.kernel.dtype
         x = x + self.attention(self.norm1(x).astype(dtype), position_bias)
         hidden = self.norm2(x).astype(dtype)
-        return x + self.wo(jax.nn.gelu(self.wi_0(hidden), approximate=True) * self.wi_1(hidden))
+        gate, linear = jax.nn.gelu(self.wi_0(hidden), approximate=True), self.wi_1(hidden)
+        if dtype == jnp.float16:  # the product and its sum leave float16's range
+            gate, linear = gate.astype(jnp.float32), linear.astype(jnp.float32)
+        return x + self.wo(gate * linear)
 
 
 class TextEncoder(nnx.Module):
     """T5 v1.1 encoder; no attention mask, as in CogVideoX: padding is text like any other.
 
-    The dtype of matrix products is that of the parameters. The sum that runs through the blocks,
-    whose values grow large in T5, its norms and the softmax are in float32, and so is the result.
+    The dtype of matrix products is that of the parameters; the last one of a block is in float32
+    if that is float16, as in transformers (`_keep_in_fp32_modules`). The sum that runs through the
+    blocks, whose values grow large in T5, its norms and the softmax are in float32, and so is the
+    result.
     """
 
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):

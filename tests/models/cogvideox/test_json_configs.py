@@ -171,7 +171,6 @@ def test_every_key_of_a_vae_is_read():
         ("shift_factor", 0.1),
         ("latents_mean", [0.0]),
         ("latents_std", [1.0]),
-        ("invert_scale_latents", True),
     ],
 )
 def test_vaes_of_other_kinds_are_refused(key, value):

@@ -36,3 +36,19 @@ def test_output_is_normalised():
     encoder = TextEncoder(CONFIG, rngs=nnx.Rngs(0))
     out = encoder(jax.random.randint(jax.random.key(0), (2, 5), 0, 11))
     np.testing.assert_allclose(jnp.mean(out**2, axis=-1), 1.0, rtol=1e-3)
+
+
+def test_the_last_product_of_a_block_does_not_overflow_in_float16():
+    encoder = TextEncoder(CONFIG, rngs=nnx.Rngs(0))
+    for block in encoder.blocks:  # hidden values of some 10,000, as T5-XXL has
+        block.wi_0.kernel[...] = 400 * jnp.abs(block.wi_0.kernel[...])
+        block.wi_1.kernel[...] = 400 * block.wi_1.kernel[...]
+        block.norm2.scale[...] = jnp.abs(block.norm2.scale[...])
+    ids = jnp.array([[3, 4, 5, 1]])
+    graphdef, params = nnx.split(encoder)
+    half = nnx.merge(graphdef, jax.tree.map(lambda x: x.astype(jnp.float16), params))
+    x = half.embed(ids).astype(jnp.float32)
+    hidden = half.blocks[0].norm2(x).astype(jnp.float16)
+    gate = jax.nn.gelu(half.blocks[0].wi_0(hidden), approximate=True)
+    assert not np.isfinite(gate * half.blocks[0].wi_1(hidden)).all()  # as it was computed before
+    np.testing.assert_allclose(half(ids), encoder(ids), atol=0.05)

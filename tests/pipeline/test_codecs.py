@@ -1,0 +1,54 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2dit_jax.models.coding import latent_frames
+from m2dit_jax.pipeline.codecs import VaeCodec
+from m2dit_jax.pipeline.memory import NetworkSet
+from m2dit_jax.weights.released import ReleasedModel
+
+
+@pytest.fixture(scope="module")
+def vae(golden):
+    return ReleasedModel(golden / "pipe_5b").vae("float32")
+
+
+@pytest.fixture
+def networks(vae):
+    return NetworkSet({"VAE": lambda: vae}, resident=True)
+
+
+def codec(patch):
+    def shape(frames, height, width):
+        return latent_frames(frames, 4, patch), height // 8, width // 8, 4
+
+    return VaeCodec(shape, "whole", "float32")
+
+
+@pytest.mark.parametrize(
+    ("frames", "patch", "length"),
+    [(9, 1, 3), (10, 1, 4), (9, 2, 4), (10, 2, 4), (13, 2, 4), (81, 2, 22), (1, 2, 2), (9, 3, 3)],
+)
+def test_frames_are_rounded_up_to_whole_patches_of_latent_frames(frames, patch, length):
+    assert latent_frames(frames, 4, patch) == length
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("frames", "patch"), [(9, 2), (7, 1)])
+def test_what_frames_are_rounded_up_to_is_cut_off_after_decoding(networks, vae, frames, patch):
+    clip = np.random.default_rng(0).integers(0, 256, (1, frames, 16, 16, 3)).astype(np.uint8)
+    keys = jax.random.split(jax.random.key(0), 1)
+    latents = codec(patch).encode(networks, clip, keys)
+    assert latents.shape == (1, 4 if patch == 2 else 3, 2, 2, 4)
+    filled = patch - 1
+    # What fills the first patch is the first latent frame again, as in training.
+    np.testing.assert_array_equal(latents[:, :filled], latents[:, :1] if filled else latents[:, :0])
+
+    video = codec(patch).decode(networks, np.asarray(latents), frames, "scene")
+    assert video.shape == clip.shape
+    model = nnx.merge(*vae)
+    alone = model.decode(jnp.asarray(latents[:, filled:]) / model.config.scaling_factor)
+    wanted = np.round((np.clip(alone, -1, 1) + 1) * 127.5)[:, :frames]
+    assert np.abs(video.astype(int) - wanted).max() <= 1
