@@ -145,7 +145,7 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --model, --dtype, --decoder and --memory, as `load` takes them."""
+    """Adds --checkpoint, --model, --dtype, --decoder, --memory and --mesh, as `load` takes them."""
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES
@@ -180,6 +180,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="turns: one network on the devices at a time; resident: all (default: auto)",
     )
+    group.add_argument(
+        "--mesh",
+        type=int,
+        metavar="N",
+        help="devices that share the tokens of a story, for models with a VAE (default: as many "
+        "as the transformer's heads are shared well by; it is said how many)",
+    )
 
 
 def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
@@ -192,5 +199,6 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
         decoder=flags.decoder,
         model=flags.model,
         memory=flags.memory,
+        mesh=flags.mesh,
         say=lambda line: print(line, file=sys.stderr),
     )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 
 from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.config.schema import Config
+from m2dit_jax.parallel.context import target_of
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import print_once
 from m2dit_jax.parallel.rules import sharding_table
@@ -59,6 +60,8 @@ def prepare(config: Config, workdir: Path, profile_steps: int = 0) -> Run | None
     if config.train.init_from and run_folder.latest_step(workdir) is None:
         check_init_from(recipe)
     data = open_training_data(recipe)
+    if config.model.attention == "auto" and (line := target_of(mesh).without_cudnn):
+        print_once(line)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)
     init_key, seed_key = _keys(config.seed, mesh)

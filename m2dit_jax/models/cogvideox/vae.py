@@ -220,7 +220,7 @@ class CausalVae(nnx.Module):
         Raises ValueError for an unknown rule or a shape that does not fit the network.
         """
         _check_shape("latents", latents, self.config.latent_channels)
-        return self._run(_decode_chunk, latents, decoder_chunks(latents.shape[1], chunk_rule))
+        return self._run(decode_chunk, latents, decoder_chunks(latents.shape[1], chunk_rule))
 
     def decode(
         self, latents: Float[Array, "B f h w C"], chunk_rule: str = "reference"
@@ -251,7 +251,8 @@ def _encode_chunk(graphdef, params, video, cache):
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _decode_chunk(graphdef, params, latents, cache):
+def decode_chunk(graphdef, params, latents, cache):
+    """`CausalVae.decode_chunk` of a network that is split, compiled; the cache is donated."""
     return nnx.merge(graphdef, params).decode_chunk(latents, cache)
 
 

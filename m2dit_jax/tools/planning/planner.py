@@ -20,9 +20,12 @@ from m2dit_jax.tools.planning.traffic import traffic_bytes
 _SHOWN = 5  # of the largest collectives
 
 
-def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
-    """Compiles one of MODES. Raises ValueError if the config does not fit the machine's shape."""
-    program = make_program(recipe, machine, mode)
+def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Plan:
+    """Compiles one of MODES, in the dtype as `make_program` says.
+
+    Raises ValueError if the config does not fit the machine's shape.
+    """
+    program = make_program(recipe, machine, mode, dtype)
     started = time.monotonic()
     figures = None
     try:
