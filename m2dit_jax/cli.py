@@ -172,7 +172,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--decoder",
         choices=DECODERS,
-        help="how a VAE decodes (default: whole, large scenes in strips)",
+        help="how a VAE decodes (default: whole where the device's memory is enough, else strips)",
     )
     group.add_argument(
         "--memory",

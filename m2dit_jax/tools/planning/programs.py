@@ -139,7 +139,8 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         mesh,
     )
     latents = jnp.zeros((1, layout.scenes, *recipe.latent_shape()))
-    embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim), dtype)
+    # A text encoder's result is float32, whatever its weights are.
+    embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim))
     options = run_options(recipe)
     negative = embeds if options.needs_negative else None
     story = Conditions(latents, jnp.zeros(latents.shape[:2], bool), embeds, negative)
