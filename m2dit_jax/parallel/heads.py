@@ -53,9 +53,8 @@ class HeadShares:
         if self.filled > self.heads:
             notes.append(f"{self.heads} heads filled up to {self.filled}")
         if self.parts > 1:
-            notes.append(
-                f"{self.local} heads and 1/{self.parts} of the queries of attention on each device"
-            )
+            heads = "1 head" if self.local == 1 else f"{self.local} heads"
+            notes.append(f"{heads} and 1/{self.parts} of attention's queries on each device")
         return ", ".join(notes)
 
     def expand(self, x: Float[Array, "B M N K"]) -> Float[Array, "B M _A K"]:

@@ -60,7 +60,7 @@ def story_mesh_line(mesh: Mesh, heads: int, available: int) -> str:
     used = mesh.shape[TOKENS]
     shares = str(HeadShares.of(heads, used))
     line = f"a story on {used} of {available} devices"
-    if used < available:
+    if used == story_devices(heads, available) < available:
         line += f" (more would not share the transformer's {heads} heads; --mesh=N has N)"
     return f"{line}, {shares}" if shares else line
 

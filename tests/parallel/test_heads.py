@@ -36,7 +36,7 @@ def test_little_is_filled_up_on_any_number_of_devices(heads):
 def test_what_is_filled_up_or_divided_is_told():
     assert str(HeadShares.of(48, 8)) == ""
     assert str(HeadShares.of(30, 8)) == "30 heads filled up to 32"
-    assert "3 heads and 1/4 of the queries" in str(HeadShares.of(48, 64))
+    assert "3 heads and 1/4 of attention's queries" in str(HeadShares.of(48, 64))
 
 
 @pytest.mark.parametrize("layout", [Layout(2, 3, 5, padding=2), Layout(3, 2, (0, 5, 3), 1, True)])

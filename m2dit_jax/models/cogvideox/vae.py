@@ -31,7 +31,7 @@ from m2dit_jax.models.cogvideox.vae_layers import (
 _ENCODER_CHUNK = 8
 _DECODER_CHUNK = 2
 # Activations of the last block that decoding takes at once: measured for 480x720 in bfloat16 as
-# 14.1 on H100 and 31.3 on v5p, jax 0.10.2.
+# 14.1 on H100 and 31.1 on v5p, jax 0.10.2.
 DECODING_ACTIVATIONS = {"gpu": 15.0, "tpu": 33.0}
 
 
