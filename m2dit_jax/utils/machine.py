@@ -4,10 +4,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import jax
+from typing import Any
 
 
 def usable_cpus() -> int:
@@ -30,7 +27,7 @@ def peak_process_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def free_bytes(device: "jax.Device") -> int | None:
+def free_bytes(device: Any) -> int | None:
     """Memory of a device that this process could still take; of a CPU the host's. None: unknown."""
     if device.platform == "cpu":
         return _free_host_bytes()
@@ -44,14 +41,15 @@ def _free_host_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int
     """What the kernel thinks could be had without swapping, or less where a container has less."""
     found = []
     with suppress(OSError, StopIteration, ValueError):  # not Linux
-        lines = Path(proc, "meminfo").read_text().splitlines()
+        lines = Path(proc, "meminfo").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(1024 * int(line.split()[1]))
     with suppress(OSError, ValueError, StopIteration):  # no container, or no limit ("max")
         most, used = (
-            int(Path(cgroup, f"memory.{name}").read_text()) for name in ("max", "current")
+            int(Path(cgroup, f"memory.{name}").read_text(encoding="utf-8"))
+            for name in ("max", "current")
         )
-        lines = Path(cgroup, "memory.stat").read_text().splitlines()
+        lines = Path(cgroup, "memory.stat").read_text(encoding="utf-8").splitlines()
         cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
         found.append(max(most - used + cached, 0))
     return min(found, default=None)

@@ -54,6 +54,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = N
         least_bytes=program.least_bytes,
         figures=figures,
         advice=(),
+        heads=program.heads,
     )
     return plan if plan.fits else what_would_fit(plan, recipe)
 

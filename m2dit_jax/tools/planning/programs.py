@@ -68,6 +68,8 @@ class Program:
     mask: str
     activation: int
     """Numbers in the activations of a story between two blocks."""
+    heads: str = ""
+    """How attention's heads are divided over the devices, where that is not evenly."""
 
 
 def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Program:
@@ -119,6 +121,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
+        heads=str(HeadShares.of(transformer.heads, mesh.shape[TOKENS])),
     )
 
 
@@ -130,7 +133,8 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
     devices = machine.devices if recipe.config.data.source == "latents" else machine.devices[:1]
     mesh = story_mesh(transformer.heads, devices=devices)
     placement, layout = placement_on(mesh), padded_layout(recipe, mesh)
-    model = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer
+    whole: Any = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
+    model = whole.transformer
     params = with_shardings(
         jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
@@ -175,6 +179,7 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
+        heads=str(HeadShares.of(transformer.heads, mesh.shape[TOKENS])),
     )
 
 
@@ -253,7 +258,7 @@ def _shapes(tree: Any, place: Sharding | None = None) -> Any:
 def _attention(
     config: TransformerConfig, layout: Layout, mesh: Mesh, dtype: np.dtype, stories: int
 ) -> str:
-    """The implementation that `auto` stands for on this mesh, and how its heads are divided."""
+    """The implementation that `auto` stands for on this mesh."""
     shares = HeadShares.of(config.heads, mesh.shape[TOKENS])
     batch = max(stories // story_shards(mesh), 1)
     local = (batch, layout.tokens, shares.local, config.head_dim)
