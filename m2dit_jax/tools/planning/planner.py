@@ -54,7 +54,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = N
         least_bytes=program.least_bytes,
         figures=figures,
         advice=(),
-        heads=program.heads,
+        heads=str(program.shares or ""),
     )
     return plan if plan.fits else what_would_fit(plan, recipe)
 
@@ -67,7 +67,7 @@ def _figures(
     loops: list[str] = []
     for runs, each in zip(program.runs, compiled, strict=True):
         module = parse(each.as_text() or "")
-        flops = compiled_flops(module, program.layout, program.mask)
+        flops = compiled_flops(module, program.layout, program.mask, program.query_parts)
         products, kernels = products + runs * flops.products, kernels + runs * flops.kernels
         traffic += runs * traffic_bytes(module)
         found += find_collectives(module, machine.per_node)

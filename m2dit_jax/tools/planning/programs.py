@@ -68,8 +68,13 @@ class Program:
     mask: str
     activation: int
     """Numbers in the activations of a story between two blocks."""
-    heads: str = ""
-    """How attention's heads are divided over the devices, where that is not evenly."""
+    shares: HeadShares | None = None
+    """How attention's heads are divided over the devices."""
+
+    @property
+    def query_parts(self) -> int:
+        """Parts of attention's queries, each on another device."""
+        return 1 if self.shares is None else self.shares.parts
 
 
 def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Program:
@@ -121,7 +126,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
-        heads=str(HeadShares.of(transformer.heads, mesh.shape[TOKENS])),
+        shares=HeadShares.of(transformer.heads, mesh.shape[TOKENS]),
     )
 
 
@@ -179,7 +184,7 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
-        heads=str(HeadShares.of(transformer.heads, mesh.shape[TOKENS])),
+        shares=HeadShares.of(transformer.heads, mesh.shape[TOKENS]),
     )
 
 
