@@ -146,7 +146,7 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --model, --dtype, --decoder, --memory and --compile_cache."""
+    """Adds --checkpoint, --model, --dtype, --decoder, --memory, --mesh and --compile_cache."""
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES
@@ -173,7 +173,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--decoder",
         choices=DECODERS,
-        help="how a VAE decodes (default: whole, large scenes in strips)",
+        help="how a VAE decodes (default: whole where the device's memory is enough, else strips)",
     )
     group.add_argument(
         "--memory",
@@ -182,6 +182,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="turns: one network on the devices at a time; resident: all (default: auto)",
     )
     group.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
+    group.add_argument(
+        "--mesh",
+        type=int,
+        metavar="N",
+        help="devices that share the tokens of a story, for models with a VAE (default: as many "
+        "as the transformer's heads are shared well by; it is said how many)",
+    )
 
 
 def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
@@ -195,5 +202,6 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
         decoder=flags.decoder,
         model=flags.model,
         memory=flags.memory,
+        mesh=flags.mesh,
         say=lambda line: print(line, file=sys.stderr),
     )

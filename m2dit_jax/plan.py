@@ -15,6 +15,7 @@ from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.train import read_flags
 
 MODES = ("train", "sample", "decode")
+DTYPES = ("float32", "bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
     if flags.search and flags.mode != "train":
         raise ValueError(f"--search is for --mode=train: there is one way to {flags.mode}")
+    if flags.dtype and flags.mode == "train":
+        raise ValueError(
+            f"--dtype={flags.dtype} is for --mode=sample and decode: training has "
+            "--config.train.compute_dtype"
+        )
     arguments = read_flags(config_flags)
     if arguments is None:
         return 0
@@ -46,7 +52,7 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         plans = search(arguments.config, machine)
         print(table(plans))
     else:
-        plans = [make_plan(build_recipe(arguments.config), machine, flags.mode)]
+        plans = [make_plan(build_recipe(arguments.config), machine, flags.mode, flags.dtype)]
         print(plans[0].to_text())
     if flags.json:
         figures = [plan.to_json() for plan in plans]
@@ -63,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         "--topology", required=True, help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, cpu:8"
     )
     what.add_argument("--mode", choices=MODES, default="train", help="(default: %(default)s)")
+    what.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="of sampling and decoding (default: as sample's, bfloat16 on accelerators)",
+    )
     what.add_argument(
         "--search", action="store_true", help="try meshes, remats and batch sizes; a ranked table"
     )

@@ -200,6 +200,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--checks", "sharp"], {}, "--checks: found a list of 1, needs one or a list of finite"),
         ([], {"global_prompt": "sea"}, "global_prompt: prompt 'sea' has unknown words: sea"),
         (["--decoder=tiles"], {}, "decoder='tiles': only for models with a VAE"),
+        (["--mesh=2"], {}, "mesh='2': only for models with a VAE"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):

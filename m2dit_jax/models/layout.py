@@ -1,7 +1,7 @@
 """Where the tokens of a storyboard lie in the joint sequence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import jax.numpy as jnp
@@ -88,6 +88,13 @@ class Layout:
     def segment_starts(self) -> tuple[int, ...]:
         """First index of each of the 2*S segments and of the padding."""
         return tuple(accumulate(self.segment_lengths[:-1], initial=0))
+
+    def share(self, parts: int) -> "Layout":
+        """The layout of one of so many equal parts of every segment, rounded up to whole tokens."""
+        text, padding, *video = (
+            -(-n // parts) for n in (self.text, self.padding, *self.video_counts)
+        )
+        return replace(self, text=text, video=tuple(video), padding=padding)
 
     def segment_scenes(self) -> Int[np.ndarray, " segments"]:
         """The scene of each of the 2*S segments; -1 for the padding."""

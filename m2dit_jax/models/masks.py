@@ -206,19 +206,6 @@ def segment_codes(layout: Layout, mask: str) -> SegmentCodes:
     return SegmentCodes(tuple(queries.tolist()), tuple(keys.tolist()), bits)
 
 
-def allowed(
-    rows: Int[Array, "*#shape"], columns: Int[Array, "*#shape"], layout: Layout, mask: str
-) -> Bool[Array, "*shape"]:
-    """`scene_mask` at the given positions, which broadcast against each other and may be traced.
-
-    Positions beyond the joint sequence see each other and nothing else. Raises ValueError for
-    masks that depend on `given`.
-    """
-    codes = segment_codes(layout, mask)
-    queries = value_at(rows, layout, codes.queries)
-    return jnp.asarray(codes.sees(queries, value_at(columns, layout, codes.keys)))
-
-
 def value_at(
     positions: Int[Array, "*shape"], layout: Layout, values: tuple[int, ...]
 ) -> Int[Array, "*shape"]:

@@ -1,7 +1,7 @@
 """Where the work on stories happens, as far as the model must know: here on one device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from m2dit_jax.models.attention.cached import KeyValues, attention_cached
 from m2dit_jax.models.attention.dispatch import Heads, attention
+from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
 
 Params = Any
@@ -17,7 +18,17 @@ RunBlock = Callable[..., Float[Array, "B L D"]]
 
 @dataclass(frozen=True)
 class Placement:
-    """The placement on one device, which has everything; `parallel.context` has that on a mesh."""
+    """The placement on one device, which has everything; `parallel.context` has that on a mesh.
+
+    `target` is that device, or one of an absent machine that is compiled for; None: jax's first.
+    """
+
+    target: Target | None = field(default=None, kw_only=True)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether there is more than one device."""
+        return False
 
     def padding(self, tokens: int) -> int:
         """Tokens to append to a joint sequence of so many."""
@@ -81,7 +92,7 @@ class Placement:
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
         """`models.attention.attention`, in a block."""
-        return attention(query, key, value, layout, mask, implementation, given)
+        return attention(query, key, value, layout, mask, implementation, given, self.target)
 
     def attention_cached(
         self,
@@ -94,7 +105,9 @@ class Placement:
         implementation: str,
     ) -> Heads:
         """`attention.cached.attention_cached`, in a block; `cached` is what `keep` returned."""
-        return attention_cached(query, key, value, cached, layout, mask, implementation)
+        return attention_cached(
+            query, key, value, cached, layout, mask, implementation, self.target
+        )
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         """Keys and values of the video of a joint sequence, placed for `attention_cached`."""

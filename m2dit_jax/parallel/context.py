@@ -3,8 +3,7 @@
 Each device has an equal shard of the joint sequence, whatever scenes it falls on (13 latent frames
 would not divide). For attention an all-to-all reshards tokens to heads (DeepSpeed Ulysses,
 arXiv 2309.14509): then each device has the whole sequence for some of the heads, and the mask is
-what it always is. Where the heads do not divide, keys and values are gathered instead, and each
-device asks for its own shard.
+what it always is. Heads that do not divide are in `parallel.heads`.
 
 What depends on the place of a token runs in a shard_map; linear layers and norms are left to the
 compiler. With whole blocks in a shard_map and gradients scattered by hand, the compiler for TPUs
@@ -22,16 +21,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from m2dit_jax.models.attention.cached import KeyValues, attention_cached
-from m2dit_jax.models.attention.causal import hide_generated
-from m2dit_jax.models.attention.chunks import attend_rows
-from m2dit_jax.models.attention.dispatch import Heads, attention
+from m2dit_jax.models.attention.dispatch import Heads, Queries, attention
+from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import base_mask, check_given, depends_on_given, given_tokens
-from m2dit_jax.models.placement import ONE_DEVICE, Params, Placement, RunBlock
+from m2dit_jax.models.masks import check_given, depends_on_given
+from m2dit_jax.models.placement import Params, Placement, RunBlock
+from m2dit_jax.parallel.heads import HeadShares
 from m2dit_jax.parallel.mesh import STORIES, TOKENS
 from m2dit_jax.parallel.rules import path_name, spec_of
 
 SHARD = PartitionSpec(STORIES, TOKENS)  # an array [B L ...]
+KEPT = PartitionSpec(STORIES, None, TOKENS)  # cached keys [B M N K]: each device has its heads
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,14 @@ class ShardPlacement(Placement):
         implementation: str,
         given: Bool[Array, "B S"] | None = None,
     ) -> Heads:
-        """Attention by heads; by rows where heads do not divide, whatever the implementation."""
-        if query.shape[2] % self.mesh.shape[TOKENS]:
-            key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
-            rows = self._positions(layout)
-            if given is None or not depends_on_given(mask):
-                return attend_rows(query, key, value, rows, layout, mask)
-            is_given = given_tokens(layout, given)
-            longer = hide_generated(query, key, value, is_given[:, rows], is_given)
-            return attend_rows(*longer, rows, layout, base_mask(mask))[..., : query.shape[3]]
-        query, key, value = (
-            jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
-            for x in (query, key, value)
-        )
-        platform = self.mesh.devices.flat[0].platform
-        out = attention(query, key, value, layout, mask, implementation, given, platform)
-        return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+        """Attention of this device's heads, with the whole sequence."""
+
+        def attend(query: Queries, key: Heads, value: Heads, query_layout: Layout) -> Queries:
+            return attention(
+                query, key, value, layout, mask, implementation, given, self._target, query_layout
+            )
+
+        return self._by_heads(attend, query, key, value, layout)
 
     def attention_cached(
         self,
@@ -93,20 +85,38 @@ class ShardPlacement(Placement):
         mask: str,
         implementation: str,
     ) -> Heads:
-        """Attention as above; each device has all cached tokens of its heads, or of all heads."""
-        if query.shape[2] % self.mesh.shape[TOKENS]:
-            key, value = (jax.lax.all_gather(x, TOKENS, axis=1, tiled=True) for x in (key, value))
-            key = jnp.concatenate([key, cached.keys], axis=1)
-            value = jnp.concatenate([value, cached.values], axis=1)
-            rows = self._positions(layout)
-            return attend_rows(query, key, value, rows, layout, base_mask(mask))
+        """Attention as above; each device has all cached tokens of its heads."""
+
+        def attend(query: Queries, key: Heads, value: Heads, query_layout: Layout) -> Queries:
+            return attention_cached(
+                query, key, value, cached, layout, mask, implementation, self._target, query_layout
+            )
+
+        return self._by_heads(attend, query, key, value, layout)
+
+    def _by_heads(
+        self,
+        attend: Callable[[Queries, Heads, Heads, Layout], Queries],
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        layout: Layout,
+    ) -> Heads:
+        """The result for this shard's tokens of an attention that needs whole sequences."""
+        shares = HeadShares.of(query.shape[2], self.mesh.shape[TOKENS])
+        part = jax.lax.axis_index(TOKENS) % shares.parts
         query, key, value = (
-            jax.lax.all_to_all(x, TOKENS, split_axis=2, concat_axis=1, tiled=True)
+            jax.lax.all_to_all(shares.expand(x), TOKENS, split_axis=2, concat_axis=1, tiled=True)
             for x in (query, key, value)
         )
-        platform = self.mesh.devices.flat[0].platform
-        out = attention_cached(query, key, value, cached, layout, mask, implementation, platform)
-        return jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+        out = attend(shares.take_part(query, layout, part), key, value, shares.query_layout(layout))
+        out = shares.place_part(out, layout, part)
+        out = jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
+        return shares.merge(out)
+
+    @property
+    def _target(self) -> Target:
+        return target_of(self.mesh)
 
     def _positions(self, layout: Layout) -> Int[Array, " _L"]:
         """The positions of this shard's tokens in the joint sequence."""
@@ -119,6 +129,11 @@ class MeshPlacement(Placement):
     """Stories are sharded along `data` and `fsdp`, their tokens along `context`."""
 
     mesh: Mesh
+
+    @property
+    def is_sharded(self) -> bool:
+        """A mesh has more than one device."""
+        return True
 
     def padding(self, tokens: int) -> int:
         """Tokens to append, so that all divide over the devices."""
@@ -202,18 +217,13 @@ class MeshPlacement(Placement):
         ) -> Heads:
             return shard.attention_cached(query, key, value, cached, layout, mask, implementation)
 
-        kept = self._kept_spec(query.shape[2])
-        return self._on_shards(attend, SHARD, SHARD, SHARD, kept)(query, key, value, cached)
+        return self._on_shards(attend, SHARD, SHARD, SHARD, KEPT)(query, key, value, cached)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
+        """Keys and values as `HeadShares.expand` has them, each device holding its heads."""
+        shares = HeadShares.of(keys.shape[2], self.mesh.shape[TOKENS])
         kept = super().keep(keys, values, layout)
-        spec = self._kept_spec(keys.shape[2])
-        return KeyValues(self._constrain(kept.keys, spec), self._constrain(kept.values, spec))
-
-    def _kept_spec(self, heads: int) -> PartitionSpec:
-        """The sharding of cached keys: each device has its heads of them, if they divide."""
-        divide = heads % self.mesh.shape[TOKENS] == 0
-        return PartitionSpec(STORIES, None, TOKENS if divide else None)
+        return KeyValues(*(self._constrain(shares.expand(x), KEPT) for x in kept))
 
     def _on_shards(self, function: Callable[..., Array], *inputs: Any) -> Callable[..., Array]:
         """The function as each device runs it on its shard; its result is a shard too."""
@@ -234,8 +244,13 @@ class MeshPlacement(Placement):
 
 
 def placement_on(mesh: Mesh) -> Placement:
-    """The placement of a program's work on this mesh."""
-    return ONE_DEVICE if mesh.size == 1 else MeshPlacement(mesh)
+    """The placement of a program's work on this mesh, whose devices may be absent."""
+    return Placement(target=target_of(mesh)) if mesh.size == 1 else MeshPlacement(mesh)
+
+
+def target_of(mesh: Mesh) -> Target:
+    """What attention is compiled for on this mesh, whose devices are alike."""
+    return Target.of(mesh.devices.flat[0])
 
 
 def _gathered(param: Array, sharding: NamedSharding) -> Array:

@@ -9,6 +9,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from m2dit_jax.parallel.heads import HeadShares, story_devices
+
 # From the slowest network to the fastest. Stories are sharded along the first two, the tokens of a
 # story along `context`, parameters and what belongs to them along the last two.
 AXES = ("data", "fsdp", "context")
@@ -31,9 +33,36 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     return Mesh(arrange(devices, sizes), AXES, axis_types=kinds)
 
 
-def story_mesh() -> Mesh:
-    """A mesh for sampling one story: its tokens are sharded over all devices."""
-    return make_mesh({"data": 1, "fsdp": 1, "context": -1})
+def story_mesh(heads: int, count: int | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh for sampling one story: its tokens are sharded over `count` devices.
+
+    The default are as many as the attention's heads are shared well by (`story_devices`); in a run
+    of several processes all, as each needs its own. Raises ValueError if there are fewer devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if count is None:
+        several = len({device.process_index for device in devices}) > 1
+        count = len(devices) if several else story_devices(heads, len(devices))
+    if not 1 <= count <= len(devices):
+        raise ValueError(
+            f"a mesh of {count} devices for a story: needs a number from 1 to the {len(devices)} "
+            "that there are"
+        )
+    if count == len(devices):
+        return make_mesh({"data": 1, "fsdp": 1, "context": count}, devices)
+    # Some of a TPU's chips are no torus that could be arranged.
+    kinds = (AxisType.Auto,) * len(AXES)
+    return Mesh(np.array(devices[:count]).reshape(1, 1, count), AXES, axis_types=kinds)
+
+
+def story_mesh_line(mesh: Mesh, heads: int, available: int) -> str:
+    """The line that says over how many devices a story is sharded, and why not over all."""
+    used = mesh.shape[TOKENS]
+    shares = str(HeadShares.of(heads, used))
+    line = f"a story on {used} of {available} devices"
+    if used == story_devices(heads, available) < available:
+        line += f" (more would not share the transformer's {heads} heads; --mesh=N has N)"
+    return f"{line}, {shares}" if shares else line
 
 
 def mesh_sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:

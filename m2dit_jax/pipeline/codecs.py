@@ -1,6 +1,6 @@
 """What latents are: the pixels themselves, or what a VAE makes of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -8,20 +8,26 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.errors import JaxRuntimeError
 from jaxtyping import Array, Float, Key, UInt8
 
 from m2dit_jax.models.coding import encode_clips, frames_to_decode
-from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks
+from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks, decoding_bytes
 from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.pipeline.memory import NetworkSet, Say
 from m2dit_jax.stories.noise import clip_noise
+from m2dit_jax.utils.machine import free_bytes
 
 # How the VAE decodes: a scene as it is; the same layer by layer in strips of rows, with little
-# memory; in tiles that blend, quicker than strips and an approximation (`vae_tiles`).
+# memory on the device and by way of the host; in tiles that blend, quicker than strips and an
+# approximation (`vae_tiles`).
 DECODERS = ("whole", "strips", "tiles")
-WHOLE_LATENTS = 36 * 54  # rows x columns up to which a scene is decoded whole by default
+# Of the memory that is free, what decoding whole may take. How much it takes is estimated.
+MOST_MEMORY = 0.9
+# Rows x columns up to which a scene is decoded whole where nobody knows how much memory is free.
+WHOLE_LATENTS = 36 * 54
 
 LatentShape = Callable[[int, int, int], tuple[int, int, int, int]]
 
@@ -95,7 +101,8 @@ class PixelCodec:
 class VaeCodec:
     """Latents are scaled draws from a causal VAE's posterior.
 
-    `decoder` is one of DECODERS; None decodes whole what is small enough, the rest in strips.
+    `decoder` is one of DECODERS; None decodes whole where the device's memory is enough, and else
+    in strips, and says so.
     `dtype` is that of the VAE's weights, on which the frames depend.
     """
 
@@ -140,8 +147,12 @@ class VaeCodec:
         self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str, say: Say
     ) -> UInt8[np.ndarray, "F H W 3"]:
         scaled = jnp.asarray(latents / vae.config.scaling_factor)
-        _, frames, rows, columns, _ = latents.shape
-        decoder = self.decoder or ("whole" if rows * columns <= WHOLE_LATENTS else "strips")
+        decoder = self.decoder
+        if decoder is None:
+            too_large = _too_large(vae, latents.shape)
+            if too_large:
+                say(f"{name}: {too_large}, decoded in strips")
+            decoder = "strips" if too_large else "whole"
         if decoder == "tiles":
             video = decode_tiled(
                 vae.decode_stream,
@@ -150,17 +161,54 @@ class VaeCodec:
                 on_tile=lambda tile, tiles: say(f"{name}, tile {tile}/{tiles} decoded"),
             )
             return np.asarray(decode_pixels(jnp.asarray(video[0])))
-        decode = vae.decode_stream if decoder == "whole" else partial(decode_in_strips, vae)
-        chunks = len(decoder_chunks(frames, "reference"))
-        parts = []
-        for number, part in enumerate(decode(scaled), 1):
-            parts.append(np.asarray(decode_pixels(jnp.asarray(part[0]))))
-            say(f"{name}, chunk {number}/{chunks} decoded")
-        return np.concatenate(parts)
+        if decoder == "strips":
+            return _in_chunks(partial(decode_in_strips, vae), scaled, name, say)
+        try:
+            return _in_chunks(vae.decode_stream, scaled, name, say)
+        except JaxRuntimeError as error:
+            if self.decoder is not None or "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+        # Outside of the handler, whose traceback would keep arrays on the device.
+        say(f"{name}: the device's memory was not enough to decode it whole, decoded in strips")
+        return _in_chunks(partial(decode_in_strips, vae), scaled, name, say)
 
     def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
         """Latents unchanged: through the VAE and back they would only lose."""
         return latents
+
+
+def _in_chunks(
+    decode: Callable[[Array], Iterable[Float[Array | np.ndarray, "1 _ H W 3"]]],
+    latents: Float[Array, "1 f h w C"],
+    name: str,
+    say: Say,
+) -> UInt8[np.ndarray, "F H W 3"]:
+    """Frames of a scene, chunk by chunk; only they leave the device, as bytes."""
+    chunks = len(decoder_chunks(latents.shape[1], "reference"))
+    parts = []
+    for number, part in enumerate(decode(latents), 1):
+        parts.append(np.asarray(decode_pixels(jnp.asarray(part[0]))))
+        say(f"{name}, chunk {number}/{chunks} decoded")
+    return np.concatenate(parts)
+
+
+def _too_large(vae: CausalVae, shape: Sequence[int]) -> str:
+    """Why a scene of latents cannot be decoded whole on the device that the VAE is on, or ""."""
+    _, frames, rows, columns, _ = shape
+    kernel = vae.decoder.conv_in.kernel[...]
+    (device,) = kernel.devices()
+    free = free_bytes(device)
+    if free is None:
+        if rows * columns <= WHOLE_LATENTS:
+            return ""
+        return f"{rows}x{columns} latents are large, and the device's free memory is not known"
+    needed = decoding_bytes(vae.config, frames, rows, columns, kernel.dtype, device.platform)
+    if needed <= MOST_MEMORY * free:
+        return ""
+    return (
+        f"decoding it whole takes about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of the "
+        "device are free"
+    )
 
 
 def _vae(networks: NetworkSet) -> CausalVae:

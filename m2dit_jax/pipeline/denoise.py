@@ -8,6 +8,7 @@ the step of every run. `denoise` takes it step by step, so that one can see how 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,40 @@ def _fill(program: DenoisingProgram, params: Params, story: Conditions) -> KeyVa
     return program.fill(params, story)
 
 
+class FirstStep(NamedTuple):
+    """What a sampling run starts with: its program, and the first arguments of `sampling_step`.
+
+    `steps` is the whole table; a step gets a row of it (`step_row`).
+    """
+
+    program: DenoisingProgram
+    steps: SamplingSteps
+    part: Conditions
+    state: StepState
+
+
+def first_step(
+    transformer: LoadedNetwork,
+    steps: SamplingSteps,
+    story: Conditions,
+    noise: Latents,
+    placement: Placement = ONE_DEVICE,
+    cache: bool = True,
+    frames: Frames = None,
+) -> FirstStep:
+    """The start of `denoise`; of the parameters only shapes and dtypes count."""
+    steps = for_story(steps, story.given)
+    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
+    steps = program.sampled_steps(steps)
+    part, state = start(steps, program.sampled_part(story), program.sampled_scenes(noise))
+    return FirstStep(program, steps, part, state)
+
+
+def step_row(steps: SamplingSteps, number: int) -> SamplingSteps:
+    """The row of the table that one step gets."""
+    return jax.tree.map(lambda rows: jnp.asarray(rows[number]), steps)
+
+
 def denoise(
     transformer: LoadedNetwork,
     steps: SamplingSteps,
@@ -148,21 +183,21 @@ def denoise(
     a mesh the parameters must be sharded by its rules. v of given scenes is zero where they are in
     the cache (`DenoisingProgram.of_run`).
     """
-    steps = for_story(steps, story.given)
-    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
+    program, steps, part, state = first_step(
+        transformer, steps, story, noise, placement, cache, frames
+    )
     params = transformer.params
     kept = _fill(program, params, story)
-    steps = program.sampled_steps(steps)
-    part, state = start(steps, program.sampled_part(story), program.sampled_scenes(noise))
     # As steps leave it, or the second step would be compiled anew.
-    if placement == ONE_DEVICE:
+    if not placement.is_sharded:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
     else:
         state = jax.jit(partial(jax.tree.map, placement.shard_stories))(state)
     for number in range(len(steps.timesteps)):
-        step = jax.tree.map(lambda rows, row=number: jnp.asarray(rows[row]), steps)
         drawn = program.sampled_scenes(step_noise(number))
-        state, result = sampling_step(program, params, kept, part, step, state, drawn)
+        state, result = sampling_step(
+            program, params, kept, part, step_row(steps, number), state, drawn
+        )
         yield result if program.cached is None else whole_result(result, program.cached, story)
 
 

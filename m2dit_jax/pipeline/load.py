@@ -20,10 +20,11 @@ from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.oracle import read_scene
 from m2dit_jax.data.shapes import parse_captions
 from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.parallel.context import placement_on
-from m2dit_jax.parallel.mesh import story_mesh
+from m2dit_jax.parallel.context import placement_on, target_of
+from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
 from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
@@ -50,7 +51,7 @@ def load(
     *,
     dtype: str | None = None,
     memory: Memory = "auto",
-    mesh: Mesh | None = None,
+    mesh: Mesh | int | None = None,
     decoder: str | None = None,
     model: Path | str | None = None,
     say: Say = quiet,
@@ -62,11 +63,12 @@ def load(
     Configs are read and checked at once, weights when they are first needed. `dtype` is that of
     every network: "float32" or "bfloat16", by default bfloat16 on accelerators and float32 on CPUs.
     `memory`: "turns" has one network on the devices at a time, "resident" keeps all, "auto" keeps
-    those of small runs on pixels. `mesh` is that on which the transformer is sharded, by default
-    one over all devices. `decoder` says how a VAE decodes: "whole", "strips" or "tiles", by default
-    whole where it is small. `model` is, for a run on latents, the folder of the model that its
-    videos were encoded with, by default the one that its training started from. `say` gets a line
-    now and then.
+    those of small runs on pixels. `mesh` is that on which the transformer is sharded, or over how
+    many devices, by default as many as its heads are shared well by (`parallel.mesh.story_mesh`);
+    runs on pixels are sampled on one. `decoder` says how a VAE decodes: "whole", "strips" or
+    "tiles", by default whole where the device's memory is enough, else in strips. `model` is, for a
+    run on latents, the folder of the model that its videos were encoded with, by default the
+    one that its training started from. `say` gets a line now and then.
 
     Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
     """
@@ -86,9 +88,10 @@ def load(
     if config.data.source == "latents":
         folder = ReleasedModel(base_model(path, config, model))
         return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, say)
-    for name, value in (("model", model), ("decoder", decoder)):
+    for name, value in (("model", model), ("decoder", decoder), ("mesh", mesh)):
         if value is not None:
             raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
+    _say_target(Target.here(), say)
     return of_pixels_run(
         build_recipe(config),
         found.load,
@@ -101,9 +104,12 @@ def load(
     )
 
 
-def default_dtype() -> str:
-    """The dtype of networks on this machine: CPUs multiply bfloat16 as float32, after a cast."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def default_dtype(platform: str | None = None) -> str:
+    """The dtype of networks on a platform, by default jax's own.
+
+    CPUs multiply bfloat16 as float32, after a cast.
+    """
+    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
 
 
 def is_model_folder(path: Path) -> bool:
@@ -206,7 +212,7 @@ def _of_folder(
     folder: ReleasedModel,
     dtype: str,
     memory: Memory,
-    mesh: Mesh | None,
+    mesh: Mesh | int | None,
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
@@ -234,7 +240,7 @@ def _of_folder(
         fingerprint=lambda: _folder_fingerprint(folder, dtype),
         provenance=_folder_provenance(folder, dtype, decoder),
     )
-    mesh = mesh or story_mesh()
+    mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
     transformer = partial(folder.transformer, dtype, mesh=mesh)
     return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
 
@@ -245,12 +251,12 @@ def _of_latents_run(
     folder: ReleasedModel,
     dtype: str,
     memory: Memory,
-    mesh: Mesh | None,
+    mesh: Mesh | int | None,
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
     """The run's transformer with the other networks of the folder."""
-    recipe = build_recipe(_sampled_config(Config.from_dict(found.config)))
+    recipe = build_recipe(sampled_config(Config.from_dict(found.config)))
     check_encoded_with(path, recipe.config, folder)
     folder.transformer_config = make_transformer_config(recipe.config)
     facts = ModelFacts(
@@ -265,7 +271,7 @@ def _of_latents_run(
         | {"model": str(folder.path.absolute())},
         trained=TrainedRun(recipe, found.step),
     )
-    mesh = mesh or story_mesh()
+    mesh = _story_mesh(mesh, recipe.config.model.heads, say)
 
     def transformer() -> LoadedNetwork:
         params = found.load(mesh)
@@ -301,11 +307,27 @@ def _with_vae(
     )
 
 
+def _story_mesh(mesh: Mesh | int | None, heads: int, say: Say) -> Mesh:
+    """The mesh itself, or one over that many devices; says what it is if there is a choice."""
+    available = len(jax.devices())
+    if not isinstance(mesh, Mesh):
+        mesh = story_mesh(heads, mesh)
+    if available > 1:
+        say(story_mesh_line(mesh, heads, available))
+    _say_target(target_of(mesh), say)
+    return mesh
+
+
+def _say_target(target: Target, say: Say) -> None:
+    if target.without_cudnn:
+        say(target.without_cudnn)
+
+
 class _SplitModel:
     """The text encoder and the transformer of a run on pixels, which are kept as one model."""
 
     def __init__(self, recipe: Recipe, params: Callable[[], Params], dtype: str):
-        self._recipe = build_recipe(_sampled_config(recipe.config))
+        self._recipe = build_recipe(sampled_config(recipe.config))
         self._read, self._dtype = params, dtype
         self._params: Params | None = None
         self._model = nnx.eval_shape(lambda: self._recipe.new_model(nnx.Rngs(0)))
@@ -323,7 +345,7 @@ class _SplitModel:
         return params[name]
 
 
-def _sampled_config(config: Config) -> Config:
+def sampled_config(config: Config) -> Config:
     """The config with attention chosen for the device that samples, not the one that trained."""
     return replace(config, model=replace(config.model, attention="auto"))
 

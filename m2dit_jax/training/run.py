@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 
 from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.config.schema import Config
+from m2dit_jax.parallel.context import target_of
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import print_once
 from m2dit_jax.parallel.rules import sharding_table
@@ -75,6 +76,8 @@ def prepare(
     check_same_data(data.fingerprints, read_record(workdir), workdir)
     if config.data.source == "latents":
         _check_scaling_of_run(workdir, data.latent_scale)
+    if config.model.attention == "auto" and (line := target_of(mesh).without_cudnn):
+        print_once(line)
 
     program = make_train_program(recipe, mesh, data.empty_prompt, data.latent_scale)
     init_key, seed_key = _keys(config.seed, mesh)

@@ -179,7 +179,7 @@ class Previews:
         codec, networks = self._codec()
         flat = latents.reshape(-1, *latents.shape[2:])
         with networks.session():
-            frames = codec.decode(networks, flat, self.recipe.config.data.frames, "preview")
+            frames = codec.decode(networks, flat, self._recipe.config.data.frames, "preview")
         videos = frames.reshape(*latents.shape[:2], *frames.shape[1:])
         return self._write(folder, step, videos)
 

@@ -1,8 +1,10 @@
-"""CPUs and memory that the operating system gives to this process."""
+"""CPUs and memory that this process may use, of the host and of its devices."""
 
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 
 def usable_cpus() -> int:
@@ -50,3 +52,31 @@ def process_started() -> float:
     import psutil
 
     return psutil.Process().create_time()
+
+
+def free_bytes(device: Any) -> int | None:
+    """Memory of a device that this process could still take; of a CPU the host's. None: unknown."""
+    if device.platform == "cpu":
+        return _free_host_bytes()
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
+def _free_host_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int | None:
+    """What the kernel thinks could be had without swapping, or less where a container has less."""
+    found = []
+    with suppress(OSError, StopIteration, ValueError):  # not Linux
+        lines = Path(proc, "meminfo").read_text(encoding="utf-8").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError, StopIteration):  # no container, or no limit ("max")
+        most, used = (
+            int(Path(cgroup, f"memory.{name}").read_text(encoding="utf-8"))
+            for name in ("max", "current")
+        )
+        lines = Path(cgroup, "memory.stat").read_text(encoding="utf-8").splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        found.append(max(most - used + cached, 0))
+    return min(found, default=None)

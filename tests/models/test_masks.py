@@ -8,7 +8,6 @@ from m2dit_jax.models.masks import (
     MASKS,
     STATIC_MASKS,
     Pairs,
-    allowed,
     check_global_text,
     depends_on_given,
     given_tokens,
@@ -17,6 +16,7 @@ from m2dit_jax.models.masks import (
     sees_other_video,
     segment_codes,
     segment_table,
+    value_at,
 )
 
 TWO_SCENES = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
@@ -243,6 +243,12 @@ def test_with_none_or_all_given_causal_is_symmetric(given):
 def test_causal_must_be_told_what_is_given():
     with pytest.raises(ValueError, match="'causal' needs to know which scenes are `given`"):
         scene_mask(TWO_SCENES, "causal")
+
+
+def allowed(rows, columns, layout, mask):
+    """The mask at any positions, as a kernel finds it by codes."""
+    codes = segment_codes(layout, mask)
+    return codes.sees(value_at(rows, layout, codes.queries), value_at(columns, layout, codes.keys))
 
 
 @pytest.mark.parametrize("variant", STATIC_MASKS)

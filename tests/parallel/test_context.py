@@ -12,8 +12,10 @@ from m2dit_jax.models.attention import dispatch as attention_module
 from m2dit_jax.models.attention.cudnn import cudnn
 from m2dit_jax.models.attention.dispatch import attention
 from m2dit_jax.models.attention.splash import splash
+from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.placement import ONE_DEVICE
+from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.parallel import context
 from m2dit_jax.parallel.context import MeshPlacement, placement_on
 from m2dit_jax.parallel.mesh import make_mesh
 
@@ -50,8 +52,12 @@ CASES = [
     Case("cudnn", EQUAL),
     Case("splash", EQUAL),
     Case("splash", UNEQUAL, sizes=(1, 2, 4)),
-    # Heads that do not divide: keys and values are gathered.
+    # Heads that do not divide: filled up, or each on several devices with a part of the queries.
+    Case("grouped", EQUAL, "causal", heads=15, sizes=(1, 2, 4)),
+    Case("cudnn", EQUAL, heads=15, sizes=(2, 1, 4)),
     Case("dense", EQUAL, heads=3),
+    Case("splash", UNEQUAL, heads=3, sizes=(1, 2, 4)),
+    Case("cudnn", EQUAL, heads=6),
     Case("grouped", UNEQUAL, "independent", heads=6, sizes=(2, 1, 4)),
     Case("chunked", EQUAL, "full", heads=3, sizes=(1, 4, 2)),
     Case("grouped", WITH_GLOBAL),
@@ -150,4 +156,23 @@ def _check_gather():
 
 
 def test_one_device_is_left_alone():
-    assert placement_on(_mesh((1, 1, 1))) is ONE_DEVICE
+    mesh = make_mesh({"data": 1, "fsdp": 1, "context": 1}, jax.devices()[:1])
+    placement = placement_on(mesh)
+    assert placement == Placement(target=Target.here()) and not placement.is_sharded
+
+
+def test_attention_is_that_of_the_mesh_and_not_of_this_machine(monkeypatch):
+    monkeypatch.setattr(context, "target_of", lambda mesh: Target("gpu", (9, 0)))
+    called = []
+
+    def spy(*args, **kwargs):
+        called.append("cudnn")
+        return cudnn(*args, **kwargs, backend="xla")
+
+    monkeypatch.setitem(attention_module.IMPLEMENTATIONS, "cudnn", spy)
+    mesh = make_mesh({"data": 1, "fsdp": 1, "context": 1}, jax.devices()[:1])
+    heads = jax.ShapeDtypeStruct((1, EQUAL.tokens, 2, 16), jnp.bfloat16)
+    for number, placement in enumerate((placement_on(mesh), MeshPlacement(mesh)), 1):
+        attend = partial(placement.attention, layout=EQUAL, mask="symmetric", implementation="auto")
+        jax.eval_shape(attend, *[heads] * 3)
+        assert len(called) == number

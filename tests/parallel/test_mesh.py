@@ -10,6 +10,8 @@ from m2dit_jax.parallel.mesh import (
     make_mesh,
     mesh_sizes,
     replicated,
+    story_mesh,
+    story_mesh_line,
     story_shards,
 )
 
@@ -25,6 +27,28 @@ class FakeDevice:
     platform: str = "cpu"
     device_kind: str = "fake"
     process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    ("heads", "count", "used"), [(30, None, 8), (7, None, 7), (30, 4, 4), (48, 5, 5)]
+)
+def test_a_story_is_sharded_over_devices_that_share_its_heads(heads, count, used):
+    mesh = story_mesh(heads, count, slices(1, 8))
+    assert dict(mesh.shape) == axes(1, 1, used)
+    line = story_mesh_line(mesh, heads, 8)
+    assert line.startswith(f"a story on {used} of 8 devices")
+    assert ("--mesh" in line) == (count is None and used < 8)
+
+
+def test_several_processes_all_take_part_in_a_story():
+    devices = [FakeDevice(i, 0, process_index=i // 4) for i in range(8)]
+    assert story_mesh(7, devices=devices).size == 8
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_story_needs_devices_that_there_are(count):
+    with pytest.raises(ValueError, match=f"a mesh of {count} devices.* from 1 to the 8"):
+        story_mesh(48, count, slices(1, 8))
 
 
 def slices(number, each):

@@ -74,6 +74,24 @@ def test_the_ways_of_decoding_agree(model, tmp_path):
     assert np.abs(made["tiles"] - made["whole"]).max() <= 1
 
 
+def lines_of_loading(model, mesh):
+    lines = []
+    load(model, mesh=mesh, say=lines.append)
+    return lines
+
+
+def test_the_number_of_devices_is_chosen_and_told(model, on_eight_devices):
+    (line,) = on_eight_devices(lines_of_loading, model, None)
+    assert line == "a story on 8 of 8 devices, 1 head and 1/4 of attention's queries on each device"
+    (line,) = on_eight_devices(lines_of_loading, model, 2)
+    assert line == "a story on 2 of 8 devices"
+
+
+def test_a_mesh_of_devices_that_are_not_there_is_refused(run):
+    status, _, err = run(as_scenes(PROMPTS), "--mesh=99")
+    assert status == 2 and "a mesh of 99 devices for a story" in err
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
     pipeline = load(model)

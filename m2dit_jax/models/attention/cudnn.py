@@ -11,19 +11,21 @@ from m2dit_jax.models.attention.grouped import grouped
 from m2dit_jax.models.layout import Layout
 
 Heads = Float[Array, "B L N K"]
+Queries = Float[Array, "B Q N K"]
 
 DTYPES = ("bfloat16", "float16")
 MOST_HEAD_DIM = 128
 
 
 def cudnn(
-    query: Heads,
+    query: Queries,
     key: Heads,
     value: Heads,
     layout: Layout,
     mask: str,
     backend: Literal["cudnn", "xla"] = "cudnn",
-) -> Heads:
+    query_layout: Layout | None = None,
+) -> Queries:
     """Each group with cuDNN's attention; the same without cuDNN with `backend` "xla".
 
     Raises ValueError for a dtype or head dimension that cuDNN does not take (`xla` takes all).
@@ -36,7 +38,7 @@ def cudnn(
             "'chunked', or 'auto', which chooses"
         )
     attend = partial(attend_even, backend=backend)
-    return grouped(query, key, value, layout, mask, attend, together=False)
+    return grouped(query, key, value, layout, mask, attend, False, query_layout)
 
 
 def fits_cudnn(head_dim: int, dtype: Any) -> bool:

@@ -14,38 +14,57 @@ from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import query_groups, segment_table
 
 Heads = Float[Array, "B L N K"]
+Queries = Float[Array, "B Q N K"]
 Attend = Callable[..., Float[Array, "B Q N K"]]
 
 
 def grouped(
-    query: Heads,
+    query: Queries,
     key: Heads,
     value: Heads,
     layout: Layout,
     mask: str,
     attend: Attend = jax.nn.dot_product_attention,
     together: bool = True,
-) -> Heads:
+    query_layout: Layout | None = None,
+) -> Queries:
     """One call of `attend`, an attention without a mask, for the groups of each shape.
 
     Under the symmetric mask there are two for scenes of equal length: text_i asks [text_i, video_i]
     and video_i asks [text_i, all video]. Scenes of different lengths take turns; without `together`
-    all groups do, which needs less memory, as no keys are repeated for each scene.
+    all groups do, which needs less memory, as no keys are repeated for each scene. `query_layout`
+    is that of the queries, if it is another than that of the keys.
     """
     table = np.asarray(segment_table(layout, mask))
-    lengths = layout.segment_lengths
+    query_lengths = (query_layout or layout).segment_lengths
     together = together and layout.equal_scenes
-    return attend_groups(query, key, value, lengths, lengths, table, attend, together)
+    return attend_groups(
+        query, key, value, query_lengths, layout.segment_lengths, table, attend, together
+    )
 
 
-def by_head(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
+def by_head(
+    query: Queries,
+    key: Heads,
+    value: Heads,
+    layout: Layout,
+    mask: str,
+    query_layout: Layout | None = None,
+) -> Queries:
     """`grouped`, a few heads at a time: for CPUs."""
-    return grouped(query, key, value, layout, mask, attend_by_head)
+    return grouped(query, key, value, layout, mask, attend_by_head, query_layout=query_layout)
 
 
-def chunked(query: Heads, key: Heads, value: Heads, layout: Layout, mask: str) -> Heads:
+def chunked(
+    query: Queries,
+    key: Heads,
+    value: Heads,
+    layout: Layout,
+    mask: str,
+    query_layout: Layout | None = None,
+) -> Queries:
     """`grouped`, a chunk of queries at a time: logits of bounded memory, also backward."""
-    return grouped(query, key, value, layout, mask, attend_in_chunks)
+    return grouped(query, key, value, layout, mask, attend_in_chunks, query_layout=query_layout)
 
 
 def attend_groups(

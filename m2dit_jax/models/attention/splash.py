@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as kernel_masks
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.layout import Layout
@@ -17,6 +17,7 @@ from m2dit_jax.models.masks import segment_codes, value_at
 from m2dit_jax.utils.compat import computable_mask
 
 Heads = Float[Array, "B L N K"]
+Queries = Float[Array, "B Q N K"]
 
 # Sequences of so many tokens are worked on in blocks of 512 queries and 1024 keys, shorter ones in
 # the least that a TPU's vectors allow.
@@ -24,24 +25,34 @@ LONG_SEQUENCE = 4096
 
 
 def splash(
-    query: Heads, key: Heads, value: Heads, layout: Layout, mask: str, interpret: bool = False
-) -> Heads:
+    query: Queries,
+    key: Heads,
+    value: Heads,
+    layout: Layout,
+    mask: str,
+    interpret: bool = False,
+    query_layout: Layout | None = None,
+) -> Queries:
     """Attention in the dtype of the inputs, softmax in float32; memory is linear in the tokens.
 
     `interpret` runs the kernel on any backend, slowly. The backend does not choose it, since
     programs are also compiled for absent TPUs.
     """
     block_queries, block_keys = (512, 1024) if layout.tokens >= LONG_SEQUENCE else (128, 128)
-    missing = -layout.tokens % block_keys
-    scene_mask = SceneMask(layout, mask, layout.tokens + missing)
+    query_layout = query_layout or layout
+    filled = layout.tokens + -layout.tokens % block_keys
+    filled_queries = query_layout.tokens + -query_layout.tokens % block_keys
+    scene_mask = SceneMask(layout, mask, filled, query_layout, filled_queries)
     kernel = _make_kernel(scene_mask, query.shape[2], block_queries, block_keys, interpret)
 
-    def heads_first(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))).swapaxes(1, 2)
+    def heads_first(x: Array, length: int) -> Array:
+        return jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0))).swapaxes(1, 2)
 
     scaled = query * jnp.asarray(query.shape[3] ** -0.5, query.dtype)
-    out = jax.vmap(kernel)(heads_first(scaled), heads_first(key), heads_first(value))
-    return out.swapaxes(1, 2)[:, : layout.tokens]
+    out = jax.vmap(kernel)(
+        heads_first(scaled, filled_queries), heads_first(key, filled), heads_first(value, filled)
+    )
+    return out.swapaxes(1, 2)[:, : query_layout.tokens]
 
 
 def attend_padded(
@@ -73,23 +84,26 @@ class SceneMask(computable_mask()):
     """`masks.scene_mask`, filled up to `tokens`, computed block by block where it is needed.
 
     The kernel is given the codes of the queries, so that it only has to find those of the keys.
+    The queries have a layout and a length of their own.
     """
 
-    def __init__(self, layout: Layout, mask: str, tokens: int):
+    def __init__(self, layout: Layout, mask: str, tokens: int, query_layout: Layout, queries: int):
         codes = segment_codes(layout, mask)
 
         def mask_function(query_codes, key_positions):
             return codes.sees(query_codes, value_at(key_positions, layout, codes.keys))
 
-        super().__init__((tokens, tokens), mask_function)
-        beyond = np.full(tokens - layout.tokens, len(codes.keys) - 1)
-        self._segments = np.concatenate([layout.segments(), beyond])
+        super().__init__((queries, tokens), mask_function)
+        beyond = len(codes.keys) - 1
+        self._keys = _filled(layout, tokens, beyond)
+        # A query must see something: without keys beyond the sequence, some that are in it.
+        self._queries = _filled(query_layout, queries, beyond if tokens > layout.tokens else 0)
         self._codes = codes
-        self.q_sequence = np.array(codes.queries, np.int32)[self._segments]
-        self._identity = (layout, mask, tokens)
+        self.q_sequence = np.array(codes.queries, np.int32)[self._queries]
+        self._identity = (layout, mask, tokens, query_layout, queries)
 
     def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
-        rows, columns = (self._segments[part] for part in block)
+        rows, columns = self._queries[block[0]], self._keys[block[1]]
         queries, keys = np.array(self._codes.queries), np.array(self._codes.keys)
         kinds = self._codes.sees(queries[np.unique(rows)][:, None], keys[np.unique(columns)])
         # Nearly all blocks, and quicker by far.
@@ -102,6 +116,11 @@ class SceneMask(computable_mask()):
 
     def __hash__(self) -> int:
         return hash(self._identity)
+
+
+def _filled(layout: Layout, tokens: int, segment: int) -> Int[np.ndarray, " tokens"]:
+    """The segment of each token, and of those that the layout is filled up with."""
+    return np.concatenate([layout.segments(), np.full(tokens - layout.tokens, segment)])
 
 
 # Going through the whole mask to find the blocks that nobody sees takes seconds at full size, and

@@ -49,7 +49,7 @@ def _changes(plan: Plan, recipe: Recipe) -> list[tuple[str, int]]:
         changes.append((f"config.train.accumulate {local}", held + activations // local))
     outer = "fsdp" if mesh["fsdp"] > 1 else "data"
     factor = 2
-    while mesh[outer] % factor == 0 and config.model.heads % (factor * mesh["context"]) == 0:
+    while mesh[outer] % factor == 0 and factor * mesh["context"] <= config.model.heads:
         wanted = f"config.mesh.{outer} {mesh[outer] // factor}, context {factor * mesh['context']}"
         stories = f"config.train.batch_size {plan.stories // factor}"
         state_size = held if outer == "fsdp" else held // factor

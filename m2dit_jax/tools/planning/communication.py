@@ -39,24 +39,20 @@ def least_training_bytes(
     `parameter_bytes` are those of all sharded parameters in the dtype of the computation, whose
     items have `item_bytes`. Weights are gathered for the forward and again for the backward pass,
     gradients are summed and sharded. For attention queries, keys, values and the outcome change
-    from tokens to heads and back, forward, backward, and once more where remat computes them again;
-    if the heads do not divide, keys and values are gathered, and their gradients summed and
-    sharded.
+    from tokens to heads and back, forward, backward, and once more where remat computes them again.
+    Heads of zeros, and queries that are sent to several devices, are not counted
+    (`parallel.heads`).
     """
     gathered_weights = parameter_bytes * (parts.parameters - 1) // parts.parameters
     replicas = parts.replicas
     tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
     again = config.remat in ("full", "attention", "matrices")
     kept = config.remat == "attention"
-    if _heads_divide(config, parts):
-        # Forward 4; backward 4; again q, k and v, and the outcome unless it is kept.
-        gathered = scattered = 0
-        swapped = (8 + (4 - kept if again else 0)) * tensor
-    else:
-        gathered, scattered, swapped = (2 + 2 * again) * tensor, 2 * tensor, 0
+    # Forward 4; backward 4; again q, k and v, and the outcome unless it is kept.
+    swapped = (8 + (4 - kept if again else 0)) * tensor
     return {
-        "all-gather": 2 * gathered_weights + gathered * parts.tokens,
-        "reduce-scatter": gathered_weights + scattered * parts.tokens,
+        "all-gather": 2 * gathered_weights,
+        "reduce-scatter": gathered_weights,
         "all-reduce": 2 * (parameter_bytes // parts.parameters) * (replicas - 1) // replicas,
         "all-to-all": swapped,
     }
@@ -73,14 +69,7 @@ def least_sampling_bytes(
     """The same of a denoising step; `local_stories` count guidance's unconditional ones too."""
     gathered_weights = parameter_bytes * (parts.parameters - 1) // parts.parameters
     tensor = _tensor_bytes(config, layout, parts, local_stories, item_bytes)
-    if _heads_divide(config, parts):
-        return {"all-gather": gathered_weights, "all-to-all": 4 * tensor}
-    return {"all-gather": gathered_weights + 2 * parts.tokens * tensor, "all-to-all": 0}
-
-
-def _heads_divide(config: TransformerConfig, parts: Parts) -> bool:
-    """If not, keys and values are gathered instead of swapping tokens for heads."""
-    return config.heads % parts.tokens == 0
+    return {"all-gather": gathered_weights, "all-to-all": 4 * tensor}
 
 
 def _tensor_bytes(

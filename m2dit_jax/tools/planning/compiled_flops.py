@@ -34,14 +34,19 @@ class CompiledFlops(NamedTuple):
         return self.products + self.kernels
 
 
-def compiled_flops(module: Module, layout: Layout | None, mask: str) -> CompiledFlops:
-    """`layout` and `mask` are those of the attention, for kernels which skip what nobody sees."""
+def compiled_flops(
+    module: Module, layout: Layout | None, mask: str, parts: int = 1
+) -> CompiledFlops:
+    """`layout` and `mask` are those of the attention, for kernels which skip what nobody sees.
+
+    A kernel has one of so many `parts` of the queries (`parallel.heads`).
+    """
     products = kernels = 0
     for computation, instruction, count in module.instructions():
         shapes = module.operand_shapes(computation, instruction)
         products += count * product_flops(instruction, shapes)
         if instruction.opcode == "custom-call":
-            kernels += count * _kernel_flops(instruction, shapes, layout, mask)
+            kernels += count * _kernel_flops(instruction, shapes, layout, mask, parts)
     return CompiledFlops(products, kernels)
 
 
@@ -121,7 +126,11 @@ def _pairs_that_meet(image: int, kernel: int, out: int, window: _Window) -> int:
 
 
 def _kernel_flops(
-    instruction: Instruction, operands: list[ArrayShape], layout: Layout | None, mask: str
+    instruction: Instruction,
+    operands: list[ArrayShape],
+    layout: Layout | None,
+    mask: str,
+    parts: int,
 ) -> int:
     for target, products in _CUDNN_PRODUCTS.items():
         if f'"{target}"' in instruction.attributes:
@@ -135,11 +144,11 @@ def _kernel_flops(
             return 2 * products * math.prod(sizes) * operands[0].dims[-1]
     for name, products in _SPLASH_PRODUCTS.items():
         if instruction.name.startswith(name) and layout is not None:
-            return products * _splash_flops(operands, layout, mask)
+            return products * _splash_flops(operands, layout, mask, parts)
     return 0
 
 
-def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str) -> int:
+def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str, parts: int) -> int:
     """Operations of one product: the kernel works on whole blocks that somebody sees."""
     blocks = next(shape.dims[-2:] for shape in operands if shape.dtype == "s8")
     query, key = [shape for shape in operands if shape.dtype != "s8" and len(shape.dims) > 2][:2]
@@ -149,28 +158,39 @@ def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str) -> int:
     if rows % blocks[0] or columns % blocks[1]:
         blocks = blocks[::-1]
     sizes = rows // blocks[0], columns // blocks[1]
-    seen = visible_blocks(layout, mask, rows, columns, *sizes)
+    seen = visible_blocks(layout, mask, rows, columns, *sizes, parts)
     return 2 * math.prod(heads) * width * seen * math.prod(sizes)
 
 
 @lru_cache(maxsize=64)
 def visible_blocks(
-    layout: Layout, mask: str, rows: int, columns: int, row_block: int, column_block: int
+    layout: Layout,
+    mask: str,
+    rows: int,
+    columns: int,
+    row_block: int,
+    column_block: int,
+    parts: int = 1,
 ) -> int:
     """Blocks of the mask in which any query sees any key.
 
-    Rows and columns may be more than the layout's tokens: the rest lies beyond it.
+    Rows and columns may be more than the layout's tokens: the rest lies beyond it. Rows are one of
+    so many parts of them.
     """
     table = np.pad(np.asarray(segment_table(layout, base_mask(mask))), ((0, 1), (0, 1)))
     table[-1, -1] = True  # what lies beyond sees itself
 
-    def present(length: int, block: int) -> np.ndarray:
+    def present(layout: Layout, length: int, block: int) -> np.ndarray:
         """A row for each block: the segments that it has tokens of."""
         beyond = np.full(length - layout.tokens, len(table) - 1)
         segments = np.concatenate([layout.segments(), beyond]).reshape(-1, block)
         return np.stack([(segments == i).any(1) for i in range(len(table))], axis=1).astype(int)
 
-    meet = present(rows, row_block) @ table.astype(int) @ present(columns, column_block).T
+    meet = (
+        present(layout.share(parts), rows, row_block)
+        @ table.astype(int)
+        @ present(layout, columns, column_block).T
+    )
     return int((meet > 0).sum())
 
 

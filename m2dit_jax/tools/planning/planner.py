@@ -20,9 +20,12 @@ from m2dit_jax.tools.planning.traffic import traffic_bytes
 _SHOWN = 5  # of the largest collectives
 
 
-def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
-    """Compiles one of MODES. Raises ValueError if the config does not fit the machine's shape."""
-    program = make_program(recipe, machine, mode)
+def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Plan:
+    """Compiles one of MODES, in the dtype as `make_program` says.
+
+    Raises ValueError if the config does not fit the machine's shape.
+    """
+    program = make_program(recipe, machine, mode, dtype)
     started = time.monotonic()
     figures = None
     try:
@@ -51,6 +54,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str) -> Plan:
         least_bytes=program.least_bytes,
         figures=figures,
         advice=(),
+        heads=str(program.shares or ""),
     )
     return plan if plan.fits else what_would_fit(plan, recipe)
 
@@ -63,7 +67,7 @@ def _figures(
     loops: list[str] = []
     for runs, each in zip(program.runs, compiled, strict=True):
         module = parse(each.as_text() or "")
-        flops = compiled_flops(module, program.layout, program.mask)
+        flops = compiled_flops(module, program.layout, program.mask, program.query_parts)
         products, kernels = products + runs * flops.products, kernels + runs * flops.kernels
         traffic += runs * traffic_bytes(module)
         found += find_collectives(module, machine.per_node)

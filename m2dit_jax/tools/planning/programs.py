@@ -9,23 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jax.stages import Lowered
 
-from m2dit_jax.config.recipe import Recipe, make_transformer_config
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
-from m2dit_jax.diffusion.samplers import SamplingSteps
-from m2dit_jax.diffusion.sampling import Conditions, StepState
+from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
-from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoder_chunks
+from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decode_chunk, decoder_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.parallel.context import placement_on
-from m2dit_jax.parallel.mesh import TOKENS, batch_sharding, make_mesh, replicated, story_shards
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.parallel.context import placement_on, target_of
+from m2dit_jax.parallel.heads import HeadShares
+from m2dit_jax.parallel.mesh import (
+    TOKENS,
+    batch_sharding,
+    make_mesh,
+    replicated,
+    story_mesh,
+    story_shards,
+)
 from m2dit_jax.parallel.rules import with_shardings
-from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
+from m2dit_jax.pipeline.denoise import first_step, sampling_step, step_row
+from m2dit_jax.pipeline.load import default_dtype, run_options, sampled_config
 from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, least_training_bytes
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
@@ -59,11 +68,26 @@ class Program:
     mask: str
     activation: int
     """Numbers in the activations of a story between two blocks."""
+    shares: HeadShares | None = None
+    """How attention's heads are divided over the devices."""
+
+    @property
+    def query_parts(self) -> int:
+        """Parts of attention's queries, each on another device."""
+        return 1 if self.shares is None else self.shares.parts
 
 
-def make_program(recipe: Recipe, machine: Machine, mode: str) -> Program:
-    """The program of a mode. Raises ValueError if the config does not fit the machine."""
-    return {"train": _train, "sample": _sample, "decode": _decode}[mode](recipe, machine)
+def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Program:
+    """The program of a mode, the same that training or sampling would compile there.
+
+    Sampling and decoding are in `dtype`, by default the one that `load` takes on such a machine;
+    training in `config.train.compute_dtype`. Raises ValueError if the config does not fit the
+    machine.
+    """
+    if mode == "train":
+        return _train(recipe, machine)
+    make = {"sample": _sample, "decode": _decode}[mode]
+    return make(recipe, machine, jnp.dtype(dtype or default_dtype(machine.platform)))
 
 
 def _train(recipe: Recipe, machine: Machine) -> Program:
@@ -73,9 +97,9 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
     program = make_train_program(recipe, mesh, empty_prompt)
     transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
     stories, state = config.train.batch_size, program.state
-    attention = _attention(transformer, layout, mesh, machine, config.train.compute_dtype, stories)
+    dtype = jnp.dtype(config.train.compute_dtype)
+    attention = _attention(transformer, layout, mesh, dtype, stories)
     forward = forward_flops(transformer, layout)
-    item = jnp.dtype(config.train.compute_dtype).itemsize
     return Program(
         lowered=(program.lower(batch),),
         runs=(1,),
@@ -91,9 +115,9 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             transformer,
             layout,
             Parts.of(mesh),
-            item * _sharded_items(state.params),
+            dtype.itemsize * _sharded_items(state.params),
             stories // story_shards(mesh),
-            item,
+            dtype.itemsize,
         ),
         devices=mesh.size,
         mesh=dict(mesh.shape),
@@ -102,65 +126,70 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
+        shares=HeadShares.of(transformer.heads, mesh.shape[TOKENS]),
     )
 
 
-def _sample(recipe: Recipe, machine: Machine) -> Program:
-    """One denoising step of a story with guidance, its tokens sharded, in bfloat16."""
-    config = recipe.config
-    mesh = make_mesh({"data": 1, "fsdp": 1, "context": -1}, machine.devices)
-    placement = placement_on(mesh)
-    transformer, layout = make_transformer_config(config), padded_layout(recipe, mesh)
-    dtype = jnp.bfloat16
+def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
+    """One denoising step of a story with the options of `config.sample`."""
+    recipe = build_recipe(sampled_config(recipe.config))
+    transformer = make_transformer_config(recipe.config)
+    # Runs on pixels are sampled on one device.
+    devices = machine.devices if recipe.config.data.source == "latents" else machine.devices[:1]
+    mesh = story_mesh(transformer.heads, devices=devices)
+    placement, layout = placement_on(mesh), padded_layout(recipe, mesh)
+    whole: Any = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
+    model = whole.transformer
     params = with_shardings(
         jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
-            jax.eval_shape(recipe.init_params, jax.random.key(0)),
+            nnx.to_pure_dict(nnx.state(model, nnx.Param)),
         ),
         mesh,
     )
-
-    def shaped(*shape: int, kind: Any = dtype, place: Any = None) -> Any:
-        return jax.ShapeDtypeStruct(shape, kind, sharding=place or batch_sharding(mesh))
-
-    latents = shaped(1, layout.scenes, *recipe.latent_shape(), kind=jnp.float32)
-    embeds = shaped(1, layout.scenes, layout.text, transformer.text_dim)
-    given = shaped(1, layout.scenes, kind=jnp.bool_)
-    row = SamplingSteps(
-        *(
-            shaped(*shape, kind=kind, place=replicated(mesh))
-            for shape, kind in (((), jnp.int32), ((4,), jnp.float32), ((2,), jnp.float32))
-        ),
-        guidance=shaped(kind=jnp.float32, place=replicated(mesh)),
-    )
-
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0))).transformer)
-    program = DenoisingProgram(graphdef, placement)
-    params = params["transformer"]
-    story, state = Conditions(latents, given, embeds, embeds), StepState(latents, (latents,))
+    latents = jnp.zeros((1, layout.scenes, *recipe.latent_shape()))
+    # A text encoder's result is float32, whatever its weights are.
+    embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim))
+    options = run_options(recipe)
+    negative = embeds if options.needs_negative else None
+    story = Conditions(latents, jnp.zeros(latents.shape[:2], bool), embeds, negative)
+    steps = options.table(recipe.schedule, layout.scenes)
+    first = first_step(LoadedNetwork(nnx.graphdef(model), params), steps, story, latents, placement)
+    arguments = _shapes((first.part, step_row(first.steps, 0)))
+    # The state of a step lies where the step before has left it.
+    place = batch_sharding(mesh) if placement.is_sharded else replicated(mesh)
+    state = _shapes(first.state, place)
+    lowered = sampling_step.lower(first.program, params, None, *arguments, state, _shapes(latents))
+    branches = 1 if negative is None else 2
     forward = forward_flops(transformer, layout)
-    flops = 2 * forward.total
+    flops = branches * forward.total
     return Program(
-        lowered=(sampling_step.lower(program, params, None, story, row, state, latents),),
+        lowered=(lowered,),
         runs=(1,),
         parts={"parameters": local_bytes(params)},
         model_flops=flops,
         required_flops=flops,
         least_bytes=least_sampling_bytes(
-            transformer, layout, Parts.of(mesh), 2 * _sharded_items(params), 2, 2
+            transformer,
+            layout,
+            Parts.of(mesh),
+            dtype.itemsize * _sharded_items(params),
+            branches,
+            dtype.itemsize,
         ),
         devices=mesh.size,
         mesh=dict(mesh.shape),
         stories=1,
-        attention=_attention(transformer, layout, mesh, machine, "bfloat16", 2),
+        attention=_attention(transformer, layout, mesh, dtype, branches),
         layout=layout,
         mask=transformer.mask,
         activation=layout.real_tokens * transformer.width,
+        shares=HeadShares.of(transformer.heads, mesh.shape[TOKENS]),
     )
 
 
-def _decode(recipe: Recipe, machine: Machine) -> Program:
-    """A scene by CogVideoX's VAE on one device, whole and chunk by chunk, in bfloat16."""
+def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
+    """A scene by CogVideoX's VAE on one device, whole and chunk by chunk."""
     if recipe.config.data.source != "latents":
         raise ValueError("--mode=decode needs config.data.source 'latents': pixels have no VAE")
     place = SingleDeviceSharding(machine.devices[0])
@@ -170,24 +199,16 @@ def _decode(recipe: Recipe, machine: Machine) -> Program:
 
     vae = released_vae()
     graphdef, abstract = nnx.split(nnx.eval_shape(lambda: CausalVae(vae, rngs=nnx.Rngs(0))))
-    params = placed(
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), nnx.to_pure_dict(abstract)
-        )
-    )
-
-    @partial(jax.jit, donate_argnums=2)
-    def decode(params, latents, cache):
-        return nnx.merge(graphdef, params).decode_chunk(latents, cache)
+    params = placed(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract))
 
     frames, *rest = recipe.latent_shape()
     sizes = decoder_chunks(frames, "reference")
     lowered, runs, cache, flops = [], [], None, 0
     for size in sorted(set(sizes), key=sizes.index):
-        latents = placed(jax.ShapeDtypeStruct((1, size, *rest), jnp.bfloat16))
-        lowered.append(decode.lower(params, latents, cache))
+        latents = placed(jax.ShapeDtypeStruct((1, size, *rest), jnp.float32))
+        lowered.append(decode_chunk.lower(graphdef, params, latents, cache))
         runs.append(sizes.count(size))
-        _, cache = placed(jax.eval_shape(decode, params, latents, cache))
+        _, cache = placed(jax.eval_shape(partial(decode_chunk, graphdef), params, latents, cache))
         as_written = parse(lowered[-1].as_text(dialect="hlo"))
         flops += runs[-1] * compiled_flops(as_written, None, "").total
     return Program(
@@ -234,20 +255,19 @@ def _batch(recipe: Recipe) -> tuple[Any, Any]:
     return Batch(video, shaped(jnp.int32, data.text_length)), recipe.tokenize([""])[0]
 
 
+def _shapes(tree: Any, place: Sharding | None = None) -> Any:
+    """Shapes and dtypes of arrays; without a place they lie where the program wants them."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
 def _attention(
-    config: TransformerConfig,
-    layout: Layout,
-    mesh: Mesh,
-    machine: Machine,
-    dtype: str,
-    stories: int,
+    config: TransformerConfig, layout: Layout, mesh: Mesh, dtype: np.dtype, stories: int
 ) -> str:
-    """The implementation that `auto` stands for on this machine."""
-    if config.heads % mesh.shape[TOKENS]:
-        return "chunked"  # each device asks for its own rows: `model.attention_chunks.attend_rows`
-    heads = config.heads // mesh.shape[TOKENS]
-    local = (max(stories // story_shards(mesh), 1), layout.tokens, heads, config.head_dim)
-    return resolve(config.attention, local, jnp.dtype(dtype), machine.platform)
+    """The implementation that `auto` stands for on this mesh."""
+    shares = HeadShares.of(config.heads, mesh.shape[TOKENS])
+    batch = max(stories // story_shards(mesh), 1)
+    local = (batch, layout.tokens, shares.local, config.head_dim)
+    return resolve(config.attention, local, dtype, target_of(mesh))
 
 
 def _sharded_items(params: Any) -> int:

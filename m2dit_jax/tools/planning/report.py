@@ -49,6 +49,8 @@ class Plan:
     least_bytes: dict[str, int]
     figures: Figures | None
     advice: tuple[str, ...]
+    heads: str = ""
+    """How attention's heads are divided, where they do not divide evenly."""
 
     @property
     def margin(self) -> float:
@@ -72,6 +74,7 @@ class Plan:
             "stories": self.stories,
             "remat": self.remat,
             "attention": self.attention,
+            "heads": self.heads,
             "fits": self.fits,
             "margin": self.margin,
             "peak_bytes_per_device": self.peak_bytes,
@@ -112,7 +115,8 @@ class Plan:
     def _what(self) -> list[str]:
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items()) or "one device"
         stories = f"{self.stories} {'story' if self.stories == 1 else 'stories'}"
-        how = f"attention {self.attention}, remat {self.remat}, " if self.mesh else ""
+        attention = f"attention {self.attention}{f' ({self.heads})' if self.heads else ''}"
+        how = f"{attention}, remat {self.remat}, " if self.mesh else ""
         return [
             f"{self.mode} on {self.topology}: {self.devices} x {self.chip.name}, {mesh}",
             f"{how}{stories} a step",

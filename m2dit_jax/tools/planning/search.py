@@ -51,9 +51,9 @@ def _while_it_fits(
 
 
 def meshes(devices: int, heads: int) -> Iterator[dict[str, int]]:
-    """Meshes with weights on all devices, and tokens on 1, 2, 4 ... while heads divide."""
+    """Meshes with weights on all devices, and tokens on 1, 2, 4 ... devices, no more than heads."""
     context = 1
-    while devices % context == 0 and heads % context == 0:
+    while devices % context == 0 and context <= heads:
         yield {"data": 1, "fsdp": devices // context, "context": context}
         context *= 2
 

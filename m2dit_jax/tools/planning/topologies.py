@@ -23,6 +23,9 @@ TPU_SHAPES = {
 }
 
 
+CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+
+
 class MissingExtra(ValueError):
     """The compiler for a kind of device is not installed."""
 
@@ -100,10 +103,10 @@ def _tpu_devices(name: str) -> tuple[Any, ...]:
 
 
 def _gpu_devices(kind: str, nodes: int, per_node: int) -> tuple[Any, ...]:
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if not any(map(_is_installed, CUDA_PLUGINS)):
         raise MissingExtra(
             f"--topology={kind}:... needs JAX's CUDA plugin, which compiles without a GPU: "
-            f"{how_to_install('cuda12')}"
+            f"{how_to_install('cuda12')}, or the extra cuda13"
         )
     # It would compare the versions of a driver that is not there.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
@@ -113,6 +116,13 @@ def _gpu_devices(kind: str, nodes: int, per_node: int) -> tuple[Any, ...]:
         topology=f"{nodes}x1x{per_node}",
     )
     return tuple(description.devices)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 def _cpu_devices(count: int) -> tuple[Any, ...]:

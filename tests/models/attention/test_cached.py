@@ -8,7 +8,6 @@ import pytest
 from m2dit_jax.models.attention import cached as module
 from m2dit_jax.models.attention import chunks as attention_chunks
 from m2dit_jax.models.attention.cached import ATTEND, KeyValues, attention_cached
-from m2dit_jax.models.attention.chunks import attend_rows
 from m2dit_jax.models.attention.cudnn import attend_even
 from m2dit_jax.models.attention.dispatch import attention
 from m2dit_jax.models.attention.splash import attend_padded
@@ -51,16 +50,6 @@ def test_generated_scenes_see_what_they_see_in_the_whole_story(name, monkeypatch
     out = run(*generated, cached)
     np.testing.assert_allclose(out[:, : GENERATED.real_tokens], expected(whole), atol=1e-5)
     np.testing.assert_array_equal(out[:, GENERATED.real_tokens :], 0)
-
-
-def test_rows_see_cached_keys_as_the_others_do():
-    whole, (query, key, value), cached = inputs()
-    rows = jnp.array([3, 0, 7])
-    key, value = (jnp.concatenate(x, axis=1) for x in zip((key, value), cached, strict=True))
-    out = jax.jit(lambda *qkv: attend_rows(*qkv, rows, GENERATED, "symmetric"))(
-        query[:, rows], key, value
-    )
-    np.testing.assert_allclose(out, expected(whole)[:, rows], atol=1e-5)
 
 
 def test_long_lengths_lower_for_an_absent_tpu():

@@ -10,6 +10,7 @@ from m2dit_jax.models.attention import chunks as attention_chunks
 from m2dit_jax.models.attention.cudnn import cudnn
 from m2dit_jax.models.attention.dispatch import CHOICES, IMPLEMENTATIONS, attention, resolve
 from m2dit_jax.models.attention.splash import splash
+from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import STATIC_MASKS, segment_table
 
@@ -112,27 +113,40 @@ def test_padding_neither_changes_real_tokens_nor_gets_gradient(name):
         assert not np.any(np.asarray(of_input)[:, end:])
 
 
+CPU, TPU = Target("cpu"), Target("tpu")
+A100, H100 = Target("gpu", (8, 0)), Target("gpu", (9, 0))
+T4, MI300 = Target("gpu", (7, 5), "Tesla T4"), Target("gpu", None, "AMD Instinct MI300X")
 LONG = (1, 53_328, 6, 64)
 SHORT = (1, 60, 2, 16)
 
 
 @pytest.mark.parametrize(
-    "platform, shape, dtype, chosen",
+    "target, shape, dtype, chosen",
     [
-        ("tpu", LONG, jnp.bfloat16, "splash"),
-        ("tpu", LONG, jnp.float32, "splash"),
-        ("tpu", SHORT, jnp.bfloat16, "grouped"),
-        ("gpu", LONG, jnp.bfloat16, "cudnn"),
-        ("cuda", SHORT, jnp.float16, "cudnn"),
-        ("gpu", LONG, jnp.float32, "chunked"),
-        ("gpu", (1, 53_328, 6, 60), jnp.bfloat16, "chunked"),
-        ("gpu", (1, 53_328, 6, 256), jnp.bfloat16, "chunked"),
-        ("cpu", SHORT, jnp.float32, "by_head"),
-        ("cpu", LONG, jnp.float32, "chunked"),
+        (TPU, LONG, jnp.bfloat16, "splash"),
+        (TPU, LONG, jnp.float32, "splash"),
+        (TPU, SHORT, jnp.bfloat16, "grouped"),
+        (H100, LONG, jnp.bfloat16, "cudnn"),
+        (A100, SHORT, jnp.float16, "cudnn"),
+        (H100, LONG, jnp.float32, "chunked"),
+        (H100, (1, 53_328, 6, 60), jnp.bfloat16, "chunked"),
+        (H100, (1, 53_328, 6, 256), jnp.bfloat16, "chunked"),
+        # Before Ampere, and AMD's, which JAX calls "gpu" too.
+        (T4, LONG, jnp.float16, "chunked"),
+        (T4, SHORT, jnp.float16, "grouped"),
+        (MI300, LONG, jnp.bfloat16, "chunked"),
+        (CPU, SHORT, jnp.float32, "by_head"),
+        (CPU, LONG, jnp.float32, "chunked"),
     ],
 )
-def test_auto_chooses_by_platform_length_and_dtype(platform, shape, dtype, chosen):
-    assert resolve("auto", shape, dtype, platform) == chosen
+def test_auto_chooses_by_device_length_and_dtype(target, shape, dtype, chosen):
+    assert resolve("auto", shape, dtype, target) == chosen
+
+
+@pytest.mark.parametrize("target", [T4, MI300])
+def test_cudnn_where_there_is_none_is_refused(target):
+    with pytest.raises(ValueError, match=f"'cudnn': {target.name}.*8.0.*'chunked'"):
+        resolve("cudnn", LONG, jnp.bfloat16, target)
 
 
 def test_auto_is_for_this_machine_and_names_stay_as_they_are():
@@ -144,7 +158,7 @@ def test_auto_is_for_this_machine_and_names_stay_as_they_are():
         run(*qkv, layout, "symmetric", "auto"), run(*qkv, layout, "symmetric", here)
     )
     for name in IMPLEMENTATIONS:
-        assert resolve(name, LONG, jnp.float32, "cpu") == name
+        assert resolve(name, LONG, jnp.float32, CPU) == name
 
 
 def test_unknown_implementation_is_named():

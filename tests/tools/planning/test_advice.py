@@ -45,7 +45,7 @@ def test_activations_shrink_with_stories_and_remat(tiny_config):
     assert "momentum" not in named
 
 
-def test_tokens_are_cut_as_far_as_heads_divide(tiny_config):
+def test_tokens_are_sharded_over_no_more_devices_than_heads(tiny_config):
     tiny_config.model.heads = 2
     parts = {"parameters": 10 * GIB, "optimizer": 20 * GIB, "activations": 100 * GIB}
     plan = what_would_fit(plan_of(parts), build_recipe(tiny_config))

@@ -28,12 +28,3 @@ def test_attention_swaps_tokens_for_heads():
         assert least["all-to-all"] == changes * one
     sampling = least_sampling_bytes(CONFIG, LAYOUT, Parts(4, 4, 1), 8000, 2, 2)
     assert sampling == {"all-gather": 6000, "all-to-all": 4 * one}
-
-
-def test_where_heads_do_not_divide_keys_and_values_are_gathered():
-    gathered = 8 * 3 * (2 * 32 * 64 * 2 // 8) * 7 // 8
-    sampling = least_sampling_bytes(CONFIG, LAYOUT, Parts(8, 8, 1), 8000, 2, 2)
-    assert sampling == {"all-gather": 7000 + 2 * gathered, "all-to-all": 0}
-    least = least_training_bytes(CONFIG, LAYOUT, Parts(8, 8, 1), 8000, 2, 2)
-    assert least["all-gather"] == 14000 + 4 * gathered
-    assert least["reduce-scatter"] == 7000 + 2 * gathered

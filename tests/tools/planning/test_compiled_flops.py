@@ -107,3 +107,11 @@ def test_visible_blocks_are_those_with_any_pair(mask):
     )
     assert visible_blocks(layout, mask, 24, 24, 4, 2) == expected
     assert 0 < expected < 6 * 12
+
+
+def test_blocks_of_a_part_of_the_queries():
+    layout = Layout(2, 4, 12)  # 32 tokens, a half of the queries is 16
+    assert visible_blocks(layout, "full", 16, 32, 4, 4, 2) == 4 * 8
+    # In blocks of 2 rows and 4 columns: each text sees itself and its video, a block and 3 of them;
+    # 6 blocks of video see one text and 6 blocks of video.
+    assert visible_blocks(layout, "symmetric", 16, 32, 2, 4, 2) == 2 * 4 + 6 * 7

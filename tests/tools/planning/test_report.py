@@ -63,6 +63,9 @@ def test_what_could_not_be_compiled_has_no_figures():
 
 def test_text_says_how_far_from_the_least():
     text = PLAN.to_text()
+    assert "attention cudnn, remat" in text
+    filled = replace(PLAN, heads="30 heads filled up to 32").to_text()
+    assert "attention cudnn (30 heads filled up to 32), remat" in filled
     assert "1.100 of that" in text and "1.250 of the least" in text
     assert "75% free" in text and "fits" in text and "3 s (compute)" in text
     gathered = replace(PLAN, figures=replace(FIGURES, gathered_activations=(GATHER,)))

@@ -11,9 +11,9 @@ from tests.tools.planning.test_report import FIGURES, PLAN
 MACHINE = Machine("h100:4", CHIPS["h100"], "cuda", (None,) * 4, 4)
 
 
-def test_meshes_cut_tokens_while_heads_divide():
+def test_meshes_shard_tokens_over_no_more_devices_than_heads():
     shapes = [tuple(mesh.values()) for mesh in search.meshes(64, 48)]
-    assert shapes == [(1, 64, 1), (1, 32, 2), (1, 16, 4), (1, 8, 8), (1, 4, 16)]
+    assert shapes == [(1, 64, 1), (1, 32, 2), (1, 16, 4), (1, 8, 8), (1, 4, 16), (1, 2, 32)]
 
 
 @pytest.fixture

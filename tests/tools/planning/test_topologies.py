@@ -1,4 +1,5 @@
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -37,6 +38,21 @@ def test_a_missing_compiler_is_named(name, extra, monkeypatch):
         open_topology(name)
 
 
+@pytest.mark.parametrize("plugin", topologies.CUDA_PLUGINS)
+def test_either_cuda_plugin_compiles_for_gpus(plugin, monkeypatch):
+    find = {plugin: object()}.get
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", find)
+    asked = {}
+
+    def describe(**arguments):
+        asked.update(arguments)
+        return SimpleNamespace(devices=["gpu"] * 8)
+
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", describe)
+    assert len(open_topology("h100:8").devices) == 8
+    assert asked["topology"] == "1x1x8"
+
+
 def test_more_simulated_devices_than_there_are():
     count = len(jax.devices("cpu")) + 1
     with pytest.raises(ValueError, match=f"cpu:{count}: JAX has been started with"):
@@ -50,8 +66,7 @@ def test_an_absent_tpu():
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("jax_plugins") is None
-    or importlib.util.find_spec("jax_plugins.xla_cuda12") is None,
+    not any(map(topologies._is_installed, topologies.CUDA_PLUGINS)),
     reason="optional extra: JAX's CUDA plugin",
 )
 def test_absent_gpus():
