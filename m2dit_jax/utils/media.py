@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
 from PIL import Image
 
 from m2dit_jax.utils.compat import open_video
 from m2dit_jax.utils.files import atomic_write
+
+# PyAV is imported where it is used: a run without videos does not need it.
+if TYPE_CHECKING:
+    import av
 
 # The containers people keep clips in. Without the list FFmpeg also reads playlists and scripts,
 # which can name other files and addresses.
@@ -95,6 +97,9 @@ def write_mp4(
     odd side, which 4:2:0 does not allow.
     Raises ValueError when there is no frame or fps is not positive.
     """
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
     rate, images = _frame_rate(fps), (_enlarged(frame) for frame in frames)
     first = next(images, None)
     if first is None:
@@ -160,11 +165,13 @@ def enlargement(height: int, width: int) -> int:
 # --- reading
 
 
-def _decoded(path: Path, time_limit: float = math.inf) -> Iterator[av.VideoFrame]:
+def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFrame]":
     """The frames of the first video stream, one after another. Raises VideoError.
 
     `time_limit` is in seconds, from the first frame to the last.
     """
+    from av.error import FFmpegError
+
     deadline = time.monotonic() + time_limit
     timeout = time_limit if math.isfinite(time_limit) else None
     try:
@@ -197,7 +204,7 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
         )
 
 
-def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+def _upright(frame: "av.VideoFrame") -> UInt8[np.ndarray, "H W 3"]:
     """The picture as players show it: phones film sideways and note the angle."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 

@@ -43,6 +43,7 @@ def test_the_last_product_of_a_block_does_not_overflow_in_float16():
     for block in encoder.blocks:  # hidden values of some 10,000, as T5-XXL has
         block.wi_0.kernel[...] = 400 * jnp.abs(block.wi_0.kernel[...])
         block.wi_1.kernel[...] = 400 * block.wi_1.kernel[...]
+        assert block.norm2.scale is not None
         block.norm2.scale[...] = jnp.abs(block.norm2.scale[...])
     ids = jnp.array([[3, 4, 5, 1]])
     graphdef, params = nnx.split(encoder)
