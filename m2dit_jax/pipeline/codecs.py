@@ -196,7 +196,7 @@ def _too_large(vae: CausalVae, shape: Sequence[int]) -> str:
     """Why a scene of latents cannot be decoded whole on the device that the VAE is on, or ""."""
     _, frames, rows, columns, _ = shape
     kernel = vae.decoder.conv_in.kernel[...]
-    (device,) = kernel.devices()
+    device = kernel.addressable_shards[0].device
     free = free_bytes(device)
     if free is None:
         if rows * columns <= WHOLE_LATENTS:
