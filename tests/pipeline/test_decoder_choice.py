@@ -1,5 +1,6 @@
 """How a VAE decodes by default: whole where the device's memory is enough."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -7,6 +8,7 @@ from jax.errors import JaxRuntimeError
 
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoding_bytes
 from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.pipeline import codecs
 from m2dit_jax.pipeline.codecs import VaeCodec
 from m2dit_jax.pipeline.memory import NetworkSet
@@ -66,6 +68,18 @@ def test_in_strips_where_the_estimate_was_too_low(decode, monkeypatch):
     monkeypatch.setattr(CausalVae, "decode_stream", fail)
     _, strips, lines = decode(2 * NEEDED)
     assert strips and "memory was not enough" in lines[0]
+
+
+def decoded_with_a_copy_on_each_device():
+    graphdef, params = nnx.split(CausalVae(CONFIG, rngs=nnx.Rngs(0)))
+    params = jax.device_put(params, replicated(make_mesh({"data": -1, "fsdp": 1, "context": 1})))
+    networks = NetworkSet({"VAE": lambda: LoadedNetwork(graphdef, params)}, True)
+    codec = VaeCodec(lambda *size: size, None, "float32")
+    return codec.decode(networks, LATENTS, 5, "scene 1").shape
+
+
+def test_a_vae_with_a_copy_on_each_device_decodes_by_default(on_eight_devices):
+    assert on_eight_devices(decoded_with_a_copy_on_each_device) == (1, 5, 8, 6, 3)
 
 
 def test_what_decoding_takes_grows_with_the_picture():
