@@ -16,7 +16,7 @@ TOKENS = 24
 
 @pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_blocks_of_the_mask(variant):
-    mask = SceneMask(LAYOUT, variant, TOKENS)
+    mask = SceneMask(LAYOUT, variant, TOKENS, LAYOUT, TOKENS)
     expected = np.zeros((TOKENS, TOKENS), bool)
     expected[: LAYOUT.tokens, : LAYOUT.tokens] = scene_mask(LAYOUT, variant)
     expected[LAYOUT.tokens :, LAYOUT.tokens :] = True
@@ -28,9 +28,22 @@ def test_blocks_of_the_mask(variant):
 
 @pytest.mark.parametrize("variant", STATIC_MASKS)
 def test_what_the_kernel_computes_is_the_mask(variant):
-    mask = SceneMask(LAYOUT, variant, TOKENS)
+    mask = SceneMask(LAYOUT, variant, TOKENS, LAYOUT, TOKENS)
     computed = mask.mask_function(mask.q_sequence[:, None], jnp.arange(TOKENS)[None, :])
     np.testing.assert_array_equal(computed, mask[:TOKENS, :TOKENS])
+
+
+@pytest.mark.parametrize("tokens", [LAYOUT.tokens, TOKENS])
+@pytest.mark.parametrize("variant", STATIC_MASKS)
+def test_queries_may_be_a_part_of_each_segment(variant, tokens):
+    part = LAYOUT.share(2)
+    mask = SceneMask(LAYOUT, variant, tokens, part, 16)
+    segments = LAYOUT.segments()
+    row_of_segment = [int(np.flatnonzero(segments == each)[0]) for each in part.segments()]
+    block = mask[: part.tokens, : LAYOUT.tokens]
+    np.testing.assert_array_equal(block, np.asarray(scene_mask(LAYOUT, variant))[row_of_segment])
+    # Rows that fill up the queries see something, or their softmax would be of nothing.
+    assert mask[part.tokens : 16, :tokens].any(1).all()
 
 
 def test_mask_is_made_once_for_equal_layouts():
@@ -45,7 +58,7 @@ def test_mask_is_made_once_for_equal_layouts():
 
 def test_blocks_that_nobody_sees_are_left_out():
     layout = Layout(scenes=4, text=1, video=(124, 128, 128, 128))
-    mask = SceneMask(layout, "independent", layout.tokens)
+    mask = SceneMask(layout, "independent", layout.tokens, layout, layout.tokens)
     kernel: Any = attention_splash._make_kernel(mask, 1, 128, 128, True)
     blocks = kernel.fwd_mask_info.block_mask
     # The first block of queries holds all texts and sees everything. The others see their own

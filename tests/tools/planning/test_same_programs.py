@@ -101,7 +101,7 @@ def decoding_texts(folder, config):
     pipeline = load(folder, dtype="bfloat16")
     latents = np.zeros((3, *build_recipe(config).latent_shape()), np.float32)
     with pipeline.networks.session():
-        ran = text_of(lambda: pipeline.decode(latents[0]), vae, "decode_chunk")
+        ran = text_of(lambda: pipeline.decode(latents[0], config.data.frames), vae, "decode_chunk")
     with mock.patch.object(programs, "released_vae", lambda: ReleasedModel(folder).vae_config):
         planned = programs.make_program(
             build_recipe(config), open_topology("cpu:1"), "decode", "bfloat16"
