@@ -185,11 +185,11 @@ def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
 
 def test_impossible_sizes_fail_at_once_with_the_nearest(run, monkeypatch):
     monkeypatch.setattr(ReleasedModel, "transformer", fail)
-    status, _, err = run(as_scenes(PROMPTS), "--height=50", frames=12)
+    status, _, err = run(as_scenes(PROMPTS), "--height=50", width=52)
     assert status == 2
     assert "--height" in err and "story.yaml:1: frames" in err
     assert "height 50 is not a multiple of 16, the nearest are 48 and 64" in err
-    assert "12 frames are not 4k + 1, the nearest are 9 and 13" in err
+    assert "width 52 is not a multiple of 16, the nearest are 48 and 64" in err
 
 
 def test_a_long_prompt_is_cut_with_a_note(run):
