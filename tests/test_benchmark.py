@@ -18,6 +18,7 @@ OPTIONS = TimingOptions(
 )
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_and_writes_a_trace(tiny_flags, tmp_path, capfd):
     flags = ["--phases=train_step", "--threads=1", "--repeats=3", "--profile=2"]
     assert main([*tiny_flags, *flags, f"--workdir={tmp_path}"]) == 0

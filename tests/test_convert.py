@@ -21,6 +21,7 @@ def run(*flags):
     return subprocess.run(command(*flags), capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_from_end_to_end(tmp_path):
     source = tiny_model(tmp_path / "source", BFLOAT16)
     there = run(f"--source={source}", f"--output={tmp_path}/orbax")
@@ -83,6 +84,7 @@ def test_what_an_earlier_run_has_written_is_said(tmp_path, capsys, monkeypatch):
     assert lines[1].endswith("float32")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_whole_and_the_next_one_completes(tmp_path):
     source = tmp_path / "source"
     tiny_network(source / "transformer", "transformer")

@@ -133,6 +133,7 @@ def test_tensorflow_datasets_opens_it(clips, tmp_path):
         np.testing.assert_array_equal(theirs["pixels"], ours["pixels"])
 
 
+@pytest.mark.slow
 def test_vae_and_text_encoder(golden, clips, tmp_path):
     folder = golden / "pipe_5b"
     flags = of_manifest(clips / "stories.jsonl", tmp_path / "vae")
@@ -163,6 +164,7 @@ def test_vae_and_text_encoder(golden, clips, tmp_path):
     np.testing.assert_allclose(found, embeds[-1], rtol=2**-8, atol=2**-8)
 
 
+@pytest.mark.slow
 def test_batches_over_several_devices(golden, clips, tmp_path):
     flags = [f"--codec={golden / 'pipe_5b'}", *SIZES, "--batch_size=4"]
     manifest = clips / "stories.jsonl"
@@ -219,6 +221,7 @@ def interrupt(arguments, number):
         return process.wait()
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     flags = [*PIXELS, "--shard_scenes=1", "--seed=3"]
     assert encode.main([*of_manifest(many, tmp_path / "whole"), *flags, "--workers=2"]) == 0
@@ -234,6 +237,7 @@ def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     assert len(contents(tmp_path / "again")) == 40 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_good_order(many, tmp_path, number):
     flags = [*of_manifest(many, tmp_path / "set"), *PIXELS, "--shard_scenes=1"]

@@ -130,6 +130,7 @@ def test_the_flags_of_older_versions_choose_the_program():
         assert evaluate.choose_program(flags) == chosen
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "ARMS", ("independent",))  # each takes seconds to start
     flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
@@ -196,6 +197,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(calls, tmp_path):
         assert sum(module == "evaluate" for _, module, _ in calls) == 3, more
 
 
+@pytest.mark.slow
 def test_a_failing_run_ends_the_comparison(tmp_path, capsys):
     (tmp_path / "symmetric-seed0").write_text("a file where the run's folder should be")
     flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
@@ -238,6 +240,7 @@ def _end(process):
         process.kill()
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_leaves_no_process_behind(start, tmp_path):
     steps = "--config.train.steps=1000000"
     process = start("--compare", *TINY, steps, f"--workdir={tmp_path}")

@@ -57,6 +57,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_the_command_passes_on_all_golden_files_that_there_are(tmp_path):
     # The subset is part of the whole set (below), so that it need not be run beside it.
     root = WHOLE if WHOLE.is_dir() else SUBSET

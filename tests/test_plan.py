@@ -7,6 +7,7 @@ import pytest
 from m2dit_jax.plan import main
 
 
+@pytest.mark.slow
 def test_a_step_on_eight_simulated_devices(tiny_flags, tmp_path):
     """In a process of its own, as only a fresh one can have eight devices."""
     figures = tmp_path / "plan.json"

@@ -71,6 +71,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_pixels_are_trained_and_sampled(of_pixels, clips, tmp_path, capsys):
     assert train.main([*of_pixels, f"--workdir={tmp_path}/run"]) == 0
     run = tmp_path / "run"
@@ -113,6 +114,7 @@ WATCHED = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_on_pixels_can_be_watched(of_pixels, pixels, tmp_path, capsys):
     flags = [*of_pixels, *WATCHED, "--config.train.eval_every=0", f"--workdir={tmp_path}/run"]
     assert train.main(flags) == 2
@@ -127,6 +129,7 @@ def test_a_run_on_pixels_can_be_watched(of_pixels, pixels, tmp_path, capsys):
     assert b"1. a red wall" in events.read_bytes(), "the caption"
 
 
+@pytest.mark.slow
 def test_data_may_move_but_not_become_others(of_pixels, clips, pixels, tmp_path, capsys):
     run = [*of_pixels, "--config.train.eval_every=0", f"--workdir={tmp_path}/run"]
     assert train.main(run) == 0
@@ -140,6 +143,7 @@ def test_data_may_move_but_not_become_others(of_pixels, clips, pixels, tmp_path,
     assert "was trained on other data: the datasets' fingerprints were" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_on_files_goes_on_where_it_stopped(of_pixels, tmp_path):
     whole = [*of_pixels, "--config.train.eval_every=0", "--config.train.checkpoint_every=2"]
     assert train.main([*whole, f"--workdir={tmp_path}/whole"]) == 0
@@ -154,6 +158,7 @@ def test_an_interrupted_run_on_files_goes_on_where_it_stopped(of_pixels, tmp_pat
     assert first == second
 
 
+@pytest.mark.slow
 def test_latents_are_trained_and_sampled(golden, clips, tmp_path, capsys):
     model = golden / "pipe_5b"
     assert of_codec(clips, tmp_path / "latents", model, 5) == 0
@@ -207,6 +212,7 @@ def test_latents_are_trained_and_sampled(golden, clips, tmp_path, capsys):
     assert sample.main([*sampling, f"--model={other}"]) == 2
 
 
+@pytest.mark.slow
 def test_several_folders_are_mixed_and_must_fit(of_pixels, clips, pixels, tmp_path, capsys):
     other = tmp_path / "other"
     assert of_codec(clips, other, "pixels", 8) == 0

@@ -79,6 +79,7 @@ def as_scenes(prompts):
     return [{"prompt": prompt} for prompt in prompts]
 
 
+@pytest.mark.slow
 def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_path):
     status, story, _ = run(as_scenes(PROMPTS), seed=3)
     assert status == 0
@@ -110,6 +111,7 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
     assert np.abs(scene - whole[3:6]).mean() < 8  # the same frames, but for compression
 
 
+@pytest.mark.slow
 def test_frames_depend_on_the_seed_alone_and_storyboard_json_makes_them_again(run, tmp_path):
     first = run(as_scenes(PROMPTS), seed=3)[1]
     again = run(tmp_path / "out" / "storyboard.json", output=tmp_path / "again")[1]
@@ -260,6 +262,7 @@ def test_a_shorter_story_leaves_no_scenes_of_the_longer_one(run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_long_story_is_explained_and_made_anew_where_it_was_changed(
     run, checkpoint, tmp_path, capsys
 ):
@@ -301,6 +304,7 @@ def test_scenes_with_settings_of_their_own_under_a_global_prompt_and_a_gate(run)
     assert story["scenes"][0]["attempts"][0]["failures"][0].startswith("oracle: ")
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_a_command(checkpoint, tmp_path):
     storyboard = ROOT / "configs" / "storyboards" / "lone_actor.yaml"
     done = subprocess.run(

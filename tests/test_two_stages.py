@@ -84,6 +84,7 @@ def story(folder, checkpoint, *flags):
     return json.loads((output / "story.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_folder_is_laid_out_as_the_base(folder, base):
     for model in (folder / "model1", folder / "model2"):
         files = {str(p.relative_to(model)) for p in model.rglob("*") if p.is_file()}
@@ -109,6 +110,7 @@ def test_every_weight_of_the_run_is_in_the_folder(folder):
         np.testing.assert_array_equal(leaf.read(), tensors[f"transformer.{name}"].read())
 
 
+@pytest.mark.slow
 def test_run_and_folder_sample_the_same_frames_with_the_same_defaults(folder, base):
     of_run, of_folder = (story(folder, folder / name) for name in ("stage2", "model2"))
     assert of_run["frames_sha256"] == of_folder["frames_sha256"]
@@ -119,6 +121,7 @@ def test_run_and_folder_sample_the_same_frames_with_the_same_defaults(folder, ba
     ] not in (of_run["frames_sha256"],)
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_a_run_finds_the_base_of_the_first(folder, base, tmp_path, capsys):
     done(stage(folder, "finetune_5b", folder / "stage1", "direct"))
     assert f"starts from {folder}/stage1/checkpoints/2, weights 'params'" in capsys.readouterr().out
@@ -129,6 +132,7 @@ def test_a_run_that_started_from_a_run_finds_the_base_of_the_first(folder, base,
     assert (tmp_path / "out/text_encoder/params/_METADATA").is_file()
 
 
+@pytest.mark.slow
 def test_another_scene_size_and_schedule_are_written(folder, base, tmp_path, capsys):
     changes = {"model.base_grid": "(2,2,3)", "diffusion.snr_shift": 3.0}
     assert stage(folder, "pretrain_5b", base, "other", changes) == 2

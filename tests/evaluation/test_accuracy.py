@@ -187,6 +187,7 @@ def collect(tiny, **options):
     return batches, scores
 
 
+@pytest.mark.slow
 def test_a_smaller_last_batch_is_padded_and_cut(tiny):
     batches, scores = collect(tiny, num_stories=5, extension=False, batch_size=3)
     assert [len(batch.video) for batch in batches] == [3, 2]

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.diffusion.schedule import NoiseSchedule
@@ -7,6 +9,7 @@ from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows
 from tests.engines import random_engine
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_tiny_run(make_tiny_config):
     config = make_tiny_config()
     config.data.scenes, config.data.frames, config.data.size = 3, 3, 16

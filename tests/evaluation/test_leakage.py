@@ -19,6 +19,7 @@ def measure(config, mask):
     return measure_leakage(random_engine(config, scale=0.2), 2, 0, OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["symmetric", "causal"])
 def test_a_prompt_reaches_other_scenes_from_the_second_block_on(tiny_config, mask):
     report = measure(tiny_config, mask)
@@ -41,6 +42,7 @@ def test_alone_it_never_does(tiny_config):
         assert (matrix[elsewhere] == 0).all() and (np.diag(matrix) > 0).all()
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_a_picture(tiny_flags, tmp_path, capsys):
     workdir = tmp_path / "run"
     few = ["--config.train.steps=1", "--config.train.warmup_steps=0"]

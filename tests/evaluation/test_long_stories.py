@@ -54,6 +54,7 @@ def test_stories_come_in_batches_of_nearly_one_size(engine):
     assert len(batches[0][0]) == 2
 
 
+@pytest.mark.slow
 def test_the_command_scores_by_scene(tmp_path, tiny_flags, capsys):
     from m2dit_jax import train
 

@@ -171,6 +171,7 @@ def test_stories_are_found_or_named(folder, tmp_path):
         find_stories(clips, board)
 
 
+@pytest.mark.slow
 def test_the_command_writes_scores_and_a_page(folder):
     clips, board = folder
     done = subprocess.run(

@@ -68,6 +68,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_over_devices_equals_dense_on_one(case, on_eight_devices):
     on_eight_devices(_check_attention, case)

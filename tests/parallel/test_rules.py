@@ -37,6 +37,7 @@ def test_a_layer_is_cut_as_its_stack_is():
     assert tuple(stacked)[1:] == tuple(single)
 
 
+@pytest.mark.slow
 def test_the_state_of_every_optimizer_follows_its_parameters(on_eight_devices):
     on_eight_devices(_check_optimizer_state)
 

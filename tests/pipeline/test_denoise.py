@@ -163,6 +163,7 @@ def test_the_range_of_pictures():
     np.testing.assert_array_equal(values, [0, 0, 0.5, 0.75, 1, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_a_story_over_several_devices_is_that_of_one(devices, golden, on_eight_devices):
     expected = _denoise_on(1, golden)

@@ -67,6 +67,7 @@ def run(story, sampler="ddim", heads=2, **options) -> list[Any]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "sampler", "negative"),
     [
@@ -88,6 +89,7 @@ def test_every_step_is_the_one_without_the_cache(given, sampler, negative):
         assert not np.any(with_cache.v_pred[:, known]) and np.any(without.v_pred[:, known])
 
 
+@pytest.mark.slow
 def test_savings_and_the_cache_go_together():
     story = make_story((True, True, False))
     options = SamplingOptions(
@@ -121,6 +123,7 @@ def test_guidance_by_given_scenes_goes_without_the_cache():
     assert result.v_pred.shape[0] == 6 and np.any(result.v_pred[:, :2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "heads"), [(4, 2), (8, 8)])
 def test_over_several_devices_it_is_that_of_one(devices, heads, on_eight_devices):
     expected = run(make_story((True, False, True)), heads=heads)[-1].latents
@@ -147,6 +150,7 @@ def test_what_can_be_cached():
     assert cached_scenes("causal", np.array([[True, False], [False, True]])) is None
 
 
+@pytest.mark.slow
 def test_one_branch_of_a_cache_for_two_and_no_third():
     given = (True, True, False)
     story = make_story(given)
@@ -163,6 +167,7 @@ def test_one_branch_of_a_cache_for_two_and_no_third():
         both(*three)
 
 
+@pytest.mark.slow
 def test_the_compiled_loop_with_and_without(make_tiny_config):
     config = make_tiny_config()
     config.model.mask = "causal"

@@ -51,6 +51,7 @@ def as_scenes(prompts):
     return [{"prompt": prompt} for prompt in prompts]
 
 
+@pytest.mark.slow
 def test_a_converted_folder_makes_the_same_story(run, model, tmp_path):
     _, direct, err = run(as_scenes(PROMPTS))
     assert direct["storyboard"]["sampler"] == "ddim" and direct["storyboard"]["fps"] == 8
@@ -63,6 +64,7 @@ def test_a_converted_folder_makes_the_same_story(run, model, tmp_path):
     assert read_clip(tmp_path / "out" / "scene_2.mp4", 5, 32, 32).shape == (5, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_the_ways_of_decoding_agree(model, tmp_path):
     storyboard = Storyboard.from_mapping({"scenes": as_scenes(PROMPTS), **SMALL})
     made = {}
@@ -80,6 +82,7 @@ def lines_of_loading(model, mesh):
     return lines
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_is_chosen_and_told(model, on_eight_devices):
     (line,) = on_eight_devices(lines_of_loading, model, None)
     assert line == "a story on 8 of 8 devices, 1 head and 1/4 of attention's queries on each device"
@@ -92,6 +95,7 @@ def test_a_mesh_of_devices_that_are_not_there_is_refused(run):
     assert status == 2 and "a mesh of 99 devices for a story" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
     pipeline = load(model)
@@ -111,6 +115,7 @@ def test_given_clips_come_back_and_shape_the_others(model, tmp_path, sampler):
     assert (video[0] != make(as_scenes(PROMPTS[:2]))[0]).any()
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_video_of_the_reference(golden, model, monkeypatch, tmp_path):
     """From the same noise, but for what is within rounding to whole numbers."""
     pipeline = load(model)
@@ -144,6 +149,7 @@ def fail(*_):
     raise MemoryError("out of memory")
 
 
+@pytest.mark.slow
 def test_what_was_denoised_is_not_lost_when_decoding_fails(run, monkeypatch, tmp_path, capsys):
     expected = run(as_scenes(PROMPTS), output=tmp_path / "other")[1]
     with monkeypatch.context() as patch:
@@ -158,6 +164,7 @@ def test_what_was_denoised_is_not_lost_when_decoding_fails(run, monkeypatch, tmp
     assert "transformer" in err and other["frames_sha256"] != expected["frames_sha256"]
 
 
+@pytest.mark.slow
 def test_one_network_at_a_time_is_in_memory(model, monkeypatch, tmp_path):
     alive: dict[str, weakref.ref] = {}
     order = []
@@ -192,6 +199,7 @@ def test_impossible_sizes_fail_at_once_with_the_nearest(run, monkeypatch):
     assert "width 52 is not a multiple of 16, the nearest are 48 and 64" in err
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_cut_with_a_note(run):
     status, _, err = run(as_scenes(["a very long prompt " * 10, PROMPTS[1]]))
     assert status == 0

@@ -105,6 +105,7 @@ def workdir(tmp_path_factory, tiny_flags):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_the_call_the_preview_and_the_evaluation_agree(
     workdir, tmp_path, make_tiny_config
 ):
@@ -162,6 +163,7 @@ def test_options_are_those_of_a_storyboard_with_its_checks(engine):
         engine("a red cross moves left on gray")
 
 
+@pytest.mark.slow
 def test_the_dtype_holds_for_every_network(make_tiny_config):
     config = make_tiny_config()
     recipe = build_recipe(config)
@@ -183,6 +185,7 @@ def test_what_is_no_model_is_refused_with_its_name(tmp_path):
     assert evaluate.main([f"--checkpoint={tmp_path}"]) == 2
 
 
+@pytest.mark.slow
 def test_a_story_is_extended_from_its_latents(engine, tmp_path, monkeypatch):
     story = engine(["a red cross moves left on gray", "it moves up on navy"], seed=1, steps=2)
     longer = engine.extend(story, ["it moves right on white"], window=3)

@@ -157,6 +157,7 @@ def _save_run(folder, config, step=7):
     return params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind"),
     [

@@ -79,6 +79,7 @@ def _lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_writes_metrics_checkpoints_and_pictures(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["10", "12"]
     lines = [line for line in _lines(trained) if "loss" in line]
@@ -117,6 +118,7 @@ def test_says_what_it_does(train, tmp_path, capsys):
     assert f"python -m m2dit_jax.sample --checkpoint={tmp_path}" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(optimizer, compile_with, tmp_path):
     train = _trainer(compile_with(optimizer))
@@ -144,6 +146,7 @@ def _assert_same_bits(one, other):
     assert one.tobytes() == other.tobytes(), "the sign of a zero differs"
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(tiny_flags, tmp_path):
     command = """
 import sys, jax
@@ -225,6 +228,7 @@ def test_fewer_steps_than_are_done_are_refused(trained, compiled):
         prepare(config, trained, override=True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_changes_no_mathematics(compiled, trained, tmp_path):
     stopped = tmp_path / "run"
     assert _trainer(compiled)(stopped, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
@@ -248,6 +252,7 @@ def test_a_run_goes_on_with_what_changes_no_mathematics(compiled, trained, tmp_p
             assert line["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_override_changes_the_learning_rate_and_the_record_says_so(compiled, tmp_path, capsys):
     assert _trainer(compiled)(tmp_path, stop_at=(6, signal.SIGTERM)) == signal.SIGTERM
     changes = {"train__learning_rate": 1e-5, "train__schedule": "constant", "train__steps": 16}
@@ -272,6 +277,7 @@ def test_override_changes_the_learning_rate_and_the_record_says_so(compiled, tmp
     assert prepare(config, tmp_path) is None
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_by_time_too(compiled, tmp_path):
     config = _changed(compiled.config, train__checkpoint_minutes=1e-6, train__keep_checkpoints=9)
     run = replace(compiled, recipe=replace(compiled.recipe, config=config), workdir=tmp_path)
@@ -306,6 +312,7 @@ def _with_bad_steps(compiled, bad):
     return step
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_skipped_and_counted(train, compiled, tmp_path, capsys):
     assert train(tmp_path, train_step=_with_bad_steps(compiled, {3, 6, 7})) is None
     counts = [line.get("skipped_steps") for line in _lines(tmp_path) if "loss" in line]

@@ -55,6 +55,7 @@ def test_constant_learning_rate_without_warm_up(train):
     np.testing.assert_allclose(np.array(learning_rate_schedule(train)(0)), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_frozen_text_encoder_stays_as_it_is(name, train, params):
     train = replace(train, optimizer=name, weight_decay=0.1)

@@ -163,10 +163,12 @@ def two(start, tmp_path_factory):
     return _lines(workdir)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(alone, two):
     _assert_close(two, alone)
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_all_stop_and_the_restart_goes_on_exactly(start, two, tmp_path):
     pod = start(tmp_path, 2, slow=True)
     pod.wait_for_step(7)
@@ -183,6 +185,7 @@ def test_when_one_is_killed_all_stop_and_the_restart_goes_on_exactly(start, two,
     assert _lines(tmp_path) == two
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_four_saves_one_checkpoint_that_two_go_on_from(start, alone, tmp_path):
     pod = start(tmp_path, 4, slow=True)
     pod.wait_for_step(2)
@@ -201,6 +204,7 @@ def test_a_signal_to_one_of_four_saves_one_checkpoint_that_two_go_on_from(start,
     _assert_close(_lines(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_what_one_process_cannot_do_stops_all_before_anything_is_written(start, tmp_path):
     (tmp_path / "file").touch()
     ends = start(tmp_path / "file", 2).finish()
@@ -208,6 +212,7 @@ def test_what_one_process_cannot_do_stops_all_before_anything_is_written(start, 
     assert "needs a folder to write to" in ends[0][1]
 
 
+@pytest.mark.slow
 def test_hosts_that_do_not_share_the_workdir_stop_before_the_first_step(start, tmp_path):
     ends = start(tmp_path, 2, program=APART).finish()
     assert [status for status, _ in ends] == [2, 2]

@@ -71,6 +71,7 @@ def _is_block(path):
     return "blocks" in path_name(path) and "kernel" in path_name(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", MESHES)
 def test_every_mesh_trains_as_one_device_does(sizes, config, on_one_device, on_eight_devices):
     losses, weights, share = on_eight_devices(_train, sizes, config, MESHES[sizes])

@@ -73,6 +73,7 @@ def reference(start, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_stopped_ends_as_if_it_had_not_been(start, reference, tmp_path):
     _kill_while_saving(start, tmp_path)
 

@@ -229,6 +229,7 @@ def test_captions_of_single_scenes_are_dropped(recipe, batch, empty_prompt):
     assert (dropped.any(axis=1) & ~dropped.all(axis=1)).any()  # some scenes of a story only
 
 
+@pytest.mark.slow
 def test_training_on_encoded_stories_in_bfloat16_keeps_float32_weights(encoded):
     recipe, batch, empty_prompt = encoded
     step = jax.jit(
@@ -277,6 +278,7 @@ def training(request, make_tiny_config):
     return recipe, state, jax.jit(step)
 
 
+@pytest.mark.slow
 def test_training_on_one_batch_reduces_its_loss(training, batch, empty_prompt):
     recipe, start, step = training
     noisy = _draw(recipe, batch, empty_prompt, seed=5, given_probability=0.0)

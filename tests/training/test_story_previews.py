@@ -27,6 +27,7 @@ def _previews(recipe, params, axes=None):
     return previews, previews.latents(placed)
 
 
+@pytest.mark.slow
 def test_a_preview_shows_what_the_pipeline_will(tiny_config, tmp_path):
     recipe = build_recipe(tiny_config)
     params = _params(recipe)

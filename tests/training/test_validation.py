@@ -54,6 +54,7 @@ def test_a_batch_that_is_filled_up_counts_each_story_once(tiny_config):
     assert by_four == pytest.approx(by_one, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_generated_scenes(tiny_config):
     recipe = _recipe(tiny_config)
     story = open_training_data(recipe).held_out(1)[0].sample

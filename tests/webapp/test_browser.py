@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory):
 def app(checkpoint, tmp_path_factory):
     """The command as users start it; its address and output folder."""
     output = tmp_path_factory.mktemp("app") / "out"
-    command = [sys.executable, "-m", "m2dit_jax.webapp"]
+    command = [sys.executable, "-m", "m2dit_jax.app"]
     with started([*command, f"--checkpoint={checkpoint}", f"--output={output}"]) as address:
         yield address, output
 
@@ -133,6 +133,7 @@ def type_in_every_field(page, count):
     assert page.run(f"{fields}.map(f => f.value)") == [f"x{number}" for number in range(count)]
 
 
+@pytest.mark.slow
 def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, checkpoint, tmp_path):
     address, output = app
     clip = tmp_path / "my_clip.mp4"
@@ -184,6 +185,7 @@ def slow_app(tmp_path_factory):
         yield address, output
 
 
+@pytest.mark.slow
 def test_every_field_of_a_new_story_can_be_typed_in(slow_app):
     with open_browser() as page:
         page.open(slow_app[0])
@@ -214,6 +216,7 @@ def test_every_scene_can_be_typed_in_after_one_is_added(slow_app):
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_a_story_opened_again_can_be_typed_in(slow_app):
     address, output = slow_app
     story = Shelf(output).new()

@@ -50,6 +50,7 @@ def loss_and_grads(model: M2DiT) -> tuple[jax.Array, nnx.State]:
     return loss(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

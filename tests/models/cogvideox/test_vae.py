@@ -288,6 +288,7 @@ def test_one_video_of_a_batch_does_not_change_another(small_vae):
     )
 
 
+@pytest.mark.slow
 def test_gradients_are_finite(small_vae):
     video, graphdef = normal(1, 1, 4, 6, 3), nnx.graphdef(small_vae)
 

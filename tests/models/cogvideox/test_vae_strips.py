@@ -30,6 +30,7 @@ def vae():
 LATENTS = np.random.default_rng(1).standard_normal((2, 3, 4, 3, 3), np.float32)
 
 
+@pytest.mark.slow
 def test_strips_make_the_same_video(vae):
     chunks = list(decode_in_strips(vae, LATENTS, rows=2))
     assert [chunk.shape for chunk in chunks] == [(2, 1, 8, 6, 3), (2, 4, 8, 6, 3)]

@@ -97,6 +97,7 @@ def seam_strength(error, starts, tile):
     return steps[edges].max() / np.median(np.delete(steps, edges))
 
 
+@pytest.mark.slow
 def test_blended_tiles_have_no_seams(vae):
     latents = normal(1, 1, 8, 48, 3)
     whole = vae.decode(latents)

@@ -136,6 +136,7 @@ def test_every_kind_of_npz_file_is_tried(golden):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("place", [0, -1])
 def test_each_output_has_a_case_that_fails_if_one_number_is_wrong(golden, check, name, place):

@@ -20,6 +20,7 @@ def latents_config(tiny_config):
     return tiny_config
 
 
+@pytest.mark.slow
 def test_a_training_step_in_parts(latents_config):
     plan = make_plan(build_recipe(latents_config), open_topology("cpu:1"), "train")
     assert plan.fits and plan.figures is not None
@@ -46,6 +47,7 @@ def test_a_denoising_step_is_two_forward_passes(latents_config):
     assert (program.stories, program.mesh) == (1, {"data": 1, "fsdp": 1, "context": 1})
 
 
+@pytest.mark.slow
 def test_decoding_counts_every_chunk(latents_config, monkeypatch):
     tiny = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
     monkeypatch.setattr(programs, "released_vae", lambda: tiny)
@@ -56,6 +58,7 @@ def test_decoding_counts_every_chunk(latents_config, monkeypatch):
     assert program.runs == (1, 2) and program.model_flops > 0 and program.devices == 1
 
 
+@pytest.mark.slow
 def test_pixels_have_no_vae(tiny_config):
     with pytest.raises(ValueError, match="--mode=decode needs config.data.source 'latents'"):
         programs.make_program(build_recipe(tiny_config), open_topology("cpu:1"), "decode")

@@ -87,6 +87,7 @@ def training_texts(config, workdir):
     return lowered[0], planned.lowered[0].as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "dtype"), [(1, "float32"), (8, "float32"), (2, "bfloat16")])
 def test_a_sampling_step(devices, dtype, golden, tiny_config, on_eight_devices):
     config = same_model(tiny_config, golden / "pipe_5b")
@@ -118,6 +119,7 @@ def test_decoding_a_scene(golden, tiny_config):
     assert re.sub(named, "", planned) == ran
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 4, 2), (2, 1, 4), (8, 1, 1)])
 def test_a_training_step(sizes, tiny_config, on_eight_devices, tmp_path):
     tiny_config.train.batch_size, tiny_config.model.heads = 8, 3
