@@ -37,6 +37,7 @@ from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
+from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
 
 DEFAULT_CONFIG = "base"
@@ -160,6 +161,7 @@ def _score_videos(flags: argparse.Namespace) -> None:
 
 def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine, SamplingOptions]:
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
+    keep_compiled(flags.compile_cache)
     engine = load(flags.checkpoint, dtype=flags.dtype)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
@@ -236,6 +238,7 @@ def _add_stories(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
     parser.add_argument("--dtype", help="of the weights: float32 or bfloat16; default by device")
+    parser.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
     parser.add_argument("--json", type=Path, help="file for the scores")
     if sheet:
         parser.add_argument("--sheet", type=Path, help="PNG file for a picture")
