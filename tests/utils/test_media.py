@@ -209,7 +209,7 @@ def test_damage_in_the_middle_is_seen(tmp_path):
         read_clip(tmp_path / "a.mp4", 12, 16, 16)
 
 
-@pytest.mark.skipif(not REAL_CLIPS.exists(), reason=f"needs the real clips in {REAL_CLIPS}")
+@pytest.mark.skipif(not REAL_CLIPS.exists(), reason="needs ../shared/data")
 def test_real_clip():
     clip = read_clip(REAL_CLIPS / "scene_1.mp4", 5, 62, 128)
     assert clip.shape == (5, 62, 128, 3)

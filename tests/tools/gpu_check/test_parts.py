@@ -64,7 +64,7 @@ def test_torch_is_not_needed(tmp_path, monkeypatch):
 
 
 def test_the_groups_of_torch_are_those_of_its_dense_mask():
-    torch = pytest.importorskip("torch", reason="the extra eval is not installed")
+    torch = pytest.importorskip("torch", reason="optional extra: torch")
     from m2dit_jax.tools.gpu_check.torch_attention import _dense_mask
 
     rows = list(torch_attention(2, 3, 4, 2, 8, repeats=1))
