@@ -18,24 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = {
-    "data.size": 8,
-    "data.frames": 2,
-    "data.scenes": 2,
-    "model.patch_size": 4,
-    "model.patch_size_t": 2,
-    "model.layers": 1,
-    "model.heads": 1,
-    "model.head_dim": 16,
-    "model.time_dim": 16,
-    "train.steps": 5,
-    "train.warmup_steps": 1,
-    "train.batch_size": 4,
-    "train.log_every": 5,
-    "train.eval_every": 0,
-    "train.eval_stories": 4,
-    "sample.steps": 2,
-}
 PROMPTS = ["a red square moves up on navy", "it moves left on black"]
 PARITY = ("schedulers.npz", "transformer/fwd_2b_n2short.npz")
 
@@ -43,8 +25,10 @@ PARITY = ("schedulers.npz", "transformer/fwd_2b_n2short.npz")
 def train(folder: Path) -> None:
     """A run of 5 steps, in folder/run."""
     from m2dit_jax import train
+    from m2dit_jax.tools.gpu_check.sizes import TINY
 
-    flags = [f"--config.{name}={value}" for name, value in TINY.items()]
+    fields = {**TINY.base_fields, "train.steps": 5, "train.log_every": 5}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
     status = train.main([f"--config={ROOT}/configs/base.py", *flags, f"--workdir={folder}/run"])
     _check(status == 0, f"train ended with status {status}")
     losses = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.data.headers_only import HeadersOnly
 from m2dit_jax.utils.compat import open_video
-from m2dit_jax.utils.media import MAX_PIXELS, READABLE, TIME_LIMIT, VideoError
+from m2dit_jax.utils.media import READABLE, TIME_LIMIT, VideoError, check_pixels
 
 _MIDDLE = (0.05, 0.95)  # shares of a clip between which stage 1 samples (reference)
 
@@ -38,7 +38,7 @@ class VideoInfo:
 
 
 def probe_video(path: Path, time_limit: float = TIME_LIMIT) -> VideoInfo:
-    """What a video is like. Raises VideoError for what is no readable video."""
+    """Length, rate and size of a video. Raises VideoError for what is no readable video."""
     with closing(Video(path, time_limit)) as video:
         return video.info()
 
@@ -123,7 +123,7 @@ class Video:
             return len(self._all_times())
 
     def info(self) -> VideoInfo:
-        """What the video is like; its size is that of the first frame that `read` last gave.
+        """Length, rate and size; the size is that of the first frame that `read` last gave.
 
         If there is none, the first frame is decoded.
         """
@@ -196,11 +196,8 @@ class Video:
         self._counted = "avi" in self._container.format.name
         if self._counted:
             self._unit = float(1 / (self._stream.average_rate or 1))
-        pixels = self._stream.codec_context.width * self._stream.codec_context.height
-        if pixels > MAX_PIXELS:
-            raise VideoError(
-                f"{self.path}: a frame has {pixels} pixels, may have {MAX_PIXELS} at most"
-            )
+        codec = self._stream.codec_context
+        check_pixels(self.path, codec.width, codec.height)
 
     def _all_times(self) -> list[int]:
         """Time stamps of all frames, in the order in which they are shown."""
@@ -296,8 +293,7 @@ class Video:
                 if self._counted:
                     frame.pts = found
                 found += 1
-                if frame.width * frame.height > MAX_PIXELS:
-                    raise VideoError(f"{self.path}: a frame of {frame.width}x{frame.height}")
+                check_pixels(self.path, frame.width, frame.height)
                 yield frame
         if not found and chosen is None:  # after a seek there may be none: then the start is tried
             raise VideoError(f"{self.path}: holds no frames")

@@ -176,7 +176,7 @@ def for_story(steps: SamplingSteps, given: Bool[np.ndarray | Array, "B S"]) -> S
 
     `given` must not be traced.
     """
-    return steps if np.any(given) else steps._replace(given_guidance=None)
+    return steps if np.asarray(given).any() else steps._replace(given_guidance=None)
 
 
 def noise_given(

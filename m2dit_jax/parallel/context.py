@@ -249,7 +249,7 @@ def placement_on(mesh: Mesh) -> Placement:
 
 
 def target_of(mesh: Mesh) -> Target:
-    """What attention is compiled for on this mesh, whose devices are alike."""
+    """The kind of device that attention on this mesh is compiled for: its devices are alike."""
     return Target.of(mesh.devices.flat[0])
 
 

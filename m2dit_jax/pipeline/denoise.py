@@ -134,7 +134,7 @@ def _fill(program: DenoisingProgram, params: Params, story: Conditions) -> KeyVa
 
 
 class FirstStep(NamedTuple):
-    """What a sampling run starts with: its program, and the first arguments of `sampling_step`.
+    """The start of a sampling run: its program, and the first arguments of `sampling_step`.
 
     `steps` is the whole table; a step gets a row of it (`step_row`).
     """

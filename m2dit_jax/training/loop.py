@@ -18,11 +18,7 @@ from m2dit_jax.parallel.processes import gather_errors, is_first, print_once
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.hooks import make_hooks
 from m2dit_jax.training.interrupt import StopOnSignal
-from m2dit_jax.training.metrics import (
-    DiscardedMetrics,
-    MetricsWriter,
-    duration,
-)
+from m2dit_jax.training.metrics import DiscardedMetrics, MetricsWriter, duration
 from m2dit_jax.training.preview import write_first_batch
 from m2dit_jax.training.profiling import StepsTrace, named_step
 from m2dit_jax.training.record import READY, START, RunRecord, read_record

@@ -9,28 +9,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from m2dit_jax.config.files import find_storyboard
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.diffusion.sampling import Conditions, generate
+from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.coding import encode_prompts
+from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
 from m2dit_jax.parallel.batches import on_mesh, rows_to_read
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.pipeline.codecs import Codec, PixelCodec, VaeCodec
+from m2dit_jax.pipeline.denoise import denoise_batch
 from m2dit_jax.pipeline.load import base_model, default_dtype, run_options
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.report.sheets import stories_sheet
-from m2dit_jax.stories.noise import START, STEPS, scene_noise, story_keys
+from m2dit_jax.stories.noise import story_keys
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.training.data import TrainingData
 from m2dit_jax.training.preview import PREVIEW_STORIES, write_videos
-from m2dit_jax.training.step import model_for_computing
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.weights.released import ReleasedModel
 
@@ -220,23 +222,23 @@ def sample_stories(
     """The latents of stories that are made from their prompts alone, all steps in one program."""
     config = recipe.config
     stories, scenes = prompts.shape[:2]
-    shape = recipe.latent_shape()
     options = run_options(recipe)
-    model = model_for_computing(recipe.graphdef, params, config.train.compute_dtype, placement)
+    dtype = jnp.dtype(config.train.compute_dtype)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    model = nnx.merge(recipe.graphdef, placement.gather_outside_blocks(params))
     embeds = model.encode_text(prompts)
     negative = None
     if options.needs_negative:
         empty = jnp.broadcast_to(jnp.asarray(empty_prompt, prompts.dtype), prompts.shape)
         negative = model.encode_text(empty)
-    keys = story_keys([config.seed + number for number in range(stories)], range(scenes))
-    given = jnp.zeros((stories, scenes), bool)
-    conditions = Conditions(jnp.zeros((stories, scenes, *shape)), given, embeds, negative)
-    steps = options.table(recipe.schedule, scenes)
-    draws = bool(np.any(np.asarray(steps.weights)[:, 3]))
-
-    def step_noise(number: Int[Array, ""]) -> Float[Array, "B S F H W C"]:
-        return scene_noise(keys, STEPS + number, shape) if draws else conditions.clean
-
-    noise = scene_noise(keys, START, shape)
-    denoiser = partial(model, placement=placement)
-    return generate(denoiser, steps, conditions, noise, step_noise).latents
+    clean = jnp.zeros((stories, scenes, *recipe.latent_shape()))
+    with jax.ensure_compile_time_eval():  # which scenes are given decides the program
+        given = jnp.zeros((stories, scenes), bool)
+    transformer = LoadedNetwork(nnx.graphdef(model.transformer), params["transformer"])
+    return denoise_batch(
+        transformer,
+        options.table(recipe.schedule, scenes),
+        Conditions(clean, given, embeds, negative),
+        story_keys([config.seed + number for number in range(stories)], range(scenes)),
+        placement,
+    ).latents

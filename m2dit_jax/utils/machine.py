@@ -65,7 +65,7 @@ def free_bytes(device: Any) -> int | None:
 
 
 def _free_host_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int | None:
-    """What the kernel thinks could be had without swapping, or less where a container has less."""
+    """Host memory to be had without swapping, or less where a container has less."""
     found = []
     with suppress(OSError, StopIteration, ValueError):  # not Linux
         lines = Path(proc, "meminfo").read_text(encoding="utf-8").splitlines()

@@ -181,11 +181,11 @@ def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFram
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video")
             stream = container.streams.video[0]
-            _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
+            check_pixels(path, stream.codec_context.width, stream.codec_context.height)
             for frame in container.decode(stream):
                 if time.monotonic() > deadline:
                     raise TimeoutError
-                _check_pixels(path, frame.width, frame.height)
+                check_pixels(path, frame.width, frame.height)
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: damaged at {frame.time} s")
                 yield frame
@@ -197,7 +197,8 @@ def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFram
         raise VideoError(f"{path}: not a readable video ({error.strerror})") from error
 
 
-def _check_pixels(path: Path, width: int, height: int) -> None:
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Raises VideoError for a frame of more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise VideoError(
             f"{path}: a frame has {width * height} pixels, may have {MAX_PIXELS} at most"

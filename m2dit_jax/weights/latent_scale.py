@@ -6,6 +6,7 @@ from pathlib import Path
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.networks import read_json
+from m2dit_jax.weights.run_folder import workdir_of
 
 FACTS = "latents.json"  # in a run's workdir
 
@@ -18,8 +19,10 @@ def keep_scaling_factor(workdir: Path, scaling_factor: float) -> None:
 def find_scaling_factor(path: Path) -> float | None:
     """The factor of a model folder's VAE or of a run's data; None where neither is told.
 
+    A run may be named by the folder of one of its steps.
     Raises ValueError, naming the file, if it is damaged.
     """
+    path = workdir_of(Path(path).expanduser())
     if (path / "vae/config.json").is_file():
         return DEFAULT.vae.config(read_json(path / "vae/config.json")).scaling_factor
     if (path / FACTS).is_file():

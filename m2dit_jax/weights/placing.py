@@ -1,4 +1,4 @@
-"""From arrays in files to arrays on the devices of several processes, each layer read once.
+"""Arrays of files placed on the devices of several processes, each layer being read once.
 
 A shard of a matrix is a strip of columns in PyTorch's files, of which the disk reads all rows
 whole, and in ours a part of a compressed layer. So processes divide the layers among themselves,

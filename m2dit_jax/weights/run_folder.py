@@ -175,6 +175,11 @@ def record_text(found: TrainedWeights) -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
+def workdir_of(path: Path) -> Path:
+    """The run that the folder of a step is in; any other path as it is."""
+    return path.absolute().parents[1] if _is_step_folder(path) else path
+
+
 def _is_step_folder(path: Path) -> bool:
     path = path.absolute()
     return path.parent.name == FOLDER and path.name.isdecimal() and path.is_dir()

@@ -1,1 +1,1 @@
-"""What an NVIDIA GPU must prove: attention, parity, full-size steps; `launch/gpu_check.sh`."""
+"""The check of a GPU behind `launch/gpu_check.sh`: attention, parity, full-size steps."""

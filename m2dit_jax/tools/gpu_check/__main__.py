@@ -55,17 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(flags: argparse.Namespace) -> CheckReport:
     flags.output.mkdir(parents=True, exist_ok=True)
     site = flags.output / "site"
-    missing: Mapping[str, str] = {}
-    absent = missing_packages()
-    if absent:
-        missing = add_wheels(flags.wheels or flags.output, site, absent)
     report = CheckReport(
         command="launch/gpu_check.sh " + " ".join(sys.argv[1:]),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         tiny=flags.tiny,
         steps=(TINY if flags.tiny else FULL).steps,
         waiting=list(flags.parts),
-        missing=missing,
+        missing=add_wheels(flags.wheels, site, missing_packages()),
     )
     paths = [str(ROOT), str(site), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def devices(sizes: Sizes, folder: Path) -> Iterator[Row]:
-    """What JAX finds, the versions, and the speed of a plain product."""
+    """The devices that JAX finds, the versions, and the speed of a plain product."""
     import jax
 
     from m2dit_jax.tools.benchmarking.timing import matmul_flops_per_second
@@ -102,6 +102,8 @@ def torch_attention(sizes: Sizes, folder: Path) -> Iterator[Row]:
         return
     from m2dit_jax.tools.gpu_check.torch_attention import torch_attention as compare
 
+    # The GPU's memory is PyTorch's: JAX, which only counts the tokens here, would take most of it.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     layout = _recipe("pretrain_5b", sizes).story_layout()
     video = layout.video_counts[0]
     yield from compare(

@@ -1,9 +1,6 @@
 """The yardstick: PyTorch's attention with the same groups of the symmetric mask, and dense.
 
-It imports neither jax nor the package's other rooms: two libraries that both take a GPU's memory
-do not share a process.
-
-    python -m m2dit_jax.tools.gpu_check.parts torch_attention --output=FILE
+python -m m2dit_jax.tools.gpu_check.parts torch_attention --output=FILE
 """
 
 import time
@@ -19,37 +16,21 @@ def torch_attention(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    tokens = scenes * (text + video)
-    inputs = [
-        torch.randn(1, heads, tokens, head_dim, device=device, dtype=dtype, requires_grad=True)
-        for _ in range(3)
-    ]
-    attend = torch.nn.functional.scaled_dot_product_attention
+    shape = 1, heads, scenes * (text + video), head_dim
+    inputs = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     pairs = scenes * (text * (text + video) + video * (text + scenes * video))
     flops = 4 * pairs * heads * head_dim
-
-    def grouped() -> Any:
-        query, key, value = inputs
-        texts, videos = scenes * text, scenes * video  # all text comes before all video
-        parts = []
-        for i in range(scenes):
-            of_text = slice(i * text, (i + 1) * text)
-            of_video = slice(texts + i * video, texts + (i + 1) * video)
-            both = [torch.cat([x[:, :, of_text], x[:, :, of_video]], 2) for x in (key, value)]
-            parts.append((of_text.start, attend(query[:, :, of_text], *both)))
-            seen = [torch.cat([x[:, :, of_text], x[:, :, texts:]], 2) for x in (key, value)]
-            parts.append((of_video.start, attend(query[:, :, of_video], *seen)))
-        assert videos + texts == tokens
-        return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])], 2)
-
-    for name, compute in (("by groups", grouped), ("dense mask", None)):
-        if compute is None:
-            mask = _dense_mask(scenes, text, video, device)
-            compute = lambda: attend(*inputs, attn_mask=mask)  # noqa: B023,E731
+    ways: dict[str, Callable[..., Any]] = {"by groups": by_groups, "dense mask": with_mask}
+    for name, attend in ways.items():
         for phase, times in (("forward", 1), ("forward and gradient", 3)):
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            seconds = _fastest(compute, inputs, phase != "forward", repeats)
+            seconds = _fastest(
+                lambda attend=attend: attend(*inputs, scenes, text, video),
+                inputs,
+                phase != "forward",
+                repeats,
+            )
             row = {
                 "what": f"PyTorch {torch.__version__}, {name}, {phase}",
                 "seconds": seconds,
@@ -58,6 +39,39 @@ def torch_attention(
             if device == "cuda":
                 row["peak_device_bytes"] = torch.cuda.max_memory_allocated()
             yield row
+
+
+def by_groups(query: Any, key: Any, value: Any, scenes: int, text: int, video: int) -> Any:
+    """Attention without a mask, a call for each group: text_i and video_i with what they see.
+
+    Tensors are [B N L K], all text before all video.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    attend = torch.nn.functional.scaled_dot_product_attention
+    texts = scenes * text
+    of_texts, of_videos = [], []
+    for i in range(scenes):
+        own_text = slice(i * text, (i + 1) * text)
+        own_video = slice(texts + i * video, texts + (i + 1) * video)
+        for own, seen, parts in (
+            (own_text, own_video, of_texts),
+            (own_video, slice(texts, None), of_videos),
+        ):
+            both = [torch.cat([x[:, :, own_text], x[:, :, seen]], 2) for x in (key, value)]
+            parts.append(attend(query[:, :, own], *both))
+    return torch.cat(of_texts + of_videos, 2)
+
+
+def with_mask(query: Any, key: Any, value: Any, scenes: int, text: int, video: int) -> Any:
+    """The same with the whole boolean mask."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    scene = torch.cat([torch.arange(scenes).repeat_interleave(n) for n in (text, video)])
+    scene = scene.to(query.device)
+    is_video = torch.arange(len(scene), device=query.device) >= scenes * text
+    mask = (scene[:, None] == scene[None, :]) | (is_video[:, None] & is_video[None, :])
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def _fastest(compute: Callable[[], Any], inputs: Any, backward: bool, repeats: int) -> float:
@@ -79,15 +93,3 @@ def _fastest(compute: Callable[[], Any], inputs: Any, backward: bool, repeats: i
         run()
         seconds.append(time.perf_counter() - begun)
     return min(seconds)
-
-
-def _dense_mask(scenes: int, text: int, video: int, device: str) -> Any:
-    """True where query may attend to key: [text_1 .. text_S, video_1 .. video_S] both ways."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    scene = torch.cat(
-        [torch.arange(scenes).repeat_interleave(n) for n in (text, video)],
-    ).to(device)
-    is_video = torch.arange(len(scene), device=device) >= scenes * text
-    same = scene[:, None] == scene[None, :]
-    return same | (is_video[:, None] & is_video[None, :])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Names to import and to install, and the parts that need them. All together take 20 MB.
+# Names to import and to install, and the parts that need them. All together take 21 MB.
 PACKAGES: dict[str, tuple[str, str]] = {
     "absl": ("absl-py", "all parts"),
     "jaxtyping": ("jaxtyping", "all parts"),
@@ -47,14 +47,19 @@ def missing_packages() -> list[str]:
     return [name for name in PACKAGES if not _is_there(name)]
 
 
-def add_wheels(folder: Path, target: Path, missing: Sequence[str]) -> Mapping[str, str]:
-    """Installs what is missing from the wheels of a folder into `target`; what is left missing.
+def add_wheels(folder: Path | None, target: Path, missing: Sequence[str]) -> Mapping[str, str]:
+    """Installs what is missing from the wheels of a folder into `target`.
+
+    Returns what stays missing, with the parts that need it; without a folder that is all.
 
     Without network and without dependencies: what is installed already stays as it is.
     """
     left = {}
     for name in missing:
         package, users = PACKAGES[name]
+        if folder is None:
+            left[name] = f"needed by {users}"
+            continue
         command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
         command += ["--disable-pip-version-check", "--upgrade"]
         done = subprocess.run(
