@@ -27,7 +27,7 @@ def _serve(flags: argparse.Namespace) -> None:
     def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
         pipeline(storyboard, folder=folder, on_step=report)
 
-    address, _ = start_server(shelf, Runner(make), flags.host, flags.port)
+    address = start_server(shelf, Runner(make), flags.host, flags.port, flags.allowed_host or ())
     print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
     try:
         threading.Event().wait()
@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on (default: %(default)s, this machine alone); there is no "
         "password: whoever reaches another address can use the app",
+    )
+    group.add_argument(
+        "--allowed_host",
+        action="append",
+        metavar="NAME",
+        help="a further name that the server answers to, for a proxy or tunnel before it (may be "
+        "repeated; it always answers to localhost and --host)",
     )
     group.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
     return parser

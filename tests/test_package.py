@@ -85,7 +85,11 @@ def test_its_metadata(installed):
     folder = installed / f"m2dit_jax-{m2dit_jax.__version__}.dist-info"
     metadata = Parser().parsestr((folder / "METADATA").read_text(encoding="utf-8"))
     assert metadata["License-Expression"] == "Apache-2.0" and (folder / "licenses/LICENSE").exists()
-    extras = {"cuda12", "cuda13", "tpu", "app", "shots", "eval", "wandb", "docs", "test"}
+    extras = {"cuda12", "cuda13", "tpu", "app", "shots", "fonts", "eval"} | {
+        "wandb",
+        "docs",
+        "test",
+    }
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     entry_points = (folder / "entry_points.txt").read_text()
     assert entry_points.split() == ["[console_scripts]", "m2dit", "=", "m2dit_jax.__main__:main"]

@@ -1,13 +1,18 @@
 """Contact sheets: many scenes as one picture."""
 
-import textwrap
-import unicodedata
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from m2dit_jax.report.lettering import (
+    draw_line,
+    lay_out,
+    scripts_without_font,
+    text_width,
+)
 from m2dit_jax.utils.media import evenly_spaced
 
 Videos = Iterable[UInt8[np.ndarray, "_F _H _W 3"]]
@@ -19,8 +24,8 @@ _TILE_SIDE = 112
 _SHOWN_FRAMES = 8
 _MAX_LINES = 10
 _LINE_HEIGHT = 18
-_FONT = ImageFont.load_default(14)
-_TITLE_FONT = ImageFont.load_default(18)
+_TEXT_SIZE = 13
+_TITLE_SIZE = 17
 
 
 def contact_sheet(
@@ -44,7 +49,8 @@ def stories_sheet(
 ) -> Image.Image:
     """Several stories (videos, prompts, given) one below the other, each under its title.
 
-    The stories may differ in their numbers of scenes and frames and in the size of these.
+    The stories may differ in their numbers of scenes and frames and in the size of these. Letters
+    without a font are named in words, and a last line says which scripts have none.
     Raises ValueError when a story's parts do not have the same number of scenes, or a title is
     missing.
     """
@@ -54,12 +60,16 @@ def stories_sheet(
     parts: list[Image.Image] = []
     for title, (videos, prompts, given) in zip(titles, stories, strict=True):
         if title:
-            parts.append(_title(title))
+            parts.append(_line(title, _TITLE_SIZE))
         # A row is small, whatever the video is that it is made from.
         parts += [
             _scene_row(*scene) for scene in zip(videos, prompts, map(bool, given), strict=True)
         ]
         parts.append(Image.new("RGB", (1, _GAP), "white"))
+    texts = [*titles, *(prompt for _, prompts, _ in stories for prompt in prompts)]
+    if scripts := scripts_without_font("".join(texts)):
+        note = f"no font here for {', '.join(scripts)}: m2dit_jax[fonts] or the system's fonts help"
+        parts.append(_line(note, _TEXT_SIZE, "firebrick"))
     sheet = Image.new(
         "RGB",
         (max(part.width for part in parts) + 2 * _GAP, sum(p.height for p in parts) + _GAP),
@@ -74,7 +84,7 @@ def stories_sheet(
 
 def _scene_row(video: UInt8[np.ndarray, "F H W 3"], prompt: str, given: bool) -> Image.Image:
     tiles = [_tile(video[number]) for number in evenly_spaced(len(video), _SHOWN_FRAMES)]
-    lines = _wrapped(prompt)
+    lines = lay_out(prompt, _TEXT_SIZE, _TEXT_WIDTH, _MAX_LINES)
     text_height = _LINE_HEIGHT * (len(lines) + given)
     row = Image.new(
         "RGB",
@@ -84,11 +94,10 @@ def _scene_row(video: UInt8[np.ndarray, "F H W 3"], prompt: str, given: bool) ->
         ),
         "white",
     )
-    draw = ImageDraw.Draw(row)
     for number, line in enumerate(lines):
-        draw.text((0, number * _LINE_HEIGHT), line, "black", _FONT)
+        draw_line(row, (0, number * _LINE_HEIGHT), line, _TEXT_SIZE, width=_TEXT_WIDTH)
     if given:
-        draw.text((0, len(lines) * _LINE_HEIGHT), "given", "firebrick", _FONT)
+        draw_line(row, (0, len(lines) * _LINE_HEIGHT), "given", _TEXT_SIZE, "firebrick")
     left = _TEXT_WIDTH + _GAP
     for tile in tiles:
         row.paste(tile, (left, 0))
@@ -108,35 +117,8 @@ def _tile(image: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
     return Image.fromarray(image).resize((round(width * factor), round(height * factor)), resample)
 
 
-def _title(text: str) -> Image.Image:
-    text = _drawable(text)
-    image = Image.new("RGB", (int(_TITLE_FONT.getlength(text)) + 1, 28), "white")
-    ImageDraw.Draw(image).text((0, 0), text, "black", _TITLE_FONT)
+def _line(text: str, size: int, colour: str = "black") -> Image.Image:
+    [line] = lay_out(" ".join(text.split()), size, sys.maxsize, 1)
+    image = Image.new("RGB", (max(text_width(line, size), 1), round(1.65 * size)), "white")
+    draw_line(image, (0, 0), line, size, colour)
     return image
-
-
-def _drawable(text: str) -> str:
-    """The text without accents and long dashes, which the built-in font would draw as boxes."""
-    letters = unicodedata.normalize("NFKD", text.translate({ord("–"): "-", ord("—"): "-"}))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
-
-
-def _wrapped(text: str) -> list[str]:
-    """Lines no wider than the text column; the last one shown ends in "…" if some are left out."""
-    # By pixels rather than letters; textwrap breaks words too long for a line beforehand.
-    words = [
-        piece
-        for word in _drawable(text).split()
-        for piece in textwrap.wrap(word, _TEXT_WIDTH // 14)
-    ]
-    lines = [""]
-    for word in words:
-        longer = f"{lines[-1]} {word}".strip()
-        if _FONT.getlength(longer) <= _TEXT_WIDTH:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > _MAX_LINES:
-        lines = lines[:_MAX_LINES]
-        lines[-1] = lines[-1][:-1] + "…"
-    return lines

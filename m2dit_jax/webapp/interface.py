@@ -30,7 +30,9 @@ STYLE = """
 .story .empty { aspect-ratio: 1; display: grid; place-items: center; color: #bbb; }
 .clip { height: 7rem; }
 .story progress { width: 100%; } .downloads a { margin-right: 0.8rem; }
-.problems li { color: #b3261e; } .dark .problems li { color: #f2988f; }
+textarea, input, figcaption { unicode-bidi: plaintext; }
+.problems li { color: #b3261e; } .dark textarea, input, figcaption { unicode-bidi: plaintext; }
+.problems li { color: #f2988f; }
 footer { display: none !important; }
 """
 
@@ -102,7 +104,7 @@ def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
                     # The runner makes one story at a time; here all may look on.
                     concurrency_limit=None,
                 )
-                cancel.click(partial(_cancel, shelf, runner), story, None, queue=False)
+                cancel.click(partial(_cancel, shelf, runner), story, None, concurrency_limit=None)
 
         opened = [forms, *settings, messages, view]
         story.input(partial(_open, shelf, runner), story, opened, concurrency_limit=None)
@@ -174,6 +176,7 @@ def _generate(
         storyboard = to_storyboard(_filled_in(shown, values[len(STORY_FIELDS) :]), settings)
         name = name or shelf.new()
         run = runner.start(storyboard, shelf.folder(name))
+        shelf.keep_form(name, storyboard)
     except ValueError as error:
         yield gr.skip(), problem_list(problems(str(error))), gr.skip()
         return
@@ -201,13 +204,19 @@ def _open(shelf: Shelf, runner: Runner, name: str | None) -> Iterator[tuple[Any,
         yield _blank()
         return
     folder = shelf.folder(name)
-    run, mapping = runner.of(folder), shelf.storyboard(name)
-    if mapping is not None:
-        forms, settings = to_forms(mapping, shelf.clips)
-        shown = finished_view(folder, [form.texts["prompt"] for form in forms])
-        yield (forms, *(settings[name] for name in STORY_FIELDS), "", shown)
-    else:
+    run = runner.of(folder)
+    try:
+        made, form = shelf.storyboard(name), shelf.form(name)
+    except ValueError as error:
+        yield (*_blank()[:-2], problem_list([str(error)]), "")
+        return
+    if form is None:
         yield _blank()
+    else:
+        forms, settings = to_forms(form, shelf.clips)
+        shown = "" if made is None else finished_view(folder, made["scenes"])
+        said = [] if made or run else ["It never was finished: Generate goes on with it."]
+        yield (forms, *(settings[name] for name in STORY_FIELDS), problem_list(said), shown)
     while run is not None and not run.ended.is_set():
         yield (*[gr.skip()] * (1 + len(STORY_FIELDS)), "", story_view(run))
         time.sleep(_LOOK_EVERY)

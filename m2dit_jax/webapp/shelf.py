@@ -4,14 +4,21 @@ import hashlib
 import json
 import re
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.media import VideoError, check_clip
 
 MAX_CLIP_BYTES = 200_000_000
+MAX_UPLOAD_BYTES = 10 * MAX_CLIP_BYTES  # uploads and clips together
+_UNUSED_SECONDS = 3600
 _NAME = re.compile(r"story-[0-9]{3,6}")
+_CLIP = re.compile(r"[0-9a-f]{24}\.mp4")
+_FORM = "form.json"  # of a story: the storyboard that was last to be made
 
 
 class Shelf:
@@ -68,32 +75,98 @@ class Shelf:
         return bool(first) and (first[0] == self.clips.name or bool(_NAME.fullmatch(first[0])))
 
     def storyboard(self, name: str) -> dict[str, Any] | None:
-        """Storyboard that the story was last made from; None if it never was finished."""
-        path = self.folder(name) / "storyboard.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """Storyboard that the story was last made from; None if it never was finished.
+
+        Raises ValueError, as `form` does, for a damaged file.
+        """
+        return self._mapping(self.folder(name) / "storyboard.json")
+
+    def form(self, name: str) -> dict[str, Any] | None:
+        """Storyboard of the form when the story was last to be made; None if it never was."""
+        return self._mapping(self.folder(name) / _FORM) or self.storyboard(name)
+
+    def keep_form(self, name: str, storyboard: Storyboard) -> None:
+        """Keeps the form's storyboard, so that a story that never ends is not lost."""
+        write_json(self.folder(name) / _FORM, storyboard.to_mapping())
+
+    def _mapping(self, path: Path) -> dict[str, Any] | None:
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            scenes = found["scenes"]
+            if not scenes or not all(isinstance(scene, dict) for scene in scenes):
+                raise ValueError("it holds no scenes")
+            return found
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"{path}: is no storyboard ({type(error).__name__}: {error}); a good one, or none, "
+                "in its place lets the story open again"
+            ) from error
+
+    # --- clips
+
+    def clear_uploads(self) -> None:
+        """Removes what was uploaded and never became a clip."""
+        for path in self.uploads.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether `size` bytes more may be uploaded, MAX_UPLOAD_BYTES with all that lie there.
+
+        Where there is no room, uploads older than an hour and clips of that age that no story has
+        are removed first.
+        """
+        if self._upload_bytes() + size > MAX_UPLOAD_BYTES:
+            self._remove_unused()
+        return self._upload_bytes() + size <= MAX_UPLOAD_BYTES
+
+    def _uploaded(self) -> Iterator[Path]:
+        folders = (self.uploads, self.clips)
+        return (path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+    def _upload_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._uploaded())
+
+    def _remove_unused(self) -> None:
+        used = set()
+        for name in self.names():
+            for path in (self.output / name / _FORM, self.output / name / "storyboard.json"):
+                # Also a damaged one has the names of its clips.
+                text = path.read_text("utf-8", "replace") if path.is_file() else ""
+                used |= set(_CLIP.findall(text))
+        for path in self._uploaded():
+            if path.name not in used and path.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+                path.unlink(missing_ok=True)
 
     def keep_clip(self, uploaded: Path) -> Path:
-        """Keeps an uploaded video under the hash of its bytes.
+        """Moves an uploaded video to the clips, under the hash of its bytes.
 
-        Raises VideoError if it lies elsewhere than uploads do, is too large or no readable video.
+        The upload is gone afterwards. Raises VideoError if it lies elsewhere than uploads do, is
+        too large or no readable video.
         """
         source = uploaded.resolve()
         if not source.is_relative_to(self.uploads) or not source.is_file():
             raise VideoError("the clip was not uploaded here")
-        size = source.stat().st_size
-        if size > MAX_CLIP_BYTES:
-            raise VideoError(
-                f"the clip has {size / 1e6:.0f} MB, needs at most {MAX_CLIP_BYTES / 1e6:.0f}"
-            )
         try:
+            size = source.stat().st_size
+            if size > MAX_CLIP_BYTES:
+                raise VideoError(
+                    f"the clip has {size / 1e6:.0f} MB, needs at most {MAX_CLIP_BYTES / 1e6:.0f}"
+                )
             check_clip(source)
+            with source.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # The reader goes by the content, so that one ending does for all.
+            kept = self.clips / f"{digest[:24]}.mp4"
+            source.replace(kept)
+            kept.touch()
+            return kept
         except VideoError as error:
             # Without the path, which means nothing to the one who uploads.
             raise VideoError(str(error).removeprefix(f"{source}: ")) from error
-        with source.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        # The reader goes by the content, so that one ending does for all.
-        kept = self.clips / f"{digest[:24]}.mp4"
-        with atomic_write(kept) as part:
-            shutil.copyfile(source, part)
-        return kept
+        finally:
+            source.unlink(missing_ok=True)

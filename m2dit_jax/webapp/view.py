@@ -1,8 +1,9 @@
 """The part of the page that shows a story while it is made, and after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from m2dit_jax.report.story import PAGE
@@ -38,9 +39,12 @@ def story_view(run: Run) -> str:
     return f"<div class=story>{_state(run)}{whole}<div class=cards>{''.join(cards)}</div></div>"
 
 
-def finished_view(folder: Path, prompts: Sequence[str]) -> str:
-    """A story that was made before."""
-    cards = [_card(folder, number, prompt, True, "") for number, prompt in enumerate(prompts)]
+def finished_view(folder: Path, scenes: Sequence[Mapping[str, Any]]) -> str:
+    """A story that was made before, by the scenes of its storyboard."""
+    cards = [
+        _card(folder, number, scene.get("prompt") or "", True, "")
+        for number, scene in enumerate(scenes)
+    ]
     return f"<div class=story>{_whole(folder)}<div class=cards>{''.join(cards)}</div></div>"
 
 
@@ -92,9 +96,8 @@ def _card(folder: Path, number: int, prompt: str, finished: bool, otherwise: str
     picture = _video(path, "") if finished else ""
     if not picture:
         picture = f"<div class=empty>{otherwise}</div>"
-    return (
-        f"<figure>{picture}<figcaption><b>{number + 1}</b> {escape(prompt)}</figcaption></figure>"
-    )
+    text = f"<b>{number + 1}</b> <span dir=auto>{escape(prompt)}</span>"
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def _video(path: Path, kind: str) -> str:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from m2dit_jax.report import lettering
 from m2dit_jax.report.sheets import contact_sheet, stories_sheet
 
 
@@ -43,10 +44,17 @@ def test_long_prompts_end_in_dots_and_do_not_reach_the_frames():
     np.testing.assert_array_equal(sheet, np.asarray(same))
 
 
-def test_accents_and_dashes_are_drawn_with_plain_letters():
+def test_a_last_line_says_which_scripts_have_no_font(monkeypatch):
+    monkeypatch.setattr("m2dit_jax.report.lettering._other_fonts", list)
+    lettering._fonts_for.cache_clear()
     videos = np.zeros((1, 1, 16, 16, 3), np.uint8)
-    accented, plain = (contact_sheet(videos, [text]) for text in ("Café — über", "Cafe - uber"))
-    np.testing.assert_array_equal(np.asarray(accented), np.asarray(plain))
+    with_note, without = (
+        np.asarray(contact_sheet(videos, [text])).astype(int) for text in ("狐 runs", "fox runs")
+    )
+    lettering._fonts_for.cache_clear()
+    assert with_note.shape[0] == without.shape[0] + round(1.65 * 13)
+    red = with_note[..., 0] - with_note[..., 1] > 100
+    assert red[without.shape[0] - 8 :].any() and not red[: without.shape[0] - 8].any()
 
 
 def test_stories_of_different_sizes_on_one_sheet():

@@ -85,7 +85,7 @@ def make(storyboard, folder, report):
             scenes=3, finished=(0,), at_work=(1,), step=step, steps=1000, seconds_left=9.0))
         time.sleep(0.02)
 
-print(start_server(Shelf(Path(sys.argv[1])), Runner(make), "127.0.0.1", None)[0], flush=True)
+print(start_server(Shelf(Path(sys.argv[1])), Runner(make), "127.0.0.1", None), flush=True)
 time.sleep(100)
 """
 
@@ -116,10 +116,18 @@ def has_field(label):
 
 
 def status(address, path):
+    return request(address, f"gradio_api/file={path}")
+
+
+def request(address, path, **headers):
+    """The status of an answer; none of them may allow another origin."""
+    asked = urllib.request.Request(f"{address}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(f"{address}gradio_api/file={path}", timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            assert "access-control-allow-origin" not in answer.headers
             return answer.status
     except urllib.error.HTTPError as error:
+        assert "access-control-allow-origin" not in error.headers
         return error.code
 
 
@@ -175,6 +183,10 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         *(checkpoint / "metrics.jsonl", clip, f"{address}config"),
     ):
         assert status(address, path) == 403, path
+    for path in ("openapi.json", "gradio_api/info", "gradio_api/openapi.json", "docs"):
+        assert request(address, path) in (403, 404), path
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        assert request(address, "config", **headers) == 403
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The app without a browser: its form, its folder, its runs, what it shows and gives out."""
 
+import asyncio
 import json
+import os
 import sys
 import threading
 import time
@@ -13,7 +15,8 @@ from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import VideoError, write_mp4
 from m2dit_jax.webapp.board import SceneForm, problems, to_forms, to_storyboard
-from m2dit_jax.webapp.guard import OutputOnly
+from m2dit_jax.webapp.guard import Guard
+from m2dit_jax.webapp.hosts import Hosts
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
@@ -79,9 +82,50 @@ def test_a_storyboards_clip_from_elsewhere_is_not_taken_over(shelf):
 
 
 def test_an_upload_is_kept_under_a_name_of_our_own(shelf, uploaded):
+    content = uploaded.read_bytes()
     kept = shelf.keep_clip(uploaded)
     assert kept.parent == shelf.clips and kept.stem.isalnum() and len(kept.stem) == 24
-    assert kept.read_bytes() == uploaded.read_bytes()
+    assert kept.read_bytes() == content
+    assert not uploaded.exists()
+
+
+def test_uploads_are_bounded_in_total_and_what_nobody_uses_makes_room(shelf, uploaded, monkeypatch):
+    kept = shelf.keep_clip(uploaded)
+    size = kept.stat().st_size
+    stray = shelf.uploads / "0" / "stray.mp4"
+    stray.parent.mkdir()
+    stray.write_bytes(bytes(size))
+    monkeypatch.setattr("m2dit_jax.webapp.shelf.MAX_UPLOAD_BYTES", 3 * size)
+    assert shelf.has_room_for(size) and not shelf.has_room_for(size + 1)
+    assert stray.exists()  # it may be in use
+    for path in (stray, kept):
+        os.utime(path, (0, 0))
+    name = shelf.new()
+    forms = [SceneForm({"prompt": "a fox"}, kept), SceneForm({"prompt": "it runs"})]
+    shelf.keep_form(name, to_storyboard(forms, {}))
+    assert shelf.has_room_for(2 * size) and not shelf.has_room_for(2 * size + 1)
+    assert kept.exists() and not stray.exists()
+    stray.write_bytes(b"")
+    shelf.clear_uploads()
+    assert not list(shelf.uploads.iterdir()) and kept.exists()
+
+
+def test_a_story_that_was_never_finished_has_its_form(shelf):
+    name = shelf.new()
+    assert shelf.form(name) is None
+    shelf.keep_form(name, story("a fox", "it runs"))
+    assert shelf.storyboard(name) is None
+    assert [scene["prompt"] for scene in shelf.form(name)["scenes"]] == ["a fox", "it runs"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"scenes": 3}', '{"scenes": ["a"]}', "[" * 100_000]
+)
+def test_a_damaged_storyboard_is_named(shelf, content):
+    name = shelf.new()
+    (shelf.output / name / "storyboard.json").write_text(content)
+    with pytest.raises(ValueError, match=r"story-001/storyboard\.json: is no storyboard \(."):
+        shelf.form(name)
 
 
 def test_uploads_that_are_no_video_too_large_or_not_uploaded_are_refused(
@@ -121,7 +165,7 @@ def test_only_files_of_stories_and_checked_clips_are_given_out(shelf, tmp_path):
     def app():
         raise AssertionError
 
-    guard = OutputOnly(app, shelf)
+    guard = Guard(app, shelf, Hosts("127.0.0.1"))
     folder = shelf.output / shelf.new()
     (folder / "link").symlink_to("/etc/passwd")
     for path in ("/", "/config", "/gradio_api/upload", f"/gradio_api/file={folder}/story.mp4"):
@@ -134,6 +178,48 @@ def test_only_files_of_stories_and_checked_clips_are_given_out(shelf, tmp_path):
         assert not guard.allows(f"/gradio_api/file={name}"), name
         assert not guard.allows(f"/file={name}"), name
     assert not guard.allows("/gradio_api/proxy=http://127.0.0.1:1/x")
+    for closed in ("info", "openapi.json", "call/_generate", "run/predict", "api/predict", "runs/"):
+        assert not guard.allows(f"/gradio_api/{closed}")
+
+
+def answer(shelf, path="/", **headers):
+    """Status of a request to a guarded app, and the headers that the app got."""
+    got, sent = [], []
+
+    async def app(scope, receive, send):
+        got.append(dict(scope["headers"]))
+        await send({"type": "http.response.start", "status": 200})
+
+    async def send(message):
+        sent.append(message)
+
+    headers = {"host": "127.0.0.1:7860"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "path": path, "headers": raw}
+    guard = Guard(app, shelf, Hosts("127.0.0.1"))
+    asyncio.run(guard(scope, lambda: None, send))
+    return sent[0]["status"], got
+
+
+def test_only_requests_to_this_server_by_its_own_page_are_answered(shelf):
+    assert answer(shelf)[0] == 200
+    assert answer(shelf, host="evil.example") == (403, [])
+    assert answer(shelf, origin="http://evil.example") == (403, [])
+    forwarded = {"x_forwarded_host": "evil.example", "forwarded": "host=evil.example"}
+    assert answer(shelf, **forwarded) == (200, [{b"host": b"127.0.0.1:7860"}])
+
+
+def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf):
+    def upload(**headers):
+        return answer(shelf, "/gradio_api/upload", **headers)[0]
+
+    assert upload() == 411
+    assert upload(content_length="-1") == 411
+    assert upload(content_length="1000") == 200
+    assert upload(content_length="201000001") == 413
+    (shelf.uploads / "much").touch()
+    os.truncate(shelf.uploads / "much", 1_999_999_500)  # it takes no room on the disk
+    assert upload(content_length="1000") == 413
 
 
 def test_stories_are_made_one_after_the_other(shelf):
