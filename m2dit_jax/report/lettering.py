@@ -36,7 +36,8 @@ def lay_out(text: str, size: int, width: int, most: int) -> list[str]:
 
 def scripts_without_font(text: str) -> list[str]:
     """The scripts, by Unicode's names such as "CJK", of which letters cannot be drawn here."""
-    return sorted({_script(code) for code in _missing(text) if not _is_symbol(code)})
+    letters = (code for code in _missing(text) if unicodedata.category(code).startswith("L"))
+    return sorted(set(map(_script, letters)))
 
 
 def text_width(line: str, size: int) -> int:
