@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.data.weights = ()
     config.data.held_out_share = 0.0
     config.data.held_out_paths = ""
+    config.data.fps = 0.0
     config.data.scenes = 3
     config.data.frames = 3
     config.data.text_length = 8

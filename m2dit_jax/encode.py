@@ -14,10 +14,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _CONFIG_FIELDS = (
     *(("manifest", "manifest", Path), ("root", "root", Path), ("output", "paths", Path)),
     *(("codec", "codec", str), ("frames", "frames", int)),
     *(("height", "height", int), ("width", "width", int)),
+    ("fps", "fps", str),
 )
 # Flags that go with the modes other than encoding.
 _PREVIEW = {"preview"}
@@ -97,11 +100,24 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
         raise ValueError(
             f"--workers={workers} and --time_limit={values['time_limit']} must be above 0"
         )
+    fps = _read_fps(flags.fps)
     codec = _open_codec(flags)
     manifest = read_manifest(flags.manifest, root, values["min_scenes"])
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
     sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
-    return EncodeJob(manifest, root, flags.output, codec, sampling, workers=workers, **values)
+    return EncodeJob(
+        manifest, root, flags.output, codec, sampling, workers=workers, fps=fps, **values
+    )
+
+
+def _read_fps(text: str | None) -> Fraction | None:
+    """The rate, None for each video's own."""
+    if text is None:
+        return None
+    try:
+        return read_rate(text)
+    except ValueError as error:
+        raise ValueError(f"--fps: {error}") from error
 
 
 def _open_codec(flags: argparse.Namespace) -> "Codec":
@@ -240,6 +256,11 @@ def _parser() -> argparse.ArgumentParser:
         "longest: every n-th, n as large as fits, at most STRIDE (default for stories)",
     )
     frames.add_argument("--stride", type=int, help=_default("stride", "in frames"))
+    frames.add_argument(
+        "--fps",
+        help="rate at which frames are counted, such as 24 or 24000/1001: those nearest in time "
+        "are taken (default: the rate that each video has)",
+    )
     frames.add_argument("--seed", type=int, help=_default("seed", "of what is drawn"))
     rest = parser.add_argument_group("how")
     rest.add_argument(

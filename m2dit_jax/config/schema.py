@@ -62,6 +62,15 @@ class DataConfig:
         resume=FREE,
         absent="",
     )
+    fps: float = setting(
+        "Encoding: frames per second at which the frames of all videos are counted, and which "
+        "datasets must have; 0: each video's own.",
+        at_least=0,
+        at_most=1000,
+        sources=("pixels", "latents"),
+        resume=FREE,
+        absent=0.0,
+    )
     scenes: int = setting("Scenes in a story.", at_least=1)
     frames: int = setting("Frames in a scene.", at_least=2)
     text_length: int = setting(

@@ -128,6 +128,9 @@ class Origin(TypedDict):
     source: dict[str, Any]  # of the whole video: frames, fps, height, width (upright), seconds
     frames: list[int]  # numbers of the frames that were taken, from 0
     metadata: dict[str, Any]  # all else that the manifest said about the scene
+    first_frame: NotRequired[int]  # where the manifest says it in numbers of frames, from 0
+    end_frame: NotRequired[int]  # the one after the last
+    fps: NotRequired[float]  # at which frames were counted, where not at the video's constant rate
 
 
 class EncodedStory(TypedDict):

@@ -5,6 +5,11 @@
     JSON Lines   a story a line: {"name": name, "scenes": [{"video": path, "caption": text,
                  "start": seconds, "end": seconds}]}; name, start and end may be left out
 
+A scene of JSON Lines may also say its part of the video as "exact_start" and "exact_end", seconds
+as fractions ("25/24"), and as "first_frame" and "end_frame", numbers from 0, the latter of the
+frame after the last. Frames go before exact seconds, these before seconds; what is given together
+must be the same. A frame within a millisecond before `start` or `end` counts as at it.
+
 Which it is shows in the content. All else that an entry says is kept as metadata.
 """
 
@@ -23,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from m2dit_jax.data.story_table import ManifestStory, Naming, StoryTable
+from m2dit_jax.data.scene_times import FIELDS, SceneTimes, read_times, shown
+from m2dit_jax.data.story_table import ClipScene, ManifestStory, Naming, StoryTable
 from m2dit_jax.utils.files import atomic_write
 
 MAX_BYTES = 2**30
-_FIELDS = ("video", "caption", "start", "end")  # of a scene of our own format
+_FIELDS = ("video", "caption", *FIELDS)  # of a scene of our own format
 _CLIP_KEYS = {
     "path": {"path", "caption"},
     "url": {"url", "caption"},
@@ -89,10 +95,9 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
     for story in manifest.stories:
         scenes = []
         for scene in story.scenes:
-            times = {"start": scene.start, "end": scene.end}
             scenes.append(
                 {"video": os.path.relpath(scene.video, root.resolve()), "caption": scene.caption}
-                | {name: value for name, value in times.items() if value is not None}
+                | _times(scene)
                 # a column of another format may have the name of a field of this one
                 | {
                     f"{key}_" if key in _FIELDS else key: value
@@ -102,6 +107,18 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
         lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False))
     with atomic_write(path) as part:
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _times(scene: ClipScene) -> dict[str, Any]:
+    exact = {"exact_start": scene.exact_start, "exact_end": scene.exact_end}
+    times = {
+        "start": scene.start,
+        "end": scene.end,
+        **{name: str(value) for name, value in exact.items() if value is not None},
+        "first_frame": scene.first_frame,
+        "end_frame": scene.end_frame,
+    }
+    return {name: value for name, value in times.items() if value is not None}
 
 
 def _check_text(path: Path) -> str:
@@ -144,7 +161,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _Duplicate(f"the key {_shown(key)} stands twice in an object")
+            raise _Duplicate(f"the key {shown(key)} stands twice in an object")
         found[key] = value
     return found
 
@@ -212,7 +229,7 @@ class _Reader:
                 twice = sorted({name for name in header if header.count(name) > 1})
                 if missing or twice:
                     for name in missing:
-                        found = _shown(", ".join(header))
+                        found = shown(", ".join(header))
                         self._add(f":1: needs a column {name!r}, found {found}")
                     for name in twice:
                         self._add(f":1: the column {name!r} stands twice")
@@ -242,7 +259,7 @@ class _Reader:
         try:
             for number, entry in elements:
                 if not isinstance(entry, dict):
-                    found = f"found {_shown(entry)}, needs an object"
+                    found = f"found {shown(entry)}, needs an object"
                     self._add(f"{_json_place(number, '')}: {found}")
                     continue
                 name = self._name(entry, "prefix", f"{_json_place(number, '')}: prefix")
@@ -274,11 +291,11 @@ class _Reader:
                     self._add(f":{number}: is not readable as JSON ({error})")
                     continue
                 if not isinstance(entry, dict):
-                    self._add(f":{number}: found {_shown(entry)}, needs an object")
+                    self._add(f":{number}: found {shown(entry)}, needs an object")
                     continue
                 name = self._name(entry, "name", f":{number}: name")
                 for key in entry.keys() - {"name", "scenes"}:
-                    self._add(f":{number}: unknown key {_shown(key)}, needs name and scenes")
+                    self._add(f":{number}: unknown key {shown(key)}, needs name and scenes")
                 self._scenes(table, entry, "scenes", "video", f":{number}")
                 table.end_story(number, name)
         return table
@@ -301,7 +318,7 @@ class _Reader:
                 problem = bad.get(table.videos[scene])
                 if problem:
                     place = f"{table.place(story, scene)}: {self._video_key}"
-                    name = _shown(names[table.videos[scene]])
+                    name = shown(names[table.videos[scene]])
                     self.problems.append((scene + 0.5, f"{place}: {name} {problem}"))
 
     def check_stories(self, table: StoryTable, min_scenes: int) -> None:
@@ -313,7 +330,7 @@ class _Reader:
             *(
                 (
                     story,
-                    f"{table.place(story, scene)}: story {_shown(table.name(story))} has {length} "
+                    f"{table.place(story, scene)}: story {shown(table.name(story))} has {length} "
                     f"scenes, needs at least {min_scenes}",
                 )
                 for story, (length, scene) in enumerate(
@@ -336,7 +353,7 @@ class _Reader:
                 yield (
                     story,
                     f"{self.path}: stories {groups[name] + 1} and {story + 1} are both called "
-                    f"{_shown(name)}, needs different names",
+                    f"{shown(name)}, needs different names",
                 )
             groups.setdefault(name, story)
 
@@ -345,7 +362,7 @@ class _Reader:
     ) -> None:
         values = entry.get(key)
         if not isinstance(values, list) or not values:
-            found = _shown(values) if key in entry else "nothing"
+            found = shown(values) if key in entry else "nothing"
             self._add(f"{place}: {key}: found {found}, needs a list of scenes")
             return
         for number, value in enumerate(values, 1):
@@ -353,32 +370,31 @@ class _Reader:
             if isinstance(value, dict):
                 self._scene(table, value, video, at)
             else:
-                self._add(f"{at}: found {_shown(value)}, needs an object")
+                self._add(f"{at}: found {shown(value)}, needs an object")
 
     def _scene(self, table: StoryTable, values: dict[str, Any], video: str, place: str) -> None:
         caption = values.get("caption")
         if not isinstance(caption, str) or not caption.strip():
-            found = _shown(caption) if "caption" in values else "nothing"
+            found = shown(caption) if "caption" in values else "nothing"
             self._add(f"{place}: caption: found {found}, needs a text")
             caption = ""
         elif _has_half_characters(caption):
             self._add(f"{place}: caption: found half of a surrogate pair, needs whole characters")
-        start, end = None, None
-        known = _CLIP_KEYS[video]
+        times, known = SceneTimes(), _CLIP_KEYS[video]
         if video == "video":  # our own format
-            start, end = (self._seconds(values, name, place) for name in ("start", "end"))
-            if end is not None and end <= (start or 0):
-                self._add(f"{place}: end {end:g} must be after start {start or 0:g}")
+            times, problems = read_times(values)
+            for problem in problems:
+                self._add(f"{place}: {problem}")
         metadata = {key: value for key, value in values.items() if key not in known}
         self._video_key = video
-        table.add_scene(self._video(values, video, place), caption, start, end, metadata)
+        table.add_scene(self._video(values, video, place), caption, times, metadata)
         self._scenes_read += 1
 
     def _video(self, values: dict[str, Any], key: str, place: str) -> int:
         """The index of a video's name, which `check_videos` looks at; -1 for what is no name."""
         name = values.get(key)
         if not isinstance(name, str) or not name.strip():
-            found = _shown(name) if key in values else "nothing"
+            found = shown(name) if key in values else "nothing"
             self._add(f"{place}: {key}: found {found}, needs the path of a video")
             return -1
         return self._videos.setdefault(name, len(self._videos))
@@ -401,27 +417,13 @@ class _Reader:
             problem = f"cannot be read ({error})"
         return "", problem
 
-    def _seconds(self, values: dict[str, Any], name: str, place: str) -> float | None:
-        value = values.get(name)
-        if value is None:
-            return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        try:
-            number = float(value) if is_number else math.nan
-        except OverflowError:
-            number = math.nan
-        if not math.isfinite(number) or number < 0:
-            self._add(f"{place}: {name}: found {_shown(value)}, needs seconds from 0 on")
-            return None
-        return number
-
     def _name(self, entry: dict[str, Any], key: str, place: str) -> str:
         """The story's own name; "" if it has none."""
         value = entry.get(key)
         if value is None:
             return ""
         if not isinstance(value, str) or not value.strip():
-            self._add(f"{place}: found {_shown(value)}, needs a text")
+            self._add(f"{place}: found {shown(value)}, needs a text")
             return ""
         if _has_half_characters(value):
             self._add(f"{place}: found half of a surrogate pair, needs whole characters")
@@ -438,10 +440,4 @@ def _has_half_characters(text: str) -> bool:
 
 
 def _json_place(number: int, name: str) -> str:
-    return f": story {number}" + (f" {_shown(name)}" if name else "")
-
-
-def _shown(value: Any) -> str:
-    """The value on one line of at most 60 characters."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f": story {number}" + (f" {shown(name)}" if name else "")

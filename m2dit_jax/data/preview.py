@@ -11,7 +11,7 @@ from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset, EncodedStory, count_kinds
 from m2dit_jax.report.document import image_uri, write_document
-from m2dit_jax.utils.media import evenly_spaced
+from m2dit_jax.utils.frame_times import evenly_spaced
 from m2dit_jax.utils.progress import progress_bar
 
 PAGE = "preview.html"

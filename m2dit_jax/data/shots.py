@@ -1,10 +1,12 @@
 """Cuts a long video into shots, with PySceneDetect (an optional extra)."""
 
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
-from m2dit_jax.data.video import VideoError, probe_video
+from m2dit_jax.data.video import Video, VideoError
 from m2dit_jax.utils.extras import how_to_install
 
 
@@ -23,11 +25,30 @@ def cut_into_shots(path: Path, root: Path) -> Manifest:
     video = path.resolve()
     if not video.is_relative_to(root.resolve()):
         raise VideoError(f"{path}: is not within the root {root}")
-    info = probe_video(video)
-    cuts = detect(str(video), ContentDetector())
-    times = [(start.seconds, end.seconds) for start, end in cuts] or [(0.0, info.seconds)]
-    scenes = tuple(
-        ClipScene(video, "", round(start, 3), round(end, 3), {}, f"{path}, shot {number}")
-        for number, (start, end) in enumerate(times, 1)
-    )
+    with closing(Video(video)) as frames:
+        count = frames.frame_count()
+        cuts = detect(str(video), ContentDetector())
+        # The seconds of a cut are rounded, the frame that they mean is certain.
+        starts = {frames.nearest(start.seconds) for start, _ in cuts[1:]} - {0}
+        bounds = list(pairwise([0, *sorted(starts), count]))
+        scenes = tuple(
+            _shot(frames, first, after, f"{path}, shot {number}")
+            for number, (first, after) in enumerate(bounds, 1)
+        )
     return Manifest((ManifestStory(path.stem, scenes),), path, "stories")
+
+
+def _shot(video: Video, first: int, after: int, place: str) -> ClipScene:
+    start, end = video.time_at(first), video.time_at(after)
+    return ClipScene(
+        video.path,
+        "",
+        round(float(start), 6),
+        round(float(end), 6),
+        {},
+        place,
+        first,
+        after,
+        start,
+        end,
+    )

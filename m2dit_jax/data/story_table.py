@@ -1,15 +1,18 @@
-"""Stories of a manifest in columns: 64 bytes a scene beside its texts, for millions of scenes."""
+"""Stories of a manifest in columns: 80 bytes a scene beside its texts, for millions of scenes."""
 
 import json
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
+
+from m2dit_jax.data.scene_times import SceneTimes
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -18,7 +21,9 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 class ClipScene:
     """A scene: a video, or the part of it between `start` and `end` (seconds; None: its ends).
 
-    `place` says where in the manifest it stands, for people to read.
+    `first_frame` and `end_frame` (the one after the last) say the same in numbers of frames, and
+    go before the seconds. `exact_start` and `exact_end` are seconds that were not rounded, to be
+    written. `place` says where in the manifest it stands, for people to read.
     """
 
     video: Path
@@ -27,6 +32,10 @@ class ClipScene:
     end: float | None
     metadata: Mapping[str, Any]
     place: str
+    first_frame: int | None = None
+    end_frame: int | None = None
+    exact_start: Fraction | None = None
+    exact_end: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class StoryTable(Sequence[Any]):
         self._names, self._captions, self._metadata = _Texts(), _Texts(), _Texts()
         self._videos = array("q")
         self._starts, self._ends = array("d"), array("d")
+        self._first_frames, self._end_frames = array("q"), array("q")
         self._path = lru_cache(4096)(lambda index: Path(self.paths[index]))
 
     # --- writing
@@ -71,15 +81,16 @@ class StoryTable(Sequence[Any]):
         self,
         video: int,
         caption: str,
-        start: float | None,
-        end: float | None,
+        times: SceneTimes,
         metadata: Mapping[str, Any],
     ) -> None:
         """Appends a scene to the story that the next `end_story` ends."""
         self._videos.append(video)
         self._captions.append(caption)
-        self._starts.append(math.nan if start is None else start)
-        self._ends.append(math.nan if end is None else end)
+        self._starts.append(math.nan if times.start is None else times.start)
+        self._ends.append(math.nan if times.end is None else times.end)
+        self._first_frames.append(-1 if times.first_frame is None else times.first_frame)
+        self._end_frames.append(-1 if times.end_frame is None else times.end_frame)
         self._metadata.append(json.dumps(metadata) if metadata else "")
 
     def end_story(self, number: int, name: str = "") -> None:
@@ -113,6 +124,8 @@ class StoryTable(Sequence[Any]):
                 _seconds(self._ends[scene]),
                 json.loads(metadata) if (metadata := self._metadata[scene]) else _NONE,
                 self.naming.place(number, own, scene - first + 1),
+                _frame(self._first_frames[scene]),
+                _frame(self._end_frames[scene]),
             )
             for scene in range(first, last)
         )
@@ -164,3 +177,7 @@ class _Texts:
 
 def _seconds(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _frame(value: int) -> int | None:
+    return None if value < 0 else value

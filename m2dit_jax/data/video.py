@@ -5,10 +5,11 @@ from its packets, so that decoding begins at the key frame before a wanted frame
 """
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 
 from m2dit_jax.data.headers_only import HeadersOnly
+from m2dit_jax.data.scene_times import SceneTimes
 from m2dit_jax.utils.compat import open_video
+from m2dit_jax.utils.frame_times import (
+    ROUNDING,
+    FramesAtRate,
+    are_even,
+    first_frame_at,
+    nearest_frame,
+    usual_step,
+)
 from m2dit_jax.utils.media import READABLE, TIME_LIMIT, VideoError, check_pixels
 
 _MIDDLE = (0.05, 0.95)  # shares of a clip between which stage 1 samples (reference)
@@ -109,6 +119,7 @@ class Video:
         self._time_limit = time_limit
         self._container: Any = None
         self._times: list[int] | None = None
+        self._even: bool | None = None
         self._upright: tuple[int, int] | None = None
 
     def close(self) -> None:
@@ -141,12 +152,87 @@ class Video:
             return VideoInfo(len(times), fps, height, width, seconds or 1 / fps)
 
     def between(self, start: float | None, end: float | None) -> range:
-        """Numbers of the frames from `start` on and before `end`, in seconds from the first."""
+        """Numbers of the frames from `start` on and before `end`, in seconds from the first.
+
+        A frame up to a millisecond before one of them counts as at it, see `first_frame_at`.
+        """
+        with self._at_work():
+            count = len(self._all_times())
+            first = 0 if start is None else self._first_at(start)
+            return range(first, count if end is None else self._first_at(end))
+
+    def part(self, times: SceneTimes) -> range:
+        """Numbers of the frames of a scene.
+
+        Raises VideoError for frames that the video does not have, or that the seconds contradict.
+        """
+        part = self.between(times.start, times.end)
+        count = self.frame_count()
+        first = self._agreed(times.first_frame, times.start, part.start, "first_frame", "start")
+        after = self._agreed(times.end_frame, times.end, part.stop, "end_frame", "end")
+        if first >= count > 0 and times.first_frame is not None:
+            raise VideoError(f"{self.path}: has {count} frames, first_frame is {first}")
+        if after > count:
+            raise VideoError(f"{self.path}: has {count} frames, end_frame is {after}")
+        return range(first, after)
+
+    def _agreed(
+        self, frame: int | None, seconds: float | None, by_seconds: int, name: str, said: str
+    ) -> int:
+        """The number of a frame, which goes before the one that the seconds name."""
+        if frame is not None and seconds is not None and frame != by_seconds:
+            raise VideoError(
+                f"{self.path}: {name} is {frame}, but {said} {seconds:g} s is frame {by_seconds}; "
+                "needs one of them, or the same in both"
+            )
+        return by_seconds if frame is None else frame
+
+    def at_rate(self, part: range, fps: Fraction | None) -> Sequence[int]:
+        """Frames that `part` has at so many a second, as numbers counted from its first.
+
+        They are the nearest in time, and come several times where the video has fewer. None: the
+        frames themselves, or at the usual rate of the video where its rate is variable.
+        """
         with self._at_work():
             times = self._all_times()
-            seconds = [(pts - times[0]) * self._unit + 1e-6 for pts in times]
-        first = 0 if start is None else bisect_left(seconds, start)
-        return range(first, len(times) if end is None else bisect_left(seconds, end))
+            if not part or (fps is None and self._is_even()):
+                return range(len(part))
+            step = usual_step(times) if fps is None else 1 / (fps * self._tick)
+            return FramesAtRate(times[part.start : part.stop], step)
+
+    def usual_fps(self) -> float | None:
+        """The rate that `at_rate` takes where that is variable; None where it is constant."""
+        with self._at_work():
+            times = self._all_times()
+            return None if self._is_even() else float(1 / (usual_step(times) * self._tick))
+
+    def time_at(self, number: int) -> Fraction:
+        """Seconds from the first frame to the frame of this number, or to the end of the last."""
+        with self._at_work():
+            times = self._all_times()
+            if number < len(times):
+                return (times[number] - times[0]) * self._tick
+            last = times[-1] - times[-2] if len(times) > 1 else 1 / (self._rate() * self._tick)
+            return (times[-1] - times[0] + last) * self._tick
+
+    def nearest(self, seconds: float) -> int:
+        """Number of the frame that is nearest to a time in seconds from the first frame."""
+        with self._at_work():
+            times = self._all_times()
+            return nearest_frame(times, times[0] + Fraction(seconds) / self._tick)
+
+    def _first_at(self, seconds: float) -> int:
+        times = self._all_times()
+        moment = times[0] + Fraction(seconds) / self._tick
+        return first_frame_at(times, moment, ROUNDING / self._tick)
+
+    def _is_even(self) -> bool:
+        if self._even is None:
+            self._even = are_even(self._all_times())
+        return self._even
+
+    def _rate(self) -> Fraction:
+        return Fraction(self._stream.average_rate or 1)
 
     def read(
         self, numbers: Sequence[int], height: int, width: int
@@ -191,11 +277,12 @@ class Video:
         for stream in self._container.streams:
             if stream.index != self._stream.index:
                 stream.discard = Discard.all  # sound is not even read
-        self._unit = float(self._stream.time_base or 1)
+        self._tick = Fraction(self._stream.time_base or 1)
         # AVI has no times of presentation: B-frames carry wrong ones. Then frames are counted.
         self._counted = "avi" in self._container.format.name
         if self._counted:
-            self._unit = float(1 / (self._stream.average_rate or 1))
+            self._tick = 1 / self._rate()
+        self._unit = float(self._tick)
         codec = self._stream.codec_context
         check_pixels(self.path, codec.width, codec.height)
 

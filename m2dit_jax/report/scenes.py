@@ -9,7 +9,8 @@ from PIL import Image
 
 from m2dit_jax.report.document import image_uri, seconds
 from m2dit_jax.report.record import SceneRecord
-from m2dit_jax.utils.media import VideoError, evenly_spaced, video_frames
+from m2dit_jax.utils.frame_times import evenly_spaced
+from m2dit_jax.utils.media import VideoError, video_frames
 
 _THUMBNAILS = 6  # of a scene, from its first frame to its last
 _THUMBNAIL_SIDE = 160  # pixels

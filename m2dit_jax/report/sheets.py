@@ -13,7 +13,7 @@ from m2dit_jax.report.lettering import (
     scripts_without_font,
     text_width,
 )
-from m2dit_jax.utils.media import evenly_spaced
+from m2dit_jax.utils.frame_times import evenly_spaced
 
 Videos = Iterable[UInt8[np.ndarray, "_F _H _W 3"]]
 

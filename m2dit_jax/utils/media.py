@@ -15,6 +15,7 @@ from PIL import Image
 
 from m2dit_jax.utils.compat import open_video
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.frame_times import evenly_in_time, evenly_spaced
 
 # PyAV is imported where it is used: a run without videos does not need it.
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def video_frames(path: Path | str) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
 def read_clip(
     path: Path | str, frames: int, height: int, width: int
 ) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
-    """`frames` frames of the clip, evenly spread from its first to its last.
+    """`frames` frames of the clip, evenly spread in time from its first to its last.
 
     The picture is scaled to cover height x width and cropped around its centre. Scaling down by a
     whole number averages whole pixels, so that a small video enlarged by write_mp4 comes back.
@@ -62,17 +63,17 @@ def read_clip(
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
     path = Path(path)
     # Decoded twice rather than kept: a long clip in full size does not fit in memory
-    found = sum(1 for _ in _decoded(path, TIME_LIMIT))
-    if found < frames:
-        raise VideoError(f"{path}: has {found} frames, needs at least {frames}")
-    chosen = set(evenly_spaced(found, frames))
-    return np.stack(
-        [
-            _cover(_upright(frame), height, width)
-            for number, frame in enumerate(_decoded(path, TIME_LIMIT))
-            if number in chosen
-        ]
-    )
+    times = _ascending([frame.pts for frame in _decoded(path, TIME_LIMIT)])
+    if len(times) < frames:
+        raise VideoError(f"{path}: has {len(times)} frames, needs at least {frames}")
+    chosen = evenly_in_time(times, frames)
+    kept = set(chosen)
+    found = {
+        number: _cover(_upright(frame), height, width)
+        for number, frame in enumerate(_decoded(path, TIME_LIMIT))
+        if number in kept
+    }
+    return np.stack([found[number] for number in chosen])
 
 
 def fit_clip(
@@ -148,11 +149,6 @@ def frames_digest(videos: UInt8[np.ndarray, "..."]) -> str:
     return digest.hexdigest()
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Indices of at most `most` of `count` frames, evenly from the first to the last."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
-
-
 def enlargement(height: int, width: int) -> int:
     """The factor by which written videos are larger than their frames.
 
@@ -163,6 +159,13 @@ def enlargement(height: int, width: int) -> int:
 
 
 # --- reading
+
+
+def _ascending(times: list[int | None]) -> list[int]:
+    """The time stamps; the numbers of the frames where a container has none, or wrong ones."""
+    known = [time for time in times if time is not None]
+    good = len(known) == len(times) and all(a < b for a, b in pairwise(known))
+    return known if good else list(range(len(times)))
 
 
 def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFrame]":

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -74,7 +75,8 @@ class EncodeJob:
     """What to encode and how; `check` says whether it can be done.
 
     `sampling` is "middle" or "longest", see `m2dit_jax.data.video`; `stride`, in frames, is what
-    "middle" takes and the most that "longest" takes. Of a story that lost scenes the longest run
+    "middle" takes and the most that "longest" takes. `fps` is the rate of the frames that these
+    count; None: each video's own. Of a story that lost scenes the longest run
     of consecutive good ones is kept (the first of several), if it has `min_scenes`.
     """
 
@@ -89,6 +91,7 @@ class EncodeJob:
     shard_scenes: int | None  # a shard is closed at so many; None: see SHARD_BYTES
     workers: int
     time_limit: float | int  # seconds for the decoding of one scene
+    fps: Fraction | None = None
 
     @cached_property
     def info(self) -> EncodedInfo:
@@ -112,6 +115,7 @@ class EncodeJob:
             "min_scenes": self.min_scenes,
             "shard_scenes": self.shard_scenes or SHARD_SCENES,
             **({"most_shards": MOST_SHARDS} if self._has_few_shards else {}),
+            **({} if self.fps is None else {"fps": str(self.fps)}),
             **self.codec.settings(),
         }
 
@@ -159,7 +163,7 @@ class EncodeJob:
         digest = hashlib.sha256()
         for story in self.manifest.stories:
             scenes = [
-                [self.relative(s.video), s.caption, s.start, s.end, dict(s.metadata)]
+                [self.relative(s.video), s.caption, s.start, s.end, dict(s.metadata), *_frames(s)]
                 for s in story.scenes
             ]
             digest.update(json.dumps([story.name, scenes]).encode())
@@ -318,6 +322,9 @@ def _tasks(job: EncodeJob, number: int) -> Iterator[SceneTask]:
             sampling=job.sampling,
             stride=job.stride,
             draw=float(np.random.default_rng([job.seed, number, index]).random()),
+            first_frame=scene.first_frame,
+            end_frame=scene.end_frame,
+            fps=job.fps,
         )
 
 
@@ -395,8 +402,14 @@ def _encoded_scenes(
         yield from fetch()
 
 
+def _frames(scene: ClipScene) -> list[int | None]:
+    """The numbers of frames that a scene gives; empty where there are none, as in older formats."""
+    frames = [scene.first_frame, scene.end_frame]
+    return [] if frames == [None, None] else frames
+
+
 def _origin(job: EncodeJob, index: int, scene: ClipScene, decoded: DecodedScene) -> Origin:
-    return Origin(
+    origin = Origin(
         scene=index + 1,
         place=scene.place,
         video=job.relative(scene.video),
@@ -406,6 +419,13 @@ def _origin(job: EncodeJob, index: int, scene: ClipScene, decoded: DecodedScene)
         frames=decoded.numbers,
         metadata=dict(scene.metadata),
     )
+    if scene.first_frame is not None:
+        origin["first_frame"] = scene.first_frame
+    if scene.end_frame is not None:
+        origin["end_frame"] = scene.end_frame
+    if decoded.fps is not None:
+        origin["fps"] = decoded.fps
+    return origin
 
 
 def _count(statistics: Mapping[str, Counter[str]], story: EncodedStory) -> None:

@@ -2,12 +2,14 @@
 
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from m2dit_jax.data.scene_times import SceneTimes
 from m2dit_jax.data.video import Video, longest_stride_frames, middle_frames
 from m2dit_jax.utils.media import VideoError
 
@@ -18,7 +20,9 @@ SAMPLINGS = {"middle": middle_frames, "longest": longest_stride_frames}
 class SceneTask:
     """What to decode: `frames` frames of height x width pixels, between `start` and `end` seconds.
 
-    `sampling` is a key of SAMPLINGS, `stride` in frames; `draw`, in 0..1, decides what is drawn.
+    `first_frame` and `end_frame` are numbers of frames that go before the seconds. `sampling` is a
+    key of SAMPLINGS, `stride` in frames; `draw`, in 0..1, decides what is drawn. `fps` is the rate
+    of the frames that these count; None: the video's own.
     """
 
     path: Path
@@ -30,28 +34,40 @@ class SceneTask:
     sampling: str
     stride: int
     draw: float
+    first_frame: int | None = None
+    end_frame: int | None = None
+    fps: Fraction | None = None
 
 
 @dataclass(frozen=True)
 class DecodedScene:
-    """Pixels, the numbers of their frames in the video, and what the video is like."""
+    """Pixels, the numbers of their frames in the video, and what the video is like.
+
+    `fps` is the rate at which frames were counted if it is not the constant one of the video.
+    """
 
     pixels: UInt8[np.ndarray, "F H W 3"]
     numbers: list[int]
     source: dict[str, Any]
+    fps: float | None = None
 
 
 def decode_scene(task: SceneTask) -> DecodedScene:
     """Raises VideoError if the video, or the part of it, is unreadable or too short."""
     video = _opened(task.path)
-    part = video.between(task.start, task.end)
-    if len(part) < task.frames:
+    part = video.part(SceneTimes(task.start, task.end, task.first_frame, task.end_frame))
+    counted = video.at_rate(part, task.fps)
+    if len(counted) < task.frames:
         what = "video" if len(part) == video.frame_count() else "part"
-        raise VideoError(f"{task.path}: the {what} has {len(part)} frames, needs {task.frames}")
-    chosen = SAMPLINGS[task.sampling](len(part), task.frames, task.stride, task.draw)
-    numbers = [part[number] for number in chosen]
+        rate = "" if task.fps is None else f" at {float(task.fps):g} a second"
+        raise VideoError(
+            f"{task.path}: the {what} has {len(counted)} frames{rate}, needs {task.frames}"
+        )
+    chosen = SAMPLINGS[task.sampling](len(counted), task.frames, task.stride, task.draw)
+    numbers = [part[counted[number]] for number in chosen]
     pixels = video.read(numbers, task.height, task.width)
-    return DecodedScene(pixels, numbers, asdict(video.info()))
+    fps = video.usual_fps() if task.fps is None else float(task.fps)
+    return DecodedScene(pixels, numbers, asdict(video.info()), fps)
 
 
 _OPEN: OrderedDict[tuple[Path, int, int], Video] = OrderedDict()
