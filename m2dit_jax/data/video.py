@@ -28,7 +28,6 @@ from m2dit_jax.utils.frame_times import (
     FramesAtRate,
     are_even,
     first_frame_at,
-    nearest_frame,
     usual_step,
 )
 from m2dit_jax.utils.media import READABLE, TIME_LIMIT, VideoError, check_pixels
@@ -114,9 +113,10 @@ class Video:
     video is then closed, and opened again by the next call.
     """
 
-    def __init__(self, path: Path, time_limit: float = TIME_LIMIT):
+    def __init__(self, path: Path, time_limit: float = TIME_LIMIT, threads: bool = False):
         self.path = path
         self._time_limit = time_limit
+        self._threads = "AUTO" if threads else "NONE"  # workers have a core each
         self._container: Any = None
         self._times: list[int] | None = None
         self._even: bool | None = None
@@ -215,11 +215,22 @@ class Video:
             last = times[-1] - times[-2] if len(times) > 1 else 1 / (self._rate() * self._tick)
             return (times[-1] - times[0] + last) * self._tick
 
-    def nearest(self, seconds: float) -> int:
-        """Number of the frame that is nearest to a time in seconds from the first frame."""
+    def small_frames(self, width: int) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+        """Number and blue, green and red of every frame, at most `width` pixels wide, as stored."""
         with self._at_work():
-            times = self._all_times()
-            return nearest_frame(times, times[0] + Fraction(seconds) / self._tick)
+            numbers = {time: number for number, time in enumerate(self._all_times())}
+            self._rewind()
+            for frame in self._decode():
+                if frame.pts in numbers:
+                    scale = min(1, width / frame.width)
+                    size = (max(round(side * scale), 1) for side in (frame.width, frame.height))
+                    columns, rows = size
+                    yield (
+                        numbers[frame.pts],
+                        frame.reformat(
+                            columns, rows, "bgr24", interpolation=Interpolation.AREA
+                        ).to_ndarray(),
+                    )
 
     def _first_at(self, seconds: float) -> int:
         times = self._all_times()
@@ -273,7 +284,7 @@ class Video:
         if not self._container.streams.video:
             raise VideoError(f"{self.path}: holds no video")
         self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "NONE"  # workers have a core each
+        self._stream.thread_type = self._threads
         for stream in self._container.streams:
             if stream.index != self._stream.index:
                 stream.discard = Discard.all  # sound is not even read
