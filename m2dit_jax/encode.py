@@ -13,7 +13,7 @@ several sizes, encode several times and let the training mix the datasets.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,15 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
     sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
     return EncodeJob(
-        manifest, root, flags.output, codec, sampling, workers=workers, fps=fps, **values
+        manifest,
+        root,
+        flags.output,
+        codec,
+        sampling,
+        workers=workers,
+        fps=fps,
+        hashed=bool(flags.hash),
+        **values,
     )
 
 
@@ -155,9 +163,27 @@ def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
         for kind, count in count_kinds(report.skipped).items():
             example = next(item for item in report.skipped if item["kind"] == kind)
             lines.append(f"  {count} x {kind}; for example {example['place']}: {example['video']}")
+    if report.changed:
+        lines.append(
+            f"{len(report.changed)} videos have changed since, for example {report.changed[0]}: "
+            "the dataset holds what they were; another --output encodes them as they are"
+        )
+    if report.dataset is not None and job.fps is None:
+        lines += _rates(report.dataset.statistics["fps"])
     if report.cut_captions:
         lines.append(f"{report.cut_captions} captions are longer than the model reads and were cut")
     return "\n".join(lines)
+
+
+def _rates(counts: Mapping[str, int]) -> list[str]:
+    """A line about videos whose rates differ by a tenth or more."""
+    rates = sorted(counts, key=float)
+    if not rates or float(rates[-1]) < 1.1 * float(rates[0]):
+        return []
+    return [
+        f"the videos have {rates[0]} to {rates[-1]} frames a second, and each was taken at its own:"
+        " the same motion is faster in some; --fps takes all of them at one rate"
+    ]
 
 
 def _preview(path: Path) -> int:
@@ -275,6 +301,13 @@ def _parser() -> argparse.ArgumentParser:
     rest.add_argument("--workers", type=int, help="processes that decode (default: one a core)")
     rest.add_argument(
         "--time_limit", type=float, help=_default("time_limit", "seconds to decode a scene")
+    )
+    rest.add_argument(
+        "--hash",
+        action="store_true",
+        default=None,
+        help="read all of each video to notice whether it has changed (default: by size and time "
+        "of change)",
     )
     rest.add_argument(
         "--shard_scenes",

@@ -8,6 +8,8 @@ A folder is a tensorflow-datasets dataset (ArrayRecord, split "train"), readable
     metadata.json                               `EncodedInfo`, settings of the run, sizes of shards
     empty_caption.safetensors                   "text_embeds", of the codec "vae"
     skipped.json                                what was left out, where it was and why
+    videos.jsonl                                sizes and times of change of the videos, see
+                                                `m2dit_jax.data.encode.inputs`
 
 A record, with S scenes, which follow one another without a gap; S may differ between stories:
 

@@ -93,7 +93,9 @@ def test_shots_of_24_fps_end_before_the_next_ones_first_frame(ending, tmp_path):
     shots = shots_of(path, tmp_path)
     wanted = [(0, 25), (25, 61), (61, 100), (100, 140)]
     assert [(shot.first_frame, shot.end_frame) for shot in shots] == wanted
-    assert [shot.start for shot in shots] == pytest.approx([0, 25 / 24, 61 / 24, 100 / 24], abs=6e-4)
+    assert [shot.start for shot in shots] == pytest.approx(
+        [0, 25 / 24, 61 / 24, 100 / 24], abs=6e-4
+    )
     for shot, (first, after) in zip(shots, wanted, strict=True):
         assert taken(shot) <= set(range(first, after))
 

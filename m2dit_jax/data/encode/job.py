@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,11 +20,18 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from m2dit_jax.data.encode.codecs import Codec
+from m2dit_jax.data.encode.inputs import (
+    Stamps,
+    changed_since,
+    changed_videos,
+    stamp_videos,
+    write_videos,
+)
 from m2dit_jax.data.encode.scene_decoding import DecodedScene, SceneTask, decode_scene
 from m2dit_jax.data.encode.workers import Failure, WorkerPool
 from m2dit_jax.data.encoded import (
@@ -68,6 +76,7 @@ class _ShardRecord(TypedDict):
     skipped: list[Skipped]
     cut_captions: int
     statistics: Statistics
+    videos: NotRequired[Stamps]  # that its scenes come from; earlier versions did not keep it
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class EncodeJob:
     workers: int
     time_limit: float | int  # seconds for the decoding of one scene
     fps: Fraction | None = None
+    hashed: bool = False  # whether the content of the videos is hashed
 
     @cached_property
     def info(self) -> EncodedInfo:
@@ -178,6 +188,8 @@ class EncodeReport:
     skipped: list[Skipped]
     cut_captions: int
     was_finished: bool = False
+    changed: Sequence[str] = ()
+    """Videos that a dataset which was finished before was made of, and that are others now."""
 
 
 def relative_path(video: Path, root: Path) -> str:
@@ -218,22 +230,44 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
     """Does what is left of a checked job; progress goes to stderr.
 
     Raises ValueError if weights are damaged or give what is not finite, another run writes to the
-    same output, or the disk is full.
+    same output, a video changes meanwhile, or the disk is full.
     """
     if (job.output / FINISHED).exists():
         skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
         dataset = EncodedDataset(job.output)
-        return EncodeReport(dataset, skipped["items"], skipped["cut_captions"], was_finished=True)
+        return EncodeReport(
+            dataset,
+            skipped["items"],
+            skipped["cut_captions"],
+            was_finished=True,
+            changed=_changed_since(job),
+        )
     job.codec.load()
     with _locked(job.output):
+        _drop_changed(job)
         _clear_leftovers(job)
         write_json(job.output / PROGRESS / "settings.json", job.settings)
         empty_caption = job.codec.empty_caption()
         if empty_caption is not None:
             check_finite(f"{job.output}: the embedding of the empty caption", empty_caption)
         _encode_shards(job)
+        # Again, for the work may have taken days.
+        if changed := _drop_changed(job):
+            raise ValueError(
+                f"{job.root / changed[0]}: changed while it was encoded"
+                + (f", as did {len(changed) - 1} more videos" if len(changed) > 1 else "")
+                + "; the same command encodes its shards anew"
+            )
         return _finish(job, empty_caption)
+
+
+def _changed_since(job: EncodeJob) -> list[str]:
+    try:
+        return changed_since(job.output, job.root, job.hashed)
+    except ValueError as error:  # the dataset is whole without it
+        print(error, file=sys.stderr)
+        return []
 
 
 # --- the work
@@ -269,17 +303,25 @@ def _encode_shards(job: EncodeJob) -> None:
                 progress.update()
                 yield result
 
-        tasks = (task for n in missing for i in shards[n] for task in _tasks(job, i))
+        stamps: dict[int, Stamps] = {}
+
+        def tasks_of(number: int) -> Iterator[SceneTask]:
+            # Before the first of them is read: a change from then on is noticed in the end.
+            stamps[number] = _stamp_shard(job, number)
+            return (task for story in shards[number] for task in _tasks(job, story))
+
+        tasks = (task for n in missing for task in tasks_of(n))
         # Enough that the workers do not wait while the device computes or a shard is closed.
         decoded = counted(pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size))
         for number in missing:
-            _encode_shard(job, number, decoded)
+            _encode_shard(job, number, decoded, stamps)
 
 
 def _encode_shard(
     job: EncodeJob,
     number: int,
     decoded: Iterator[_Result],
+    stamps: dict[int, Stamps],
 ) -> None:
     shards = job.shards
     counts: list[int] = []
@@ -304,6 +346,7 @@ def _encode_shard(
         skipped=skipped,
         cut_captions=cut_captions,
         statistics={name: dict(counter) for name, counter in statistics.items()},
+        videos=stamps.pop(number),
     )
     write_json(_record_path(job, number), record)
 
@@ -453,7 +496,8 @@ def longest_run(good: Sequence[bool]) -> range:
 
 def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
     numbers = range(len(job.shards))
-    records = [record for n in numbers if (record := _read_record(job, n)) is not None]
+    # Without the names of a million videos, which would fill the memory.
+    records = [{**record, "videos": {}} for record in _records(job)]
     skipped = [item for record in records for item in record["skipped"]]
     cut_captions = sum(record["cut_captions"] for record in records)
     counts = [count for record in records for count in record["scene_counts"]]
@@ -469,6 +513,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
         shutil.rmtree(job.output / PROGRESS)
         write_json(job.output / SKIPPED, summary)
         return EncodeReport(None, skipped, cut_captions)
+    write_videos(job.output, (record.get("videos", {}) for record in _records(job)))
     finish_dataset(
         job.output,
         job.info,
@@ -480,6 +525,11 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
         empty_caption,
     )
     return EncodeReport(EncodedDataset(job.output), skipped, cut_captions)
+
+
+def _records(job: EncodeJob) -> Iterator[_ShardRecord]:
+    records = (_read_record(job, number) for number in range(len(job.shards)))
+    return (record for record in records if record is not None)
 
 
 def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
@@ -559,6 +609,31 @@ def _settings_there(output: Path) -> dict[str, Any] | None:
 
 def _shard_records(output: Path) -> Iterator[Path]:
     return (output / PROGRESS).glob("[0-9]*.json")
+
+
+def _stamp_shard(job: EncodeJob, number: int) -> Stamps:
+    scenes = (scene for story in job.shards[number] for scene in job.manifest.stories[story].scenes)
+    return stamp_videos(job.root, (job.relative(scene.video) for scene in scenes), job.hashed)
+
+
+def _drop_changed(job: EncodeJob) -> list[str]:
+    """Takes finished shards whose videos have changed since for unfinished, and says which.
+
+    Returns the names of the videos.
+    """
+    found: dict[str, None] = {}
+    for number in range(len(job.shards)):
+        record = _read_record(job, number)
+        changed = record and changed_videos(job.root, record.get("videos", {}), job.hashed)
+        if changed:
+            _record_path(job, number).unlink()
+            print(
+                f"shard {number + 1} of {len(job.shards)} is encoded anew: {changed[0]} has changed"
+                + (f", and {len(changed) - 1} more" if len(changed) > 1 else ""),
+                file=sys.stderr,
+            )
+            found |= dict.fromkeys(changed)
+    return list(found)
 
 
 def _clear_leftovers(job: EncodeJob) -> None:
