@@ -176,13 +176,15 @@ def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
 
 
 def _rates(counts: Mapping[str, int]) -> list[str]:
-    """A line about videos whose rates differ by a tenth or more."""
-    rates = sorted(counts, key=float)
-    if not rates or float(rates[-1]) < 1.1 * float(rates[0]):
+    """A line about videos whose rates differ."""
+    from m2dit_jax.data.encoded import different_rates
+
+    rates = different_rates(counts)
+    if rates is None:
         return []
     return [
-        f"the videos have {rates[0]} to {rates[-1]} frames a second, and each was taken at its own:"
-        " the same motion is faster in some; --fps takes all of them at one rate"
+        f"the videos have {rates[0]} to {rates[1]} frames a second, and each was taken at its own: "
+        "the same motion is faster in some; --fps takes all of them at one rate"
     ]
 
 

@@ -140,7 +140,9 @@ def test_data_may_move_but_not_become_others(of_pixels, clips, pixels, tmp_path,
     capsys.readouterr()
     others = [*run, "--config.train.steps=8", "--override", "--config.data.frames=4"]
     assert train.main([*others, f"--config.data.paths={tmp_path}/others"]) == 2
-    assert "was trained on other data: the datasets' fingerprints were" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "run was trained on other data than it names now" in error
+    assert f"{tmp_path}/others: " in error and "--config.train.init_from=" in error
 
 
 @pytest.mark.slow

@@ -187,6 +187,8 @@ class EncodedDataset:
             for path, shard in zip(paths, shards, strict=True):
                 if shard["stories"]:
                     _check_intact(path, shard["bytes"])
+            # Of all shards.
+            self.nbytes = sum(shard["bytes"] for shard in shards)
             self._records = ShardReaders(paths, counts)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, EncodedError):
@@ -247,6 +249,17 @@ class EncodedDataset:
 def count_kinds(skipped: Iterable[Skipped]) -> dict[str, int]:
     """How many were skipped for each kind of reason, the most frequent first."""
     return dict(Counter(item["kind"] for item in skipped).most_common())
+
+
+def different_rates(counts: Mapping[str, int]) -> tuple[str, str] | None:
+    """Lowest and highest of frame rates, if they are a tenth apart or more.
+
+    `counts` is what the statistics have under "fps".
+    """
+    rates = sorted(counts, key=float)
+    if not rates or float(rates[-1]) < 1.1 * float(rates[0]):
+        return None
+    return rates[0], rates[-1]
 
 
 # --- writing

@@ -13,6 +13,8 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Float, UInt8
 
+# Of what a seed gives; a run goes on with stories of the version that it began with.
+SHAPES_VERSION = 1
 SHAPES = ("square", "circle", "triangle", "cross")
 COLOURS = {
     "red": (255, 0, 0),

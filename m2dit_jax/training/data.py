@@ -1,6 +1,5 @@
 """What a run trains on: batches from any step on, their shapes, and the empty prompt."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,11 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
-from m2dit_jax.data.encoded import METADATA, EncodedDataset, EncodedInfo
+from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
 from m2dit_jax.data.loader import Batch, EncodedSamples, SampleAt, make_loader, shapes_samples
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
+from m2dit_jax.training.frame_rates import rate_misfit
 from m2dit_jax.utils.machine import raise_open_files_limit
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
@@ -51,14 +51,6 @@ class TrainingData:
     """Empty for shapes."""
     held_out: Callable[[int], list[HeldOutStory]]
     """So many held-out stories, fewer if there are fewer; all have the first one's size."""
-
-    @property
-    def fingerprints(self) -> list[str]:
-        """A hash of each dataset's description, the same wherever the folder lies."""
-        return [
-            hashlib.sha256((dataset.path / METADATA).read_bytes()).hexdigest()[:16]
-            for dataset in self.datasets
-        ]
 
 
 def open_training_data(recipe: Recipe) -> TrainingData:
@@ -201,7 +193,7 @@ def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:
             f"{dataset.path}: was encoded with the codec {info.codec}, config.data.source "
             f"{data.source!r} needs {codec}"
         ]
-    wanted = {"patch": _patch_misfit(info, config)}
+    wanted = {"patch": _patch_misfit(info, config), "fps": rate_misfit(dataset, data.fps)}
     if data.source == "latents" and info.latent_shape and info.text_shape:
         found = (info.latent_shape[-1], *info.text_shape)
         needed = (data.channels, data.text_length, data.text_dim)

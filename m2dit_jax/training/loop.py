@@ -14,8 +14,9 @@ from jaxtyping import Array
 from m2dit_jax import __version__
 from m2dit_jax.data.loader import StallTimer, on_devices
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
-from m2dit_jax.parallel.processes import gather_errors, is_first, print_once
+from m2dit_jax.parallel.processes import gather_errors, is_first, print_once, said_by_first
 from m2dit_jax.training import checkpoints
+from m2dit_jax.training.data_identity import check_same_data, describe, fingerprints
 from m2dit_jax.training.hooks import make_hooks
 from m2dit_jax.training.interrupt import StopOnSignal
 from m2dit_jax.training.metrics import DiscardedMetrics, MetricsWriter, duration
@@ -26,7 +27,7 @@ from m2dit_jax.training.run import Run, next_commands
 from m2dit_jax.training.speed import restart_costs
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.wandb_writer import WandbWriter
-from m2dit_jax.training.workdir import check_resume, check_same_data, only_run_in
+from m2dit_jax.training.workdir import check_resume, only_run_in
 from m2dit_jax.utils.machine import process_started
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.latent_scale import keep_scaling_factor
@@ -56,7 +57,8 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             START,
             step,
             changed=changed,
-            data=run.data.fingerprints,
+            data=fingerprints(run.data.datasets),
+            datasets=describe(run.data.datasets),
             version=__version__,
             process_started=process_started(),
         )
@@ -141,12 +143,19 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
     Raises CheckpointError, in all processes, if another run has it.
     """
     problem, changed = None, {}
+    mine = ", ".join(fingerprints(run.data.datasets))
+    first = said_by_first("data", mine)
+    if first != mine:
+        problem = (
+            f"config.data.paths: process 0 found data with the fingerprints {first}, this one "
+            f"{mine}; needs the same on all hosts"
+        )
     if is_first():
         try:
             stack.enter_context(only_run_in(run.workdir))
             # Again, as another run may have come and gone since `prepare`.
             changed = check_resume(run.config, run.workdir, run.override)
-            check_same_data(run.data.fingerprints, read_record(run.workdir), run.workdir)
+            check_same_data(run.data.datasets, read_record(run.workdir), run.workdir)
             if run.config.data.source == "latents":
                 keep_scaling_factor(run.workdir, run.data.latent_scale)
         except ValueError as error:

@@ -51,3 +51,9 @@ def last_data(lines: list[dict[str, Any]]) -> list[str] | None:
     """The fingerprints of the datasets that the run last trained on; None if none are recorded."""
     known = [line["data"] for line in lines if line["event"] == START and line.get("data")]
     return known[-1] if known else None
+
+
+def last_datasets(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The descriptions of these datasets; empty where an earlier version did not keep them."""
+    known = [line for line in lines if line["event"] == START and line.get("data")]
+    return known[-1].get("datasets", []) if known else []

@@ -16,7 +16,9 @@ from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import print_once
 from m2dit_jax.parallel.rules import sharding_table
 from m2dit_jax.training.data import TrainingData, open_training_data
+from m2dit_jax.training.data_identity import check_same_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
+from m2dit_jax.training.frame_rates import rate_notes
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.record import read_record
@@ -24,7 +26,7 @@ from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.story_previews import Previews, choose_stories, open_preview_model
 from m2dit_jax.training.validation import Validation
 from m2dit_jax.training.wandb_writer import import_wandb
-from m2dit_jax.training.workdir import check_resume, check_same_data
+from m2dit_jax.training.workdir import check_resume
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
@@ -73,7 +75,9 @@ def prepare(
     if config.train.init_from and run_folder.latest_step(workdir) is None:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
-    check_same_data(data.fingerprints, read_record(workdir), workdir)
+    check_same_data(data.datasets, read_record(workdir), workdir)
+    for note in rate_notes(data.datasets, config.sample.fps):
+        print_once(note)
     if config.data.source == "latents":
         _check_scaling_of_run(workdir, data.latent_scale)
     if config.model.attention == "auto" and (line := target_of(mesh).without_cudnn):

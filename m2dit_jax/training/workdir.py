@@ -14,7 +14,6 @@ from flax.traverse_util import flatten_dict
 from m2dit_jax.config.fields import LOCKED, OVERRIDE, declared_fields
 from m2dit_jax.config.schema import Config
 from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
-from m2dit_jax.training.record import last_data
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import CheckpointError
@@ -129,18 +128,3 @@ def _way_out(asking: list[str]) -> str:
             "step from here on is then that of the new values, which no run from the start had."
         )
     return text
-
-
-def check_same_data(fingerprints: list[str], lines: list[dict[str, Any]], workdir: Path) -> None:
-    """Raises ValueError if a run trained on other datasets before; `lines` are its record's.
-
-    The folders may have moved. Runs without a record pass.
-    """
-    before = last_data(lines)
-    if before is None or before == fingerprints:
-        return
-    raise ValueError(
-        f"config.data.paths: {workdir} was trained on other data: the datasets' fingerprints were "
-        f"{', '.join(before)}, here they have {', '.join(fingerprints) or 'none'}. They may lie "
-        "elsewhere, but must be the same, in the same order"
-    )
