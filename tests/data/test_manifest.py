@@ -121,11 +121,38 @@ def test_json_lines_go_there_and_back(read, root):
         (story(start=3, end=2), "end 2 must be after start 3"),
         (story(end=0), "end 0 must be after start 0"),
         (story(end=10**400), "end: found 1000"),
+        (story(first_frame=-1), "first_frame: found -1, needs the number of a frame"),
+        (story(first_frame=1.0), "first_frame: found 1.0, needs the number of a frame"),
+        (story(end_frame=True), "end_frame: found True, needs the number of a frame"),
+        (story(end_frame=2**70), "end_frame: found 1180"),
+        (story(first_frame=5, end_frame=5), "end_frame 5 must be after first_frame 5"),
+        (story(end_frame=0), "end_frame 0 must be after first_frame 0"),
+        (story(exact_start="1/0"), "exact_start: found '1/0', needs seconds as a fraction"),
+        (story(exact_end=1.5), "exact_end: found 1.5, needs seconds as a fraction"),
+        (story(exact_end="1e99"), "exact_end: found '1e99', needs seconds as a fraction"),
+        (story(exact_start="3/2", exact_end="1"), "end 1 must be after start 1.5"),
+        (
+            story(start=1.04, exact_start="25/24"),
+            "start 1.04 and exact_start 25/24 (which is 1.04167) differ, needs one of them",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(problems, root, content, message):
     lines = problems(content)
     assert message in lines[0] and lines[0].startswith(str(root / "manifest"))
+
+
+def test_times_are_kept_exactly_and_in_frames(root):
+    path = root / "manifest"
+    times = {"start": 1.042, "exact_start": "25/24", "exact_end": "61/24"}
+    path.write_text(story(**times, first_frame=25, end_frame=61))
+    scene = read_manifest(path, root).stories[0].scenes[0]
+    assert (scene.start, scene.end) == (25 / 24, 61 / 24)
+    assert (scene.first_frame, scene.end_frame) == (25, 61)
+    assert scene.metadata == {}
+    path.write_text(story(start=1.042))
+    scene = read_manifest(path, root).stories[0].scenes[0]
+    assert (scene.start, scene.first_frame, scene.end_frame) == (1.042, None, None)
 
 
 def test_all_problems_come_together_and_many_are_counted(problems):

@@ -126,6 +126,26 @@ def test_frames_are_spread_from_first_to_last(tmp_path, wanted, levels):
     np.testing.assert_allclose(clip[:, 0, 0, 0], levels, atol=2)
 
 
+def test_frames_are_spread_in_time_where_the_rate_is_variable(tmp_path):
+    times = [0, 1, 2, 3, 4, 5, 6, 7, 8, 108, 208, 308, 408]  # hundredths of a second
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=100, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        for number, time in enumerate(times):
+            image = np.full((16, 16, 3), 20 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clip = read_clip(tmp_path / "a.mkv", 5, 16, 16)
+    levels = [20 * number for number in (0, 9, 10, 11, 12)]
+    np.testing.assert_allclose(clip[:, 0, 0, 0], levels, atol=3)
+    many = read_clip(tmp_path / "a.mkv", 9, 16, 16)  # a frame that stays on comes twice
+    found = np.rint(many[:, 0, 0, 0] / 20).astype(int).tolist()
+    assert found == [0, 8, 9, 9, 10, 10, 11, 11, 12]
+
+
 def test_too_few_frames(tmp_path):
     write_mp4(tmp_path / "a.mp4", grey([0, 50, 100], 16, 16), fps=8)
     with pytest.raises(VideoError, match=r"a\.mp4: has 3 frames, needs at least 4"):
