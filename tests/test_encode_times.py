@@ -3,6 +3,7 @@
 import json
 import os
 from fractions import Fraction
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -45,7 +46,7 @@ def encoded(folder, *flags, output="set"):
     return EncodedDataset(path)
 
 
-def origins(dataset):
+def origins(dataset) -> list[Any]:
     return [origin for story in dataset for origin in story["origins"]]
 
 
@@ -161,7 +162,7 @@ def test_a_shard_whose_video_has_changed_is_encoded_anew(begun, capsys):
     write(begun / "a.mp4", range(0, 800, 40), colour=100)
     dataset = encoded(begun, "--shard_scenes=1")
     assert "shard 1 of 2 is encoded anew: a.mp4 has changed" in capsys.readouterr().err
-    assert dataset[0]["pixels"].mean() > 90
+    assert cast(Any, dataset[0])["pixels"].mean() > 90
     encoded(begun, "--shard_scenes=1", output="fresh")
     assert contents(begun / "set") == contents(begun / "fresh")
 

@@ -190,7 +190,8 @@ def _statistics(dataset: EncodedDataset) -> dict[str, str]:
         "codec": info.codec
         if info.codec == "pixels"
         else f"vae, latents {info.latent_shape}, scaling factor {info.scaling_factor}",
-        "sampling": f"{dataset.settings['sampling']}, stride {dataset.settings['stride']}",
+        "sampling": f"{dataset.settings['sampling']}, stride {dataset.settings['stride']}"
+        + (f" at {dataset.settings['fps']} frames a second" if "fps" in dataset.settings else ""),
         "videos' sizes (width x height)": _frequent(statistics["size"]),
         "videos' frames per second": _frequent(statistics["fps"]),
         "videos' seconds": _ranges(_numbers(statistics["seconds"])),

@@ -148,7 +148,9 @@ def test_shots_are_exact_at_every_rate(tmp_path_factory, rate, lengths, steps):
     for shot, (first, after) in zip(shots, bounds, strict=True):
         assert taken(shot) <= set(range(first, after))
         for digits in (round, np.floor, np.ceil):
-            start, end = (float(digits(1000 * time)) / 1000 for time in (shot.start, shot.end))
+            start, end = (
+                float(digits(1000 * time)) / 1000 for time in (shot.start or 0.0, shot.end or 0.0)
+            )
             assert Video(path).part(SceneTimes(start, end)) == range(first, after)
 
 
