@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,7 @@ from m2dit_jax.data.encoded import (
     SPLIT,
     STATISTICS,
     EncodedDataset,
+    EncodedError,
     EncodedInfo,
     EncodedStory,
     Origin,
@@ -42,11 +44,14 @@ from m2dit_jax.data.encoded import (
     check_finite,
     count_kinds,
     finish_dataset,
+    read_skipped,
+    shard_digest,
     shard_name,
     write_shard,
 )
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
+from m2dit_jax.utils.digests import is_same, is_sealed, seal
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
@@ -217,9 +222,13 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
     same output, or the disk is full.
     """
     if (job.output / FINISHED).exists():
-        skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
         dataset = EncodedDataset(job.output)
+        try:
+            skipped = read_skipped(job.output)
+        except EncodedError as error:  # the dataset is whole without it
+            print(error, file=sys.stderr)
+            skipped = {"items": [], "cut_captions": 0}
         return EncodeReport(dataset, skipped["items"], skipped["cut_captions"], was_finished=True)
     job.codec.load()
     with _locked(job.output):
@@ -301,7 +310,7 @@ def _encode_shard(
         cut_captions=cut_captions,
         statistics={name: dict(counter) for name, counter in statistics.items()},
     )
-    write_json(_record_path(job, number), record)
+    write_json(_record_path(job, number), seal(record))
 
 
 def _tasks(job: EncodeJob, number: int) -> Iterator[SceneTask]:
@@ -485,12 +494,19 @@ def _record_path(job: EncodeJob, number: int) -> Path:
 
 
 def _read_record(job: EncodeJob, number: int) -> _ShardRecord | None:
-    """None if the shard is not finished."""
+    """None if the shard is not finished, or if it or its record is damaged: it is made again."""
     path = job.output / shard_name(number, len(job.shards))
     try:
-        record = json.loads(_record_path(job, number).read_text(encoding="utf-8"))
-        return record if path.stat().st_size == record["shard"]["bytes"] else None
-    except FileNotFoundError:
+        text = _record_path(job, number).read_text(encoding="utf-8")
+        record = json.loads(text)
+        if not is_sealed(record):
+            return None
+        shard = Shard(**record["shard"])
+        known = shard_digest(shard)
+        if known is None:  # of an earlier version
+            return record if path.stat().st_size == shard["bytes"] else None
+        return record if is_same(path, known) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -533,7 +549,16 @@ def _settings_there(output: Path) -> dict[str, Any] | None:
     if (output / FINISHED).exists():
         return EncodedDataset(output).settings
     if begun.is_file() and any(_shard_records(output)):
-        return json.loads(begun.read_text(encoding="utf-8"))
+        try:
+            settings = json.loads(begun.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise ValueError(f"holds no object, but {type(settings).__name__}")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{begun}: is damaged ({error}); delete it to go on with the same settings as "
+                "before, or the folder to begin anew"
+            ) from error
+        return settings
     return None
 
 
