@@ -279,7 +279,7 @@ def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
     flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
     assert encode.main(flags) == 0
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 0
-    assert re.search(r"set: whole: 2 stories, [\d.]+ MB read in", capsys.readouterr().out)
+    assert re.search(r"set: whole: 3 stories, [\d.]+ MB read in", capsys.readouterr().out)
     (tmp_path / "set/skipped.json").write_text("{")
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 2
     assert "set: is damaged: skipped.json has 1 bytes, needs" in capsys.readouterr().err

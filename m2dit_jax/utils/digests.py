@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.machine import usable_cpus
@@ -54,18 +54,23 @@ Digests = Mapping[str, FileDigest]
 def digest_files(
     folder: Path, names: Iterable[str], chunk_bytes: int = _CHUNK
 ) -> dict[str, FileDigest]:
-    """Digests of these files of the folder, by name. Raises OSError for what cannot be read."""
-    sizes = {name: (folder / name).stat().st_size for name in names}
+    """Digests of these files of the folder, by name.
+
+    A process reads the same file, by size and time of change, only once. Raises OSError for what
+    cannot be read.
+    """
+    states = {name: _state(folder / name, chunk_bytes) for name in names}
+    missing = {name: state for name, state in states.items() if state not in _read_before}
     tasks = [
-        (folder / name, start, min(chunk_bytes, size - start))
-        for name, size in sizes.items()
-        for start in range(0, size, chunk_bytes)
+        (folder / name, start, min(chunk_bytes, state.bytes - start))
+        for name, state in missing.items()
+        for start in range(0, state.bytes, chunk_bytes)
     ]
     sums = iter(_crc32_of_all(tasks))
-    return {
-        name: FileDigest(size, tuple(next(sums) for _ in range(0, size, chunk_bytes)))
-        for name, size in sizes.items()
-    }
+    for state in missing.values():
+        found = tuple(next(sums) for _ in range(0, state.bytes, chunk_bytes))
+        _read_before[state] = FileDigest(state.bytes, found)
+    return {name: _read_before[state] for name, state in states.items()}
 
 
 def covered_files(folder: Path) -> list[str]:
@@ -115,7 +120,7 @@ def differences(
 
     Empty if all are, if the folder has no digests, or if SKIP is set. `names` are the files to
     compare, by default all; `share` (i, n) takes every n-th of them from i on, so that n processes
-    do it together. One process compares the same files, by size and time of change, only once.
+    do it together.
     """
     if skips():
         return []
@@ -129,28 +134,26 @@ def differences(
         return []
     chunk_bytes, digests = content
     wanted = sorted(digests if names is None else set(names) & digests.keys())[share[0] :: share[1]]
-    key = (str(folder.absolute()), _signature(folder, wanted), tuple(wanted))
-    if key not in _compared:
-        _compared[key] = _compare(folder, digests, wanted, chunk_bytes)
-    return list(_compared[key])
+    return _compare(folder, digests, wanted, chunk_bytes)
+
+
+def trust(folder: Path) -> None:
+    """Takes the files of a folder for what its digests say, since other processes compared them."""
+    content = None if skips() else _read(folder)
+    for name, digest in ({} if content is None else content[1]).items():
+        _read_before[_state(folder / name, content[0])] = digest
 
 
 def check(folder: Path, names: Iterable[str] | None = None) -> None:
     """Raises ValueError, naming the files and what differs, unless `differences` finds none."""
     found = differences(folder, names)
     if found:
-        raise ValueError(f"{folder}: {summary(found)}; copy it again, or {way_out()}")
+        raise ValueError(f"{folder}: is damaged: {summary(found)}; copy it again, or {way_out()}")
 
 
-def content_hash(folder: Path, names: Sequence[str]) -> str:
-    """SHA-256 of names, sizes and CRC-32 of files of the folder, each read whole.
-
-    One process reads the same files, by size and time of change, only once.
-    """
-    key = (str(folder.absolute()), _signature(folder, names), tuple(names))
-    if key not in _hashed:
-        _hashed[key] = _hash(digest_files(folder, names))
-    return _hashed[key]
+def content_hash(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 of names, sizes and CRC-32 of files of the folder, each read whole."""
+    return _hash(digest_files(folder, names))
 
 
 def summary(problems: Sequence[str]) -> str:
@@ -172,7 +175,7 @@ def skips() -> bool:
 
 def way_out() -> str:
     """How a user goes on without the comparison, for the end of a message."""
-    return f"set {SKIP}=1 to take it as it is"
+    return f"delete its {FILE} if that was changed on purpose (or set {SKIP}=1)"
 
 
 # --- one file
@@ -184,13 +187,10 @@ def digest_file(path: Path) -> FileDigest:
 
 
 def is_same(path: Path, digest: FileDigest) -> bool:
-    """Whether a file has the digest, of chunks of the usual size; True for any file if SKIP is set.
-
-    One process reads the same file, by size and time of change, only once.
-    """
+    """Whether a file has the digest, of chunks of the usual size; if SKIP is set, the size."""
     if not path.is_file() or path.stat().st_size != digest.bytes:
         return False
-    return skips() or content_hash(path.parent, [path.name]) == _hash({path.name: digest})
+    return skips() or digest_file(path) == digest
 
 
 def array_crc32(array: Any) -> str:
@@ -225,9 +225,7 @@ def _crc32_of(task: tuple[Path, int, int]) -> str:
     return f"{value:08x}"
 
 
-def _compare(
-    folder: Path, digests: Digests, names: Sequence[str], chunk_bytes: int
-) -> tuple[str, ...]:
+def _compare(folder: Path, digests: Digests, names: Sequence[str], chunk_bytes: int) -> list[str]:
     problems, whole = [], []
     for name in names:
         path = folder / name
@@ -241,7 +239,7 @@ def _compare(
     try:
         found = digest_files(folder, whole, chunk_bytes)
     except OSError as error:
-        return (*problems, f"{error.filename or folder} cannot be read ({error.strerror})")
+        return [*problems, f"{error.filename or folder} cannot be read ({error.strerror})"]
     for name in whole:
         pairs = zip(found[name].crc32, digests[name].crc32, strict=True)
         for number, (here, there) in enumerate(pairs):
@@ -251,7 +249,7 @@ def _compare(
                     f"{name} has changed between bytes {number * chunk_bytes} and {end} (CRC-32 "
                     f"{here}, was {there})"
                 )
-    return tuple(problems)
+    return problems
 
 
 # --- the JSON
@@ -306,19 +304,18 @@ def _as_json(digest: FileDigest) -> dict[str, Any]:
 
 # --- once in a process
 
-_Key = tuple[str, tuple[tuple[int, int], ...], tuple[str, ...]]
-_compared: dict[_Key, tuple[str, ...]] = {}
-_hashed: dict[_Key, str] = {}
+
+class _State(NamedTuple):
+    path: str
+    bytes: int
+    changed: int  # nanoseconds
+    chunk_bytes: int
+
+
+def _state(path: Path, chunk_bytes: int) -> _State:
+    stat = path.stat()
+    return _State(str(path.absolute()), stat.st_size, stat.st_mtime_ns, chunk_bytes)
+
+
+_read_before: dict[_State, FileDigest] = {}
 _said: set[str] = set()
-
-
-def _signature(folder: Path, names: Iterable[str]) -> tuple[tuple[int, int], ...]:
-    """Size and time of change, in nanoseconds, of `digests.json` and of each file."""
-    found = []
-    for name in (FILE, *names):
-        try:
-            stat = (folder / name).stat()
-            found.append((stat.st_size, stat.st_mtime_ns))
-        except OSError:
-            found.append((-1, -1))
-    return tuple(found)

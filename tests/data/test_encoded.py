@@ -183,7 +183,7 @@ def test_rot_is_refused_or_read_as_it_was(tmp_path):
         path = folder / rng.choice(names)
         good = path.read_bytes()
         path.write_bytes(damaged(good, rng))
-        digests._compared.clear()  # the clock of files may be too coarse
+        digests._read_before.clear()  # the clock of files may be too coarse
         try:
             found = EncodedDataset(folder)
             assert (found.info, found.settings) == (wanted.info, wanted.settings)
@@ -214,7 +214,7 @@ def test_rot_of_records_is_refused(tmp_path):
     changed = bytearray(good)
     changed[300] ^= 1
     path.write_bytes(changed)
-    digests._compared.clear()
+    digests._read_before.clear()
     with pytest.raises(EncodedError, match=rf"{folder}: is damaged: {path.name} has changed"):
         EncodedDataset(folder).check()
     path.write_bytes(good)

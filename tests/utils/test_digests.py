@@ -51,9 +51,9 @@ def test_every_difference_is_named(folder):
     with pytest.raises(ValueError) as caught:
         digests.check(folder)
     assert str(caught.value) == (
-        f"{folder}: below/b.bin is missing; empty has 1 bytes, needs 0; a.txt has changed between "
-        "bytes 0 and 9 (CRC-32 b2288182, was cbf43926); copy it again, or set M2DIT_NO_VERIFY=1 to "
-        "take it as it is"
+        f"{folder}: is damaged: below/b.bin is missing; empty has 1 bytes, needs 0; a.txt has "
+        "changed between bytes 0 and 9 (CRC-32 b2288182, was cbf43926); copy it again, or delete "
+        "its digests.json if that was changed on purpose (or set M2DIT_NO_VERIFY=1)"
     )
     assert digests.differences(folder, ["empty"]) == ["empty has 1 bytes, needs 0"]
     shares = [digests.differences(folder, share=(i, 2)) for i in range(2)]
@@ -85,7 +85,7 @@ def test_any_damage_of_a_file_or_of_the_digests_is_found(folder):
         good = path.read_bytes()
         bad = damaged(good, rng)
         path.write_bytes(bad)
-        digests._compared.clear()  # the clock of files may be too coarse
+        digests._read_before.clear()  # the clock of files may be too coarse
         found = digests.differences(folder)
         path.write_bytes(good)
         same = bad == good
