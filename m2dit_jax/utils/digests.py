@@ -193,12 +193,8 @@ def is_same(path: Path, digest: FileDigest) -> bool:
     return skips() or digest_file(path) == digest
 
 
-def array_crc32(array: Any) -> str:
-    """CRC-32 of a contiguous array's bytes, in hexadecimal."""
-    return _crc32(memoryview(array.reshape(-1).view("uint8")))
-
-
-def _crc32(content: Any) -> str:
+def crc32(content: Any) -> str:
+    """CRC-32 of bytes, in hexadecimal."""
     return f"{zlib.crc32(content):08x}"
 
 
@@ -278,7 +274,7 @@ def _read(folder: Path) -> tuple[int, dict[str, FileDigest]] | None:
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with one field more, "crc32": that of all others."""
-    return {**content, "crc32": _crc32(_canonical(content))}
+    return {**content, "crc32": crc32(_canonical(content))}
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
@@ -286,7 +282,7 @@ def is_sealed(content: Mapping[str, Any]) -> bool:
     if "crc32" not in content:
         return True
     rest = {name: value for name, value in content.items() if name != "crc32"}
-    return content["crc32"] == _crc32(_canonical(rest))
+    return content["crc32"] == crc32(_canonical(rest))
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from m2dit_jax.parallel.rules import shardings
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.compat import checkpoint_steps
 from m2dit_jax.utils.errors import Superseded, raise_interrupt
-from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.networks import ORBAX
 from m2dit_jax.weights.orbax_files import open_arrays
@@ -190,8 +190,12 @@ class TrainedWeights:
         return _with_int_keys(restored[prefix] if prefix else restored)
 
     def fingerprint(self) -> str:
-        """Hash of the files of the weights."""
+        """Hash of the names, sizes and ends of the files of the weights."""
         return fingerprint(self.place, (self.arrays.name,))
+
+    def content_fingerprint(self) -> str:
+        """Hash of all bytes of the files of the weights."""
+        return content_fingerprint(self.place, (self.arrays.name,))
 
 
 def holds_weights(path: Path) -> bool:
