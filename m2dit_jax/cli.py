@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.errors import Superseded
 from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
 
 if TYPE_CHECKING:
     from m2dit_jax.pipeline.pipeline import Pipeline
+
+
+_MOST_REPLACED = 3  # times that what is read may be replaced
 
 
 class WorkFailed(Exception):
@@ -43,7 +47,7 @@ def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted
     prefer_available_platform()
     try:
         with _sigterm_interrupts():
-            return work() or 0
+            return _with_what_is_new(work) or 0
     except _Terminated:
         print(f"\n{on_interrupt}", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -56,6 +60,16 @@ def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _with_what_is_new(work: Callable[[], int | None]) -> int | None:
+    """Does the work, and anew if what it read was replaced meanwhile, as a training does."""
+    for _ in range(_MOST_REPLACED):
+        try:
+            return work()
+        except Superseded as error:
+            print(f"{error}: begun again", file=sys.stderr)
+    return work()
 
 
 class _Terminated(KeyboardInterrupt):

@@ -3,6 +3,7 @@
     m2dit encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
     m2dit encode --config=FILE         # all that from config.data
     m2dit encode --preview=DIR
+    m2dit encode --check=DIR
     m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
 
 One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. For
@@ -41,7 +42,7 @@ _CONFIG_FIELDS = (
     ("fps", "fps", str),
 )
 # Flags that go with the modes other than encoding.
-_PREVIEW = {"preview"}
+_PREVIEW, _CHECK = {"preview"}, {"check"}
 _SCENES_FROM = {"scenes_from", "output", "root"}
 
 
@@ -62,6 +63,8 @@ def _run(flags: argparse.Namespace) -> int:
     _check_mode(flags)
     if flags.preview:
         return _preview(flags.preview)
+    if flags.check:
+        return _check(flags.check)
     if flags.scenes_from:
         return _scenes_from(flags.scenes_from, flags.root, flags.output)
     return _encode(flags)
@@ -195,6 +198,19 @@ def _preview(path: Path) -> int:
     return 0
 
 
+def _check(path: Path) -> int:
+    from m2dit_jax.data.encoded import EncodedDataset
+
+    dataset, started = EncodedDataset(path), time.perf_counter()
+    size = dataset.check()
+    seconds = time.perf_counter() - started
+    if size:
+        print(f"{path}: whole: {len(dataset)} stories, {size / 1e6:.1f} MB read in {seconds:.1f} s")
+    else:
+        print(f"{path}: has no digests.json to compare with, as datasets of older versions")
+    return 0
+
+
 def _scenes_from(video: Path, root: Path | None, output: Path) -> int:
     from m2dit_jax.data.manifest import write_jsonl
     from m2dit_jax.data.shots import cut_into_shots
@@ -237,6 +253,8 @@ def _check_mode(flags: argparse.Namespace) -> None:
     mode, allowed, needed = "encoding", given, {"manifest", "output", "codec"}
     if "preview" in given:
         mode, allowed, needed = "--preview", _PREVIEW, _PREVIEW
+    elif "check" in given:
+        mode, allowed, needed = "--check", _CHECK, _CHECK
     elif "scenes_from" in given:
         mode, allowed, needed = "--scenes-from", _SCENES_FROM, {"scenes_from", "output"}
     problems = []
@@ -318,6 +336,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     others = parser.add_argument_group("instead of encoding")
     others.add_argument("--preview", type=Path, help="write a page about this encoded dataset")
+    others.add_argument(
+        "--check", type=Path, metavar="DIR", help="read this encoded dataset whole: is it damaged?"
+    )
     others.add_argument(
         "--scenes-from", type=Path, help="cut a long video into shots: a manifest to be captioned"
     )

@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Arguments) -> int:
     # Only now: the imports take seconds, and a mistyped flag is answered at once.
+    from m2dit_jax.training.checkpoints import compare_together
     from m2dit_jax.training.hooks import NonFiniteLoss
     from m2dit_jax.training.loop import train_and_evaluate
     from m2dit_jax.training.run import prepare, show_sharding
@@ -86,6 +87,7 @@ def _train(arguments: Arguments) -> int:
         if problem:  # the same in all processes
             print(problem, file=sys.stderr)
             return 2
+        compare_together(arguments.workdir)
         run = prepare(
             arguments.config, arguments.workdir, arguments.profile_steps, arguments.override
         )

@@ -23,6 +23,7 @@ from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.errors import Superseded
 from m2dit_jax.utils.options import declared, option
 from tests.stories.fake_engine import FakeEngine
 
@@ -136,3 +137,18 @@ def test_help_has_an_example_that_the_parser_takes(command, capsys):
     # Of a config there are more flags, which another parser reads.
     _, others = module._parser().parse_known_args(words[1:])
     assert all(flag.startswith("--config=") for flag in others)
+
+
+def test_work_whose_input_was_replaced_begins_again(capsys):
+    left = [Superseded("runs/a/checkpoints/4: is gone"), Superseded("5")]
+
+    def work():
+        if left:
+            raise left.pop(0)
+        return 0
+
+    assert run_command(work) == 0
+    assert "runs/a/checkpoints/4: is gone: begun again" in capsys.readouterr().err
+    left += [Superseded(str(number)) for number in range(9)]
+    assert run_command(work) == 2
+    assert len(left) == 5

@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -234,7 +235,24 @@ def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     assert done.returncode == 0, done.stderr
     assert shard.stat().st_mtime_ns == written  # not done twice
     assert contents(tmp_path / "whole") == contents(tmp_path / "again")
-    assert len(contents(tmp_path / "again")) == 40 + 4
+    assert len(contents(tmp_path / "again")) == 40 + 5
+
+
+@pytest.mark.slow
+def test_what_rots_before_the_end_is_made_again(many, tmp_path):
+    flags = [*PIXELS, "--shard_scenes=1", "--workers=1"]
+    assert encode.main([*of_manifest(many, tmp_path / "whole"), *flags]) == 0
+    again = tmp_path / "again"
+    assert interrupt([*of_manifest(many, again), *flags], signal.SIGKILL) == -signal.SIGKILL
+    shard = again / "stories-train.array_record-00000-of-00040"
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    (again / "progress/00001.json").write_text("")
+    record = again / "progress/00002.json"
+    record.write_text(record.read_text().replace('"fps"', '"fpz"'))
+    assert encode.main([*of_manifest(many, again), *flags]) == 0
+    assert contents(again) == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -255,6 +273,21 @@ def test_finished_is_finished(clips, tmp_path, capsys):
     assert encode.main(flags) == 0
     assert "was finished before" in capsys.readouterr().out
     assert contents(tmp_path / "set") == before
+
+
+def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
+    flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
+    assert encode.main(flags) == 0
+    assert encode.main([f"--check={tmp_path / 'set'}"]) == 0
+    assert re.search(r"set: whole: 3 stories, [\d.]+ MB read in", capsys.readouterr().out)
+    (tmp_path / "set/skipped.json").write_text("{")
+    assert encode.main([f"--check={tmp_path / 'set'}"]) == 2
+    assert "set: is damaged: skipped.json has 1 bytes, needs" in capsys.readouterr().err
+    # The dataset is whole without it.
+    assert encode.main(flags) == 0
+    output = capsys.readouterr()
+    assert "skipped.json: is damaged" in output.err and "was finished before" in output.out
+    assert encode.main([f"--check={tmp_path / 'set'}", "--seed=1"]) == 2
 
 
 def test_two_at_once_are_refused(clips, tmp_path, capsys):

@@ -5,11 +5,18 @@ A folder is a tensorflow-datasets dataset (ArrayRecord, split "train"), readable
     stories-train.array_record-00000-of-00007   the records, one a story
     features.json, dataset_info.json            tensorflow-datasets' own description; the latter is
                                                 written last: without it a folder is unfinished
-    metadata.json                               `EncodedInfo`, settings of the run, sizes of shards
+    metadata.json                               `EncodedInfo`, settings of the run, and of each
+                                                shard the sizes and the CRC-32, see `Shard`: a
+                                                hash of this file is one of the whole dataset
     empty_caption.safetensors                   "text_embeds", of the codec "vae"
     skipped.json                                what was left out, where it was and why
     videos.jsonl                                sizes and times of change of the videos, see
                                                 `m2dit_jax.data.encode.inputs`
+    digests.json                                of all these files, see `m2dit_jax.utils.digests`
+
+Rot is noticed: ArrayRecord keeps a hash of each record, which is compared when the record is read;
+metadata.json and the empty caption are compared with digests.json when they are; `m2dit encode
+--check=DIR` compares all files. Older versions wrote no digests.
 
 A record, with S scenes, which follow one another without a gap; S may differ between stories:
 
@@ -46,6 +53,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from m2dit_jax.data.shards import ShardReaders
+from m2dit_jax.utils import digests
 from m2dit_jax.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ KINDS = ("clips", "stories")
 FORMAT = "1.0.0"  # of the schema above
 FINISHED = "dataset_info.json"
 METADATA, EMPTY_CAPTION, SKIPPED = "metadata.json", "empty_caption.safetensors", "skipped.json"
+VIDEOS = "videos.jsonl"  # see `encode.inputs`
 PROGRESS = "progress"  # a folder, see `m2dit_jax.data.encode.job`
 # What is counted over the scenes: sizes, frame rates and whole seconds of the videos that they come
 # from, words of their captions.
@@ -199,6 +208,7 @@ class EncodedDataset:
                 f"{self.path / METADATA}: is damaged: {len(self._records)} stories in the shards, "
                 f"{len(self.scene_counts)} counts of scenes"
             )
+        _check_digests(self.path, METADATA)
 
     def __len__(self) -> int:
         return len(self.scene_counts)
@@ -217,7 +227,10 @@ class EncodedDataset:
             message = f"story {index} cannot be read: {error.strerror}"
             raise OSError(error.errno, message, str(path)) from error
         except Exception as error:  # array_record, protobuf and json raise many kinds
-            raise EncodedError(f"{self.path}: story {index} is damaged ({error})") from error
+            raise EncodedError(
+                f"{self.path}: story {index} is damaged, in {self._records.path(index).name} "
+                f"({error}); copy that file again, or encode into another folder"
+            ) from error
 
     def __repr__(self) -> str:
         return f"EncodedDataset({str(self.path)!r}, {len(self)} stories)"
@@ -239,11 +252,42 @@ class EncodedDataset:
                 f"{path}: holds {embeds.dtype} {embeds.shape}, needs bfloat16 "
                 f"{self.info.text_shape}"
             )
+        _check_digests(self.path, EMPTY_CAPTION)
         return embeds
 
     def skipped(self) -> list[Skipped]:
-        """What was left out, in the order of the manifest."""
-        return json.loads((self.path / SKIPPED).read_text(encoding="utf-8"))["items"]
+        """What was left out, in the order of the manifest. Raises EncodedError if damaged."""
+        return read_skipped(self.path)["items"]
+
+    def check(self) -> int:
+        """Compares all files with their digests; how many bytes that were, 0 if there are none.
+
+        Raises EncodedError with each file that differs.
+        """
+        _check_digests(self.path)
+        known = digests.read_digests(self.path) or {}
+        return sum(each.bytes for each in known.values())
+
+
+def read_skipped(folder: Path) -> dict[str, Any]:
+    """The contents of a dataset's skipped.json. Raises EncodedError if they are damaged."""
+    path = folder / SKIPPED
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["items"], list) or not isinstance(
+            content.get("cut_captions", 0), int
+        ):
+            raise TypeError("needs a list of items and a number of cut captions")
+        if not all(
+            {"place", "video", "kind", "reason"} <= item.keys() for item in content["items"]
+        ):
+            raise TypeError("an item lacks its place, video, kind or reason")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EncodedError(
+            f"{path}: is damaged ({error!r}); it only says what was left out of the dataset"
+        ) from error
+    _check_digests(folder, SKIPPED)
+    return content
 
 
 def count_kinds(skipped: Iterable[Skipped]) -> dict[str, int]:
@@ -271,11 +315,21 @@ def shard_name(number: int, shards: int) -> str:
 
 
 class Shard(TypedDict):
-    """A finished shard: how many stories, the bytes of their records and of the file."""
+    """A finished shard: how many stories, the bytes of their records and of the file.
+
+    `crc32` is that of each chunk of the file, as in digests.json; older versions wrote none.
+    """
 
     stories: int
     record_bytes: int
     bytes: int
+    crc32: NotRequired[list[str]]
+
+
+def shard_digest(shard: Shard) -> digests.FileDigest | None:
+    """The digest of a shard's file, None if it has none."""
+    known = shard.get("crc32")
+    return None if known is None else digests.FileDigest(shard["bytes"], tuple(known))
 
 
 def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) -> Shard:
@@ -297,8 +351,8 @@ def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) 
             writer.close()
         with part.open("rb") as written:  # before its name says that it is whole
             os.fsync(written.fileno())
-        size = part.stat().st_size
-    return Shard(stories=count, record_bytes=nbytes, bytes=size)
+        digest = digests.digest_file(part)
+    return Shard(stories=count, record_bytes=nbytes, bytes=digest.bytes, crc32=list(digest.crc32))
 
 
 def finish_dataset(
@@ -354,7 +408,18 @@ def finish_dataset(
         description="Stories encoded by python -m m2dit_jax.encode.",
         check_data=False,  # would need TensorFlow
     )
-    for name in ("features.json", FINISHED):
+    described = ("features.json", FINISHED)
+    small = [
+        name for name in (METADATA, SKIPPED, VIDEOS, EMPTY_CAPTION) if (path / name).is_file()
+    ]
+    known = {shard_name(n, len(shards)): shard_digest(each) for n, each in enumerate(shards)}
+    digests.write_digests(
+        path,
+        {name: digest for name, digest in known.items() if digest is not None}
+        | digests.digest_files(path, small)
+        | digests.digest_files(staging, described),
+    )
+    for name in described:
         (staging / name).replace(path / name)
     shutil.rmtree(path / PROGRESS)
 
@@ -472,6 +537,15 @@ def _info_from_mapping(mapping: Mapping[str, Any]) -> EncodedInfo:
         name: tuple(value) if isinstance(value, list) else value for name, value in mapping.items()
     }
     return EncodedInfo(**values)
+
+
+def _check_digests(folder: Path, *names: str) -> None:
+    """Raises EncodedError if these files, by default all, are not those that were written."""
+    found = digests.differences(folder, names or None)
+    if found:
+        raise EncodedError(
+            f"{folder}: is damaged: {digests.summary(found)}; copy it again, or {digests.way_out()}"
+        )
 
 
 def _check_intact(path: Path, nbytes: int) -> None:

@@ -73,17 +73,20 @@ def _vae_view(dataset: EncodedDataset) -> _View:
     import jax.numpy as jnp
     from flax import nnx
 
-    from m2dit_jax.data.encode.codecs import NETWORKS_USED
+    from m2dit_jax.data.encode.codecs import CONTENT, NETWORKS_USED
     from m2dit_jax.data.tokenizer import pad_or_truncate
     from m2dit_jax.models.coding import Vae
     from m2dit_jax.models.pixels import decode_pixels
-    from m2dit_jax.weights.fingerprint import fingerprint
+    from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
     from m2dit_jax.weights.released import ReleasedModel
 
     folder = Path(dataset.settings["model"])
     try:
         model = ReleasedModel(folder)
         if fingerprint(folder, NETWORKS_USED) != dataset.settings["weights"]:
+            raise ValueError(f"{folder}: has changed since")
+        content = dataset.settings.get(CONTENT)
+        if content not in (None, content_fingerprint(folder, NETWORKS_USED)):
             raise ValueError(f"{folder}: has changed since")
         tokenizer = model.tokenizer()
         vae: Vae = nnx.merge(*model.vae())

@@ -47,9 +47,11 @@ class ModelFacts:
     """Facts of a model that need none of its weights.
 
     `source` says where the defaults are written, for messages. `default_checks` are those of the
-    gate's checks that suit the model. `fingerprint` is a hash of all weights and of the dtype, part
-    of every cache key; `provenance` says in JSON where the weights came from. `oracle` says what a
-    scene shows otherwise than its prompt asks.
+    gate's checks that suit the model. `fingerprint` is a hash of the names, sizes and ends of the
+    weights' files and of the dtype, part of every cache key. `content`, a hash of all their bytes,
+    which takes a while, tells whether what lies under a key was made with them; None says nothing.
+    `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
+    otherwise than its prompt asks.
     """
 
     schedule: NoiseSchedule
@@ -61,6 +63,7 @@ class ModelFacts:
     provenance: Mapping[str, Any]
     oracle: Oracle = no_oracle
     trained: TrainedRun | None = None
+    content: Callable[[], str | None] = lambda: None
 
 
 class Samples(NamedTuple):
@@ -127,8 +130,13 @@ class Engine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all weights and of the dtype that they are used in; part of every cache key."""
+        """Hash of the weights' files and of the dtype that they are used in; part of every key."""
         return self.facts.fingerprint()
+
+    @cached_property
+    def content(self) -> str | None:
+        """Hash of all bytes of the weights' files, None if none is known; see `ModelFacts`."""
+        return self.facts.content()
 
     @property
     def options(self) -> SamplingOptions:

@@ -31,7 +31,7 @@ from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.settings import StoryOptions
-from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.released import DTYPES, ReleasedModel
 from m2dit_jax.weights.run_folder import (
@@ -43,6 +43,7 @@ from m2dit_jax.weights.run_folder import (
 )
 
 _LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
+_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -99,6 +100,7 @@ def load(
         dtype=dtype,
         memory=memory,
         fingerprint=lambda: f"{found.fingerprint()}{_dtype_suffix(dtype)}",
+        content=found.content_fingerprint,
         provenance=_run_provenance(path, found, dtype),
         say=say,
     )
@@ -145,6 +147,7 @@ def of_pixels_run(
     dtype: str | None = None,
     memory: Memory = "auto",
     fingerprint: Callable[[], str] = lambda: "",
+    content: Callable[[], str | None] = lambda: None,
     provenance: dict[str, Any] | None = None,
     say: Say = quiet,
 ) -> Pipeline:
@@ -163,6 +166,7 @@ def of_pixels_run(
         mask=config.model.mask,
         default_checks=checks,
         fingerprint=fingerprint,
+        content=content,
         provenance=provenance or {},
         oracle=_shapes_oracle if shapes else no_oracle,
         trained=TrainedRun(recipe, step),
@@ -238,6 +242,7 @@ def _of_folder(
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
         fingerprint=lambda: _folder_fingerprint(folder, dtype),
+        content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, dtype, decoder),
     )
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
@@ -266,6 +271,7 @@ def _of_latents_run(
         mask=recipe.config.model.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
         fingerprint=lambda: f"{found.fingerprint()} {_folder_fingerprint(folder, dtype)}",
+        content=lambda: f"{found.content_fingerprint()} {_folder_content(folder)}",
         provenance=_folder_provenance(folder, dtype, decoder)
         | _run_provenance(path, found, dtype)
         | {"model": str(folder.path.absolute())},
@@ -360,8 +366,11 @@ def _dtype_suffix(dtype: str) -> str:
 
 
 def _folder_fingerprint(folder: ReleasedModel, dtype: str) -> str:
-    names = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-    return f"{fingerprint(folder.path, names)} {dtype}"
+    return f"{fingerprint(folder.path, _PARTS)} {dtype}"
+
+
+def _folder_content(folder: ReleasedModel) -> str:
+    return content_fingerprint(folder.path, _PARTS)
 
 
 def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -> dict[str, Any]:

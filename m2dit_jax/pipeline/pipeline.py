@@ -42,7 +42,7 @@ class Pipeline(Engine):
         """
         storyboard = self._storyboard(story, options)
         if folder is None:
-            return self._build(storyboard, MemoryStore(), on_step)
+            return self._build(storyboard, MemoryStore(lambda: self.content), on_step)
         folder = Path(folder)
         check_output(storyboard, folder)
         started = time.monotonic()
@@ -51,11 +51,12 @@ class Pipeline(Engine):
         def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if previous:
-                self.networks.say("\n".join(explain(builder.outlook(), previous)))
+                lines = explain(builder.outlook(), previous, builder.store.problem)
+                self.networks.say("\n".join(lines))
 
         made = self._build(
             storyboard,
-            SceneStore(folder / SCENES),
+            SceneStore(folder / SCENES, lambda: self.content),
             on_step,
             prepare,
             lambda plan, scene, frames: write_scene(folder, scene, frames, plan.settings.fps),
@@ -84,7 +85,7 @@ class Pipeline(Engine):
         ]
         added = [Scene(prompt=prompt) for prompt in prompts]
         longer = old.replace(scenes=(*kept, *added)).override(options)
-        store = MemoryStore()
+        store = MemoryStore(lambda: self.content)
 
         def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
             for scene in range(len(kept)):
@@ -101,8 +102,9 @@ class Pipeline(Engine):
         Makes nothing. Raises StoryboardError as a call does.
         """
         check_output(storyboard, folder)
-        builder = StoryBuilder(plan_story(storyboard, self), self, SceneStore(folder / SCENES))
-        return explain(builder.outlook(), read_build(folder))
+        store = SceneStore(folder / SCENES, lambda: self.content)
+        builder = StoryBuilder(plan_story(storyboard, self), self, store)
+        return explain(builder.outlook(), read_build(folder), store.problem)
 
     def _storyboard(
         self, story: Storyboard | Sequence[str], options: Mapping[str, Any]

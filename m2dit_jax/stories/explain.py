@@ -1,15 +1,20 @@
 """What a build would make anew, and why, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from m2dit_jax.stories.inputs import Inputs, changes
 from m2dit_jax.stories.walk import StoryWalk
 
 
-def explain(forecast: StoryWalk, previous: Mapping[int, Inputs]) -> list[str]:
+def explain(
+    forecast: StoryWalk,
+    previous: Mapping[int, Inputs],
+    problem: Callable[[str], str | None] = lambda key: None,
+) -> list[str]:
     """A line for each scene: whether it would be made, and why.
 
-    `forecast` is the walk as it will go; `previous` has the inputs of the build before.
+    `forecast` is the walk as it will go; `previous` has the inputs of the build before,
+    `problem` says why what lies under a scene's key does not count.
     """
     lines = []
     for scene, outcome in sorted(forecast.outcomes.items()):
@@ -21,7 +26,8 @@ def explain(forecast: StoryWalk, previous: Mapping[int, Inputs]) -> list[str]:
         elif before is None:
             line = "to be made: new"
         elif not (reasons := changes(before, inputs)):
-            line = "to be made: begun, but not finished"
+            found = problem(outcome.identity.key)
+            line = f"to be made anew: {found}" if found else "to be made: begun, but not finished"
         else:
             line = f"to be made anew: {'; '.join(reasons)}"
         lines.append(f"scene {scene + 1}: {line}")

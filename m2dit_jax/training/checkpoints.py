@@ -1,30 +1,49 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>`, each with state and config.
+"""Checkpoints: `<workdir>/checkpoints/<step>`, each with state, config and digests of its files.
 
 The position in the data needs no saving: it is the number of the step.
 """
 
+import os
+import sys
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 
 from m2dit_jax.config.schema import Config
+from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.utils import digests
+from m2dit_jax.utils.compat import checkpoint_manager
+from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.run_folder import FOLDER, damaged
+
+DAMAGED = "damaged_checkpoints"  # beside FOLDER
 
 
 def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
     """A manager that saves in the background and keeps the latest checkpoints.
 
-    A checkpoint has a temporary name until all of it is written.
+    A checkpoint has a temporary name until all of it is written; then come its digests. Until
+    they are there, which a kill may prevent, it counts as one of an older version, without digests:
+    to wait for them would lose it where a preempted machine has half a minute.
     """
-    return ocp.CheckpointManager(
+    return checkpoint_manager(
         (workdir / FOLDER).absolute(),
-        options=ocp.CheckpointManagerOptions(
+        ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         ),
+        _write_digests,
     )
+
+
+def _write_digests(folder: Path) -> None:
+    try:
+        digests.write_digests(folder)
+    except OSError as error:  # the checkpoint itself is whole
+        print(f"{folder}: has no digests: {error}", file=sys.stderr)
 
 
 def save(
@@ -42,14 +61,38 @@ def save(
     )
 
 
-def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The state of the latest checkpoint, None if there is none.
+def compare_together(workdir: Path) -> None:
+    """Compares the latest checkpoints with their digests, until one is good, sharing the reading.
 
-    `like` has the shapes, dtypes and shardings. Raises CheckpointError if it is damaged.
+    All processes call it, each reads a part, and `latest_good_step` need not read the good one
+    again. A process alone leaves it to that.
     """
-    step = manager.latest_step()
+    count = jax.process_count()
+    if count == 1:
+        return
+    said = said_by_first("steps", " ".join(map(str, run_folder.steps(workdir))))
+    for step in said.split():
+        folder = workdir / FOLDER / step
+        found = digests.differences(folder, share=(jax.process_index(), count))
+        if gather_errors(f"compared/{step}", digests.summary(found) or None) is None:
+            digests.trust(folder)
+            return
+
+
+def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
+    """The state of the latest good checkpoint, None if there is none.
+
+    `like` has the shapes, dtypes and shardings. Newer checkpoints, which are damaged, are moved to
+    DAMAGED, so that their steps can be saved anew. Raises CheckpointError if none is good, or if
+    the good one cannot be read. All processes call it.
+    """
+    workdir = Path(manager.directory).parent
+    manager.wait_until_finished()
+    step = run_folder.latest_good_step(workdir)
     if step is None:
         return None
+    _set_aside(workdir, step)
+    manager.reload()
     try:
         restored = manager.restore(
             step,
@@ -58,3 +101,28 @@ def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainSta
     except Exception as error:  # orbax raises just that for truncated files
         raise damaged(Path(manager.directory) / str(step), error) from error
     return restored["state"]
+
+
+def _set_aside(workdir: Path, last: int) -> None:
+    """Moves the checkpoints of later steps out of the way; the first process does it for all."""
+    problem = None
+    if is_first():
+        try:
+            for step in run_folder.steps(workdir):
+                if step > last:
+                    _move(workdir / FOLDER / str(step), workdir / DAMAGED)
+        except OSError as error:
+            problem = f"{workdir / FOLDER}: damaged checkpoints cannot be moved ({error})"
+    problem = gather_errors("set aside", problem)
+    if problem:
+        raise run_folder.CheckpointError(problem)
+
+
+def _move(folder: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    number, place = 1, target / folder.name
+    while place.exists():
+        number += 1
+        place = target / f"{folder.name}.{number}"
+    os.replace(folder, place)
+    print(f"{folder}: moved to {place}, which nothing needs", file=sys.stderr)

@@ -20,7 +20,12 @@ from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights.mapping import check_shapes, flatten
 from m2dit_jax.weights.networks import load_params, open_leaves, read_config
-from m2dit_jax.weights.run_folder import CheckpointError, find_weights, holds_weights
+from m2dit_jax.weights.run_folder import (
+    CheckpointError,
+    CheckpointGone,
+    find_weights,
+    holds_weights,
+)
 
 OF_THE_DATA = ("channels", "text_dim")
 _NETWORK = DEFAULT.transformer
@@ -161,7 +166,12 @@ def _read_params(path: Path, abstract: Any) -> Any:
         params = load_params(path / "transformer", _NETWORK, transformer, np.dtype(np.float32))
         return {"transformer": params}
     mesh = jax.tree.leaves(abstract)[0].sharding.mesh
-    return find_weights(path).load(mesh, np.dtype(np.float32))
+    try:
+        return find_weights(path).load(mesh, np.dtype(np.float32))
+    except CheckpointGone:  # the other run has gone on; several processes read different ones else
+        if jax.process_count() > 1:
+            raise
+        return find_weights(path).load(mesh, np.dtype(np.float32))
 
 
 def _abstract_params(recipe: Recipe) -> Any:

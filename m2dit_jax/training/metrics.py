@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
+
+from m2dit_jax.utils.files import atomic_write
 
 Values = Mapping[str, float | None]
 
@@ -42,13 +45,19 @@ class JsonLinesWriter:
 
     The lines hold nothing that differs from run to run, such as timings, so that a run which was
     interrupted leaves the same file as one which was not. What lies beyond `step`, where an
-    interrupted run had no checkpoint any more, is dropped.
+    interrupted run had no checkpoint any more, is dropped. So are lines that are damaged, which
+    stderr says; those after them stay.
     """
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
         path.touch()
-        os.truncate(path, _bytes_up_to(path, step))
+        kept, problems = _lines_up_to(path, step)
+        if problems:
+            print(f"{path}: left out what is damaged: {', '.join(problems)}", file=sys.stderr)
+        if len(kept) != path.stat().st_size:
+            with atomic_write(path) as part:
+                part.write_bytes(kept)
         self._lines = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Values, timings: Values) -> None:
@@ -199,16 +208,22 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def _bytes_up_to(path: Path, step: int) -> int:
-    """The length of the leading part of the file with whole lines of steps up to `step`."""
-    length = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                beyond = json.loads(line)["step"] > step
-            except (ValueError, KeyError, TypeError):
-                break
-            if beyond or not line.endswith(b"\n"):
-                break
-            length += len(line)
-    return length
+def _lines_up_to(path: Path, step: int) -> tuple[bytes, list[str]]:
+    """The whole lines of a metrics file of steps up to `step`, and what is wrong with others.
+
+    A last line that was cut off, as by a crash, is no damage: its step comes again.
+    """
+    kept, problems = [], []
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)["step"]
+            if not isinstance(found, int):
+                raise ValueError(f"its step is {found!r}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if number < len(lines) or line.endswith(b"\n"):
+                problems.append(f"line {number} ({error!r})")
+            continue
+        if found <= step and line.endswith(b"\n"):
+            kept.append(line)
+    return b"".join(kept), problems

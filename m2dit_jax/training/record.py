@@ -33,17 +33,19 @@ class RunRecord:
 
 
 def read_record(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's record, none if it has no record; lines cut off by a crash are left out.
+    """The lines of a run's record, none if it has no record; damaged lines are left out.
 
     Runs of earlier versions have no record.
     """
     path, found = workdir / FILE, []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(content, dict) and {"event", "step", "time"} <= content.keys():
+                found.append(content)
     return found
 
 

@@ -68,11 +68,12 @@ def prepare(
     if config.train.wandb != "off":
         import_wandb()
     check_resume(config, workdir, override)
-    if run_folder.latest_step(workdir) == config.train.steps:
+    done = run_folder.latest_good_step(workdir)
+    if done == config.train.steps:
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
         print_once(next_commands(workdir, config.data.source))
         return None
-    if config.train.init_from and run_folder.latest_step(workdir) is None:
+    if config.train.init_from and done is None:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
     check_same_data(data.datasets, read_record(workdir), workdir)

@@ -91,7 +91,7 @@ def check_resume(config: Config, workdir: Path, override: bool = False) -> dict[
     Empty if there is no run. Raises ValueError, naming them, for fields that are locked, for those
     that need `override`, and if the run has gone further than `config.train.steps`.
     """
-    done = run_folder.latest_step(workdir)
+    done = run_folder.latest_good_step(workdir)
     if done is None:
         return {}
     try:

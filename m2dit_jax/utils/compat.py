@@ -10,7 +10,7 @@ takes a second, orbax another two. Modules that jax documents as experimental (`
 """
 
 import io
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,27 @@ def checkpoint_steps(folder: Path) -> list[int]:
     from orbax.checkpoint import utils
 
     return list(utils.checkpoint_steps(folder))
+
+
+def checkpoint_manager(folder: Path, options: Any, on_saved: Callable[[Path], None]) -> Any:
+    """A CheckpointManager that calls a function with each checkpoint's folder once it is whole.
+
+    That is in the thread that saves, of the first process, before old ones are deleted, and saving
+    has come to its end only after it. Orbax's own hook is called before the folder has its name,
+    and does not get it.
+    """
+    import orbax.checkpoint as ocp
+
+    class Manager(ocp.CheckpointManager):
+        def _finalize_checkpoint(self, step: int) -> None:
+            super()._finalize_checkpoint(step)
+            saved = Path(self.directory) / str(step)
+            if jax.process_index() == 0 and saved.is_dir():
+                on_saved(saved)
+
+    import jax
+
+    return Manager(folder, options=options)
 
 
 def orbax_array_spec(

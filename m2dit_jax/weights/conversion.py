@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
+from m2dit_jax.utils.digests import covered_files, digest_files, read_digests, write_digests
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part, tensors_from_leaves
 from m2dit_jax.weights.model_folder import (
@@ -146,11 +147,13 @@ def execute(
             _copy(job.plain, unfinished)
         _write_texts(job.texts, unfinished)
         _name_dtype(plan, unfinished / "config.json")
+        write_digests(unfinished)
         (model / job.component.name).parent.mkdir(exist_ok=True)
         unfinished.rename(model / job.component.name)
     if plan.jobs[0].component.name:
         _copy(plan.source, model, without={*NETWORK_NAMES, *unknown_networks(plan.source)})
     _write_texts(plan.texts, model)
+    _write_remaining_digests(plan, model)
     model.rename(plan.output)
     shutil.rmtree(plan.partial)
 
@@ -194,6 +197,13 @@ def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], object]) -> Leaf:
     return replace(
         leaf, pieces=tuple(replace(piece, read=partial(read, piece)) for piece in leaf.pieces)
     )
+
+
+def _write_remaining_digests(plan: ConversionPlan, model: Path) -> None:
+    """Those of the files outside the networks' folders, which have theirs already."""
+    known = read_digests(model) or {}  # of a network that is the whole folder
+    new = [name for name in covered_files(model) if name not in known or name in plan.texts]
+    write_digests(model, {**known, **digest_files(model, new)})
 
 
 def _copy(source: Path, target: Path, without: Collection[str] = ()) -> None:

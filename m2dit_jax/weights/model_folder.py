@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from m2dit_jax.models.families import DEFAULT, NETWORK_NAMES, family_of, network_of
 from m2dit_jax.models.family import Family, Json, NetworkSpec
+from m2dit_jax.utils.digests import FILE
 from m2dit_jax.weights.networks import ORBAX, read_config
 from m2dit_jax.weights.safetensors_files import is_weights_file
 
@@ -84,7 +85,10 @@ def form_of(components: Collection[Component]) -> str:
 
 
 def plain_files(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
-    """Relative paths of all files but weights and what is hidden; `without` names subfolders."""
+    """Relative paths of all files but weights, digests and what is hidden.
+
+    `without` names subfolders that are left out.
+    """
     for above, folders, files in os.walk(folder, followlinks=True):
         here = Path(above).relative_to(folder)
         folders[:] = sorted(
@@ -93,7 +97,7 @@ def plain_files(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
             if not name.startswith(".") and name != ORBAX and str(here / name) not in without
         )
         for name in sorted(files):
-            if not name.startswith(".") and not is_weights_file(Path(name)):
+            if not name.startswith(".") and not is_weights_file(Path(name)) and name != FILE:
                 yield here / name
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from flax.traverse_util import path_aware_map
 
 from m2dit_jax.models.family import Json, NetworkSpec
+from m2dit_jax.utils import digests
 from m2dit_jax.weights.lazy import Leaf
 from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
 from m2dit_jax.weights.orbax_files import open_orbax
@@ -49,9 +50,11 @@ def open_leaves(
 ) -> dict[str, Leaf]:
     """Our arrays by dotted name, from the Orbax or safetensors files of a network's folder.
 
-    Nothing is read yet but names and shapes. `dtype` is what they are cast to, None keeps theirs.
+    No array is read yet but names and shapes; the files are compared with their digests, if they
+    have some. `dtype` is what they are cast to, None keeps theirs.
     Raises ValueError, naming the folder, if files are missing or damaged or do not fit `abstract`.
     """
+    digests.check(directory)
     parts = torch_parts(network, read_config(directory), abstract)
     try:
         if (directory / ORBAX).is_dir():

@@ -18,6 +18,7 @@ import tensorstore as ts
 from flax.traverse_util import unflatten_dict
 
 from m2dit_jax.utils.compat import orbax_array_spec, orbax_commit
+from m2dit_jax.utils.errors import raise_interrupt
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Shape, check_shapes
 
@@ -141,6 +142,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # orbax and tensorstore raise just that for truncated files
+        raise_interrupt(error)
         first_line = (str(error) or repr(error)).splitlines()[0][:300]
         raise ValueError(
             f"{path}: needs a whole Orbax checkpoint ({first_line}); convert or copy it again"

@@ -15,6 +15,7 @@ from m2dit_jax.models.families import family_of
 from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
+from m2dit_jax.utils import digests
 from m2dit_jax.weights.networks import load_params, read_json
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ReleasedModel:
         self.path = path
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder")
+        digests.check(path)  # of what is not in the folders of networks: they have their own
         transformer = read_json(path / "transformer/config.json")
         scheduler = read_json(path / "scheduler/scheduler_config.json")
         try:

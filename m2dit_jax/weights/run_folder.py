@@ -1,19 +1,26 @@
 """What a training run leaves for others to read: its config and the weights to sample with."""
 
 import json
-from dataclasses import dataclass
-from functools import cached_property
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from m2dit_jax.parallel.processes import is_first
 from m2dit_jax.parallel.rules import shardings
+from m2dit_jax.utils import digests
 from m2dit_jax.utils.compat import checkpoint_steps
-from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.utils.errors import Superseded, raise_interrupt
+from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.networks import ORBAX
 from m2dit_jax.weights.orbax_files import open_arrays
@@ -29,14 +36,61 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing or damaged."""
 
 
-def latest_step(workdir: Path) -> int | None:
-    """The step of the latest checkpoint, None if there is none."""
+class CheckpointGone(CheckpointError, Superseded):
+    """A checkpoint in whose place training has put a newer one."""
+
+
+def steps(workdir: Path) -> list[int]:
+    """The steps of all checkpoints, damaged ones too, the latest first."""
     folder = workdir / FOLDER
-    return max(checkpoint_steps(folder), default=None) if folder.is_dir() else None
+    return sorted(checkpoint_steps(folder), reverse=True) if folder.is_dir() else []
+
+
+def latest_step(workdir: Path) -> int | None:
+    """The step of the latest checkpoint, damaged or not; None if there is none."""
+    return next(iter(steps(workdir)), None)
+
+
+def latest_good_step(workdir: Path) -> int | None:
+    """The step of the latest checkpoint whose files are as they were written; None without any.
+
+    Says on stderr which newer ones are damaged. All of a checkpoint's files are read, once in a
+    process. Raises CheckpointError, naming all of them, if none is good.
+    """
+    problems: dict[int, str] = {}
+    found = steps(workdir)
+    for step in found:
+        folder = workdir / FOLDER / str(step)
+        problem = checkpoint_problem(folder)
+        if problem is None:
+            _say_damaged(workdir, problems, step)
+            return step
+        if (latest_step(workdir) or 0) > found[0]:  # training deletes old ones meanwhile
+            return latest_good_step(workdir)
+        problems[step] = problem
+    if problems:
+        lines = [f"  {step}: {problem}" for step, problem in problems.items()]
+        raise CheckpointError(
+            "\n".join([f"{workdir / FOLDER}: every checkpoint is damaged:", *lines])
+            + f"\nCopy one again, or {digests.way_out()}; without {FOLDER}/ a training begins anew"
+        )
+    return None
+
+
+def checkpoint_problem(step_folder: Path) -> str | None:
+    """What differs from what was written into the folder of a step; None if it is whole."""
+    found = digests.differences(step_folder)
+    if found:
+        return digests.summary(found)
+    try:
+        _read_config(step_folder)
+    except CheckpointError as error:
+        return str(error.__cause__)
+    return None if (step_folder / "state").is_dir() else "state/ is missing"
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """The config of the latest checkpoint. Raises CheckpointError if there is none."""
+    """The config of the latest good checkpoint. Raises CheckpointError if there is none."""
     return _read_config(_latest_folder(workdir))
 
 
@@ -51,6 +105,8 @@ class TrainedWeights:
     step: int
     config: ConfigDict
     chosen: str | None
+    run: Path | None = None
+    """The run whose latest checkpoint it is; None for what was named itself."""
 
     @property
     def arrays(self) -> Path:
@@ -78,14 +134,33 @@ class TrainedWeights:
 
     def _saved(self) -> dict[str, Any]:
         handler: Any = ocp.PyTreeCheckpointHandler()
-        try:
+        with self._errors_named():
             return handler.metadata(self.arrays).tree
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """Raises CheckpointGone if training has deleted the checkpoint, CheckpointError else."""
+        try:
+            yield
         except Exception as error:  # orbax raises just that for truncated files
+            raise_interrupt(error)
+            if self.run is not None and (latest_step(self.run) or 0) > self.step:
+                raise CheckpointGone(
+                    f"{self.place}: has been deleted while it was read, as the training there has "
+                    "saved a newer checkpoint; the same command takes that one"
+                ) from error
             raise damaged(self.place, error) from error
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by dotted name, none of them read yet. Raises ValueError if damaged."""
-        return open_arrays(self.arrays, self._prefix)
+
+        def read(tensor: Tensor) -> np.ndarray:
+            with self._errors_named():
+                return tensor.read()
+
+        with self._errors_named():
+            found = open_arrays(self.arrays, self._prefix)
+        return {name: replace(each, read=partial(read, each)) for name, each in found.items()}
 
     def load(self, mesh: Mesh | None = None, dtype: Any = None) -> Params:
         """The weights as arrays on the mesh, or on the first device; nothing else is read.
@@ -103,7 +178,7 @@ class TrainedWeights:
             places,
         )
         item = {prefix: item} if prefix else item
-        try:
+        with self._errors_named():
             restored = ocp.PyTreeCheckpointer().restore(
                 self.arrays,
                 args=ocp.args.PyTreeRestore(
@@ -112,13 +187,15 @@ class TrainedWeights:
                     partial_restore=True,
                 ),
             )
-        except Exception as error:  # as above
-            raise damaged(self.place, error) from error
         return _with_int_keys(restored[prefix] if prefix else restored)
 
     def fingerprint(self) -> str:
-        """Hash of the files of the weights."""
+        """Hash of the names, sizes and ends of the files of the weights."""
         return fingerprint(self.place, (self.arrays.name,))
+
+    def content_fingerprint(self) -> str:
+        """Hash of all bytes of the files of the weights."""
+        return content_fingerprint(self.place, (self.arrays.name,))
 
 
 def holds_weights(path: Path) -> bool:
@@ -134,16 +211,23 @@ def is_converted_run(path: Path) -> bool:
 def find_weights(path: Path, chosen: str | None = None) -> TrainedWeights:
     """The weights of a run's latest checkpoint, of the folder of a step, or of a converted run.
 
-    `chosen` as for TrainedWeights. Only the config is read. Raises CheckpointError if there are
-    none.
+    `chosen` as for TrainedWeights. All files are compared with their digests: of a run whose latest
+    checkpoint is damaged the newest good one is taken, and that is said. Raises CheckpointError if
+    there are none, and if what was named itself is damaged.
     """
     path = Path(path).absolute()
     if is_converted_run(path):
+        digests.check(path)
         record = read_record(path)
         config = ConfigDict(_with_tuples(record["config"])).lock()
         return TrainedWeights(path, record["step"], config, chosen)
-    folder = path if _is_step_folder(path) else _latest_folder(path)
-    return TrainedWeights(folder, int(folder.name), _read_config(folder), chosen)
+    if _is_step_folder(path):
+        found = digests.differences(path)
+        if found:
+            raise CheckpointError(f"{path}: {_damaged_text(digests.summary(found))}")
+        return TrainedWeights(path, int(path.name), _read_config(path), chosen)
+    folder = _latest_folder(path)
+    return TrainedWeights(folder, int(folder.name), _read_config(folder), chosen, run=path)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -191,7 +275,7 @@ def _read_config(step_folder: Path) -> ConfigDict:
         config = json.loads((step_folder / "config" / "metadata").read_text(encoding="utf-8"))
         config = ConfigDict(_with_tuples(config))
     except (OSError, ValueError, TypeError) as error:
-        raise damaged(step_folder, error) from error
+        raise CheckpointError(f"{step_folder}: {_damaged_text(str(error)[:300])}") from error
     return config.lock()
 
 
@@ -201,7 +285,7 @@ def _latest_folder(workdir: Path) -> Path:
     right = "needs the --workdir of a training run, the folder that holds checkpoints/"
     if not workdir.is_dir():
         raise CheckpointError(f"{workdir}: no such folder; {right}")
-    step = latest_step(workdir)
+    step = latest_good_step(workdir)
     if step is not None:
         return workdir / FOLDER / str(step)
     if workdir.name == FOLDER or workdir.parent.name == FOLDER:
@@ -232,10 +316,39 @@ def _with_int_keys(params: Params) -> Params:
 
 
 def damaged(step_folder: Path, error: Exception) -> CheckpointError:
-    """The error for a checkpoint that cannot be read, with its cause and what to do."""
+    """The error for a checkpoint that cannot be read, with its cause and what to do.
+
+    Raises KeyboardInterrupt if that is the cause. Where digests have been compared, the files are
+    as they were written, and what is wrong is something else.
+    """
+    raise_interrupt(error)
     cause = error.__cause__ or error  # orbax wraps what tensorstore says
     first_line = (str(cause) or repr(cause)).splitlines()[0][:300]
-    return CheckpointError(
-        f"{step_folder}: the checkpoint is damaged ({first_line}); delete this folder to use the "
-        "one before it, if there is one"
+    if (step_folder / digests.FILE).is_file() and checkpoint_problem(step_folder) is None:
+        return CheckpointError(
+            f"{step_folder}: cannot be read, although its files are whole ({first_line})"
+        )
+    return CheckpointError(f"{step_folder}: {_damaged_text(first_line)}")
+
+
+def _damaged_text(why: str) -> str:
+    return (
+        f"the checkpoint is damaged ({why}); delete this folder to use the one before it, if there "
+        "is one"
     )
+
+
+def _say_damaged(workdir: Path, problems: dict[int, str], step: int) -> None:
+    """Says once in a process, of several in the first, which checkpoints are passed over."""
+    if not problems or not is_first():
+        return
+    for damaged_step, problem in problems.items():
+        line = (
+            f"{workdir / FOLDER / str(damaged_step)}: is damaged ({problem}); step {step} is used"
+        )
+        if line not in _said:
+            _said.add(line)
+            print(line, file=sys.stderr)
+
+
+_said: set[str] = set()

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from m2dit_jax.data.encoded import (
     shard_name,
     write_shard,
 )
+from m2dit_jax.utils import digests
+from tests.rot import damaged
 
 VAE = EncodedInfo("vae", "stories", 9, 16, 24, (3, 2, 3, 4), (5, 6), 0.7)
 PIXELS = EncodedInfo("pixels", "clips", 2, 4, 6)
@@ -116,7 +119,7 @@ def test_the_same_stories_give_the_same_bytes(tmp_path):
         for name in ("one", "two")
     )
     assert one == two
-    assert len(one) == 3 + 5
+    assert len(one) == 3 + 6
 
 
 # Opened where nothing but tensorflow-datasets is imported, above all no TensorFlow.
@@ -167,6 +170,68 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         path.write_bytes(content)
     with pytest.raises(EncodedError, match=message):
         EncodedDataset(tmp_path / "set")
+
+
+def test_rot_is_refused_or_read_as_it_was(tmp_path):
+    """The files that are not records: any damage of what is read of them is named."""
+    folder, rng = tmp_path / "set", random.Random(2)
+    stories = write_dataset(folder, VAE)
+    wanted = EncodedDataset(folder)
+    names = [path.name for path in folder.iterdir() if "array_record" not in path.name]
+    refused = 0
+    for _ in range(150):
+        path = folder / rng.choice(names)
+        good = path.read_bytes()
+        path.write_bytes(damaged(good, rng))
+        digests._read_before.clear()  # the clock of files may be too coarse
+        try:
+            found = EncodedDataset(folder)
+            assert (found.info, found.settings) == (wanted.info, wanted.settings)
+            assert (found.scene_counts, found.statistics) == (
+                wanted.scene_counts,
+                wanted.statistics,
+            )
+            np.testing.assert_array_equal(found.empty_caption, wanted.empty_caption)
+            assert_same(found[4], stories[4])
+        except EncodedError as error:
+            assert str(folder) in str(error)
+            refused += 1
+        path.write_bytes(good)
+    assert refused > 40
+
+
+def test_rot_of_records_is_refused(tmp_path):
+    folder, rng = tmp_path / "set", random.Random(3)
+    stories = write_dataset(folder, VAE)
+    path = folder / shard_name(0, 3)
+    good = path.read_bytes()
+    for _ in range(100):
+        path.write_bytes(damaged(good, rng))
+        try:
+            assert_same(EncodedDataset(folder)[0], stories[0])
+        except EncodedError as error:
+            assert str(folder) in str(error)
+    changed = bytearray(good)
+    changed[300] ^= 1
+    path.write_bytes(changed)
+    digests._read_before.clear()
+    with pytest.raises(EncodedError, match=rf"{folder}: is damaged: {path.name} has changed"):
+        EncodedDataset(folder).check()
+    path.write_bytes(good)
+    assert EncodedDataset(folder).check() > 2 * len(good)
+
+
+def test_older_versions_wrote_no_digests(tmp_path):
+    stories = write_dataset(tmp_path / "set", VAE)
+    (tmp_path / "set/digests.json").unlink()
+    path = tmp_path / "set/metadata.json"
+    metadata = json.loads(path.read_text())
+    for shard in metadata["shards"]:
+        del shard["crc32"]
+    path.write_text(json.dumps(metadata))
+    dataset = EncodedDataset(tmp_path / "set")
+    assert_same(dataset[4], stories[4])
+    assert dataset.check() == 0
 
 
 def test_wrong_counts_are_damage(tmp_path):

@@ -37,7 +37,11 @@ def test_run_and_converted_run_make_the_same_frames(run, tmp_path, capsys):
     converted = tmp_path / "converted"
     assert convert.main([f"--source={run}", f"--output={converted}"]) == 0
     assert f"{run}/checkpoints/3: weights ema of step 3" in capsys.readouterr().out
-    assert sorted(path.name for path in converted.iterdir()) == ["m2dit.json", "params"]
+    assert sorted(path.name for path in converted.iterdir()) == [
+        "digests.json",
+        "m2dit.json",
+        "params",
+    ]
     pipe = load(converted)
     assert pipe.trained is not None and pipe.trained.step == 3
     assert pipe.defaults == load(run).defaults

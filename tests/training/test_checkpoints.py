@@ -1,3 +1,4 @@
+import random
 import shutil
 
 import jax
@@ -11,8 +12,15 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.training import checkpoints
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.utils import digests
 from m2dit_jax.weights import run_folder
-from m2dit_jax.weights.run_folder import CheckpointError, find_weights, load_config
+from m2dit_jax.weights.run_folder import (
+    CheckpointError,
+    CheckpointGone,
+    find_weights,
+    load_config,
+)
+from tests.rot import damaged
 
 
 def load_for_sampling(path):
@@ -156,7 +164,7 @@ def test_weights_that_were_not_kept_are_refused(tmp_path, recipe):
 # What orbax leaves behind when reading fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["cut short", "arrays missing", "state missing", "empty"])
-def test_says_which_checkpoint_is_damaged(damage, workdir, state):
+def test_the_newest_good_checkpoint_is_used(damage, workdir, state, recipe, capsys):
     folder = workdir / "checkpoints" / "6"
     if damage == "cut short":
         for arrays in (folder / "state").rglob("d/*"):
@@ -169,13 +177,119 @@ def test_says_which_checkpoint_is_damaged(damage, workdir, state):
     else:
         shutil.rmtree(folder)
         folder.mkdir()
-    message = rf"{folder}: the checkpoint is damaged \(.+\); delete this folder"
+    assert load_for_sampling(workdir)[2] == 4
+    assert f"{folder}: is damaged (" in capsys.readouterr().err
+    if folder.joinpath("digests.json").is_file():
+        with pytest.raises(CheckpointError, match=rf"{folder}: the checkpoint is damaged \(.+\); "):
+            load_for_sampling(folder)
+    manager = checkpoints.open_manager(workdir, keep=2)
+    like = _placed(state, SingleDeviceSharding(jax.devices()[0]))
+    restored = checkpoints.restore_latest(manager, like)
+    assert restored is not None and restored.step == 4
+    # The step can be saved again: what was damaged is out of the way.
+    assert (workdir / "damaged_checkpoints/6").is_dir()
+    checkpoints.save(manager, state._replace(step=np.int32(6)), recipe.config)
+    manager.close()
+    assert load_for_sampling(workdir)[2] == 6
+
+
+def test_if_none_is_good_all_are_named(workdir, state):
+    for step in ("4", "6"):
+        (workdir / "checkpoints" / step / "state/manifest.ocdbt").unlink()
+    message = (
+        r"checkpoints: every checkpoint is damaged:\n  6: state/manifest.ocdbt is missing\n  4: "
+    )
     with pytest.raises(CheckpointError, match=message):
         load_for_sampling(workdir)
     manager = checkpoints.open_manager(workdir, keep=2)
     with pytest.raises(CheckpointError, match=message):
         checkpoints.restore_latest(manager, state)
     manager.close()
+    assert run_folder.steps(workdir) == [6, 4]  # nothing is moved
 
-    shutil.rmtree(folder)
-    assert load_for_sampling(workdir)[2] == 4
+
+def test_older_versions_wrote_no_digests(workdir, state):
+    (workdir / "checkpoints/6/digests.json").unlink()
+    config, params, step = load_for_sampling(workdir)
+    assert step == 6
+    for arrays in (workdir / "checkpoints/6/state").rglob("d/*"):
+        arrays.unlink()
+    message = r"/6: the checkpoint is damaged \(.+\); delete this folder"
+    with pytest.raises(CheckpointError, match=message):
+        load_for_sampling(workdir)
+
+
+def test_rot_is_never_silent(workdir, state):
+    """100 damages in any file: another checkpoint is used, or the weights are what they were."""
+    rng, folder, used = random.Random(4), workdir / "checkpoints/6", []
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    sizes = [path.stat().st_size ** 0.5 for path in paths]  # or all would be in the largest
+    for _ in range(100):
+        (path,) = rng.choices(paths, sizes)
+        good = path.read_bytes()
+        path.write_bytes(damaged(good, rng))
+        digests._read_before.clear()  # the clock of files may be too coarse
+        found = find_weights(workdir)
+        if found.step == 6:
+            jax.tree.map(np.testing.assert_array_equal, found.load(), state.ema)
+        used.append(found.step)
+        path.write_bytes(good)
+    assert used.count(4) > 80
+
+
+def test_an_interrupt_is_no_damage(workdir, state, monkeypatch):
+    """Orbax wraps a Ctrl-C while it reads in an error of its own."""
+
+    def interrupted(*args, **kwargs):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ValueError("CANCELLED") from error
+
+    found = find_weights(workdir)
+    monkeypatch.setattr(checkpoints.ocp.PyTreeCheckpointer, "restore", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.load()
+    manager = checkpoints.open_manager(workdir, keep=2)
+    monkeypatch.setattr(manager, "restore", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.restore_latest(manager, state)
+    manager.close()
+
+
+def test_healthy_files_are_never_called_damaged(workdir, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    found = find_weights(workdir)
+    monkeypatch.setattr(checkpoints.ocp.PyTreeCheckpointer, "restore", broken)
+    message = r"/6: cannot be read, although its files are whole \(out of memory\)$"
+    with pytest.raises(CheckpointError, match=message):
+        found.load()
+
+
+def test_a_checkpoint_that_training_deletes_meanwhile_is_not_damaged(workdir, state, recipe):
+    found = find_weights(workdir)
+    manager = checkpoints.open_manager(workdir, keep=1)
+    checkpoints.save(manager, state._replace(step=np.int32(8)), recipe.config)
+    manager.close()
+    with pytest.raises(CheckpointGone, match=r"/6: has been deleted while it was read"):
+        found.load()
+    with pytest.raises(CheckpointGone):
+        found.tensors()
+    assert find_weights(workdir).step == 8
+
+
+def test_the_latest_is_looked_for_again_if_it_goes_while_it_is_compared(
+    workdir, state, recipe, monkeypatch
+):
+    differences = digests.differences
+
+    def slow(folder, *args, **kwargs):
+        if folder.name == "6":
+            shutil.copytree(folder, folder.with_name("8"))
+            shutil.rmtree(folder)
+        return differences(folder, *args, **kwargs)
+
+    monkeypatch.setattr(digests, "differences", slow)
+    assert run_folder.latest_good_step(workdir) == 8

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from m2dit_jax.config.schema import Config
-from m2dit_jax.training.metrics import MetricsWriter, MetricWriter, ProgressMeter, duration
+from m2dit_jax.training.metrics import (
+    JsonLinesWriter,
+    MetricsWriter,
+    MetricWriter,
+    ProgressMeter,
+    duration,
+)
 from m2dit_jax.training.run import prepare
 
 
@@ -30,6 +36,16 @@ def test_going_on_cuts_off_what_lies_beyond_the_checkpoint(left_over, tmp_path):
     with (interrupted / "metrics.jsonl").open("a") as lines:
         lines.write(left_over)
     assert _write(interrupted, 2, [3, 4]) == whole
+
+
+def test_a_damaged_line_is_named_and_those_after_it_stay(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\x00\x00\x00\n{"step": 3}\n{"step": "4"}\n{"step": 5}\n{"st')
+    JsonLinesWriter(tmp_path, step=4).close()
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
+    message = capsys.readouterr().err
+    assert message.startswith(f"{path}: left out what is damaged: line 2 (JSONDecodeError(")
+    assert "line 4 (ValueError(\"its step is '4'\"))" in message and "line 6" not in message
 
 
 def test_a_whole_line_without_its_end_is_written_again(tmp_path):

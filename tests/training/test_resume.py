@@ -14,6 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from m2dit_jax import train
+from m2dit_jax.weights.run_folder import find_weights
+
 pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -148,3 +151,28 @@ def _saved_state(workdir):
     tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     return ocp.PyTreeCheckpointer().restore(folder, restore_args=as_numpy)
+
+
+@pytest.mark.slow
+def test_a_finished_run_whose_last_checkpoint_has_rotted_goes_on_from_the_one_before(
+    tiny_flags, tmp_path, capsys
+):
+    flags = [*tiny_flags, f"--workdir={tmp_path}"]
+    assert train.main(flags) == 0  # 12 steps, with checkpoints of 5, 10 and 12
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    weights = find_weights(tmp_path).load()
+    last = tmp_path / "checkpoints/12"
+    largest = max(last.rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    capsys.readouterr()
+    assert train.main(flags) == 0
+    output = capsys.readouterr()
+    assert f"{last}: is damaged (" in output.err and "); step 10 is used" in output.err
+    assert f"moved to {tmp_path}/damaged_checkpoints/12" in output.err
+    assert "steps       10 of 12 done" in output.out
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+    jax.tree.map(np.testing.assert_array_equal, find_weights(tmp_path).load(), weights)
+    assert train.main(flags) == 0
+    assert "nothing to do" in capsys.readouterr().out

@@ -1,18 +1,23 @@
 import json
+import random
 import shutil
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
+from m2dit_jax.utils import digests
 from m2dit_jax.weights import conversion
 from m2dit_jax.weights.conversion import execute, make_plan
-from m2dit_jax.weights.networks import ORBAX
+from m2dit_jax.weights.mapping import flatten
+from m2dit_jax.weights.networks import ORBAX, load_params
 from m2dit_jax.weights.safetensors_files import open_safetensors
+from tests.rot import damaged
 from tests.weights.tiny_models import (
     BFLOAT16,
     CONFIGS,
     FLOAT32,
+    NETWORKS,
     files_of,
     tiny_model,
     tiny_network,
@@ -63,7 +68,11 @@ def test_shards_there_and_back(tmp_path):
     source = tiny_network(tmp_path / "source", "transformer", BFLOAT16, max_shard_bytes=3000)
     assert len(list(source.glob("*.safetensors"))) > 2
     orbax = convert(source, tmp_path / "orbax")
-    assert sorted(path.name for path in orbax.iterdir()) == ["config.json", ORBAX]
+    assert sorted(path.name for path in orbax.iterdir()) == [
+        "config.json",
+        "digests.json",
+        ORBAX,
+    ]
     assert files_of(convert(orbax, tmp_path / "back", max_shard_bytes=3000)) == files_of(source)
 
 
@@ -231,3 +240,52 @@ def test_a_file_that_turns_out_damaged_leaves_nothing_whole(tmp_path):
     with pytest.raises(ValueError, match="params: needs a whole Orbax checkpoint"):
         execute(plan, lambda nbytes: None)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["orbax", "diffusers"])
+def test_rot_is_never_silent(tmp_path, form):
+    """100 damages of any file of a converted network: it is refused, or is as it was."""
+    folder = convert(tiny_network(tmp_path / "source", "transformer"), tmp_path / "orbax")
+    if form == "diffusers":
+        folder = convert(folder, tmp_path / "back")
+    network, rng, refused = NETWORKS["transformer"], random.Random(6), 0
+    abstract = network.abstract(CONFIGS["transformer"])
+    wanted = flatten(load_params(folder, network, abstract))
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    for _ in range(100):
+        path = rng.choice(paths)
+        good = path.read_bytes()
+        path.write_bytes(damaged(good, rng))
+        digests._read_before.clear()  # the clock of files may be too coarse
+        try:
+            found = flatten(load_params(folder, network, abstract))
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+        path.write_bytes(good)
+    assert refused > 80
+
+
+def test_every_file_of_a_converted_model_is_covered(tmp_path):
+    folder = convert(tiny_model(tmp_path / "source"), tmp_path / "out")
+    covered = {
+        place.parent / name
+        for place in folder.rglob("digests.json")
+        for name in digests.read_digests(place.parent) or {}
+    }
+    assert covered == {
+        path for path in folder.rglob("*") if path.is_file() and path.name != "digests.json"
+    }
+    scheduler = folder / "scheduler/scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("1", "2"))
+    with pytest.raises(ValueError, match=rf"{folder}: is damaged: scheduler/scheduler_config.json"):
+        digests.check(folder)
+
+
+def test_what_is_damaged_is_not_converted(tmp_path):
+    folder = convert(tiny_network(tmp_path / "source", "transformer"), tmp_path / "orbax")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("16", "32"))
+    with pytest.raises(ValueError, match="config.json has changed"):
+        make_plan(folder, tmp_path / "out", None, None)

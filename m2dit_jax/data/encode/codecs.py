@@ -16,10 +16,11 @@ from m2dit_jax.data.tokenizer import pad_or_truncate
 from m2dit_jax.models.coding import Vae, encode_posterior, encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.pixels import encode_pixels
-from m2dit_jax.weights.fingerprint import fingerprint
+from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.released import ReleasedModel
 
 NETWORKS_USED = ("vae", "text_encoder", "tokenizer")
+CONTENT = "weights_content"  # a setting; older versions had none
 
 
 @runtime_checkable
@@ -148,6 +149,7 @@ class VaeCodec:
         return {
             "model": str(self.model.path.resolve()),
             "weights": fingerprint(self.model.path, NETWORKS_USED),
+            CONTENT: content_fingerprint(self.model.path, NETWORKS_USED),
             "dtype": self._dtype or "as stored",
             "batch_size": self.batch_size,
         }

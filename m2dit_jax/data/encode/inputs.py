@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from m2dit_jax.data.encoded import VIDEOS
 from m2dit_jax.utils.files import atomic_write
 
-VIDEOS = "videos.jsonl"
 # Size and time of change, and the SHA-256 if it was asked for; None: there was no such file.
 Stamp = Sequence[Any] | None
 Stamps = Mapping[str, Stamp]

@@ -24,7 +24,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from m2dit_jax.data.encode.codecs import Codec
+from m2dit_jax.data.encode.codecs import CONTENT, Codec
 from m2dit_jax.data.encode.inputs import (
     Stamps,
     changed_since,
@@ -42,6 +42,7 @@ from m2dit_jax.data.encoded import (
     SPLIT,
     STATISTICS,
     EncodedDataset,
+    EncodedError,
     EncodedInfo,
     EncodedStory,
     Origin,
@@ -51,11 +52,14 @@ from m2dit_jax.data.encoded import (
     check_finite,
     count_kinds,
     finish_dataset,
+    read_skipped,
+    shard_digest,
     shard_name,
     write_shard,
 )
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
+from m2dit_jax.utils.digests import is_same, is_sealed, seal
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
@@ -233,9 +237,13 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
     same output, a video changes meanwhile, or the disk is full.
     """
     if (job.output / FINISHED).exists():
-        skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
         dataset = EncodedDataset(job.output)
+        try:
+            skipped = read_skipped(job.output)
+        except EncodedError as error:  # the dataset is whole without it
+            print(error, file=sys.stderr)
+            skipped = {"items": [], "cut_captions": 0}
         return EncodeReport(
             dataset,
             skipped["items"],
@@ -348,7 +356,7 @@ def _encode_shard(
         statistics={name: dict(counter) for name, counter in statistics.items()},
         videos=stamps.pop(number),
     )
-    write_json(_record_path(job, number), record)
+    write_json(_record_path(job, number), seal(record))
 
 
 def _tasks(job: EncodeJob, number: int) -> Iterator[SceneTask]:
@@ -555,12 +563,19 @@ def _record_path(job: EncodeJob, number: int) -> Path:
 
 
 def _read_record(job: EncodeJob, number: int) -> _ShardRecord | None:
-    """None if the shard is not finished."""
+    """None if the shard is not finished, or if it or its record is damaged: it is made again."""
     path = job.output / shard_name(number, len(job.shards))
     try:
-        record = json.loads(_record_path(job, number).read_text(encoding="utf-8"))
-        return record if path.stat().st_size == record["shard"]["bytes"] else None
-    except FileNotFoundError:
+        text = _record_path(job, number).read_text(encoding="utf-8")
+        record = json.loads(text)
+        if not is_sealed(record):
+            return None
+        shard = Shard(**record["shard"])
+        known = shard_digest(shard)
+        if known is None:  # of an earlier version
+            return record if path.stat().st_size == shard["bytes"] else None
+        return record if is_same(path, known) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -586,6 +601,7 @@ def _check_output(job: EncodeJob) -> None:
         f"  {name}: {there.get(name)!r} there, {ours.get(name)!r} now"
         for name in {**there, **ours}
         if there.get(name) != ours.get(name)
+        and not (name == CONTENT and name not in there)  # of an older version
     ]
     if different:
         raise ValueError(
@@ -603,7 +619,16 @@ def _settings_there(output: Path) -> dict[str, Any] | None:
     if (output / FINISHED).exists():
         return EncodedDataset(output).settings
     if begun.is_file() and any(_shard_records(output)):
-        return json.loads(begun.read_text(encoding="utf-8"))
+        try:
+            settings = json.loads(begun.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise ValueError(f"holds no object, but {type(settings).__name__}")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{begun}: is damaged ({error}); delete it to go on with the same settings as "
+                "before, or the folder to begin anew"
+            ) from error
+        return settings
     return None
 
 

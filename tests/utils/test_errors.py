@@ -1,0 +1,37 @@
+import asyncio
+
+import pytest
+
+from m2dit_jax.utils.errors import raise_interrupt
+
+
+def chained(*kinds):
+    """An error of the first kind, caused by one of the next, and so on."""
+    error = None
+    for kind in reversed(kinds):
+        new = kind("x")
+        new.__cause__ = error
+        error = new
+    return error
+
+
+@pytest.mark.parametrize("hidden", [KeyboardInterrupt, asyncio.CancelledError])
+def test_an_interrupt_behind_other_errors_is_raised(hidden):
+    with pytest.raises(KeyboardInterrupt):
+        raise_interrupt(chained(ValueError, RuntimeError, hidden))
+    grouped = ExceptionGroup("several", [OSError("a"), chained(ValueError, KeyError)])
+    raise_interrupt(grouped)
+    try:
+        try:
+            raise hidden
+        finally:
+            raise OSError("while it was handled")
+    except OSError as error:
+        with pytest.raises(KeyboardInterrupt):
+            raise_interrupt(error)
+
+
+def test_other_errors_pass():
+    error = chained(ValueError, RuntimeError)
+    error.__context__ = error  # libraries make circles
+    raise_interrupt(error)
