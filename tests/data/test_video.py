@@ -19,7 +19,7 @@ from m2dit_jax.data.video import (
     probe_video,
     read_frames,
 )
-from m2dit_jax.utils.media import VideoError
+from m2dit_jax.utils.video_file import VideoError
 
 FRAMES = 60
 BITS = 6  # of a frame's number, painted as black and white bars
