@@ -68,8 +68,8 @@ def write_kind(path: Path, kind: Kind, frames: int = 2) -> Path:
     codec, options = "ffv1", {}
     if kind.container in ("mp4", "mov", "ts"):
         codec, options = "libx264", {"qp": "0", "bf": "0"}
-    if kind.pixels == "gbrp" and codec == "libx264":
-        codec = "libx264rgb"
+    if kind.pixels == "gbrp":
+        codec, options = "libx264rgb", {"qp": "0", "bf": "0"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=kind.rate, options=options)
         stream.height, stream.width = kind.height, kind.width
@@ -166,8 +166,8 @@ KINDS = {
     "PQ, 10 bits": Kind("yuv420p10le", 9, transfer=16, primaries=9, container="mkv"),
     "HLG, 10 bits": Kind("yuv420p10le", 9, transfer=18, primaries=9, container="mkv"),
     "untagged, 96 rows": Kind(matrix=6, tagged=False),
-    "untagged, 720 rows": Kind(tagged=False, height=720, width=1280),
-    "RGB": Kind("gbrp", container="mkv"),
+    "untagged, 720 rows": Kind(tagged=False, height=720, width=640),
+    "RGB": Kind("gbrp", 0, True, container="mkv"),
     "4:4:4, 12 bits": Kind("yuv444p12le", container="mkv"),
     "odd size": Kind(height=97, width=191, container="mkv", pixels="yuv444p"),
     "pixels 32:27": Kind(aspect=Fraction(32, 27)),

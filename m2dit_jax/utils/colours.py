@@ -129,7 +129,7 @@ def _to_bt709(primaries: int) -> Float[np.ndarray, "3 3"]:
 
 def _to_xyz(primaries: int) -> Float[np.ndarray, "3 3"]:
     def xyz(x: float, y: float) -> list[float]:
-        return [x / y, 1, (1 - x - y) / y]
+        return [x / y, 1.0, (1 - x - y) / y]
 
     columns = np.array([xyz(*point) for point in _CHROMATICITIES[primaries]]).T
     return columns * np.linalg.solve(columns, xyz(*_D65))

@@ -30,8 +30,8 @@ def open_clip(path: Path, timeout: float | None = None) -> tuple[Any, Any]:
         raise VideoError(f"{path}: no such file")
     container = open_video(path, READABLE, timeout)
     try:
+        _check_whole(path, container)
         stream = container.streams.video[best_stream(container, path)]
-        _check_whole(path, container, stream)
     except BaseException:
         container.close()
         raise
@@ -65,14 +65,14 @@ def best_stream(container: Any, path: Path) -> int:
     return max(known, key=rank)
 
 
-def _check_whole(path: Path, container: Any, stream: Any) -> None:
+def _check_whole(path: Path, container: Any) -> None:
     """Raises VideoError for a file that ends before its own header says, as cut downloads do."""
     there = path.stat().st_size
     missing = bytes_missing(path)
     if not missing and not _ends_in_zeros(path, there):
         return
     promised = container.duration / 1e6 if container.duration else None
-    found = _seconds(container, stream)
+    found = _seconds(container)
     if not missing and (promised is None or promised - found < _SLACK):
         return
     seconds = f"{found:.2f} s can be read" + (
@@ -82,17 +82,19 @@ def _check_whole(path: Path, container: Any, stream: Any) -> None:
     raise VideoError(f"{path}: not a readable video (cut off: {seconds}, has {size})")
 
 
-def _seconds(container: Any, stream: Any) -> float:
+def _seconds(container: Any) -> float:
     """Seconds of video that the file's packets reach."""
     from av.error import FFmpegError
 
-    ends, unit = [0.0], float(stream.time_base or 0)
-    start = stream.start_time or 0
+    ends = [0.0]
+    if not container.streams.video:
+        return 0.0
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux(container.streams.video):
             place = packet.pts if packet.pts is not None else packet.dts
             if place is not None and not packet.is_corrupt:
-                ends.append((place - start + (packet.duration or 0)) * unit)
+                place += (packet.duration or 0) - (packet.stream.start_time or 0)
+                ends.append(float(place * packet.time_base))
     except (FFmpegError, OSError, EOFError):
         pass  # as far as it goes
     return max(ends)

@@ -46,23 +46,28 @@ def differences(path: Path, kind: Kind) -> float:
 def test_videos_come_out_as_players_show_them(tmp_path, name):
     kind = KINDS[name]
     path = write_kind(tmp_path / f"clip.{kind.container}", kind)
-    assert differences(path, kind) <= 2
+    assert differences(path, kind) <= tolerance(kind)
+
+
+def tolerance(kind: Kind) -> int:
+    """Levels of 255; the darkest light of PQ is a few levels apart in 10 bits of limited range."""
+    return 4 if kind.transfer == 16 else 2
 
 
 COLOURS = st.sampled_from(
     [(pixels, matrix, full, 1, 1) for matrix in (1, 5, 6, 7) for full in (False, True)
      for pixels in ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le")]
     + [("yuv420p10le", 9, False, transfer, 9) for transfer in (14, 16, 18)]
-    + [("gbrp", 1, True, 1, 1)]
+    + [("gbrp", 0, True, 1, 1)]
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     COLOURS,
     st.sampled_from(list(TURNS)),
     st.sampled_from([Fraction(1), Fraction(32, 27), Fraction(8, 9), Fraction(4, 3)]),
-    st.sampled_from([(96, 192), (90, 162), (120, 160), (720, 1280)]),
+    st.sampled_from([(96, 192), (90, 162), (120, 160), (720, 320)]),
     st.sampled_from([Fraction(24), Fraction(30000, 1001), Fraction(60)]),
     st.sampled_from(["mp4", "mov", "mkv", "ts", "avi"]),
     st.booleans(),
@@ -77,10 +82,10 @@ def test_any_video_of_the_grid_does(tmp_path_factory, colours, turn, aspect, siz
         tags = False
     if not tags:  # by the players' rule
         transfer = primaries = 1
-        full, matrix = pixels == "gbrp", 1 if size[0] >= 720 else 6
+        full, matrix = pixels == "gbrp", 0 if pixels == "gbrp" else 1 if size[0] >= 720 else 6
     kind = Kind(pixels, matrix, full, transfer, primaries, tags, turn, aspect, *size, rate, end)
     path = write_kind(tmp_path_factory.mktemp("grid") / f"clip.{end}", kind)
-    assert differences(path, kind) <= 2, kind
+    assert differences(path, kind) <= tolerance(kind), kind
 
 
 def frame_of(rgba: np.ndarray, pixels: str) -> av.VideoFrame:
