@@ -63,11 +63,11 @@ class Kind:
     interlaced: bool = False
 
 
-def write_kind(path: Path, kind: Kind, frames: int = 2) -> Path:
+def write_kind(path: Path, kind: Kind, frames: int = 6) -> Path:
     """Writes the patches as this kind of video, losslessly."""
-    codec, options = "ffv1", {}
-    if kind.container in ("mp4", "mov", "ts"):
-        codec, options = "libx264", {"qp": "0", "bf": "0"}
+    codec, options = "libx264", {"qp": "0", "bf": "0"}
+    if kind.container == "avi" or "12" in kind.pixels:
+        codec, options = "ffv1", {}
     if kind.pixels == "gbrp":
         codec, options = "libx264rgb", {"qp": "0", "bf": "0"}
     with av.open(str(path), "w") as container:
