@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -71,7 +72,7 @@ def write_kind(path: Path, kind: Kind, frames: int = 6) -> Path:
     if kind.pixels == "gbrp":
         codec, options = "libx264rgb", {"qp": "0", "bf": "0"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=kind.rate, options=options)
+        stream: Any = container.add_stream(codec, rate=kind.rate, options=options)
         stream.height, stream.width = kind.height, kind.width
         stream.pix_fmt = "rgb24" if codec == "libx264rgb" else kind.pixels
         context = stream.codec_context

@@ -124,14 +124,14 @@ def write_mp4(
     if first is None:
         raise ValueError("needs at least one frame, found none")
     coding = _CODINGS[quality]
-    graph = _to_coded(*first.shape[:2], coding)
+    graph = _to_coded(first.shape[0], first.shape[1], coding)
     # The header first: players of web pages begin before all is there
     header_first = {"movflags": "+faststart"}
     with (
         atomic_write(Path(path)) as part,
         av.open(str(part), "w", format="mp4", container_options=header_first) as container,
     ):
-        stream = container.add_stream(coding.codec, rate=rate, options=dict(coding.options))
+        stream: Any = container.add_stream(coding.codec, rate=rate, options=dict(coding.options))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = coding.pixels
         stream.codec_context.thread_count = 1  # x264's result depends on the number of threads

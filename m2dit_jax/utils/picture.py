@@ -91,7 +91,8 @@ class Screen:
 
 def turn_of(frame: "av.VideoFrame") -> Turn:
     """The display matrix as one of its eight upright forms; other angles to the nearest one."""
-    for data in frame.side_data:
+    side_data: Any = frame.side_data
+    for data in side_data:
         if data.type.name == "DISPLAYMATRIX" and data.buffer_size >= 36:
             a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
             # A pixel (x, y) is shown at (a x + c y, b x + d y).

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,10 +33,10 @@ def write(path: Path, gap: int = 0, live: bool = False) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     options = options | ({"live": "1"} if live else {})
     with av.open(str(path), "w", format=name, container_options=options) as container:
-        stream = container.add_stream(codec, rate=24)
+        stream: Any = container.add_stream(codec, rate=24)
         stream.width, stream.height = 96, 64
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-        audio = container.add_stream("aac", rate=44100) if sound else None
+        audio: Any = container.add_stream("aac", rate=44100) if sound else None
         for number in range(24):
             image = np.roll(noise, 3 * number, 1)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -62,7 +62,8 @@ COLOURS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     COLOURS,
     st.sampled_from(list(TURNS)),

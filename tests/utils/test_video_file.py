@@ -1,3 +1,5 @@
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from m2dit_jax.utils.video_file import VideoError
 def write_with_cover(path, video: bool = True) -> None:
     """A red cover picture first, then a green video."""
     with av.open(str(path), "w") as container:
-        cover = container.add_stream("png", rate=1)
+        cover: Any = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 512, 512, "rgb24"
         cover.disposition = av.stream.Disposition.attached_pic
-        stream = container.add_stream("libx264" if video else "aac", rate=8 if video else 44100)
+        stream: Any = container.add_stream(
+            "libx264" if video else "aac", rate=8 if video else 44100
+        )
         if video:
             stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         red = np.full((512, 512, 3), (200, 0, 0), np.uint8)
