@@ -30,14 +30,16 @@ from m2dit_jax.utils.frame_times import (
     first_frame_at,
     usual_step,
 )
-from m2dit_jax.utils.media import READABLE, TIME_LIMIT, VideoError, check_pixels
+from m2dit_jax.utils.media import TIME_LIMIT, check_pixels
+from m2dit_jax.utils.picture import Screen
+from m2dit_jax.utils.video_file import READABLE, VideoError, best_stream, open_clip
 
 _MIDDLE = (0.05, 0.95)  # shares of a clip between which stage 1 samples (reference)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Height and width are of the upright picture, fps is the average."""
+    """Height and width are of the picture as players show it, fps is the average."""
 
     frames: int
     fps: float
@@ -95,7 +97,7 @@ def longest_stride_frames(frames: int, wanted: int, max_stride: int, draw: float
 def read_frames(
     path: Path, numbers: Sequence[int], height: int, width: int, time_limit: float = TIME_LIMIT
 ) -> UInt8[np.ndarray, "F {height} {width} 3"]:
-    """The frames with these numbers, ascending, short side resized and the middle cropped.
+    """The frames with these numbers, ascending, as `m2dit_jax.utils.picture` shows them.
 
     Raises VideoError if the video is unreadable or damaged there, too short, or takes longer than
     `time_limit` seconds.
@@ -120,7 +122,7 @@ class Video:
         self._container: Any = None
         self._times: list[int] | None = None
         self._even: bool | None = None
-        self._upright: tuple[int, int] | None = None
+        self._shown_size: tuple[int, int] | None = None
 
     def close(self) -> None:
         """Closes the file."""
@@ -140,11 +142,11 @@ class Video:
         """
         with self._at_work():
             times = self._all_times()
-            if self._upright is None:
+            if self._shown_size is None:
                 self._rewind()
                 self._note_size(next(self._decode()))
-            assert self._upright is not None
-            height, width = self._upright
+            assert self._shown_size is not None
+            height, width = self._shown_size
             seconds = (times[-1] - times[0]) * self._unit
             if len(times) > 1:
                 seconds *= len(times) / (len(times) - 1)  # the last frame lasts as well
@@ -250,6 +252,7 @@ class Video:
     ) -> UInt8[np.ndarray, "F {height} {width} 3"]:
         """The frames with these numbers, ascending, resized and cropped as by `read_frames`."""
         with self._at_work():
+            screen = Screen(self.path, (height, width), self._stream.sample_aspect_ratio)
             times = self._all_times()
             if numbers[-1] >= len(times):
                 raise VideoError(f"{self.path}: has {len(times)} frames, needs {numbers[-1] + 1}")
@@ -258,7 +261,7 @@ class Video:
             for frame in self._frames_at(sorted(set(wanted))):
                 if not found:
                     self._note_size(frame)
-                found[frame.pts] = _cover(frame, height, width)
+                found[frame.pts] = screen.show(frame)
         return np.stack([found[pts] for pts in wanted])
 
     # --- the file
@@ -278,12 +281,7 @@ class Video:
             raise self._unreadable(error) from error
 
     def _open(self) -> None:
-        if not self.path.is_file():
-            raise VideoError(f"{self.path}: no such file")
-        self._container = open_video(self.path, READABLE, self._time_limit)
-        if not self._container.streams.video:
-            raise VideoError(f"{self.path}: holds no video")
-        self._stream = self._container.streams.video[0]
+        self._container, self._stream = open_clip(self.path, self._time_limit)
         self._stream.thread_type = self._threads
         for stream in self._container.streams:
             if stream.index != self._stream.index:
@@ -315,7 +313,7 @@ class Video:
                 HeadersOnly(self.path) as headers,
                 open_video(headers, READABLE, self._time_limit) as container,
             ):
-                stream = container.streams.video[0]
+                stream = container.streams.video[best_stream(container, self.path)]
                 packets = [
                     (packet.pts, packet.dts)
                     for packet in self._packets(container, stream)
@@ -397,8 +395,9 @@ class Video:
             raise VideoError(f"{self.path}: holds no frames")
 
     def _note_size(self, frame: av.VideoFrame) -> None:
-        turned = round(frame.rotation / 90) % 2
-        self._upright = (frame.width, frame.height) if turned else (frame.height, frame.width)
+        self._shown_size = Screen(self.path, None, self._stream.sample_aspect_ratio).shown_size(
+            frame
+        )
 
     def _packets(self, container: Any, stream: Any) -> Iterator[av.Packet]:
         for packet in container.demux(stream):
@@ -419,30 +418,6 @@ class Video:
 
 def _are_good(times: Sequence[int], keys: Sequence[int]) -> bool:
     return bool(times and keys) and len(set(times)) == len(times)
-
-
-def _cover(
-    frame: av.VideoFrame, height: int, width: int
-) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """The frame upright, the short side resized (anti-aliased), the middle cropped."""
-    turns = round(frame.rotation / 90)
-    target = (height, width) if turns % 2 == 0 else (width, height)
-    scale = max(target[0] / frame.height, target[1] / frame.width)
-    rows = max(round(frame.height * scale), target[0])
-    columns = max(round(frame.width * scale), target[1])
-    # Colours and size in one pass, four times as fast as one after the other; swscale widens its
-    # filter where it makes pictures smaller. To planes: that is three times as fast as rgb24 of an
-    # odd width, and keeps the colours sharp at even widths too, where rgb24 halves them.
-    small = frame.reformat(
-        width=columns,
-        height=rows,
-        format="gbrp",
-        interpolation=Interpolation.BICUBIC,
-        threads=1,  # workers have a core each
-    ).to_ndarray()
-    top, left = (rows - target[0]) // 2, (columns - target[1]) // 2
-    cut = small[top : top + target[0], left : left + target[1]]
-    return np.ascontiguousarray(np.rot90(cut, turns))
 
 
 def _check_length(frames: int, wanted: int) -> None:

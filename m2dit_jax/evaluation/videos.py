@@ -17,8 +17,8 @@ from m2dit_jax.evaluation.video_scores import (
 )
 from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_scene
 from m2dit_jax.utils.files import write_json
-from m2dit_jax.utils.media import VideoError
 from m2dit_jax.utils.progress import progress_bar
+from m2dit_jax.utils.video_file import VideoError
 
 SCORES, PAGE = "video_scores.json", "video_scores.html"
 

@@ -59,7 +59,7 @@ class Pipeline(Engine):
             SceneStore(folder / SCENES, lambda: self.content),
             on_step,
             prepare,
-            lambda plan, scene, frames: write_scene(folder, scene, frames, plan.settings.fps),
+            lambda plan, scene, frames: write_scene(folder, scene, frames, plan.settings),
             lambda plan, outcomes: write_build(folder, _inputs(previous, outcomes, plan)),
         )
         made.save(folder, seconds=round(time.monotonic() - started, 3))

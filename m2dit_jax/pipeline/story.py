@@ -116,7 +116,7 @@ class Story:
             folder.mkdir(parents=True, exist_ok=True)
             store = store.copy_to(folder / SCENES)
             for scene, frames in enumerate(self.frames):
-                write_scene(folder, scene, frames, self.fps)
+                write_scene(folder, scene, frames, self.settings)
             inputs = {s: outcome.identity.inputs for s, outcome in self.outcomes.items()}
             write_build(folder, inputs)
         write_story(

@@ -17,6 +17,7 @@ import m2dit_jax
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.inputs import Inputs
 from m2dit_jax.stories.plan import StoryPlan
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
@@ -47,9 +48,11 @@ def check_output(storyboard: Storyboard, folder: Path) -> None:
         raise StoryboardError("\n".join(problems))
 
 
-def write_scene(folder: Path, scene: int, frames: UInt8[np.ndarray, "F H W 3"], fps: float) -> None:
-    """Writes a scene's video."""
-    write_mp4(folder / scene_name(scene), frames, fps)
+def write_scene(
+    folder: Path, scene: int, frames: UInt8[np.ndarray, "F H W 3"], settings: StoryOptions
+) -> None:
+    """Writes a scene's video, with the rate and the quality of the settings."""
+    write_mp4(folder / scene_name(scene), frames, settings.fps, settings.video_quality)
 
 
 def write_story(
@@ -65,11 +68,12 @@ def write_story(
     Each file replaces an older one only when it is whole; story.json, which names them, comes last.
     `about` is what it says of the model and the whole run. No more than a scene is in memory.
     """
-    story, fps, scenes = plan.storyboard, plan.settings.fps, range(len(plan.storyboard.scenes))
+    story, settings, scenes = plan.storyboard, plan.settings, range(len(plan.storyboard.scenes))
     for scene in scenes:
         if story.given[scene]:
-            write_scene(folder, scene, frames(scene), fps)
-    write_mp4(folder / "story.mp4", chain.from_iterable(map(frames, scenes)), fps)
+            write_scene(folder, scene, frames(scene), settings)
+    images = chain.from_iterable(map(frames, scenes))
+    write_mp4(folder / "story.mp4", images, settings.fps, settings.video_quality)
     _write_gif(folder / "story.gif", plan, frames)
     prompts = [scene.prompt for scene in story.scenes]
     with atomic_write(folder / "contact_sheet.png") as part:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.stories.gate import CHECKS, Check
+from m2dit_jax.utils.media import Quality
 from m2dit_jax.utils.options import Count, NonNegative, Text, option, same_option
 
 MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
@@ -52,6 +53,12 @@ class StoryOptions(SamplingOptions, frozen=True):
     width: Count = option(720, "Width of the video in pixels.", affects="latents", by_model=True)
     fps: FrameRate = option(
         8.0, "Frames per second of the written video.", affects="video", by_model=True
+    )
+    video_quality: Quality = option(
+        "standard",
+        'Coding of the written videos: "lossless" keeps every pixel, for scenes that other '
+        "programs, or later stories, go on with; few browsers and phones show it.",
+        affects="video",
     )
     noise_given: bool = option(
         False,

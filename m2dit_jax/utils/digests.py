@@ -140,8 +140,10 @@ def differences(
 def trust(folder: Path) -> None:
     """Takes the files of a folder for what its digests say, since other processes compared them."""
     content = None if skips() else _read(folder)
-    for name, digest in ({} if content is None else content[1]).items():
-        _read_before[_state(folder / name, content[0])] = digest
+    if content is not None:
+        chunk_bytes, digests = content
+        for name, digest in digests.items():
+            _read_before[_state(folder / name, chunk_bytes)] = digest
 
 
 def check(folder: Path, names: Iterable[str] | None = None) -> None:

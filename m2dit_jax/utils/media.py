@@ -4,49 +4,63 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from m2dit_jax.utils.compat import open_video
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.frame_times import evenly_in_time, evenly_spaced
+from m2dit_jax.utils.picture import EXACT, Screen
+from m2dit_jax.utils.video_file import VideoError, open_clip
 
 # PyAV is imported where it is used: a run without videos does not need it.
 if TYPE_CHECKING:
     import av
 
-# The containers people keep clips in. Without the list FFmpeg also reads playlists and scripts,
-# which can name other files and addresses.
-READABLE = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,gif",
-}
 MAX_PIXELS = 64_000_000  # of a frame; more is an attack or a mistake
 TIME_LIMIT = 60.0  # seconds for one call that reads a clip
+_BT709 = 1  # primaries, transfer and matrix alike (H.273)
 _PLAYER_SIDE = 256  # pixels: below it players show little, and 4:2:0 chroma smears the edges
 
+Quality = Literal["standard", "lossless"]
 
-class VideoError(ValueError):
-    """A video file that cannot be read as it was meant to be."""
+
+@dataclass(frozen=True)
+class _Coding:
+    """How pictures become H.264; `matrix` and `range` are numbers of H.273 and of FFmpeg."""
+
+    codec: str
+    pixels: str
+    options: dict[str, str]
+    matrix: int
+    range: int
+
+
+_CODINGS: dict[Quality, _Coding] = {
+    "standard": _Coding(
+        "libx264", "yuv420p", {"crf": "12", "x264-params": "chromaloc=1"}, _BT709, 1
+    ),
+    "lossless": _Coding("libx264rgb", "rgb24", {"crf": "0"}, 0, 2),
+}
 
 
 def check_clip(path: Path | str) -> None:
-    """Decodes the first frame only. Raises VideoError when there is none, or it is too large."""
-    for _ in _decoded(Path(path), TIME_LIMIT):
+    """Decodes and shows the first frame only. Raises VideoError as `read_clip` does."""
+    for frame, pixel_aspect in _decoded(Path(path), TIME_LIMIT):
+        Screen(Path(path), None, pixel_aspect).show(frame)
         return
     raise VideoError(f"{path}: holds no video frame")
 
 
 def video_frames(path: Path | str) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
-    """Every frame, one after another, in its own size. Raises VideoError if it cannot be read."""
-    for frame in _decoded(Path(path)):
-        yield _upright(frame)
+    """Every frame as players show it, one after another. Raises VideoError as `read_clip` does."""
+    yield from _shown(Path(path), None)
 
 
 def read_clip(
@@ -54,25 +68,22 @@ def read_clip(
 ) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
     """`frames` frames of the clip, evenly spread in time from its first to its last.
 
-    The picture is scaled to cover height x width and cropped around its centre. Scaling down by a
-    whole number averages whole pixels, so that a small video enlarged by write_mp4 comes back.
-    Raises VideoError when the file is no readable video, has fewer frames than asked for, frames of
-    more than MAX_PIXELS, or takes longer than TIME_LIMIT seconds to decode.
+    The picture is as players show it, scaled to cover height x width and cropped around its centre:
+    see `m2dit_jax.utils.picture`. Raises VideoError when the file is no readable video, was cut
+    off, has fewer frames than asked for, frames of more than MAX_PIXELS or of colours that cannot
+    be shown rightly, or takes longer than TIME_LIMIT seconds to decode.
     """
     if min(frames, height, width) < 1:
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
     path = Path(path)
     # Decoded twice rather than kept: a long clip in full size does not fit in memory
-    times = _ascending([frame.pts for frame in _decoded(path, TIME_LIMIT)])
+    times = _ascending([frame.pts for frame, _ in _decoded(path, TIME_LIMIT)])
     if len(times) < frames:
         raise VideoError(f"{path}: has {len(times)} frames, needs at least {frames}")
     chosen = evenly_in_time(times, frames)
-    kept = set(chosen)
-    found = {
-        number: _cover(_upright(frame), height, width)
-        for number, frame in enumerate(_decoded(path, TIME_LIMIT))
-        if number in kept
-    }
+    kept = sorted(set(chosen))
+    pictures = _shown(path, (height, width), set(kept), TIME_LIMIT)
+    found = dict(zip(kept, pictures, strict=True))
     return np.stack([found[number] for number in chosen])
 
 
@@ -85,36 +96,58 @@ def fit_clip(
     """
     if len(clip) < frames:
         raise VideoError(f"the clip has {len(clip)} frames, needs at least {frames}")
-    return np.stack([_cover(clip[i], height, width) for i in evenly_spaced(len(clip), frames)])
+    chosen = clip[evenly_spaced(len(clip), frames)]
+    if clip.shape[1:3] == (height, width):
+        return chosen
+    import av
+
+    screen = Screen(Path("clip"), (height, width))
+    return np.stack(
+        [screen.show(av.VideoFrame.from_ndarray(image, format="rgb24")) for image in chosen]
+    )
 
 
 def write_mp4(
-    path: Path | str, frames: Iterable[UInt8[np.ndarray, "_H _W 3"]], fps: float | int
+    path: Path | str,
+    frames: Iterable[UInt8[np.ndarray, "_H _W 3"]],
+    fps: float | int,
+    quality: Quality = "standard",
 ) -> None:
-    """Writes H.264 that any player shows; the same frames give the same bytes.
+    """Writes H.264 with the colour tags of BT.709; the same frames give the same bytes.
 
     The frames, of one size, may come one after another. `fps` is in frames per second. A video
     smaller than 256 pixels is enlarged by a whole number, each pixel to a block; so is one with an
-    odd side, which 4:2:0 does not allow.
+    odd side, which 4:2:0 does not allow. "standard" is 4:2:0, which every player shows; "lossless"
+    keeps every pixel as RGB, in files several times as large that few browsers and phones show.
     Raises ValueError when there is no frame or fps is not positive.
     """
     import av
-    from av.video.reformatter import ColorRange, Colorspace
 
     rate, images = _frame_rate(fps), (_enlarged(frame) for frame in frames)
     first = next(images, None)
     if first is None:
         raise ValueError("needs at least one frame, found none")
-    with atomic_write(Path(path)) as part, av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+    coding = _CODINGS[quality]
+    graph = _to_coded(first.shape[0], first.shape[1], coding)
+    # The header first: players of web pages begin before all is there
+    header_first = {"movflags": "+faststart"}
+    with (
+        atomic_write(Path(path)) as part,
+        av.open(str(part), "w", format="mp4", container_options=header_first) as container,
+    ):
+        stream: Any = container.add_stream(coding.codec, rate=rate, options=dict(coding.options))
         stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = coding.pixels
         stream.codec_context.thread_count = 1  # x264's result depends on the number of threads
-        # In the file too, else a player guesses the matrix from the size of the picture
-        stream.codec_context.colorspace = Colorspace.ITU601
-        stream.codec_context.color_range = ColorRange.MPEG
-        for image in chain([first], images):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        # In the file too, else a player guesses the colours from the size of the picture
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
+        stream.codec_context.colorspace = coding.matrix
+        stream.codec_context.color_range = coding.range
+        for number, image in enumerate(chain([first], images)):
+            graph.push(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            frame = graph.pull()
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
@@ -168,8 +201,24 @@ def _ascending(times: list[int | None]) -> list[int]:
     return known if good else list(range(len(times)))
 
 
-def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFrame]":
-    """The frames of the first video stream, one after another. Raises VideoError.
+def _shown(
+    path: Path,
+    size: tuple[int, int] | None,
+    chosen: set[int] | None = None,
+    time_limit: float = math.inf,
+) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
+    """The pictures of these frames, or of all."""
+    screen = None
+    for number, (frame, pixel_aspect) in enumerate(_decoded(path, time_limit)):
+        if chosen is None or number in chosen:
+            screen = screen or Screen(path, size, pixel_aspect)
+            yield screen.show(frame)
+
+
+def _decoded(
+    path: Path, time_limit: float = math.inf
+) -> "Iterator[tuple[av.VideoFrame, Fraction | None]]":
+    """The frames, one after another, and the shape of their pixels. Raises VideoError.
 
     `time_limit` is in seconds, from the first frame to the last.
     """
@@ -178,12 +227,8 @@ def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFram
     deadline = time.monotonic() + time_limit
     timeout = time_limit if math.isfinite(time_limit) else None
     try:
-        if not path.is_file():
-            raise VideoError(f"{path}: no such file")
-        with open_video(path, READABLE, timeout) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: holds no video")
-            stream = container.streams.video[0]
+        container, stream = open_clip(path, timeout)
+        with container:
             check_pixels(path, stream.codec_context.width, stream.codec_context.height)
             for frame in container.decode(stream):
                 if time.monotonic() > deadline:
@@ -191,7 +236,7 @@ def _decoded(path: Path, time_limit: float = math.inf) -> "Iterator[av.VideoFram
                 check_pixels(path, frame.width, frame.height)
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: damaged at {frame.time} s")
-                yield frame
+                yield frame, stream.sample_aspect_ratio
     except (FFmpegError, OSError) as error:
         if time.monotonic() > deadline:
             raise VideoError(
@@ -208,29 +253,26 @@ def check_pixels(path: Path, width: int, height: int) -> None:
         )
 
 
-def _upright(frame: "av.VideoFrame") -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as players show it: phones film sideways and note the angle."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-
-
-def _cover(
-    image: UInt8[np.ndarray, "H W 3"], height: int, width: int
-) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    found_height, found_width = image.shape[:2]
-    scale = min(found_height / height, found_width / width)
-    left, top = (found_width - scale * width) / 2, (found_height - scale * height) / 2
-    whole = scale == int(scale)
-    if whole:  # from the middle of a pixel the average would take halves of its neighbours
-        left, top = int(left), int(top)
-    resized = Image.fromarray(image).resize(
-        (width, height),
-        Image.Resampling.BOX if whole else Image.Resampling.LANCZOS,
-        box=(left, top, left + scale * width, top + scale * height),
-    )
-    return np.asarray(resized)
-
-
 # --- writing
+
+
+def _to_coded(height: int, width: int, coding: _Coding) -> Any:
+    """FFmpeg's filters from RGB to what the encoder takes, exactly rounded.
+
+    The encoder's own conversion rounds down: clips that are written and read again get darker.
+    """
+    from av.filter import Graph
+
+    graph = Graph()
+    graph.threads = 1
+    nodes = [graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base=1/1000")]
+    if coding.matrix:
+        # Chroma in the middle of its four pixels, where FFmpeg's scaler takes it to be in reading
+        colours = "out_color_matrix=bt709:out_range=limited:out_chroma_loc=center"
+        nodes.append(graph.add("scale", f"{colours}:flags=bicubic+{EXACT}"))
+    nodes += [graph.add("format", coding.pixels), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
+    return graph
 
 
 def _frame_rate(fps: float | int) -> Fraction:

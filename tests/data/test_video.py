@@ -19,7 +19,8 @@ from m2dit_jax.data.video import (
     probe_video,
     read_frames,
 )
-from m2dit_jax.utils.media import VideoError
+from m2dit_jax.utils.picture import Screen
+from m2dit_jax.utils.video_file import VideoError
 
 FRAMES = 60
 BITS = 6  # of a frame's number, painted as black and white bars
@@ -317,8 +318,9 @@ def test_the_rules_of_the_reference():
 @pytest.mark.parametrize("name", ["example_shot2", "scene_1"])
 def test_real_clips_equal_decoding_everything(name):
     path = CLIPS / f"{name}.mp4"
+    screen = Screen(path)
     with av.open(str(path)) as container:
-        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+        frames = [screen.show(frame) for frame in container.decode(video=0)]
     info = probe_video(path)
     assert info.frames == len(frames)
     numbers = [2, 50, info.frames - 1]

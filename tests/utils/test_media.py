@@ -236,6 +236,39 @@ def test_real_clip():
     assert clip.std() > 10
 
 
+def test_ten_passes_do_not_drift(tmp_path):
+    """Each time what was written is given again; 264x400 is neither enlarged nor scaled."""
+    rows, columns = np.mgrid[:264, :400]
+    first = np.stack([rows, columns * 0.6, 255 - rows], -1)
+    first = (first + 20 * np.sin(columns / 7)[..., None]).clip(0, 255).astype(np.uint8)[None]
+    clip = first
+    for _ in range(10):
+        write_mp4(tmp_path / "a.mp4", clip, 8)
+        clip = read_clip(tmp_path / "a.mp4", 1, 264, 400)
+        assert np.abs((clip.astype(float) - first).mean((0, 1, 2))).max() < 0.5
+    assert np.abs(clip.astype(float) - first).mean() < 2
+
+
+def test_the_file_says_its_colours_and_begins_with_its_header(tmp_path):
+    write_mp4(tmp_path / "a.mp4", noise(2, 16, 16, 3), 8)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    assert b"colrnclx\x00\x01\x00\x01\x00\x01\x00" in data  # BT.709 thrice, limited range
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    tags = frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range
+    assert tags == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (300, 258)])
+def test_lossless_videos_come_back_bit_for_bit(tmp_path, size):
+    frames = noise(3, *size, 3)
+    for name in ("a", "b"):
+        write_mp4(tmp_path / f"{name}.mp4", frames, 8, "lossless")
+    np.testing.assert_array_equal(read_clip(tmp_path / "a.mp4", 3, *size), frames)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
 def test_digest_tells_shape_and_pixels_apart():
     videos = np.arange(2 * 3 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 3, 4, 5, 3)
     digest = frames_digest(videos)

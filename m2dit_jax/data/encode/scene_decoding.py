@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.data.scene_times import SceneTimes
 from m2dit_jax.data.video import Video, longest_stride_frames, middle_frames
-from m2dit_jax.utils.media import VideoError
+from m2dit_jax.utils.video_file import VideoError
 
 SAMPLINGS = {"middle": middle_frames, "longest": longest_stride_frames}
 
