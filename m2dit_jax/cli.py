@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.failures import WorkFailed
 from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
 
 if TYPE_CHECKING:
     from m2dit_jax.pipeline.pipeline import Pipeline
-
-
-class WorkFailed(Exception):
-    """Work that failed though its input was right: exit status 1."""
 
 
 def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:

@@ -70,6 +70,11 @@ class SceneStore:
             raise KeyError(key)
         return found[0].astype(jnp.dtype(found[1]["dtype"]))
 
+    def discard(self, key: str) -> None:
+        """Deletes a scene's latents and frames, if there are any."""
+        for path in (self._latents(key), self._frames(key)):
+            self._delete(path)
+
     def _latents(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
@@ -84,6 +89,9 @@ class SceneStore:
         with atomic_write(path) as part:
             array = np.ascontiguousarray(array)
             save_file({"array": array}, part, metadata={"about": json.dumps(about)})
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
         try:
@@ -110,6 +118,9 @@ class MemoryStore(SceneStore):
 
     def _put(self, path: Path, array: np.ndarray, about: dict[str, Any]) -> None:
         self.entries[path.name] = np.ascontiguousarray(array), about
+
+    def _delete(self, path: Path) -> None:
+        self.entries.pop(path.name, None)
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
         return self.entries.get(path.name)

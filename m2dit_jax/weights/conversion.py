@@ -25,7 +25,7 @@ from m2dit_jax.weights.model_folder import (
     plain_files,
     unknown_networks,
 )
-from m2dit_jax.weights.networks import ORBAX, open_leaves, read_config, torch_parts
+from m2dit_jax.weights.networks import ORBAX, open_leaves, read_config, read_json_as, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.safetensors_files import write_safetensors
 
@@ -157,10 +157,7 @@ def execute(
 
 def _make_job(component: Component, dtype: str | None) -> Job:
     config = read_config(component.directory)
-    try:
-        abstract = component.network.abstract(config)
-    except ValueError as error:
-        raise ValueError(f"{component.directory / 'config.json'}: {error}") from error
+    abstract = read_json_as(component.network.abstract, component.directory / "config.json")
     target = None if dtype is None else DTYPES[dtype]
     leaves = open_leaves(component.directory, component.network, abstract, target)
     parts = torch_parts(component.network, config, abstract)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -39,7 +39,6 @@ from m2dit_jax.data.encoded import (
     Shard,
     Skipped,
     Statistics,
-    check_finite,
     count_kinds,
     finish_dataset,
     shard_name,
@@ -48,6 +47,7 @@ from m2dit_jax.data.encoded import (
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
 
@@ -59,6 +59,14 @@ _RECORD_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
 _COMPRESSED = 0.75
 
 
+class UnknownText(TypedDict):
+    """A caption of which the tokenizer does not know some characters."""
+
+    place: str
+    share: float  # of its characters
+    characters: list[str]
+
+
 class _ShardRecord(TypedDict):
     """What is known about a finished shard."""
 
@@ -67,6 +75,7 @@ class _ShardRecord(TypedDict):
     skipped: list[Skipped]
     cut_captions: int
     statistics: Statistics
+    unknown: NotRequired[list[UnknownText]]  # records of older versions have none
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,7 @@ class EncodeReport:
     dataset: EncodedDataset | None
     skipped: list[Skipped]
     cut_captions: int
+    unknown: list[UnknownText]
     was_finished: bool = False
 
 
@@ -213,14 +223,20 @@ def finished_shards(job: EncodeJob) -> int:
 def encode_dataset(job: EncodeJob) -> EncodeReport:
     """Does what is left of a checked job; progress goes to stderr.
 
-    Raises ValueError if weights are damaged or give what is not finite, another run writes to the
-    same output, or the disk is full.
+    Raises ValueError if weights are damaged, another run writes to the same output, or the disk is
+    full, and NotFinite if the networks make numbers that are none.
     """
     if (job.output / FINISHED).exists():
         skipped = json.loads((job.output / SKIPPED).read_text(encoding="utf-8"))
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
         dataset = EncodedDataset(job.output)
-        return EncodeReport(dataset, skipped["items"], skipped["cut_captions"], was_finished=True)
+        return EncodeReport(
+            dataset,
+            skipped["items"],
+            skipped["cut_captions"],
+            skipped.get("unknown", []),
+            was_finished=True,
+        )
     job.codec.load()
     with _locked(job.output):
         _clear_leftovers(job)
@@ -281,6 +297,7 @@ def _encode_shard(
     counts: list[int] = []
     skipped: list[Skipped] = []
     cut_captions = 0
+    unknown: list[UnknownText] = []
     statistics = {name: Counter() for name in STATISTICS}
 
     def counted(stories: Iterable[EncodedStory]) -> Iterator[EncodedStory]:
@@ -288,6 +305,7 @@ def _encode_shard(
         for story in stories:
             counts.append(len(story["captions"]))
             cut_captions += sum(map(job.codec.is_cut, story["captions"]))
+            unknown.extend(_unknown(job, story))
             _count(statistics, story)
             yield story
 
@@ -299,6 +317,7 @@ def _encode_shard(
         scene_counts=counts,
         skipped=skipped,
         cut_captions=cut_captions,
+        unknown=unknown,
         statistics={name: dict(counter) for name, counter in statistics.items()},
     )
     write_json(_record_path(job, number), record)
@@ -417,6 +436,15 @@ def _count(statistics: Mapping[str, Counter[str]], story: EncodedStory) -> None:
         statistics["words"][str(len(caption.split()))] += 1
 
 
+def _unknown(job: EncodeJob, story: EncodedStory) -> Iterator[UnknownText]:
+    for caption, origin in zip(story["captions"], story["origins"], strict=True):
+        lost = job.codec.lost(caption)
+        if lost.share:
+            yield UnknownText(
+                place=origin["place"], share=round(lost.share, 3), characters=list(lost.pieces)
+            )
+
+
 def longest_run(good: Sequence[bool]) -> range:
     """Of consecutive true values; the first of several of the same length."""
     best, start = range(0), 0
@@ -436,10 +464,12 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
     records = [record for n in numbers if (record := _read_record(job, n)) is not None]
     skipped = [item for record in records for item in record["skipped"]]
     cut_captions = sum(record["cut_captions"] for record in records)
+    unknown = [item for record in records for item in record.get("unknown", [])]
     counts = [count for record in records for count in record["scene_counts"]]
     summary = {
         "counts": count_kinds(skipped),
         "cut_captions": cut_captions,
+        "unknown": unknown,
         "items": skipped,
     }
     if not counts:
@@ -448,7 +478,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
             (job.output / shard_name(number, len(numbers))).unlink()
         shutil.rmtree(job.output / PROGRESS)
         write_json(job.output / SKIPPED, summary)
-        return EncodeReport(None, skipped, cut_captions)
+        return EncodeReport(None, skipped, cut_captions, unknown)
     finish_dataset(
         job.output,
         job.info,
@@ -459,7 +489,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
         summary,
         empty_caption,
     )
-    return EncodeReport(EncodedDataset(job.output), skipped, cut_captions)
+    return EncodeReport(EncodedDataset(job.output), skipped, cut_captions, unknown)
 
 
 def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
