@@ -9,7 +9,7 @@ from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.progress import progress_bar
-from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
+from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
 from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
 
@@ -30,6 +30,10 @@ def _convert(flags: argparse.Namespace) -> None:
         record = json.loads(plan.texts[RECORD])
         print(f"{record['checkpoint']}: weights {record['weights']} of step {record['step']}")
     left_out = _left_out(plan)
+    if is_written(plan):
+        execute(plan, lambda count: None)
+        print(f"{plan.output}: whole, {plan.to} form (was finished before)")
+        return
     left = plan.unfinished_jobs()
     with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
         execute(plan, progress.update)

@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     rest.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of the networks (default: as stored; float16 as bfloat16, on CPUs float32)",
+        help="of the networks (default: as stored, but float16 as bfloat16, on CPUs as float32)",
     )
     rest.add_argument("--workers", type=int, help="processes that decode (default: one a core)")
     rest.add_argument(

@@ -95,5 +95,5 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".cache" not in path.parts
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     }
