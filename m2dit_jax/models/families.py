@@ -38,4 +38,5 @@ def _class_name(config: Json) -> str | None:
     """Diffusers writes `_class_name`, transformers a list of `architectures`."""
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
-    return config.get("_class_name") or first
+    name = config.get("_class_name") or first
+    return None if name is None else str(name)[:100]

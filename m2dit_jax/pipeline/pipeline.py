@@ -101,7 +101,10 @@ class Pipeline(Engine):
         Makes nothing. Raises StoryboardError as a call does.
         """
         check_output(storyboard, folder)
-        builder = StoryBuilder(plan_story(storyboard, self), self, SceneStore(folder / SCENES))
+        plan = plan_story(storyboard, self)
+        for note in plan.notes:
+            self.networks.say(note)
+        builder = StoryBuilder(plan, self, SceneStore(folder / SCENES))
         return explain(builder.outlook(), read_build(folder))
 
     def _storyboard(

@@ -1,12 +1,14 @@
 import json
+import os
 import shutil
+import socket
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
 from m2dit_jax.weights import conversion
-from m2dit_jax.weights.conversion import execute, make_plan
+from m2dit_jax.weights.conversion import execute, is_written, make_plan
 from m2dit_jax.weights.networks import ORBAX
 from m2dit_jax.weights.safetensors_files import open_safetensors
 from tests.weights.tiny_models import (
@@ -231,3 +233,37 @@ def test_a_file_that_turns_out_damaged_leaves_nothing_whole(tmp_path):
     with pytest.raises(ValueError, match="params: needs a whole Orbax checkpoint"):
         execute(plan, lambda nbytes: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_conversion_again_finds_it_whole(tmp_path, monkeypatch):
+    source, out = tiny_network(tmp_path / "source", "transformer"), tmp_path / "out"
+    with monkeypatch.context() as patch:  # as if killed after the last rename
+        patch.setattr(conversion.shutil, "rmtree", lambda *args, **options: None)
+        convert(source, out)
+    assert (tmp_path / "out.partial").exists()
+    plan = make_plan(source, out, None, None)
+    assert is_written(plan)
+    execute(plan, lambda nbytes: pytest.fail("nothing is read again"))
+    assert not (tmp_path / "out.partial").exists()
+    for other in ({"dtype": "float16"}, {"source": tiny_network(tmp_path / "2", "transformer")}):
+        with pytest.raises(ValueError, match="out: exists; needs a folder that does not"):
+            make_plan(other.get("source", source), out, None, other.get("dtype"))
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path):
+    source, out = tiny_network(tmp_path / "source", "transformer"), tmp_path / "out"
+    first, second = (make_plan(source, out, None, None) for _ in range(2))
+    refused = []
+
+    def meanwhile(nbytes):
+        if not refused:
+            with pytest.raises(ValueError) as error:
+                execute(second, lambda more: None)
+            refused.append(str(error.value))
+
+    execute(first, meanwhile)
+    assert refused == [
+        f"{out}: process {os.getpid()} on {socket.gethostname()} is converting to it"
+    ]
+    execute(second, lambda more: None)  # finds it whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
