@@ -65,7 +65,8 @@ class StoryBuilder:
         """
         made: set[int] = set()  # scenes of which something was generated in this run
         settings, walk = self.plan.settings, StoryWalk(self.plan, self._fingerprint)
-        tracker = ProgressTracker(len(self.plan.storyboard.scenes), settings.steps, report)
+        scenes = len(self.plan.storyboard.scenes)
+        tracker = ProgressTracker(scenes, settings.steps, report, tuple(self.plan.notes))
         tracker.expect(_groups_to_make(self.outlook()))
         self._keep_clips(walk)
         tracker.finish(walk.outcomes)
