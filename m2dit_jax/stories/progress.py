@@ -12,8 +12,8 @@ class StoryProgress:
     """The state of a story that is being made.
 
     Scenes are counted from 0; given ones are finished from the start. `step` of `steps` is
-    that of the scenes at work. `notes` are the plan's: what is lost of prompts. `seconds_left` is for all sampling steps to come, without decoding,
-    None before a step has been timed.
+    that of the scenes at work. `seconds_left` is for all sampling steps to come, without decoding,
+    None before a step has been timed. `notes` are the plan's, of what is lost of prompts.
     """
 
     scenes: int

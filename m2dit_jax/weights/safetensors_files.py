@@ -207,17 +207,19 @@ def _culprit(path: Path) -> str:
 
 def _is_possible(entry: Any) -> bool:
     """Whether dtype, shape and offsets are of the right types and belong together."""
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not all(
-        isinstance(x, list) and all(type(n) is int and n >= 0 for n in x) for x in (shape, offsets)
-    ):
-        return False
-    if len(offsets) != 2 or not isinstance(entry.get("dtype"), str):
+    shape, offsets = (_counts(entry.get(name)) for name in ("shape", "data_offsets"))
+    if shape is None or offsets is None or len(offsets) != 2:
         return False
     dtype = DTYPES.get(entry["dtype"])
     return dtype is None or math.prod(shape) * dtype.itemsize == offsets[1] - offsets[0]
+
+
+def _counts(value: Any) -> list[int] | None:
+    """A list of whole numbers from 0 on; None for anything else."""
+    whole = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return value if whole else None
 
 
 def _dtype(path: Path, name: str, code: str) -> np.dtype:

@@ -24,7 +24,7 @@ LITTLE = 0.5  # share of a text: of one that loses so much little is kept
 _SHOWN = 5  # pieces in a message
 
 
-class _TokenizerJson(Options):
+class _TokenizerJson(Options, frozen=True):
     """The field of `tokenizer_config.json` that makes tokens; transformers checks the others."""
 
     extra_ids: Annotated[int, Field(ge=0, le=10_000)] = option(100, "Tokens without a meaning.")

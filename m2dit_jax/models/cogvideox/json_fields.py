@@ -22,7 +22,7 @@ _Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
 _Beta = Annotated[float, Field(ge=0, le=1)]
 
 
-class TransformerJson(Options):
+class TransformerJson(Options, frozen=True):
     """`transformer/config.json`."""
 
     num_attention_heads: _Heads = option(30, "Attention heads.")
@@ -48,7 +48,7 @@ class TransformerJson(Options):
     patch_bias: bool = option(True, "A bias in the layer that makes tokens.")
 
 
-class TextEncoderJson(Options):
+class TextEncoderJson(Options, frozen=True):
     """`text_encoder/config.json`."""
 
     vocab_size: Annotated[int, Field(ge=1, le=2**22)] = option(..., "Tokens in the table.")
@@ -66,7 +66,7 @@ class TextEncoderJson(Options):
     layer_norm_epsilon: _Epsilon = option(1e-6, "Epsilon of the norms.")
 
 
-class VaeJson(Options):
+class VaeJson(Options, frozen=True):
     """`vae/config.json`."""
 
     in_channels: Annotated[int, Field(ge=1, le=64)] = option(3, "Colours that go in.")
@@ -82,7 +82,7 @@ class VaeJson(Options):
     scaling_factor: _Scale = option(1.15258426, "What latents are multiplied by.")
 
 
-class SchedulerJson(Options):
+class SchedulerJson(Options, frozen=True):
     """`scheduler/scheduler_config.json`."""
 
     num_train_timesteps: Annotated[int, Field(ge=2, le=100_000)] = option(1000, "Timesteps.")
