@@ -15,10 +15,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from m2dit_jax.cli import WorkFailed, make_parser, run_command
+from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.config.schema import DTYPES, Config
 from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
+from m2dit_jax.utils.failures import WorkFailed
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.errors import Superseded
+from m2dit_jax.utils.failures import WorkFailed
 from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 
 _MOST_REPLACED = 3  # times that what is read may be replaced
-
-
-class WorkFailed(Exception):
-    """Work that failed though its input was right: exit status 1."""
 
 
 def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:

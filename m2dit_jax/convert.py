@@ -9,8 +9,8 @@ from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.progress import progress_bar
-from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
-from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
+from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
+from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
 from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
 
 
@@ -30,6 +30,10 @@ def _convert(flags: argparse.Namespace) -> None:
         record = json.loads(plan.texts[RECORD])
         print(f"{record['checkpoint']}: weights {record['weights']} of step {record['step']}")
     left_out = _left_out(plan)
+    if is_written(plan):
+        execute(plan, lambda count: None)
+        print(f"{plan.output}: whole, {plan.to} form (was finished before)")
+        return
     left = plan.unfinished_jobs()
     with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
         execute(plan, progress.update)
@@ -71,9 +75,9 @@ def _size(nbytes: int) -> str:
 def _left_out(plan: ConversionPlan) -> list[str]:
     if plan.jobs[0].plain is None:  # a run without a base
         return []
-    return [f"{name}: not in {plan.source}, left out" for name in absent_networks(plan.source)] + [
-        f"{name}: no part of the model, left out" for name in unknown_networks(plan.source)
-    ]
+    return [
+        f"{name}: not in {plan.source}, left out" for name in absent_networks(plan.source)
+    ] + list(filter(None, [unused_line(plan.source)]))
 
 
 def _parser() -> argparse.ArgumentParser:

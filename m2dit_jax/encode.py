@@ -49,7 +49,7 @@ _SCENES_FROM = {"scenes_from", "output", "root"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as `run_command` says.
 
-    1: not a single scene could be encoded.
+    1: not a single scene could be encoded, or the model makes numbers that are none.
     """
     flags = _parser().parse_args(argv)
     return run_command(
@@ -105,6 +105,8 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
         )
     fps = _read_fps(flags.fps)
     codec = _open_codec(flags)
+    if flags.codec != "pixels" and (line := _unused(Path(flags.codec))):
+        print(line, file=sys.stderr)
     manifest = read_manifest(flags.manifest, root, values["min_scenes"])
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
     sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
@@ -131,6 +133,12 @@ def _read_fps(text: str | None) -> Fraction | None:
         raise ValueError(f"--fps: {error}") from error
 
 
+def _unused(model: Path) -> str:
+    from m2dit_jax.weights.model_folder import unused_line
+
+    return unused_line(model)
+
+
 def _open_codec(flags: argparse.Namespace) -> "Codec":
     """Raises ValueError if sizes are missing or the folder holds no model."""
     sizes = {name: getattr(flags, name) for name in ("frames", "height", "width")}
@@ -149,6 +157,7 @@ def _open_codec(flags: argparse.Namespace) -> "Codec":
 
 def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
     from m2dit_jax.data.encoded import count_kinds
+    from m2dit_jax.weights.tokenizers import LITTLE
 
     lines = []
     if report.dataset is None:
@@ -175,6 +184,14 @@ def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
         lines += _rates(report.dataset.statistics["fps"])
     if report.cut_captions:
         lines.append(f"{report.cut_captions} captions are longer than the model reads and were cut")
+    if report.unknown:
+        worst = max(report.unknown, key=lambda item: item["share"])
+        little = sum(item["share"] >= LITTLE for item in report.unknown)
+        lines.append(
+            f"{len(report.unknown)} captions have characters that the model does not know, each "
+            f"named in skipped.json; {little} lose half of theirs or more; for example "
+            f"{worst['place']}: {worst['share']:.0%} of it, {', '.join(worst['characters'])[:80]}"
+        )
     return "\n".join(lines)
 
 
@@ -316,7 +333,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     rest.add_argument("--batch_size", type=int, help="scenes at once (default: one a device)")
     rest.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="of the networks (default: as stored)"
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the networks (default: as stored, but float16 as bfloat16, on CPUs as float32)",
     )
     rest.add_argument("--workers", type=int, help="processes that decode (default: one a core)")
     rest.add_argument(

@@ -55,6 +55,7 @@ from safetensors.numpy import load_file, save_file
 from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.finite import check_finite
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeaturesDict
@@ -409,9 +410,7 @@ def finish_dataset(
         check_data=False,  # would need TensorFlow
     )
     described = ("features.json", FINISHED)
-    small = [
-        name for name in (METADATA, SKIPPED, VIDEOS, EMPTY_CAPTION) if (path / name).is_file()
-    ]
+    small = [name for name in (METADATA, SKIPPED, VIDEOS, EMPTY_CAPTION) if (path / name).is_file()]
     known = {shard_name(n, len(shards)): shard_digest(each) for n, each in enumerate(shards)}
     digests.write_digests(
         path,
@@ -480,17 +479,6 @@ def _serialize(info: EncodedInfo, story: EncodedStory) -> bytes:
     serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
     example = serializer.get_tf_example(features.encode_example(content))
     return example.SerializeToString(deterministic=True)
-
-
-def check_finite(what: str, values: BFloat16[np.ndarray, "..."]) -> None:
-    """Raises ValueError if some value is infinite or not a number: training would never recover."""
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    if bad:
-        raise ValueError(
-            f"{what} has {bad} of {values.size} values that are not finite; the model's weights "
-            "are damaged, or overflow in the dtype that they are stored in: needs "
-            "--dtype=bfloat16 or --dtype=float32"
-        )
 
 
 def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:

@@ -36,4 +36,7 @@ def network_of(config: Json) -> tuple[Family, str]:
 
 def _class_name(config: Json) -> str | None:
     """Diffusers writes `_class_name`, transformers a list of `architectures`."""
-    return config.get("_class_name") or (config.get("architectures") or [None])[0]
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    name = config.get("_class_name") or first
+    return None if name is None else str(name)[:100]

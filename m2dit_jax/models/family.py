@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flax import nnx
@@ -38,8 +39,18 @@ class NetworkSpec:
 
         Raises ValueError for a network that does not exist here.
         """
-        model = nnx.eval_shape(lambda: self.make(self.config(json), rngs=nnx.Rngs(0)))
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        return self.shapes(self.config(json))[1]
+
+    def shapes(self, config: Any) -> tuple[Any, Any]:
+        """The graph of the network that `config` describes, and the shapes of its parameters."""
+        return _shapes(self.make, config)
+
+
+@lru_cache(16)
+def _shapes(make: Callable[..., nnx.Module], config: Any) -> tuple[Any, Any]:
+    """Kept, since tracing a VAE takes 3 s: its files are checked before it is loaded."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(config, rngs=nnx.Rngs(0))))
+    return graphdef, nnx.to_pure_dict(state)
 
 
 class SceneSize(NamedTuple):

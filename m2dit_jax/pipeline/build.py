@@ -23,6 +23,7 @@ from m2dit_jax.stories.progress import ProgressTracker, Report
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.walk import Outcome, StoryWalk
 from m2dit_jax.stories.windows import Group
+from m2dit_jax.utils.finite import check_finite, is_finite
 from m2dit_jax.utils.frames import saturation
 
 _CLIP = "clip"  # in place of a decoder's name
@@ -57,12 +58,15 @@ class StoryBuilder:
     ) -> dict[int, Outcome]:
         """Builds the story and returns the outcome of each scene; the store then has all frames.
 
+        Raises NotFinite for a scene whose numbers are none; what was finished before stays.
+
         `on_scene` gets the frames of each generated scene once, as soon as they are decoded,
         `on_group` after each group what has become of scenes until then.
         """
         made: set[int] = set()  # scenes of which something was generated in this run
         settings, walk = self.plan.settings, StoryWalk(self.plan, self._fingerprint)
-        tracker = ProgressTracker(len(self.plan.storyboard.scenes), settings.steps, report)
+        scenes = len(self.plan.storyboard.scenes)
+        tracker = ProgressTracker(scenes, settings.steps, report, tuple(self.plan.notes))
         tracker.expect(_groups_to_make(self.outlook()))
         self._keep_clips(walk)
         tracker.finish(walk.outcomes)
@@ -78,6 +82,9 @@ class StoryBuilder:
                         self._decode(scene, identity)
                     verdict = self._judge(walk, scene, identity)
                     walk.settle(scene, group, identity, verdict, scene not in made)
+                    outcome = walk.outcomes.get(scene)
+                    if outcome and outcome.failed and not self._is_finite(identity):
+                        self._give_up(scene, outcome, identities)
                     if decode_at_once and scene in walk.outcomes:
                         self._hand_over(scene, identity, on_scene)
                 tracker.finish(scene for scene in group.new if scene in walk.outcomes)
@@ -124,14 +131,18 @@ class StoryBuilder:
         ragged = lengths if len(set(lengths)) > 1 else None
         results = self.engine.denoise(steps, story, latents, step_noise, frames=ragged)
         for number, result in enumerate(results, 1):
-            latents = result.latents.block_until_ready()
+            latents = result.latents
             evaluations += int(result.evaluations[0])
             tracker.step(number)
+            if not is_finite(latents):  # nothing better can come of them
+                break
         made, seconds = np.asarray(latents, np.float32), time.monotonic() - started
         for place, scene in enumerate(scenes):
             if scene in identities:
                 identity = identities[scene]
-                kept = self.engine.codec.as_given(made[0, place, : lengths[place]])
+                kept = made[0, place, : lengths[place]]
+                if is_finite(kept):  # rounded to pixels, NaN would be black
+                    kept = self.engine.codec.as_given(kept)
                 about = {
                     "inputs": identity.inputs,
                     "seconds": round(seconds, 3),
@@ -231,7 +242,7 @@ class StoryBuilder:
         return self.store.has_frames(identity.key, self.engine.codec.decoder_name)
 
     def _is_finite(self, identity: Identity) -> bool:
-        return bool(np.isfinite(self.store.latents(identity.key)).all())
+        return is_finite(self.store.latents(identity.key))
 
     def _decode(self, scene: int, identity: Identity) -> None:
         if not self._has_frames(identity):
@@ -239,17 +250,28 @@ class StoryBuilder:
             frames = self.engine.decode(latents, frames, f"scene {scene + 1}")
             self.store.put_frames(identity.key, frames, self.engine.codec.decoder_name)
 
+    def _give_up(self, scene: int, outcome: Outcome, group: dict[int, Identity]) -> None:
+        """Raises NotFinite; nothing of the scene's attempts and of its group stays in the store."""
+        latents = self.store.latents(outcome.identity.key)
+        for identity in (*group.values(), *(attempt.identity for attempt in outcome.attempts)):
+            if self.store.about(identity.key) and not self._is_finite(identity):
+                self.store.discard(identity.key)
+        check_finite(f"scene {scene + 1}: generated latents", latents)
+
     def _hand_over(self, scene: int, identity: Identity, on_scene: OnScene) -> None:
         self._decode(scene, identity)
         on_scene(scene, self.store.frames(identity.key))
 
     def _judge(self, walk: StoryWalk, scene: int, identity: Identity) -> Verdict:
-        """The gate's verdict on the frames in the store; without checks every scene passes."""
+        """The gate's verdict on the frames in the store.
+
+        Without checks every scene passes whose latents are numbers.
+        """
         checks, story = self.plan.checks, self.plan.storyboard
-        if not checks:
-            return Verdict()
         latents = self.store.latents(identity.key)
-        if not np.isfinite(latents).all():
+        if not checks and is_finite(latents):
+            return Verdict()
+        if not is_finite(latents):
             return judge(SceneToJudge(latents, np.zeros((0, 1, 1, 3), np.uint8)), checks)
         frames = self.store.frames(identity.key)
         wants_cut = story.scenes[scene].cut

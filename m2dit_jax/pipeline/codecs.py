@@ -18,6 +18,7 @@ from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.pipeline.memory import NetworkSet, Say
 from m2dit_jax.stories.noise import clip_noise
+from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.utils.machine import free_bytes
 
 # How the VAE decodes: a scene as it is; the same layer by layer in strips of rows, with little
@@ -59,7 +60,10 @@ class Codec(Protocol):
     def decode(
         self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], frames: int, name: str
     ) -> UInt8[np.ndarray, "N {frames} H W 3"]:
-        """Frames of scenes of `frames` frames; `name` is theirs in messages."""
+        """Frames of scenes of `frames` frames; `name` is theirs in messages.
+
+        Raises NotFinite if there are numbers among them that are none.
+        """
         ...
 
     def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
@@ -160,6 +164,7 @@ class VaeCodec:
                 vae.config.spatial_compression,
                 on_tile=lambda tile, tiles: say(f"{name}, tile {tile}/{tiles} decoded"),
             )
+            check_finite(f"{name}: decoded frames", video)
             return np.asarray(decode_pixels(jnp.asarray(video[0])))
         if decoder == "strips":
             return _in_chunks(partial(decode_in_strips, vae), scaled, name, say)
@@ -187,6 +192,7 @@ def _in_chunks(
     chunks = len(decoder_chunks(latents.shape[1], "reference"))
     parts = []
     for number, part in enumerate(decode(latents), 1):
+        check_finite(f"{name}: decoded frames, chunk {number}", part)
         parts.append(np.asarray(decode_pixels(jnp.asarray(part[0]))))
         say(f"{name}, chunk {number}/{chunks} decoded")
     return np.concatenate(parts)

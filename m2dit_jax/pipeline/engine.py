@@ -23,6 +23,7 @@ from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
 from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.utils.finite import check_finite
 
 Oracle = Callable[[Sequence[str], int, UInt8[np.ndarray, "F H W 3"]], list[str]]
 
@@ -158,15 +159,22 @@ class Engine:
         return self.embed_prompts([[prompt]])[0, 0]
 
     def embed_prompts(self, prompts: Sequence[Sequence[str]]) -> Float[Array, "B S T E"]:
-        """Text embeddings of a batch of stories, every prompt encoded alone."""
+        """Text embeddings of a batch of stories, every prompt encoded alone.
+
+        Raises NotFinite if the encoder makes numbers that are none.
+        """
         ids = np.stack([np.stack([self.prompts.ids(p) for p in story]) for story in prompts])
-        return encode_prompts(self.networks.get("text encoder"), jnp.asarray(ids))
+        embeds = encode_prompts(self.networks.get("text encoder"), jnp.asarray(ids))
+        check_finite("text embeddings", embeds)
+        return embeds
 
     def encode_clip(
         self, clip: UInt8[np.ndarray, "F H W 3"], key: Key[Array, ""]
     ) -> Float[Array, "f h w C"]:
-        """Latents of a given clip; `key` is the scene's."""
-        return self.codec.encode(self.networks, clip[None], key[None])[0]
+        """Latents of a given clip; `key` is the scene's. Raises NotFinite as `embed_prompts`."""
+        latents = self.codec.encode(self.networks, clip[None], key[None])[0]
+        check_finite("latents of a given clip", latents)
+        return latents
 
     def denoise(
         self,
@@ -206,7 +214,8 @@ class Engine:
         Story i has the frames that a call with `seed=seeds[i]` gives. `given` scenes are those of
         `clips`, which holds anything for the others. `places` are those of the scenes in a longer
         story, from 0. `noise_clips` gives given scenes the noise of timestep 0; `cache` as in
-        `denoise`. Raises ValueError for a prompt or options that cannot be.
+        `denoise`. Raises ValueError for a prompt or options that cannot be, NotFinite if the
+        networks make numbers that are none.
         """
         options = options or self.options
         stories, scenes = len(prompts), len(prompts[0])
@@ -230,6 +239,7 @@ class Engine:
             transformer = self.networks.get("transformer")
             made = denoise_batch(transformer, steps, conditions, keys, self._placement(), cache)
             latents = np.asarray(made.latents, np.float32)
+            check_finite("generated latents", latents)
             flat = latents.reshape(-1, *latents.shape[2:])
             video = self.codec.decode(self.networks, flat, size[0], "scene")
         video = video.reshape(stories, scenes, *video.shape[1:])
@@ -251,4 +261,5 @@ class Engine:
             return jnp.zeros(shape)
         clean = np.zeros(shape, np.float32)
         clean[given] = np.asarray(self.codec.encode(self.networks, clips[given], keys[given]))
+        check_finite("latents of given clips", clean)
         return jnp.asarray(clean)

@@ -28,6 +28,7 @@ from m2dit_jax.weights.conversion import (
     ConversionPlan,
     Job,
     check_output,
+    check_place,
     make_jobs,
 )
 from m2dit_jax.weights.lazy import Leaf, Tensor, layered
@@ -60,7 +61,7 @@ def make_export_plan(
     """
     found = find_weights(source, weights)
     recipe = build_recipe(Config.from_dict(found.config))
-    check_output(output, source)
+    check_place(output, source)
     record = {RECORD: record_text(found)}
     if recipe.config.data.source != "latents":
         for flag, value in (("--to=diffusers", to == "diffusers"), ("--base", base is not None)):
@@ -70,9 +71,9 @@ def make_export_plan(
                     "its own, which diffusers knows no pipeline for"
                 )
         job = _own_job(found, recipe, dtype)
-        return ConversionPlan(source, output, "orbax", dtype, (job,), record)
+        return check_output(ConversionPlan(source, output, "orbax", dtype, (job,), record))
     folder = base_model(source, recipe.config, base)
-    check_output(output, folder)
+    check_place(output, folder)
     check_encoded_with(source, recipe.config, ReleasedModel(folder))
     others = make_jobs(
         (part for part in find_components(folder) if part.name != "transformer"), dtype
@@ -82,7 +83,7 @@ def make_export_plan(
     changed = DEFAULT.schedule_json(recipe.schedule, scheduler)
     if changed != scheduler:
         record[_SCHEDULER] = _text(changed)
-    return ConversionPlan(folder, output, to or "diffusers", dtype, jobs, record)
+    return check_output(ConversionPlan(folder, output, to or "diffusers", dtype, jobs, record))
 
 
 def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: str | None) -> Job:

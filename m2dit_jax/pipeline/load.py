@@ -33,7 +33,8 @@ from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
-from m2dit_jax.weights.released import DTYPES, ReleasedModel
+from m2dit_jax.weights.model_folder import unused_line
+from m2dit_jax.weights.released import DTYPES, ReleasedModel, default_dtype
 from m2dit_jax.weights.run_folder import (
     RECORD,
     CheckpointError,
@@ -61,7 +62,8 @@ def load(
 
     A run is its workdir, the folder of one step in it, or what `m2dit convert` has written of it.
 
-    Configs are read and checked at once, weights when they are first needed. `dtype` is that of
+    Configs are read and checked at once, with the headers of all weights; these are read when they
+    are first needed. `dtype` is that of
     every network: "float32" or "bfloat16", by default bfloat16 on accelerators and float32 on CPUs.
     `memory`: "turns" has one network on the devices at a time, "resident" keeps all, "auto" keeps
     those of small runs on pixels. `mesh` is that on which the transformer is sharded, or over how
@@ -104,14 +106,6 @@ def load(
         provenance=_run_provenance(path, found, dtype),
         say=say,
     )
-
-
-def default_dtype(platform: str | None = None) -> str:
-    """The dtype of networks on a platform, by default jax's own.
-
-    CPUs multiply bfloat16 as float32, after a cast.
-    """
-    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
 
 
 def is_model_folder(path: Path) -> bool:
@@ -245,6 +239,7 @@ def _of_folder(
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, dtype, decoder),
     )
+    _check_folder(folder, tuple(folder.family.networks), say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
     transformer = partial(folder.transformer, dtype, mesh=mesh)
     return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
@@ -277,6 +272,7 @@ def _of_latents_run(
         | {"model": str(folder.path.absolute())},
         trained=TrainedRun(recipe, found.step),
     )
+    _check_folder(folder, ("text_encoder", "vae"), say)
     mesh = _story_mesh(mesh, recipe.config.model.heads, say)
 
     def transformer() -> LoadedNetwork:
@@ -286,6 +282,13 @@ def _of_latents_run(
         return LoadedNetwork(nnx.graphdef(model.transformer), params)
 
     return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+
+
+def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:
+    """Checks the files of all networks before the first one is at work; names what is not used."""
+    folder.check_weights(networks)
+    if line := unused_line(folder.path):
+        say(line)
 
 
 def _with_vae(

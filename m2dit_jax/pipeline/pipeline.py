@@ -102,8 +102,11 @@ class Pipeline(Engine):
         Makes nothing. Raises StoryboardError as a call does.
         """
         check_output(storyboard, folder)
+        plan = plan_story(storyboard, self)
+        for note in plan.notes:
+            self.networks.say(note)
         store = SceneStore(folder / SCENES, lambda: self.content)
-        builder = StoryBuilder(plan_story(storyboard, self), self, store)
+        builder = StoryBuilder(plan, self, store)
         return explain(builder.outlook(), read_build(folder), store.problem)
 
     def _storyboard(

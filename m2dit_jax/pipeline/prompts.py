@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from m2dit_jax.data.tokenizer import pad_or_truncate, tokenize_prompts
+from m2dit_jax.weights.tokenizers import lost_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,16 +33,23 @@ class PromptTokenizer:
         return pad_or_truncate(self.tokenizer, self._all_ids(prompt), self.length)
 
     def check(self, prompt: str) -> str:
-        """A note if the prompt is truncated, else "". Raises ValueError as `ids` does."""
+        """A note of what is lost of the prompt: unknown characters, and what is truncated.
+
+        Empty if nothing is. Raises ValueError as `ids` does.
+        """
         if self.closed:
             self.ids(prompt)
             return ""
+        lost = lost_text(self.tokenizer, prompt)
+        notes = [f"of the prompt {lost}"] if lost.share else []
         found, most = len(self._all_ids(prompt)), self.length
-        if found <= most:
-            return ""
-        if self.unit == "bytes":
-            return f"the prompt has {found - 1} bytes, the model reads {most - 1}"
-        return f"the prompt has {found} tokens, the model reads the first {most - 1} and the end"
+        if found > most and self.unit == "bytes":
+            notes.append(f"the prompt has {found - 1} bytes, the model reads {most - 1}")
+        elif found > most:
+            notes.append(
+                f"the prompt has {found} tokens, the model reads the first {most - 1} and the end"
+            )
+        return "; ".join(notes)
 
     def _all_ids(self, prompt: str) -> list[int]:
         return self.tokenizer(prompt, verbose=False)["input_ids"]

@@ -13,7 +13,7 @@ class StoryProgress:
 
     Scenes are counted from 0; given ones are finished from the start. `step` of `steps` is
     that of the scenes at work. `seconds_left` is for all sampling steps to come, without decoding,
-    None before a step has been timed.
+    None before a step has been timed. `notes` are the plan's, of what is lost of prompts.
     """
 
     scenes: int
@@ -23,6 +23,7 @@ class StoryProgress:
     steps: int = 0
     seconds_per_step: float | None = None
     seconds_left: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -48,8 +49,8 @@ def silent(progress: StoryProgress) -> None:
 class ProgressTracker:
     """Calls `report` at every change; an exception out of it ends the story."""
 
-    def __init__(self, scenes: int, steps: int, report: Report):
-        self._scenes, self._steps, self._report = scenes, steps, report
+    def __init__(self, scenes: int, steps: int, report: Report, notes: tuple[str, ...] = ()):
+        self._scenes, self._steps, self._report, self._notes = scenes, steps, report, notes
         self._finished: set[int] = set()
         self._groups_left = 0
         self._at_work: tuple[int, ...] = ()
@@ -94,6 +95,7 @@ class ProgressTracker:
                 self._steps,
                 seconds_per_step,
                 None if seconds_per_step is None else seconds_per_step * max(left, 0),
+                self._notes,
             )
         )
 

@@ -96,6 +96,11 @@ class SceneStore:
             raise KeyError(key)
         return found[0].astype(jnp.dtype(found[1]["dtype"]))
 
+    def discard(self, key: str) -> None:
+        """Deletes a scene's latents and frames, if there are any."""
+        for path in (self._latents(key), self._frames(key)):
+            self._delete(path)
+
     def _latents(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
 
@@ -114,6 +119,9 @@ class SceneStore:
             if not digests.skips() and (weights := self._weights()) is not None:
                 metadata["weights"] = weights
             save_file({"array": array}, part, metadata=metadata)
+
+    def _delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
         try:
@@ -169,6 +177,9 @@ class MemoryStore(SceneStore):
 
     def _put(self, path: Path, array: np.ndarray, about: dict[str, Any]) -> None:
         self.entries[path.name] = np.ascontiguousarray(array), about
+
+    def _delete(self, path: Path) -> None:
+        self.entries.pop(path.name, None)
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
         return self.entries.get(path.name)

@@ -19,7 +19,8 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights.mapping import check_shapes, flatten
-from m2dit_jax.weights.networks import load_params, open_leaves, read_config
+from m2dit_jax.weights.model_folder import unused_line
+from m2dit_jax.weights.networks import load_params, open_leaves, read_json_as
 from m2dit_jax.weights.run_folder import (
     CheckpointError,
     CheckpointGone,
@@ -59,18 +60,15 @@ def _check_folder(recipe: Recipe, folder: Path) -> str:
             f"config.train.init_from: {folder.parent} is no training run, as config.data.source "
             f"{recipe.config.data.source!r} needs: released weights are not for pixels"
         )
-    json = read_config(folder)
-    try:
-        theirs = _NETWORK.config(json)
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    theirs = read_json_as(_NETWORK.config, folder / "config.json")
     problems = _transformer_differences(make_transformer_config(recipe.config), theirs, "folder")
     try:
         open_leaves(folder, _NETWORK, _abstract_params(recipe)["transformer"])
     except ValueError as error:
         problems.append(str(error).removeprefix(f"{folder}: "))
     _raise(folder, problems)
-    return f"starts from {folder}"
+    unused = unused_line(folder.parent)
+    return f"starts from {folder}" + (f"\n{unused}" if unused else "")
 
 
 def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:

@@ -26,6 +26,8 @@ from m2dit_jax.training.record import CHECKPOINT, SPEED, RunRecord
 from m2dit_jax.training.run import Run
 from m2dit_jax.training.speed import SpeedMeter
 from m2dit_jax.training.state import RunningMetrics, TrainState
+from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.weights import run_folder
 
 
@@ -184,10 +186,13 @@ def _evaluate(
     if is_first():
         params = jax.tree.map(lambda x: x.addressable_data(0), whole)
         engine, place = of_pixels_run(run.recipe, lambda: params, step), run.workdir
-        if run.data.datasets:
-            evaluate_recall(engine, run.config, step, place, metrics, run.data.datasets[0])
-        else:
-            evaluate_held_out(engine, run.config, step, place, metrics)
+        try:
+            if run.data.datasets:
+                evaluate_recall(engine, run.config, step, place, metrics, run.data.datasets[0])
+            else:
+                evaluate_held_out(engine, run.config, step, place, metrics)
+        except NotFinite as error:  # the weights of a later step may do better
+            print_once(f"step {step} evaluation: none, {error}")
     # The others wait here: in a collective they would give up after half a minute.
     gather_errors(f"evaluated/{step}", None)
     progress.skip(time.perf_counter() - started)
@@ -218,9 +223,14 @@ def _preview(
     latents = run.previews.latents(state.averaged)
     if is_first():
         folder = run.workdir / "previews"
-        sheet, captions = run.previews.write(folder, step, latents)
-        metrics.write_image(step, "preview/stories", np.asarray(sheet), captions)
-        print_once(f"step {step} preview: {folder}/stories_{step:06}.png")
+        try:
+            check_finite("latents", latents)
+            sheet, captions = run.previews.write(folder, step, latents)
+        except NotFinite as error:  # the weights of a later step may do better
+            print_once(f"step {step} preview: none, {error}")
+        else:
+            metrics.write_image(step, "preview/stories", np.asarray(sheet), captions)
+            print_once(f"step {step} preview: {folder}/stories_{step:06}.png")
     gather_errors(f"previewed/{step}", None)
     progress.skip(time.perf_counter() - started)
     return state

@@ -23,6 +23,7 @@ from m2dit_jax.models.placement import Placement
 from m2dit_jax.parallel.batches import on_mesh, rows_to_read
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
+from m2dit_jax.parallel.processes import print_once
 from m2dit_jax.pipeline.codecs import Codec, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.denoise import denoise_batch
 from m2dit_jax.pipeline.load import base_model, default_dtype, run_options
@@ -34,6 +35,7 @@ from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.training.data import TrainingData
 from m2dit_jax.training.preview import PREVIEW_STORIES, write_videos
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.weights.released import ReleasedModel
 
 Params = Any
@@ -94,10 +96,15 @@ def _from_storyboards(
             PreviewStory(title, captions, recipe.tokenize(captions)) for title, captions in chosen
         ]
     tokenizer = PromptTokenizer(model.tokenizer(), model.text_length)
+    for title, captions in chosen:
+        for scene, note in enumerate(map(tokenizer.check, captions), 1):
+            if note:
+                print_once(f"preview {title}, scene {scene}: {note}")
     # Read, used and freed before the training state is made.
     text_encoder = model.text_encoder(default_dtype())
     ids = np.stack([[tokenizer.ids(prompt) for prompt in captions] for _, captions in chosen])
     embeds = np.asarray(encode_prompts(text_encoder, jnp.asarray(ids)))
+    check_finite("text embeddings of the preview's captions", embeds)
     return [
         PreviewStory(title, captions, row)
         for (title, captions), row in zip(chosen, embeds, strict=True)
@@ -121,6 +128,7 @@ def open_preview_model(recipe: Recipe) -> ReleasedModel | None:
     try:
         path = base_model(Path(train.init_from), config, train.preview_model or None)
         model = ReleasedModel(path)
+        model.check_weights(("text_encoder", "vae"))
     except ValueError as error:
         raise ValueError(
             f"config.train.{field}: {error}; previews need a model folder with a VAE, which "

@@ -1,9 +1,11 @@
 """A lock that one process holds; also on file systems without flock."""
 
 import errno
+import os
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
@@ -17,7 +19,17 @@ _NO_FLOCK = {
 
 
 class InUse(Exception):
-    """Another process holds the lock."""
+    """Another process holds the lock; `holder` says which, where it is known."""
+
+    def __init__(self, path: Path):
+        try:
+            self.holder = _holder_file(path).read_text(encoding="utf-8").strip() or UNKNOWN
+        except (OSError, ValueError):
+            self.holder = UNKNOWN
+        super().__init__(f"{path}: {self.holder} holds it")
+
+
+UNKNOWN = "another process"
 
 
 @contextmanager
@@ -25,8 +37,8 @@ def exclusive(path: Path) -> Iterator[None]:
     """A context in which no other process holds the lock file `path`.
 
     Where the file system lacks flock, a line on stderr says so, and a file beside it that exists
-    while the lock is held serves instead. Raises InUse at once if the lock is held, OSError if the
-    file cannot be made.
+    while the lock is held serves instead. Who holds it is written beside it, in `<path>.by`.
+    Raises InUse at once if the lock is held, OSError if the file cannot be made.
     """
     lock: FileLock | SoftFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
@@ -37,10 +49,19 @@ def exclusive(path: Path) -> Iterator[None]:
         if error.errno not in _NO_FLOCK:
             raise
         lock = _lock_without_flock(path, error)
+    holder = _holder_file(path)
+    with suppress(OSError):  # it only serves the message
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
         yield
     finally:
+        with suppress(OSError):
+            holder.unlink()
         lock.release()
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.by")
 
 
 def _lock_without_flock(path: Path, error: OSError) -> SoftFileLock:
@@ -54,5 +75,5 @@ def _lock_without_flock(path: Path, error: OSError) -> SoftFileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise InUse(marker) from None
+        raise InUse(path) from None
     return lock

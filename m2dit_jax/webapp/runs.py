@@ -9,6 +9,7 @@ from typing import Literal
 
 from m2dit_jax.stories.progress import Report, StoryProgress
 from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.utils.failures import WorkFailed
 
 Make = Callable[[Storyboard, Path, Report], None]
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
@@ -79,7 +80,7 @@ class Runner:
             run.state = "done"
         except Cancelled:
             run.state = "cancelled"
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, WorkFailed) as error:
             run.error, run.state = str(error), "failed"
         except Exception as error:  # the thread's end: the user is told, the terminal has the rest
             traceback.print_exc(file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from m2dit_jax.report.story import PAGE
+from m2dit_jax.webapp.board import problems
 from m2dit_jax.webapp.runs import Run
 
 _DOWNLOADS = {"story.mp4": "video", "storyboard.json": "storyboard", PAGE: "page"}
@@ -36,7 +37,10 @@ def story_view(run: Run) -> str:
         for number, scene in enumerate(run.storyboard.scenes)
     ]
     whole = _whole(run.folder) if run.state == "done" else ""
-    return f"<div class=story>{_state(run)}{whole}<div class=cards>{''.join(cards)}</div></div>"
+    notes = problem_list(problems("\n".join(progress.notes))) if progress else ""
+    return (
+        f"<div class=story>{_state(run)}{notes}{whole}<div class=cards>{''.join(cards)}</div></div>"
+    )
 
 
 def finished_view(folder: Path, scenes: Sequence[Mapping[str, Any]]) -> str:

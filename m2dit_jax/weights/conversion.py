@@ -4,6 +4,7 @@ Until all is written it lies in `<output>.partial/`, network by network: `unfini
 that is being written, `model/` holds those that are done, `plan.json` tells what they come from.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,6 +18,8 @@ import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
 from m2dit_jax.utils.digests import covered_files, digest_files, read_digests, write_digests
+from m2dit_jax.utils.locks import InUse, exclusive
+from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part, tensors_from_leaves
 from m2dit_jax.weights.model_folder import (
@@ -26,7 +29,7 @@ from m2dit_jax.weights.model_folder import (
     plain_files,
     unknown_networks,
 )
-from m2dit_jax.weights.networks import ORBAX, open_leaves, read_config, torch_parts
+from m2dit_jax.weights.networks import ORBAX, open_leaves, read_config, read_json_as, torch_parts
 from m2dit_jax.weights.orbax_files import write_orbax
 from m2dit_jax.weights.safetensors_files import write_safetensors
 
@@ -36,6 +39,8 @@ DTYPES = {
     "float32": np.dtype(np.float32),
 }
 MAX_SHARD_BYTES = 5_000_000_000  # as save_pretrained has long done
+# In the output: a hash of the plan that has written it.
+_FINISHED = ".m2dit_converted"
 _SLACK = 100_000_000  # bytes on the disk, for all that is no weights
 
 
@@ -102,14 +107,24 @@ def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> 
     other = "diffusers" if form == "orbax" else "orbax"
     if to not in (None, other):
         raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
-    check_output(output, source)
-    return ConversionPlan(source, output, other, dtype, make_jobs(components, dtype))
+    check_place(output, source)
+    return check_output(ConversionPlan(source, output, other, dtype, make_jobs(components, dtype)))
 
 
-def check_output(output: Path, source: Path) -> None:
-    """Raises ValueError if the output exists or lies in the source."""
-    if output.exists():
-        raise ValueError(f"{output}: exists; needs a folder that does not")
+def check_output(plan: ConversionPlan) -> ConversionPlan:
+    """The plan, if its output is free or what this very plan has written.
+
+    Raises ValueError otherwise.
+    """
+    if not is_written(plan):
+        _check_free(plan.output)
+    return plan
+
+
+def check_place(output: Path, source: Path) -> None:
+    """Raises ValueError if the output lies in the source, or is a folder that nobody converted."""
+    if output.exists() and not (output / _FINISHED).is_file():
+        _check_free(output)
     if output.absolute().resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{output}: must not lie in the source {source}")
 
@@ -132,8 +147,37 @@ def execute(
 ) -> None:
     """Writes what an earlier run has not written yet; `on_bytes` is called with counts of bytes.
 
-    Raises ValueError if the disk is too small or the place is taken, or a file is damaged inside.
+    Raises ValueError if the disk is too small or the place is taken, a file is damaged inside or
+    holds numbers that are none, or another process is at work for the same output.
     """
+    if not plan.output.parent.exists():
+        _check_disk(plan, sum(job.nbytes for job in plan.jobs))
+        plan.output.parent.mkdir(parents=True, exist_ok=True)
+    lock = plan.output.with_name(f".{plan.output.name}.convert.lock")
+    try:
+        with exclusive(lock):
+            try:
+                _execute(plan, on_bytes, max_shard_bytes)
+            finally:
+                lock.unlink(missing_ok=True)
+    except InUse as error:
+        raise ValueError(f"{plan.output}: {error.holder} is converting to it") from None
+
+
+def is_written(plan: ConversionPlan) -> bool:
+    """Whether the output is there whole, from the same source by the same command.
+
+    So it is even if the command was killed between its last rename and its end.
+    """
+    path = plan.output / _FINISHED
+    return path.is_file() and path.read_text(encoding="utf-8") == _digest(plan)
+
+
+def _execute(plan: ConversionPlan, on_bytes: Callable[[int], object], max_shard_bytes: int) -> None:
+    if is_written(plan):
+        shutil.rmtree(plan.partial, ignore_errors=True)
+        return
+    _check_free(plan.output)
     _clear_way(plan)
     left = plan.unfinished_jobs()
     _check_disk(plan, sum(job.nbytes for job in left))
@@ -153,6 +197,7 @@ def execute(
     if plan.jobs[0].component.name:
         _copy(plan.source, model, without={*NETWORK_NAMES, *unknown_networks(plan.source)})
     _write_texts(plan.texts, model)
+    (model / _FINISHED).write_text(_digest(plan), encoding="utf-8")
     _write_remaining_digests(plan, model)
     model.rename(plan.output)
     shutil.rmtree(plan.partial)
@@ -160,10 +205,7 @@ def execute(
 
 def _make_job(component: Component, dtype: str | None) -> Job:
     config = read_config(component.directory)
-    try:
-        abstract = component.network.abstract(config)
-    except ValueError as error:
-        raise ValueError(f"{component.directory / 'config.json'}: {error}") from error
+    abstract = read_json_as(component.network.abstract, component.directory / "config.json")
     target = None if dtype is None else DTYPES[dtype]
     leaves = open_leaves(component.directory, component.network, abstract, target)
     parts = torch_parts(component.network, config, abstract)
@@ -177,12 +219,17 @@ def _write_weights(
     on_bytes: Callable[[int], object],
     max_shard_bytes: int,
 ) -> None:
-    leaves = {name: _counted(name, leaf, on_bytes) for name, leaf in job.leaves.items()}
+    scan = FiniteScan()
+    leaves = {
+        name: scan.leaf(name, _counted(name, leaf, on_bytes)) for name, leaf in job.leaves.items()
+    }
     if plan.to == "orbax":
         write_orbax(directory / ORBAX, leaves)
     else:
         tensors = tensors_from_leaves(job.parts, leaves)
         write_safetensors(directory, job.component.network.stem, tensors, max_shard_bytes)
+    if problem := scan.problem(job.arrays):
+        raise ValueError(problem)
 
 
 def _counted(name: str, leaf: Leaf, on_bytes: Callable[[int], object]) -> Leaf:
@@ -253,6 +300,15 @@ def _description(plan: ConversionPlan) -> str:
         "texts": [dict(plan.texts), *(dict(job.texts) for job in plan.jobs)],
     }
     return json.dumps(what, indent=1, sort_keys=True)
+
+
+def _digest(plan: ConversionPlan) -> str:
+    return hashlib.sha256(_description(plan).encode()).hexdigest()
+
+
+def _check_free(output: Path) -> None:
+    if output.exists():
+        raise ValueError(f"{output}: exists; needs a folder that does not")
 
 
 def _describes(plan: ConversionPlan) -> bool:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+import ml_dtypes
 import numpy as np
+
+from m2dit_jax.utils.finite import count_not_finite
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ class _Latest:
 def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore"):  # an error is raised below
         cast = values.astype(dtype)
-    too_large = np.isinf(cast) & np.isfinite(values)
-    if too_large.any():
+    if ml_dtypes.finfo(dtype).max < ml_dtypes.finfo(values.dtype).max and count_not_finite(cast):
+        too_large = np.isinf(cast) & np.isfinite(values)
+        if not too_large.any():
+            return cast
         raise ValueError(f"{values[too_large].flat[0]:g} is too large for {dtype}")
     return cast

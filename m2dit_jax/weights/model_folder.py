@@ -1,21 +1,24 @@
 """Model folders: their networks, and the files that are copied as they are."""
 
-import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from m2dit_jax.models.families import DEFAULT, NETWORK_NAMES, family_of, network_of
-from m2dit_jax.models.family import Family, Json, NetworkSpec
+from m2dit_jax.models.family import Family, NetworkSpec
 from m2dit_jax.utils.digests import FILE
-from m2dit_jax.weights.networks import ORBAX, read_config
-from m2dit_jax.weights.safetensors_files import is_weights_file
+from m2dit_jax.weights.networks import ORBAX, read_json, read_json_as
+from m2dit_jax.weights.safetensors_files import is_weights_file, weights_files
 
 INDEX = "model_index.json"
+_READ = (INDEX, "m2dit.json")
+_FOR_PEOPLE = (
+    *(".md", ".txt", ".rst", ".pdf", ".html", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg"),
+    *(".mp4", ".webm"),
+)
+_SHOWN = 5  # names in a message
 FORMS = ("orbax", "diffusers")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def find_components(folder: Path) -> list[Component]:
         raise ValueError(f"{folder}: no such folder")
     there = [name for name in NETWORK_NAMES if (folder / name).is_dir()]
     if not there and (folder / "config.json").is_file():
-        family, kind = _read_class(folder, network_of)
+        family, kind = read_json_as(network_of, folder / "config.json")
         return [Component("", folder, family.networks[kind])]
     if not there:
         names = ", ".join(f"{name}/" for name in NETWORK_NAMES)
@@ -65,6 +68,60 @@ def unknown_networks(folder: Path) -> list[str]:
         path.name
         for path in folder.iterdir()
         if path.is_dir() and path.name not in NETWORK_NAMES and _holds_weights(path)
+    )
+
+
+def unused(folder: Path, networks: Sequence[str] = NETWORK_NAMES) -> list[str]:
+    """Files and folders, by relative path, that no part of the model is read from.
+
+    Used are the index, `m2dit.json`, and of the folders of the networks, the scheduler and the
+    tokenizer all but weights: of these the ones that `open_safetensors` or Orbax reads. Not listed
+    is what explains a model: hidden files, texts, pictures, licences.
+    """
+    found: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name in networks and path.is_dir():
+            found += _unused_weights(path)
+        elif path.is_dir() and path.name not in ("scheduler", "tokenizer"):
+            found += [f"{path.name}/"] * (not path.name.startswith("."))
+        elif path.is_file() and path.name not in _READ and not _explains(path):
+            found.append(path.name)
+    return found
+
+
+def unused_line(folder: Path) -> str:
+    """A line that names what of a model folder is not used, "" if all is."""
+    found = unused(folder)
+    if not found:
+        return ""
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    line = f"{folder}: not used: {', '.join(found[:_SHOWN])}{more}"
+    if any("lora" in name.lower() or "adapter" in name.lower() for name in found):
+        line += " (adapters such as LoRA are not applied; merge them into the transformer first)"
+    return line
+
+
+def _unused_weights(directory: Path) -> list[str]:
+    """Weights in a network's folder beside those that are read, and folders."""
+    try:
+        used = {path.name for path in weights_files(directory)}
+    except ValueError:  # opening them says more
+        return []
+    used |= {ORBAX} if (directory / ORBAX).is_dir() else set()
+    return [
+        f"{directory.name}/{path.name}{'/' * path.is_dir()}"
+        for path in sorted(directory.iterdir())
+        if path.name not in used
+        and not _explains(path)
+        and (path.is_dir() or path.suffix != ".json" or is_weights_file(path))
+    ]
+
+
+def _explains(path: Path) -> bool:
+    """Whether a file is for people."""
+    return (
+        path.name.startswith((".", "README", "LICENSE", "LICENCE", "NOTICE", "COPYING"))
+        or path.suffix.lower() in _FOR_PEOPLE
     )
 
 
@@ -109,24 +166,14 @@ def _named_in_index(folder: Path) -> list[str]:
     path = folder / INDEX
     if not path.is_file():
         return []
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        # [library, class]; [null, null] for a part that the pipeline does without
-        return [name for name, value in index.items() if isinstance(value, list) and any(value)]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not readable as a JSON object ({error})") from error
+    # [library, class]; [null, null] for a part that the pipeline does without
+    return [
+        name for name, value in read_json(path).items() if isinstance(value, list) and any(value)
+    ]
 
 
 def _family(folder: Path, networks: Collection[str]) -> Family:
     """The family that the first config of the networks names."""
     there = (folder / name for name in networks if (folder / name / "config.json").is_file())
     first = next(there, None)
-    return DEFAULT if first is None else _read_class(first, family_of)
-
-
-def _read_class(directory: Path, read: Callable[[Json], T]) -> T:
-    config = read_config(directory)
-    try:
-        return read(config)
-    except ValueError as error:
-        raise ValueError(f"{directory}/config.json: {error}") from error
+    return DEFAULT if first is None else read_json_as(family_of, first / "config.json")

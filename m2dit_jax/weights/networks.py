@@ -1,21 +1,25 @@
 """How the folders of a model's networks are opened: their configs and their weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from flax.traverse_util import path_aware_map
 
 from m2dit_jax.models.family import Json, NetworkSpec
+from m2dit_jax.parallel.processes import gather_errors
 from m2dit_jax.utils import digests
+from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf
 from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
 from m2dit_jax.weights.orbax_files import open_orbax
 from m2dit_jax.weights.placing import place
 from m2dit_jax.weights.safetensors_files import open_safetensors
 
+T = TypeVar("T")
 ORBAX = "params"  # in the folder of a network, instead of safetensors files
 
 
@@ -33,11 +37,22 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "
             "text_encoder/, tokenizer/ and scheduler/"
         ) from None
+    except RecursionError:
+        raise ValueError(f"{path}: not readable JSON (nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: needs a JSON object, found {type(content).__name__}")
     return content
+
+
+def read_json_as(read: Callable[[Json], T], path: Path) -> T:
+    """What `read` makes of a JSON file. Raises ValueError, naming the file, as `read` does."""
+    content = read_json(path)
+    try:
+        return read(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -46,12 +61,17 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def open_leaves(
-    directory: Path, network: NetworkSpec, abstract: Tree, dtype: np.dtype | None = None
+    directory: Path,
+    network: NetworkSpec,
+    abstract: Tree,
+    dtype: np.dtype | None = None,
+    scan: FiniteScan | None = None,
 ) -> dict[str, Leaf]:
     """Our arrays by dotted name, from the Orbax or safetensors files of a network's folder.
 
     No array is read yet but names and shapes; the files are compared with their digests, if they
-    have some. `dtype` is what they are cast to, None keeps theirs.
+    have some. `dtype` is what they are cast to, None keeps theirs. `scan` looks at the numbers of
+    the files when they are read.
     Raises ValueError, naming the folder, if files are missing or damaged or do not fit `abstract`.
     """
     digests.check(directory)
@@ -61,8 +81,12 @@ def open_leaves(
             shapes = {name: leaf.shape for name, leaf in flatten(abstract).items()}
             stacked = {part.leaf for part in parts.values() if part.layer is not None}
             leaves = open_orbax(directory / ORBAX, shapes, stacked)
+            if scan is not None:
+                leaves = {name: scan.leaf(name, leaf) for name, leaf in leaves.items()}
             return {name: leaf.cast(dtype) for name, leaf in leaves.items()}
         tensors = open_safetensors(directory)
+        if scan is not None:
+            tensors = {name: scan.tensor(name, tensor) for name, tensor in tensors.items()}
         return leaves_from_tensors(
             parts, {name: tensor.cast(dtype) for name, tensor in tensors.items()}
         )
@@ -78,13 +102,21 @@ def load_params(
 
     `abstract` is the tree of shapes; a leaf with a sharding is placed by it. `dtype` is what the
     parameters are cast to, None keeps theirs. Beside the result one leaf at a time is in memory;
-    of several processes each reads other layers. Raises ValueError as `open_leaves` does.
+    of several processes each reads other layers. Raises ValueError as `open_leaves` does, and if
+    numbers among them are infinite or NaN.
     """
-    leaves = open_leaves(directory, network, abstract, dtype)
+    scan = FiniteScan()
+    leaves = open_leaves(directory, network, abstract, dtype, scan)
 
     def load(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
         leaf = leaves[".".join(map(str, path))]
         array = jax.device_put(leaf.read()) if like.sharding is None else place(leaf, like.sharding)
         return array.block_until_ready()  # else the copies of several leaves would pile up
 
-    return path_aware_map(load, abstract)
+    params = path_aware_map(load, abstract)
+    problem = scan.problem(directory)
+    if jax.tree.leaves(abstract)[0].sharding is not None:  # then all processes load it, by parts
+        problem = gather_errors(f"weights/{directory}", problem)
+    if problem:
+        raise ValueError(problem)
+    return params

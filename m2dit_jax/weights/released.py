@@ -1,13 +1,13 @@
 """A released model on disk: its configs, checked, and its networks, loaded one at a time."""
 
-import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from m2dit_jax.diffusion.samplers import Sampler
@@ -16,7 +16,15 @@ from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
-from m2dit_jax.weights.networks import load_params, read_json
+from m2dit_jax.weights.mapping import Tree
+from m2dit_jax.weights.model_folder import INDEX
+from m2dit_jax.weights.networks import (
+    load_params,
+    open_leaves,
+    read_json,
+    read_json_as,
+)
+from m2dit_jax.weights.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,39 +44,61 @@ class ReleasedModel:
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder")
         digests.check(path)  # of what is not in the folders of networks: they have their own
-        transformer = read_json(path / "transformer/config.json")
-        scheduler = read_json(path / "scheduler/scheduler_config.json")
+        transformer = path / "transformer/config.json"
+        scheduler = path / "scheduler/scheduler_config.json"
+        self.family = family = read_json_as(family_of, transformer)
+        self.transformer_config = read_json_as(family.transformer.config, transformer)
+        self.text_encoder_config = read_json_as(
+            family.text_encoder.config, path / "text_encoder/config.json"
+        )
+        self.vae_config = read_json_as(family.vae.config, path / "vae/config.json")
+        self.schedule = read_json_as(family.schedule, scheduler)
+        self.sampler: Sampler = read_json_as(family.sampler, scheduler)
+        if (path / INDEX).is_file():
+            read_json(path / INDEX)
         try:
-            self.family = family_of(transformer)
-            self.transformer_config = self.family.transformer.config(transformer)
-            self.text_encoder_config = self.family.text_encoder.config(
-                read_json(path / "text_encoder/config.json")
-            )
-            self.vae_config = self.family.vae.config(read_json(path / "vae/config.json"))
-            self.schedule = self.family.schedule(scheduler)
-            self.sampler: Sampler = self.family.sampler(scheduler)
-            self.family.check_fit(
-                self.transformer_config, self.text_encoder_config, self.vae_config
-            )
+            family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        size = self.family.scene_size(transformer, self.vae_config)
+        size = family.scene_size(read_json(transformer), self.vae_config)
         self.text_length, self.frames, self.height, self.width = size
+
+    def check_weights(self, names: Collection[str] = ()) -> None:
+        """Opens the files of these networks, by default of all, and reads no numbers.
+
+        Raises ValueError, a line for each network, for files that are missing, damaged or of
+        another network: before a first one is at work for minutes.
+        """
+        problems = []
+        for name in names or self.family.networks:
+            try:
+                open_leaves(self.path / name, *self._network(name))
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def cast_dtype(self, names: Collection[str]) -> str | None:
+        """The dtype, of DTYPES, that networks are cast to where none is asked for.
+
+        None leaves them as they are stored. float16 is cast to `default_dtype()`: CPUs do not
+        multiply it, and T5 overflows in it. Raises ValueError as `check_weights` does.
+        """
+        for name in names:
+            leaves = open_leaves(self.path / name, *self._network(name))
+            if any(leaf.dtype == np.float16 for leaf in leaves.values()):
+                return default_dtype()
+        return None
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The family's tokenizer. Raises ValueError if its files are missing or damaged."""
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        import transformers
-
-        folder, name = self.path / "tokenizer", self.family.tokenizer
-        try:
-            return getattr(transformers, name).from_pretrained(str(folder), local_files_only=True)
-        except Exception as error:  # transformers raises many kinds
-            kind = name.removesuffix("Tokenizer")
-            raise ValueError(f"{folder}: not a {kind} tokenizer ({error})") from error
+        return load_tokenizer(
+            self.path / "tokenizer", self.family, self.text_encoder_config.vocab_size
+        )
 
     def text_encoder(self, dtype: str | None = None) -> LoadedNetwork:
-        """The text encoder; `dtype` is one of DTYPES, None leaves the weights as they are."""
+        """The text encoder; `dtype` is one of DTYPES, None as `cast_dtype` says."""
+        dtype = dtype or self.cast_dtype(["text_encoder"])
         folder = self.path / "text_encoder"
         return _load(folder, self.family.text_encoder, self.text_encoder_config, dtype)
 
@@ -76,11 +106,13 @@ class ReleasedModel:
         self, dtype: str | None = None, scan: bool = True, mesh: Mesh | None = None
     ) -> LoadedNetwork:
         """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh."""
+        dtype = dtype or self.cast_dtype(["transformer"])
         config = replace(self.transformer_config, scan=scan, attention="auto")
         return _load(self.path / "transformer", self.family.transformer, config, dtype, mesh)
 
     def vae(self, dtype: str | None = None) -> LoadedNetwork:
         """The VAE."""
+        dtype = dtype or self.cast_dtype(["vae"])
         return _load(self.path / "vae", self.family.vae, self.vae_config, dtype)
 
     def latent_shape(self, frames: int, height: int, width: int) -> LatentShape:
@@ -94,6 +126,19 @@ class ReleasedModel:
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
 
+    def _network(self, name: str) -> tuple[NetworkSpec, Tree]:
+        """A network with the shapes of its parameters."""
+        network = self.family.networks[name]
+        return network, read_json_as(network.abstract, self.path / name / "config.json")
+
+
+def default_dtype(platform: str | None = None) -> str:
+    """The dtype of networks on a platform, by default jax's own.
+
+    CPUs multiply bfloat16 as float32, after a cast.
+    """
+    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
+
 
 def load_transformer(
     path: Path, family: Family, config: Any, dtype: str | None = None, scan: bool = True
@@ -106,8 +151,7 @@ def load_transformer(
 def _load(
     path: Path, network: NetworkSpec, config: Any, dtype: str | None, mesh: Mesh | None = None
 ) -> LoadedNetwork:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: network.make(config, rngs=nnx.Rngs(0))))
-    abstract = nnx.to_pure_dict(state)
+    graphdef, abstract = network.shapes(config)
     if mesh is not None:
         abstract = with_shardings(abstract, mesh)
     params = load_params(path, network, abstract, None if dtype is None else DTYPES[dtype])

@@ -21,6 +21,7 @@ from m2dit_jax.utils import digests
 from m2dit_jax.utils.compat import checkpoint_steps
 from m2dit_jax.utils.errors import Superseded, raise_interrupt
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
+from m2dit_jax.weights.finite import check_params
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.networks import ORBAX
 from m2dit_jax.weights.orbax_files import open_arrays
@@ -166,7 +167,7 @@ class TrainedWeights:
         """The weights as arrays on the mesh, or on the first device; nothing else is read.
 
         Every process reads the shards of its own devices. `dtype` is what they are cast to, None
-        keeps theirs. Raises CheckpointError if they are damaged.
+        keeps theirs. Raises CheckpointError if they are damaged, ValueError if some are no numbers.
         """
         saved, prefix = self._saved(), self._prefix
         saved = saved[prefix] if prefix else saved
@@ -187,7 +188,9 @@ class TrainedWeights:
                     partial_restore=True,
                 ),
             )
-        return _with_int_keys(restored[prefix] if prefix else restored)
+        params = _with_int_keys(restored[prefix] if prefix else restored)
+        check_params(self.place, params)
+        return params
 
     def fingerprint(self) -> str:
         """Hash of the names, sizes and ends of the files of the weights."""
@@ -237,7 +240,7 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
         version = record["format"]
         missing = [name for name in ("step", "weights", "config") if name not in record]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: not what m2dit convert writes ({error!r})") from error
     if version != FORMAT or missing:
         raise ValueError(

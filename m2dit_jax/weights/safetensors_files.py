@@ -7,6 +7,7 @@ little-endian.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,13 @@ DTYPES = {
 }
 STEMS = ("diffusion_pytorch_model", "model")  # of diffusers, of transformers
 _NAME_OF_DTYPE = {dtype: name for name, dtype in DTYPES.items()}
+_INDEX = ".index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def is_weights_file(path: Path) -> bool:
     """True for a file of weights in a form of PyTorch's, and for an index of such files."""
-    return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(".index.json")
+    return path.suffix in (".safetensors", *_PICKLED) or path.name.endswith(_INDEX)
 
 
 def open_safetensors(directory: Path) -> dict[str, Tensor]:
@@ -41,7 +43,7 @@ def open_safetensors(directory: Path) -> dict[str, Tensor]:
     index.
     """
     files = [directory / f"{stem}.safetensors" for stem in STEMS]
-    indices = [directory / f"{stem}.safetensors.index.json" for stem in STEMS]
+    indices = [directory / f"{stem}.safetensors{_INDEX}" for stem in STEMS]
     found = [path for path in files + indices if path.is_file()]
     if len(found) > 1:
         raise ValueError(
@@ -51,6 +53,18 @@ def open_safetensors(directory: Path) -> dict[str, Tensor]:
     if not found:
         raise ValueError(_no_weights(directory))
     return _open_shards(found[0]) if found[0] in indices else _open_file(found[0])
+
+
+def weights_files(directory: Path) -> list[Path]:
+    """The files that `open_safetensors` reads: one of weights, or an index and its shards.
+
+    Empty if there are none. Raises ValueError for an index that is none.
+    """
+    found = [directory / f"{stem}.safetensors{end}" for stem in STEMS for end in ("", _INDEX)]
+    found = [path for path in found if path.is_file()]
+    indices = [path for path in found if path.name.endswith(_INDEX)]
+    shards = {name for index in indices for name in _read_index(index).values()}
+    return found + [directory / name for name in sorted(shards)]
 
 
 def write_safetensors(
@@ -81,7 +95,7 @@ def write_safetensors(
         "weight_map": dict(sorted(weight_map.items())),
     }
     text = json.dumps(index, indent=2) + "\n"
-    (directory / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
+    (directory / f"{stem}.safetensors{_INDEX}").write_text(text, encoding="utf-8")
 
 
 # --- reading
@@ -102,14 +116,20 @@ def _no_weights(directory: Path) -> str:
     return message
 
 
-def _open_shards(index: Path) -> dict[str, Tensor]:
+def _read_index(index: Path) -> dict[str, str]:
+    """The name of the shard of each tensor."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in weight_map.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {name: str(shard) for name, shard in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f'{index}: needs JSON with a "weight_map" from names to files ({error!r})'
+            f'{index}: needs JSON with a "weight_map" from names to files ({error!r:.300})'
         ) from error
+
+
+def _open_shards(index: Path) -> dict[str, Tensor]:
+    weight_map = _read_index(index)
+    names = sorted(set(weight_map.values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
         raise ValueError(f"{index}: shards must lie beside it, found {outside[0]!r}")
@@ -145,7 +165,8 @@ def _open_file(path: Path) -> dict[str, Tensor]:
         file = safe_open(path, framework="np", backend="pread")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, f"{error}{_culprit(path)}") from error
+    _read_header(path)  # for names that are there twice, of which the package takes the last
     return {
         name: Tensor(
             tuple(part.get_shape()),
@@ -154,6 +175,51 @@ def _open_file(path: Path) -> dict[str, Tensor]:
         )
         for name, part in slices.items()
     }
+
+
+def _read_header(path: Path) -> Any:
+    """The header as JSON. Raises ValueError if a name is in it twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise _damaged(path, f"its header has {name} twice")
+            found[name] = value
+        return found
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length), object_pairs_hook=once)
+
+
+def _culprit(path: Path) -> str:
+    """The first tensor whose entry in the header cannot be, which the package may not name."""
+    try:
+        header = _read_header(path)
+    except (ValueError, RecursionError, OSError, MemoryError, OverflowError):
+        return ""
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        if name != "__metadata__" and not _is_possible(entry):
+            return f"; tensor {name}: {str(entry)[:200]}"
+    return ""
+
+
+def _is_possible(entry: Any) -> bool:
+    """Whether dtype, shape and offsets are of the right types and belong together."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = (_counts(entry.get(name)) for name in ("shape", "data_offsets"))
+    if shape is None or offsets is None or len(offsets) != 2:
+        return False
+    dtype = DTYPES.get(entry["dtype"])
+    return dtype is None or math.prod(shape) * dtype.itemsize == offsets[1] - offsets[0]
+
+
+def _counts(value: Any) -> list[int] | None:
+    """A list of whole numbers from 0 on; None for anything else."""
+    whole = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return value if whole else None
 
 
 def _dtype(path: Path, name: str, code: str) -> np.dtype:

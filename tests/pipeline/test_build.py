@@ -7,6 +7,7 @@ from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.utils.failures import NotFinite
 from m2dit_jax.utils.media import write_mp4
 from tests.stories.fake_engine import FakeEngine
 
@@ -174,11 +175,23 @@ def test_a_scene_that_fails_is_drawn_again_and_given_to_nobody(build, tmp_path):
 
 def test_a_scene_that_fails_to_the_end_stays_out_of_others(build):
     engine = FakeEngine()
-    engine.spoil = {2: np.nan, 3: np.nan}
-    outcomes, _ = build(board(retries=1, checks=["finite"]), engine)
+    engine.spoil = {2: 1000.0, 3: 1000.0}  # all white
+    outcomes, _ = build(board(retries=1, checks=["frozen"]), engine)
     assert outcomes[3].failed
     assert outcomes[4].group.context == (0, 2)
     assert [scene for scene in outcomes if outcomes[scene].failed] == [3]
+
+
+@pytest.mark.parametrize("settings", [{}, {"retries": 1, "checks": ["finite"]}])
+def test_a_scene_that_is_not_finite_to_the_end_ends_the_story(build, tmp_path, settings):
+    engine = FakeEngine()
+    engine.spoil = {2: np.nan, 3: np.nan}
+    with pytest.raises(NotFinite, match="scene 4: generated latents: 8 of 8 values are not finite"):
+        build(board(**settings), engine)
+    made = [path for path in (tmp_path / "story").glob("*.safetensors") if ".text" not in path.name]
+    assert len(made) == 2 * 3  # what was finished before: latents and frames of three scenes
+    outcomes, _ = build(board(**settings), FakeEngine())
+    assert statuses(outcomes) == "re re re ge ge ge"
 
 
 def test_scenes_that_fail_among_others_are_redrawn_beside_them(build):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from flax import nnx
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.pipeline.codecs import VaeCodec
 from m2dit_jax.pipeline.memory import NetworkSet
+from m2dit_jax.utils.failures import NotFinite
 from m2dit_jax.weights.released import ReleasedModel
 
 
@@ -52,3 +55,11 @@ def test_what_frames_are_rounded_up_to_is_cut_off_after_decoding(networks, vae, 
     alone = model.decode(jnp.asarray(latents[:, filled:]) / model.config.scaling_factor)
     wanted = np.round((np.clip(alone, -1, 1) + 1) * 127.5)[:, :frames]
     assert np.abs(video.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("decoder", ["whole", "tiles"])
+def test_frames_that_are_no_numbers_are_never_black(networks, decoder):
+    latents = np.full((1, 1, 2, 2, 4), np.nan, np.float32)
+    broken = replace(codec(1), decoder=decoder)
+    with pytest.raises(NotFinite, match="^scene 3: decoded frames.* values are not finite"):
+        broken.decode(networks, latents, 1, "scene 3")

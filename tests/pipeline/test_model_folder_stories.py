@@ -2,6 +2,8 @@
 
 import gc
 import json
+import os
+import shutil
 import weakref
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from m2dit_jax import convert, sample
 from m2dit_jax.pipeline.codecs import DECODERS, VaeCodec
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories import noise
+from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.tools.parity.functions import reference_draws
 from m2dit_jax.tools.parity.golden import read_npz
@@ -211,3 +215,54 @@ def test_a_folder_without_its_parts_is_refused(run, tmp_path):
     status, _, err = run(as_scenes(PROMPTS), checkpoint=tmp_path / "empty")
     assert status == 2
     assert "transformer/config.json: no such file" in err
+
+
+@pytest.fixture
+def copied(model, tmp_path):
+    """A copy of the model to spoil."""
+    return shutil.copytree(model, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: os.truncate(f / "vae/diffusion_pytorch_model.safetensors", 5000), "truncated"),
+        (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").unlink(), "found no weights"),
+        (lambda f: (f / "tokenizer/spiece.model").unlink(), "needs spiece.model or tokenizer.json"),
+        (lambda f: (f / "scheduler/scheduler_config.json").write_text("[" * 10**5), "too deeply"),
+    ],
+)
+def test_what_is_missing_of_any_network_is_found_before_the_first_is_read(
+    run, copied, spoil, message
+):
+    spoil(copied)
+    status, _, err = run(as_scenes(PROMPTS), checkpoint=copied)
+    assert status == 2 and message in err and "text encoder" not in err
+    assert message in err.splitlines()[-1]
+
+
+def test_unused_files_and_unknown_words_are_told(copied):
+    (copied / "pytorch_lora_weights.safetensors").touch()
+    load(copied, say=(said := []).append)
+    plan = plan_story(
+        Storyboard.from_mapping({"scenes": as_scenes(["你好", "a cat", "a 猫"])}), load(copied)
+    )
+    assert len(said) == 1
+    assert said[0].startswith(f"{copied}: not used: pytorch_lora_weights.safetensors, ")
+    assert [note.split(" (")[0] for note in plan.notes] == [
+        "storyboard: scenes[0].prompt: of the prompt the tokenizer does not know 2 of 2 characters",
+        "storyboard: scenes[2].prompt: of the prompt the tokenizer does not know 1 of 2 characters",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["transformer", "text_encoder", "vae"])
+def test_weights_that_are_no_numbers_end_with_their_network_s_name(run, copied, network):
+    (path,) = (copied / network).glob("*.safetensors")
+    tensors = load_file(path)
+    name = max(tensors, key=lambda name: tensors[name].size)
+    tensors[name].flat[0] = np.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    status, _, err = run(as_scenes(PROMPTS), checkpoint=copied)
+    assert status == 2
+    assert f"{copied}/{network}: 1 of " in err and f"not finite (NaN or infinite), in {name}" in err

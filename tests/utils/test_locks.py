@@ -1,4 +1,6 @@
 import errno
+import os
+import socket
 import subprocess
 import sys
 
@@ -72,3 +74,11 @@ def test_what_is_no_matter_of_locks_stays_an_error_of_the_system(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError), exclusive(tmp_path / "file" / "lock"):
         pass
+
+
+def test_who_holds_it_is_told(tmp_path):
+    with exclusive(tmp_path / "lock"):
+        with pytest.raises(InUse) as error, exclusive(tmp_path / "lock"):
+            pass
+        assert error.value.holder == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not (tmp_path / "lock.by").exists()

@@ -12,12 +12,14 @@ import pytest
 
 from m2dit_jax.app import main
 from m2dit_jax.stories.progress import StoryProgress
+from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.failures import NotFinite
 from m2dit_jax.utils.media import VideoError, write_mp4
 from m2dit_jax.webapp.board import SceneForm, problems, to_forms, to_storyboard
 from m2dit_jax.webapp.guard import Guard
 from m2dit_jax.webapp.hosts import Hosts
-from m2dit_jax.webapp.runs import Runner
+from m2dit_jax.webapp.runs import Run, Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
 from m2dit_jax.webapp.view import story_view
@@ -328,3 +330,20 @@ def test_a_checkpoint_that_is_none_is_told_before_the_server_starts(tmp_path, ca
     assert main([f"--checkpoint={tmp_path / 'none'}", f"--output={tmp_path / 'out'}"]) == 2
     assert "none" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_lost_of_prompts_and_numbers_that_are_none_are_told(tmp_path):
+    board = Storyboard.from_mapping({"scenes": [{"prompt": "你好"}]})
+    run = Run(board, tmp_path)
+    note = "storyboard: scenes[0].prompt: of the prompt the tokenizer does not know 2 of 2"
+    run.report(StoryProgress(1, (), notes=(note,)))
+    assert "<li>Scene 1, prompt: of the prompt the tokenizer does not know 2 of 2</li>" in (
+        story_view(run)
+    )
+
+    def make(*_):
+        raise NotFinite("scene 1: generated latents: 3 of 8 values are not finite")
+
+    failed = Runner(make).start(board, tmp_path)
+    assert failed.ended.wait(10)
+    assert failed.state == "failed" and failed.error.startswith("scene 1: generated latents")

@@ -1,6 +1,8 @@
 import json
+import os
 import random
 import shutil
+import socket
 from collections import namedtuple
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from m2dit_jax.utils import digests
 from m2dit_jax.weights import conversion
-from m2dit_jax.weights.conversion import execute, make_plan
+from m2dit_jax.weights.conversion import execute, is_written, make_plan
 from m2dit_jax.weights.mapping import flatten
 from m2dit_jax.weights.networks import ORBAX, load_params
 from m2dit_jax.weights.safetensors_files import open_safetensors
@@ -68,7 +70,7 @@ def test_shards_there_and_back(tmp_path):
     source = tiny_network(tmp_path / "source", "transformer", BFLOAT16, max_shard_bytes=3000)
     assert len(list(source.glob("*.safetensors"))) > 2
     orbax = convert(source, tmp_path / "orbax")
-    assert sorted(path.name for path in orbax.iterdir()) == [
+    assert sorted(path.name for path in orbax.glob("[!.]*")) == [
         "config.json",
         "digests.json",
         ORBAX,
@@ -289,3 +291,37 @@ def test_what_is_damaged_is_not_converted(tmp_path):
     config.write_text(config.read_text().replace("16", "32"))
     with pytest.raises(ValueError, match="config.json has changed"):
         make_plan(folder, tmp_path / "out", None, None)
+
+
+def test_the_same_conversion_again_finds_it_whole(tmp_path, monkeypatch):
+    source, out = tiny_network(tmp_path / "source", "transformer"), tmp_path / "out"
+    with monkeypatch.context() as patch:  # as if killed after the last rename
+        patch.setattr(conversion.shutil, "rmtree", lambda *args, **options: None)
+        convert(source, out)
+    assert (tmp_path / "out.partial").exists()
+    plan = make_plan(source, out, None, None)
+    assert is_written(plan)
+    execute(plan, lambda nbytes: pytest.fail("nothing is read again"))
+    assert not (tmp_path / "out.partial").exists()
+    for other in ({"dtype": "float16"}, {"source": tiny_network(tmp_path / "2", "transformer")}):
+        with pytest.raises(ValueError, match="out: exists; needs a folder that does not"):
+            make_plan(other.get("source", source), out, None, other.get("dtype"))
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path):
+    source, out = tiny_network(tmp_path / "source", "transformer"), tmp_path / "out"
+    first, second = (make_plan(source, out, None, None) for _ in range(2))
+    refused = []
+
+    def meanwhile(nbytes):
+        if not refused:
+            with pytest.raises(ValueError) as error:
+                execute(second, lambda more: None)
+            refused.append(str(error.value))
+
+    execute(first, meanwhile)
+    assert refused == [
+        f"{out}: process {os.getpid()} on {socket.gethostname()} is converting to it"
+    ]
+    execute(second, lambda more: None)  # finds it whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]

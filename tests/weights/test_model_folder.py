@@ -8,6 +8,8 @@ from m2dit_jax.weights.model_folder import (
     form_of,
     plain_files,
     unknown_networks,
+    unused,
+    unused_line,
 )
 from tests.weights.tiny_models import CONFIGS
 
@@ -100,3 +102,50 @@ def test_all_but_weights_and_hidden_files_are_plain(tmp_path):
         "config.json",
         "sub/a.txt",
     ]
+
+
+def test_what_is_not_used_is_named_and_what_explains_is_not(tmp_path):
+    touch(
+        tmp_path,
+        *("model_index.json", "m2dit.json", "README.md", "LICENSE", "LICENSE_T5", "teaser.png"),
+        *(".gitattributes", ".cache/x/y.lock", "scheduler/scheduler_config.json", "notes.txt"),
+        *("tokenizer/spiece.model", "tokenizer/added_tokens.json", "transformer/config.json"),
+        *("transformer/model.safetensors", "vae/config.json", "vae/params/manifest.ocdbt"),
+    )
+    assert unused(tmp_path) == [] and unused_line(tmp_path) == ""
+    touch(
+        tmp_path,
+        *("pytorch_lora_weights.safetensors", "safety_checker/config.json"),
+        *("transformer/model.fp16.safetensors", "transformer/model.bin", "vae/old/x.json"),
+        *("transformer/README.md", "adapter_config.json"),
+    )
+    assert unused(tmp_path) == [
+        "adapter_config.json",
+        "pytorch_lora_weights.safetensors",
+        "safety_checker/",
+        "transformer/model.bin",
+        "transformer/model.fp16.safetensors",
+        "vae/old/",
+    ]
+    assert unused_line(tmp_path) == (
+        f"{tmp_path}: not used: adapter_config.json, pytorch_lora_weights.safetensors, "
+        "safety_checker/, transformer/model.bin, transformer/model.fp16.safetensors and 1 more "
+        "(adapters such as LoRA are not applied; merge them into the transformer first)"
+    )
+
+
+def test_shards_of_the_index_are_used_and_others_are_not(tmp_path):
+    names = [f"transformer/model-{n}.safetensors" for n in (1, 2, 3)]
+    touch(tmp_path, *names)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "transformer/model.safetensors.index.json").write_text(json.dumps(index))
+    assert unused(tmp_path) == ["transformer/model-3.safetensors"]
+
+
+def test_an_index_of_the_model_that_is_nested_without_end(tmp_path):
+    touch(tmp_path, "transformer/config.json")
+    (tmp_path / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(
+        ValueError, match=r"model_index\.json: not readable JSON \(nested too deeply"
+    ):
+        absent_networks(tmp_path)

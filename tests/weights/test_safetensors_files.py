@@ -184,3 +184,77 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     (tmp_path / f"{STEM}.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="became shorter"):
         tensor.read()
+
+
+def header_file(folder, header, nbytes=8):
+    text = header if isinstance(header, str) else json.dumps(header)
+    path = folder / f"{STEM}.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(nbytes))
+    return path
+
+
+def entry(offsets=(0, 8), shape=(2,), dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        entry(offsets=[0, 8.0]),
+        entry(offsets=["0", "8"]),
+        entry(offsets=[-8, 0]),
+        entry(offsets=[0, 10**30]),
+        entry(offsets=None),
+        entry(offsets=[0]),
+        entry(shape=[2.0]),
+        entry(shape=[True, 2]),
+        entry(shape=None),
+        entry(shape=[-2]),
+        entry(shape=[3]),
+        entry(shape=[2**62, 4]),
+        entry(dtype=5),
+        entry(dtype=None),
+        entry(dtype="F31"),
+        entry(dtype="I32"),
+        {},
+        [],
+        None,
+        "F32",
+    ],
+)
+def test_odd_entries_of_a_header_name_file_and_tensor(tmp_path, odd):
+    path = header_file(tmp_path, {"odd.weight": odd})
+    with pytest.raises(ValueError) as error:
+        open_safetensors(tmp_path)
+    assert str(path) in str(error.value)
+    assert "odd.weight" in str(error.value) or "F31" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "nbytes", "message"),
+    [
+        ({"a": entry(), "b": entry()}, 8, "tensor `[ab]`"),  # on the same bytes
+        ({"a": entry(), "b": entry([12, 20])}, 20, "tensor `b`"),  # a hole before it
+        ({"a": entry([0, 8]), "b": entry([4, 12])}, 12, "tensor `b`"),  # overlapping in part
+        ({"a": entry()}, 12, "not fully covered"),
+        ({"a": entry()}, 4, "not fully covered"),
+        (f'{{"a": {json.dumps(entry())}, "a": {json.dumps(entry())}}}', 8, "has a twice"),
+        ('{"a": ' + "[" * 100_000, 0, "recursion limit"),
+    ],
+)
+def test_tensors_that_share_or_miss_bytes_or_names(tmp_path, header, nbytes, message):
+    path = header_file(tmp_path, header, nbytes)
+    with pytest.raises(ValueError, match=message) as error:
+        open_safetensors(tmp_path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"weight_map": 5}', "[]", '{"weight_map": [1]}']
+)
+def test_an_index_of_an_odd_type_is_named(tmp_path, content):
+    (tmp_path / f"{STEM}.safetensors.index.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=f'{STEM}.safetensors.index.json: needs JSON with a "weight'
+    ):
+        open_safetensors(tmp_path)

@@ -95,5 +95,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "digests.json" and ".cache" not in path.parts
+        if path.is_file()
+        and path.name != "digests.json"
+        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     }

@@ -18,8 +18,10 @@ from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.released import ReleasedModel
+from m2dit_jax.weights.tokenizers import LostText, lost_text
 
-NETWORKS_USED = ("vae", "text_encoder", "tokenizer")
+_NETWORKS = ("vae", "text_encoder")
+NETWORKS_USED = (*_NETWORKS, "tokenizer")
 CONTENT = "weights_content"  # a setting; older versions had none
 
 
@@ -43,6 +45,10 @@ class Codec(Protocol):
 
     def is_cut(self, caption: str) -> bool:
         """Whether only the begin of the caption is encoded."""
+        ...
+
+    def lost(self, caption: str) -> LostText:
+        """What the tokenizer does not know of the caption."""
         ...
 
     def encode(
@@ -82,6 +88,10 @@ class PixelsCodec:
         """Never."""
         return False
 
+    def lost(self, caption: str) -> LostText:
+        """Nothing: the caption is kept as it is."""
+        return LostText(0, len(caption), ())
+
     def encode(
         self, clips: UInt8[np.ndarray, "N F H W 3"], captions: Sequence[str]
     ) -> dict[str, Any]:
@@ -111,8 +121,9 @@ class VaeCodec:
     ):
         """None stands for the model's own sizes, one scene a device, and the dtypes as stored.
 
-        Raises ValueError, touching no weights, if the folder holds no such model, it cannot make
-        scenes of that size, or the batch does not divide over the devices.
+        (float16 is cast all the same, as `ReleasedModel.cast_dtype` says.) Of the weights no
+        numbers are read. Raises ValueError if the folder holds no such model, it cannot make scenes
+        of that size, or the batch does not divide over the devices.
         """
         self.model = model = ReleasedModel(path)
         self._frames = frames = model.frames if frames is None else frames
@@ -120,7 +131,8 @@ class VaeCodec:
         self._width = width = model.width if width is None else width
         self._latent_shape = model.latent_shape(frames, height, width)
         self._tokenizer = model.tokenizer()
-        self._dtype = dtype
+        model.check_weights(_NETWORKS)
+        self._dtype = dtype or model.cast_dtype(_NETWORKS)
         devices = jax.local_devices()
         self.batch_size = len(devices) if batch_size is None else batch_size
         if self.batch_size < 1 or self.batch_size % len(devices):
@@ -162,6 +174,10 @@ class VaeCodec:
     def is_cut(self, caption: str) -> bool:
         """Whether the caption has more tokens than the model reads."""
         return len(self._token_ids(caption)) > self.model.text_length
+
+    def lost(self, caption: str) -> LostText:
+        """See `Codec`."""
+        return lost_text(self._tokenizer, caption)
 
     def encode(
         self, clips: UInt8[np.ndarray, "N F H W 3"], captions: Sequence[str]

@@ -49,7 +49,6 @@ from m2dit_jax.data.encoded import (
     Shard,
     Skipped,
     Statistics,
-    check_finite,
     count_kinds,
     finish_dataset,
     read_skipped,
@@ -61,6 +60,7 @@ from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.utils.digests import is_same, is_sealed, seal
 from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.progress import progress_bar
 
@@ -72,6 +72,14 @@ _RECORD_BYTES = 2 * 10**9  # protobuf's limit is 2 GiB
 _COMPRESSED = 0.75
 
 
+class UnknownText(TypedDict):
+    """A caption of which the tokenizer does not know some characters."""
+
+    place: str
+    share: float  # of its characters
+    characters: list[str]
+
+
 class _ShardRecord(TypedDict):
     """What is known about a finished shard."""
 
@@ -81,6 +89,7 @@ class _ShardRecord(TypedDict):
     cut_captions: int
     statistics: Statistics
     videos: NotRequired[Stamps]  # that its scenes come from; earlier versions did not keep it
+    unknown: NotRequired[list[UnknownText]]  # records of older versions have none
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,7 @@ class EncodeReport:
     dataset: EncodedDataset | None
     skipped: list[Skipped]
     cut_captions: int
+    unknown: list[UnknownText]
     was_finished: bool = False
     changed: Sequence[str] = ()
     """Videos that a dataset which was finished before was made of, and that are others now."""
@@ -233,8 +243,8 @@ def finished_shards(job: EncodeJob) -> int:
 def encode_dataset(job: EncodeJob) -> EncodeReport:
     """Does what is left of a checked job; progress goes to stderr.
 
-    Raises ValueError if weights are damaged or give what is not finite, another run writes to the
-    same output, a video changes meanwhile, or the disk is full.
+    Raises ValueError if weights are damaged, another run writes to the same output, a video changes
+    meanwhile, or the disk is full, and NotFinite if the networks make numbers that are none.
     """
     if (job.output / FINISHED).exists():
         shutil.rmtree(job.output / PROGRESS, ignore_errors=True)
@@ -248,6 +258,7 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
             dataset,
             skipped["items"],
             skipped["cut_captions"],
+            skipped.get("unknown", []),
             was_finished=True,
             changed=_changed_since(job),
         )
@@ -335,6 +346,7 @@ def _encode_shard(
     counts: list[int] = []
     skipped: list[Skipped] = []
     cut_captions = 0
+    unknown: list[UnknownText] = []
     statistics = {name: Counter() for name in STATISTICS}
 
     def counted(stories: Iterable[EncodedStory]) -> Iterator[EncodedStory]:
@@ -342,6 +354,7 @@ def _encode_shard(
         for story in stories:
             counts.append(len(story["captions"]))
             cut_captions += sum(map(job.codec.is_cut, story["captions"]))
+            unknown.extend(_unknown(job, story))
             _count(statistics, story)
             yield story
 
@@ -353,6 +366,7 @@ def _encode_shard(
         scene_counts=counts,
         skipped=skipped,
         cut_captions=cut_captions,
+        unknown=unknown,
         statistics={name: dict(counter) for name, counter in statistics.items()},
         videos=stamps.pop(number),
     )
@@ -488,6 +502,15 @@ def _count(statistics: Mapping[str, Counter[str]], story: EncodedStory) -> None:
         statistics["words"][str(len(caption.split()))] += 1
 
 
+def _unknown(job: EncodeJob, story: EncodedStory) -> Iterator[UnknownText]:
+    for caption, origin in zip(story["captions"], story["origins"], strict=True):
+        lost = job.codec.lost(caption)
+        if lost.share:
+            yield UnknownText(
+                place=origin["place"], share=round(lost.share, 3), characters=list(lost.pieces)
+            )
+
+
 def longest_run(good: Sequence[bool]) -> range:
     """Of consecutive true values; the first of several of the same length."""
     best, start = range(0), 0
@@ -508,10 +531,12 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
     records = [{**record, "videos": {}} for record in _records(job)]
     skipped = [item for record in records for item in record["skipped"]]
     cut_captions = sum(record["cut_captions"] for record in records)
+    unknown = [item for record in records for item in record.get("unknown", [])]
     counts = [count for record in records for count in record["scene_counts"]]
     summary = {
         "counts": count_kinds(skipped),
         "cut_captions": cut_captions,
+        "unknown": unknown,
         "items": skipped,
     }
     if not counts:
@@ -520,7 +545,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
             (job.output / shard_name(number, len(numbers))).unlink()
         shutil.rmtree(job.output / PROGRESS)
         write_json(job.output / SKIPPED, summary)
-        return EncodeReport(None, skipped, cut_captions)
+        return EncodeReport(None, skipped, cut_captions, unknown)
     write_videos(job.output, (record.get("videos", {}) for record in _records(job)))
     finish_dataset(
         job.output,
@@ -532,7 +557,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
         summary,
         empty_caption,
     )
-    return EncodeReport(EncodedDataset(job.output), skipped, cut_captions)
+    return EncodeReport(EncodedDataset(job.output), skipped, cut_captions, unknown)
 
 
 def _records(job: EncodeJob) -> Iterator[_ShardRecord]:

@@ -1,37 +1,28 @@
 """The JSON configs of a model folder, as diffusers and transformers write them, to ours."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.models.cogvideox.json_fields import (
+    Fields,
+    SchedulerJson,
+    TextEncoderJson,
+    TransformerJson,
+    VaeJson,
+    read_fields,
+)
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import VaeConfig
+from m2dit_jax.utils.options import shown
 
 Json = Mapping[str, Any]
 
-# What a missing key means (older releases lack the newer keys) is what it means in diffusers.
-_TRANSFORMER_DEFAULTS = {
-    "num_attention_heads": 30,
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "num_layers": 30,
-    "sample_width": 90,
-    "sample_height": 60,
-    "sample_frames": 49,
-    "patch_size": 2,
-    "patch_size_t": None,
-    "temporal_compression_ratio": 4,
-    "norm_eps": 1e-5,
-    "spatial_interpolation_scale": 1.875,
-    "temporal_interpolation_scale": 1.0,
-    "use_rotary_positional_embeddings": False,
-}
 # The variants of the networks that exist here; a key may be missing.
 _TRANSFORMER_FIXED = {
     "flip_sin_to_cos": True,
@@ -45,17 +36,6 @@ _TRANSFORMER_FIXED = {
     "attn_msk_version": 2,  # the symmetric mask
 }
 _TEXT_ENCODER_FIXED = {"feed_forward_proj": "gated-gelu"}
-_VAE_DEFAULTS = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": (128, 256, 256, 512),
-    "latent_channels": 16,
-    "layers_per_block": 3,
-    "norm_eps": 1e-6,
-    "norm_num_groups": 32,
-    "temporal_compression_ratio": 4,
-    "scaling_factor": 1.15258426,
-}
 _VAE_FIXED = {
     "act_fn": "silu",
     "use_quant_conv": False,
@@ -64,16 +44,6 @@ _VAE_FIXED = {
     "latents_mean": None,
     "latents_std": None,
     # Not here: invert_scale_latents, which is about the latents of images in image-to-video models.
-}
-_SCHEDULER_DEFAULTS = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "snr_shift_scale": 3.0,
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-    "steps_offset": 0,
-    "set_alpha_to_one": True,
 }
 _SCHEDULER_FIXED = {
     "beta_schedule": "scaled_linear",
@@ -91,7 +61,7 @@ def transformer_config(json: Json) -> TransformerConfig:
 
     Raises ValueError for a variant that does not exist here.
     """
-    values = _read("transformer", json, _TRANSFORMER_DEFAULTS, _TRANSFORMER_FIXED)
+    values = _read("transformer", TransformerJson, json, _TRANSFORMER_FIXED)
     patch, patch_t = values["patch_size"], values["patch_size_t"]
     problems = []
     if values["in_channels"] != values["out_channels"]:
@@ -100,8 +70,10 @@ def transformer_config(json: Json) -> TransformerConfig:
             "differ: only text-to-video models are supported"
         )
     # The 1.5 patches are a linear layer that always has its bias, whatever this key says.
-    if patch_t is None and not json.get("patch_bias", True):
+    if patch_t is None and not values["patch_bias"]:
         problems.append("patch_bias must be true, got false")
+    if min(values["sample_height"], values["sample_width"]) < patch:
+        problems.append(f"patch_size {patch} is more than sample_height or sample_width")
     _raise("transformer", problems)
     latent_frames = (values["sample_frames"] - 1) // values["temporal_compression_ratio"] + 1
     rotary = values["use_rotary_positional_embeddings"]
@@ -185,27 +157,25 @@ def _same_weights(one: TransformerConfig, other: TransformerConfig) -> bool:
 
 def text_encoder_config(json: Json) -> TextEncoderConfig:
     """The T5 v1.1 encoder of a `text_encoder/config.json`. Raises ValueError for another one."""
-    defaults = {
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-    }
-    required = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    values = _read("text_encoder", json, defaults, _TEXT_ENCODER_FIXED, required)
+    values = _read("text_encoder", TextEncoderJson, json, _TEXT_ENCODER_FIXED)
+    buckets, most = (
+        values[f"relative_attention_{name}"] for name in ("num_buckets", "max_distance")
+    )
+    if most <= buckets // 4:
+        needed = f"more than {buckets // 4}, a quarter of relative_attention_num_buckets"
+        _raise("text_encoder", [f"relative_attention_max_distance: found {most}, needs {needed}"])
     return TextEncoderConfig(**values)
 
 
 def vae_config(json: Json) -> VaeConfig:
     """The VAE of a `vae/config.json`. Raises ValueError for a variant that does not exist here."""
-    values = _read("vae", json, _VAE_DEFAULTS, _VAE_FIXED)
-    values["block_out_channels"] = tuple(values["block_out_channels"])
-    return VaeConfig(**values)
+    return VaeConfig(**_read("vae", VaeJson, json, _VAE_FIXED))
 
 
 def noise_schedule(json: Json) -> NoiseSchedule:
     """The schedule of a `scheduler_config.json`. Raises ValueError for another kind."""
-    values = _read("scheduler", json, _SCHEDULER_DEFAULTS, _SCHEDULER_FIXED)
-    return NoiseSchedule(
+    values = _read("scheduler", SchedulerJson, json, _SCHEDULER_FIXED)
+    schedule = NoiseSchedule(
         timesteps=values["num_train_timesteps"],
         beta_start=values["beta_start"],
         beta_end=values["beta_end"],
@@ -215,6 +185,14 @@ def noise_schedule(json: Json) -> NoiseSchedule:
         steps_offset=values["steps_offset"],
         final_alpha_is_one=values["set_alpha_to_one"],
     )
+    if schedule.steps_offset >= schedule.timesteps:
+        _raise("scheduler", ["steps_offset must be below num_train_timesteps"])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alphas = schedule.alphas_cumprod()
+    if not np.isfinite(alphas).all() or (np.diff(alphas) > 0).any():
+        betas = f"beta_start {schedule.beta_start:g} and beta_end {schedule.beta_end:g}"
+        _raise("scheduler", [f"{betas} make no schedule in which noise grows"])
+    return schedule
 
 
 def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
@@ -237,33 +215,33 @@ def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
 def sampler_name(json: Json) -> Sampler:
     """The sampler that `scheduler/scheduler_config.json` names. Raises ValueError for others."""
     name = json.get("_class_name")
-    if name not in _SAMPLERS:
-        raise ValueError(
-            f"scheduler config: _class_name must be one of {', '.join(_SAMPLERS)}, got {name!r}"
+    if not isinstance(name, str) or name not in _SAMPLERS:
+        _raise(
+            "scheduler", [f"_class_name must be one of {', '.join(_SAMPLERS)}, got {_repr(name)}"]
         )
     return _SAMPLERS[name]
 
 
 def _read(
-    network: str,
-    json: Json,
-    defaults: dict[str, Any],
-    fixed: dict[str, Any],
-    required: Collection[str] = (),
+    config: str, fields: type[Fields], json: Json, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of all keys of `defaults` and `required`, after checking those of `fixed`."""
+    """The values of all declared fields, after checking those of `fixed`."""
+    required = [name for name, field in fields.model_fields.items() if field.is_required()]
     problems = [f"{key} is missing" for key in required if key not in json]
     problems += [
-        f"{key} must be {value!r}, got {json[key]!r}"
+        f"{key} must be {value!r}, got {_repr(json[key])}"
         for key, value in fixed.items()
         if json.get(key, value) != value
     ]
-    _raise(network, problems)
-    return {key: json[key] for key in required} | {
-        key: json.get(key, default) for key, default in defaults.items()
-    }
+    _raise(config, problems)
+    return read_fields(fields, config, json)
 
 
-def _raise(network: str, problems: list[str]) -> None:
+def _raise(config: str, problems: list[str]) -> None:
     if problems:
-        raise ValueError(f"{network} config: " + "; ".join(problems))
+        raise ValueError(f"{config} config: " + "; ".join(problems))
+
+
+def _repr(value: Any) -> str:
+    """A value of a config on a short line."""
+    return repr(value) if value is None or isinstance(value, bool) else shown(value)

@@ -212,7 +212,7 @@ def test_schedulers_of_other_kinds_are_refused(key, value):
 
 
 def test_an_unknown_spacing_is_refused():
-    with pytest.raises(ValueError, match="unknown spacing of timesteps 'karras'"):
+    with pytest.raises(ValueError, match="timestep_spacing: found 'karras', needs one of trailing"):
         noise_schedule({"timestep_spacing": "karras"})
 
 
