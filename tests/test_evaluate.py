@@ -94,7 +94,7 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
         (["--compare", "--config.train.speed=3"], "speed"),
         (["--compare", "--config.train.steps=soon"], "steps"),
         (["--compare", "--guidance_scale=-1"], "--guidance_scale: found -1, needs a finite"),
-        (["--compare", "--config.train.steps=0"], "config.train.steps must be at least 1, got 0"),
+        (["--compare", "--config.train.steps=0"], "config.train.steps must be between 1 and 1000000000, got 0"),
     ],
 )
 def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):

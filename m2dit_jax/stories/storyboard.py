@@ -20,14 +20,15 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from m2dit_jax.stories.settings import Seed, StoryOptions
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
 from m2dit_jax.utils.media import VideoError, check_clip
 from m2dit_jax.utils.options import (
     Count,
-    NonNegative,
     OptionError,
     Options,
+    Scale,
+    Seed,
     Text,
     joined_surrogates,
     option,
@@ -70,7 +71,7 @@ class Scene(Options, frozen=True):
         needed="the path of a video, or its frames as an array uint8 [F H W 3]",
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
-    guidance_scale: NonNegative | None = same_option(StoryOptions, "guidance_scale", None)
+    guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)
     frames: Count | None = same_option(StoryOptions, "frames", None)
     seed: Seed | None = same_option(StoryOptions, "seed", None)
     cut: bool = option(

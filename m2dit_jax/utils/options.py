@@ -22,6 +22,12 @@ Problem = tuple[str, str]  # path of a field ("" for the whole), what was found 
 # its own latents and those beside it; windows: which scenes are generated together; checks: which
 # attempts are kept; video: only the files that are written.
 Affects = Literal["latents", "scene", "windows", "checks", "video"]
+# Bounds of options, of config fields and of flags alike.
+MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
+MAX_COUNT = 100_000  # of frames, steps, scenes
+MAX_SIDE = 16_384  # pixels, what video codecs go up to
+MAX_SCALE = 1000.0
+MIN_FPS, MAX_FPS = 0.1, 240.0
 _TEXT = "text; put quotes around it if it is meant as text"
 
 
@@ -178,9 +184,7 @@ def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> s
         return f"{'one or a list of' if many else 'one of'} {', '.join(choices)}"
     least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
     most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
-    span = ""
-    if least is not None:
-        span = f", {least:g} or more" if most is None else f", from {least} to {most}"
+    span = "" if least is None else f", from {number_text(least)} to {number_text(most)}"
     if kind is int:
         return f"a whole number{span}"
     if kind is float:
@@ -234,6 +238,11 @@ def unknown_key(name: Any, names: Iterable[str]) -> str:
     return f"unknown key {shown(name)}, {hint}"
 
 
+def number_text(value: int | float) -> str:
+    """The number, without `.0` if it is whole."""
+    return str(int(value)) if value == int(value) else str(value)
+
+
 def shown(value: Any) -> str:
     """The value on one line of at most 60 characters, as a YAML file would write it."""
     match value:
@@ -265,6 +274,9 @@ def joined_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(joined_surrogates)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Scale = Annotated[float, Field(ge=0, le=MAX_SCALE)]
+FrameRate = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)]
 Share = Annotated[float, Field(ge=0, le=1)]
