@@ -97,7 +97,9 @@ def test_a_file_that_is_no_config_gets_a_message(code, message, tmp_path):
 def test_a_config_that_cannot_be_gets_a_message(tmp_path, capsys):
     workdir = tmp_path / "workdir"
     assert main([BASE, f"--workdir={workdir}", "--config.train.batch_size=-1"]) == 2
-    assert capsys.readouterr().err == "config.train.batch_size must be between 1 and 1000000, got -1\n"
+    assert (
+        capsys.readouterr().err == "config.train.batch_size must be between 1 and 1000000, got -1\n"
+    )
     assert not workdir.exists()
 
 

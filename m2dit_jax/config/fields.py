@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flax.traverse_util import flatten_dict
 
-from m2dit_jax.utils.options import number_text, shown
+from m2dit_jax.utils.options import number_text, problem_lines, shown
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ def read_fields(kind: type[T], values: Mapping[str, Any]) -> T:
             needed = type_name(declared[name].type)
             problems.append(f"config.{name} needs the type {needed}, got {_got(value)}")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError(problem_lines(problems))
     return _build(kind, flat)
 
 

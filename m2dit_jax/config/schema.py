@@ -18,7 +18,16 @@ from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import MASKS
 from m2dit_jax.models.remat import REMAT
-from m2dit_jax.utils.options import MAX_FPS, MAX_SCALE, MAX_SEED, MIN_FPS
+from m2dit_jax.utils.options import (
+    MAX_FPS,
+    MAX_FRAMES,
+    MAX_SCALE,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_WINDOW,
+    MIN_FPS,
+    problem_lines,
+)
 
 # Pixels per latent; the first frame has a latent of its own.
 VAE_SIDE = DEFAULT.vae.config({}).spatial_compression
@@ -27,7 +36,6 @@ VAE_FRAMES = DEFAULT.vae.config({}).temporal_compression_ratio
 # Bounds that no training comes near; they keep a slip of the keyboard from taking all memory.
 _STEPS = 10**9
 _LAYERS, _HEADS, _WIDTH = 1000, 1024, 262_144
-_SIDE, _FRAMES, _SCENES = 16_384, 10_000, 1000
 _STORY = 2**31 - 1  # numbers in a story's tensor: those that int32 can count
 _TIMESTEPS = 100_000
 
@@ -73,21 +81,21 @@ class DataConfig:
         resume=FREE,
         absent="",
     )
-    scenes: int = setting("Scenes in a story.", at_least=1, at_most=_SCENES)
-    frames: int = setting("Frames in a scene.", at_least=2, at_most=_FRAMES)
+    scenes: int = setting("Scenes in a story.", at_least=1, at_most=MAX_WINDOW)
+    frames: int = setting("Frames in a scene.", at_least=2, at_most=MAX_FRAMES)
     text_length: int = setting(
         "Tokens per prompt with its end (of pixels: bytes); shorter prompts are padded.",
         at_least=2,
         at_most=_WIDTH,
     )
     size: int = setting(
-        "Height and width in pixels.", at_least=8, at_most=_SIDE, sources=("shapes",)
+        "Height and width in pixels.", at_least=8, at_most=MAX_SIDE, sources=("shapes",)
     )
     height: int = setting(
-        "Height in pixels.", at_least=1, at_most=_SIDE, sources=("pixels", "latents")
+        "Height in pixels.", at_least=1, at_most=MAX_SIDE, sources=("pixels", "latents")
     )
     width: int = setting(
-        "Width in pixels.", at_least=1, at_most=_SIDE, sources=("pixels", "latents")
+        "Width in pixels.", at_least=1, at_most=MAX_SIDE, sources=("pixels", "latents")
     )
     channels: int = setting(
         "Channels of the latents.", at_least=1, at_most=4096, sources=("latents",)
@@ -114,9 +122,11 @@ class ModelConfig:
     """The diffusion transformer."""
 
     patch_size: int = setting(
-        "Pixels or latents on each side of a patch.", at_least=1, at_most=_SIDE
+        "Pixels or latents on each side of a patch.", at_least=1, at_most=MAX_SIDE
     )
-    patch_size_t: int = setting("Frames or latent frames in a patch.", at_least=1, at_most=_FRAMES)
+    patch_size_t: int = setting(
+        "Frames or latent frames in a patch.", at_least=1, at_most=MAX_FRAMES
+    )
     layers: int = setting("Transformer blocks.", at_least=1, at_most=_LAYERS)
     heads: int = setting(
         "Attention heads; the width of the model is heads x head_dim.", at_least=1, at_most=_HEADS
@@ -142,7 +152,7 @@ class ModelConfig:
     base_grid: tuple[int, ...] = setting(
         "Patches (time, height, width) that positions are fitted to; (): none.",
         at_least=1,
-        at_most=_SIDE,
+        at_most=MAX_SIDE,
     )
     spatial_scale: float = setting(
         "Divides the rows and columns of added positions.", above=0, at_most=1e6
@@ -446,7 +456,7 @@ class Config:
             *self._story_problems(),
         ]
         if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError(problem_lines(problems))
 
     @property
     def trains_text_encoder(self) -> bool:

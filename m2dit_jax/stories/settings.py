@@ -7,12 +7,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.stories.gate import CHECKS, Check
 from m2dit_jax.utils.options import (
-    Count,
     FrameRate,
+    Frames,
     Scale,
     Seed,
     Side,
     Text,
+    WindowSize,
     option,
     same_option,
 )
@@ -50,7 +51,7 @@ class StoryOptions(SamplingOptions, frozen=True):
     )
     negative_prompt: Text = option("", "Text that guidance leads away from.", affects="scene")
     global_prompt: Text = option("", "Text that every scene sees.", affects="latents")
-    frames: Count = option(49, "Frames of a scene.", affects="scene", by_model=True)
+    frames: Frames = option(49, "Frames of a scene.", affects="scene", by_model=True)
     height: Side = option(480, "Height of the video in pixels.", affects="latents", by_model=True)
     width: Side = option(720, "Width of the video in pixels.", affects="latents", by_model=True)
     fps: FrameRate = option(
@@ -61,10 +62,10 @@ class StoryOptions(SamplingOptions, frozen=True):
         "Given scenes get the noise of timestep 0, as the reference does when it extends a story.",
         affects="latents",
     )
-    window: Count = option(
+    window: WindowSize = option(
         3, "Scenes that go through the model at once.", affects="windows", by_model=True
     )
-    new_scenes: Count = option(
+    new_scenes: WindowSize = option(
         1,
         "Scenes of a window that are generated, where enough others are known to be given.",
         affects="windows",

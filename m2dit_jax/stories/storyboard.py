@@ -24,7 +24,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
 from m2dit_jax.utils.media import VideoError, check_clip
 from m2dit_jax.utils.options import (
-    Count,
+    Frames,
     OptionError,
     Options,
     Scale,
@@ -32,6 +32,7 @@ from m2dit_jax.utils.options import (
     Text,
     joined_surrogates,
     option,
+    problem_lines,
     same_option,
     unknown_key,
     wrong,
@@ -72,7 +73,7 @@ class Scene(Options, frozen=True):
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
     guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)
-    frames: Count | None = same_option(StoryOptions, "frames", None)
+    frames: Frames | None = same_option(StoryOptions, "frames", None)
     seed: Seed | None = same_option(StoryOptions, "seed", None)
     cut: bool = option(
         False,
@@ -180,7 +181,7 @@ class Storyboard(StoryOptions, frozen=True):
                 f"{prefix}{path}: {problem}" if path else problem
                 for path, problem in error.problems
             )
-            raise StoryboardError("\n".join(lines)) from None
+            raise StoryboardError(problem_lines(lines)) from None
         changed._places.update(self._places | {name: f"{prefix}{name}" for name in given})
         return changed
 
@@ -315,4 +316,4 @@ class _Reader:
     def raise_problems(self) -> None:
         if self.problems:
             in_file_order = sorted(self.problems, key=lambda problem: problem[0])
-            raise StoryboardError("\n".join(message for _, message in in_file_order))
+            raise StoryboardError(problem_lines(message for _, message in in_file_order))

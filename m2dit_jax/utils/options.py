@@ -24,10 +24,13 @@ Problem = tuple[str, str]  # path of a field ("" for the whole), what was found 
 Affects = Literal["latents", "scene", "windows", "checks", "video"]
 # Bounds of options, of config fields and of flags alike.
 MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
-MAX_COUNT = 100_000  # of frames, steps, scenes
+MAX_COUNT = 100_000  # of steps and much else
+MAX_FRAMES = 10_000  # of a scene
+MAX_WINDOW = 256  # scenes at once: what each depends on names all the others
 MAX_SIDE = 16_384  # pixels, what video codecs go up to
 MAX_SCALE = 1000.0
 MIN_FPS, MAX_FPS = 0.1, 240.0
+_SHOWN = 50  # problems in a message; the others are counted
 _TEXT = "text; put quotes around it if it is meant as text"
 
 
@@ -37,7 +40,7 @@ class OptionError(ValueError):
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
         lines = (f"{path}: {problem}" if path else problem for path, problem in self.problems)
-        super().__init__("\n".join(lines))
+        super().__init__(problem_lines(lines))
 
 
 def option(
@@ -225,6 +228,13 @@ def _problems(
     return [problem for name in problems | nested for problem in (problems | nested)[name]]
 
 
+def problem_lines(problems: Iterable[str]) -> str:
+    """The problems, a line each: the first 50, and how many more there are."""
+    lines = list(problems)
+    more = len(lines) - _SHOWN
+    return "\n".join(lines[:_SHOWN] + ([f"... and {more} more problems"] if more > 0 else []))
+
+
 def wrong(value: Any, needed: str) -> str:
     """The message about a value that cannot be."""
     return f"found {shown(value)}, needs {needed}"
@@ -275,6 +285,8 @@ def joined_surrogates(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(joined_surrogates)]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
+WindowSize = Annotated[int, Field(ge=1, le=MAX_WINDOW)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Scale = Annotated[float, Field(ge=0, le=MAX_SCALE)]

@@ -317,3 +317,16 @@ def test_any_bytes_give_a_storyboard_or_its_error(tmp_path: Path, data: bytes):
         assert isinstance(Storyboard.read(path), Storyboard)
     except StoryboardError as error:
         assert str(error).startswith(str(path))
+
+
+def test_of_many_problems_the_first_are_named_and_the_others_counted(problems):
+    found = problems("scenes:\n" + "- 1\n" * 2000)
+    assert len(found) == 51
+    assert found[0].startswith("story.yaml:2: scenes[0]: found 1, needs a mapping with the keys")
+    assert found[-1] == "... and 1950 more problems"
+
+
+@pytest.mark.parametrize("value", ["1", "1.5", "true", "{a: 1}", "[1]", "[[cut]]", "[cut, null]"])
+def test_checks_of_odd_types_are_refused(problems, value):
+    (found,) = problems(f"{ONE_SCENE}checks: {value}")
+    assert "checks: found" in found and "needs one or a list of finite, frozen" in found
