@@ -239,7 +239,7 @@ negative_prompt: grey
         ("checks: sharp\n", "story.yaml:1: checks: found 'sharp', needs one or a list of finite"),
         ("checks: [1]\n", "story.yaml:1: checks: found a list of 1, needs one or a list of"),
         ("retries: 101\n", "story.yaml:1: retries: found 101, needs a whole number, from 0 to 100"),
-        ("window: 0\n", "story.yaml:1: window: found 0, needs a whole number, from 1 to 100000"),
+        ("window: 0\n", "story.yaml:1: window: found 0, needs a whole number, from 1 to 256"),
         ("anchor: 1\n", "story.yaml:1: anchor: found 1, needs true or false"),
     ],
 )

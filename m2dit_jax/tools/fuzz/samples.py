@@ -95,7 +95,8 @@ def make_configs(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         config = module.get_config().to_dict()
         (folder / name / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    flags = [f"--config.{field}=1" for field in flatten_dict(base.get_config().to_dict(), sep=".")]
+    values = flatten_dict(base.get_config().to_dict(), sep=".")
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
     (folder / "flags").mkdir()
     (folder / "flags" / FLAGS).write_text(json.dumps(flags), encoding="utf-8")
 
@@ -163,7 +164,14 @@ def make_model_folder(folder: Path) -> None:
             tensors[name] = Tensor(part.shape, values.dtype, lambda values=values: values)
         write_safetensors(model / kind, network.stem, tensors, 2**60)
     (model / "scheduler").mkdir()
-    _write_json(model / "scheduler/scheduler_config.json", {"snr_shift_scale": 1.0})
+    scheduler = {
+        "_class_name": "CogVideoXDDIMScheduler",
+        **{"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012},
+        **{"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"},
+        **{"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        **{"set_alpha_to_one": True, "snr_shift_scale": 1.0, "clip_sample": False},
+    }
+    _write_json(model / "scheduler/scheduler_config.json", scheduler)
     index: dict[str, Any] = {kind: ["diffusers", "X"] for kind in (*configs, "scheduler")}
     _write_json(model / "model_index.json", {"_class_name": "CogVideoXPipeline"} | index)
 
