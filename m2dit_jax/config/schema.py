@@ -453,8 +453,7 @@ class Config:
             *self._timestep_problems(),
             *self._held_out_problems(),
             *self._source_problems(),
-            *self._story_problems(),
-        ]
+        ] or self._story_problems()
         if problems:
             raise ValueError(problem_lines(problems))
 

@@ -89,7 +89,7 @@ class SceneStore:
         try:
             with safe_open(path, framework="np") as file:
                 return file.get_tensor("array"), json.loads(file.metadata()["about"])
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _read_about(self, path: Path) -> dict[str, Any] | None:
@@ -97,7 +97,7 @@ class SceneStore:
         try:
             with safe_open(path, framework="np") as file:
                 return json.loads(file.metadata()["about"])
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
 

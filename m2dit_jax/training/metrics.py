@@ -206,7 +206,7 @@ def _bytes_up_to(path: Path, step: int) -> int:
         for line in lines:
             try:
                 beyond = json.loads(line)["step"] > step
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
             if beyond or not line.endswith(b"\n"):
                 break

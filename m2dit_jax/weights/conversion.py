@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
+from m2dit_jax.utils.files import read_json
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part, tensors_from_leaves
 from m2dit_jax.weights.model_folder import (
@@ -212,7 +213,7 @@ def _name_dtype(plan: ConversionPlan, path: Path) -> None:
     """transformers notes the dtype of the weights and loads them in it."""
     if not path.is_file():
         return
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     keys = [key for key in ("torch_dtype", "dtype") if key in config]
     if plan.dtype is not None and any(config[key] != plan.dtype for key in keys):
         config |= dict.fromkeys(keys, plan.dtype)

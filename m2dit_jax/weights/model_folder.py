@@ -109,7 +109,7 @@ def _named_in_index(folder: Path) -> list[str]:
         index = json.loads(path.read_text(encoding="utf-8"))
         # [library, class]; [null, null] for a part that the pipeline does without
         return [name for name, value in index.items() if isinstance(value, list) and any(value)]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as a JSON object ({error})") from error
 
 

@@ -153,7 +153,7 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
         version = record["format"]
         missing = [name for name in ("step", "weights", "config") if name not in record]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: not what m2dit convert writes ({error!r})") from error
     if version != FORMAT or missing:
         raise ValueError(
@@ -190,7 +190,7 @@ def _read_config(step_folder: Path) -> ConfigDict:
         # Orbax's file, read without orbax: its handler would take a second to set up.
         config = json.loads((step_folder / "config" / "metadata").read_text(encoding="utf-8"))
         config = ConfigDict(_with_tuples(config))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise damaged(step_folder, error) from error
     return config.lock()
 

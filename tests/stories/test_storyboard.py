@@ -174,9 +174,9 @@ def test_bad_files(problems, text, problem):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(StoryboardError, match=r"no\.yaml: cannot be read \(No such file"):
+    with pytest.raises(StoryboardError, match=r"no\.yaml: cannot be read \(no such file"):
         Storyboard.read(tmp_path / "no.yaml")
-    with pytest.raises(StoryboardError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(StoryboardError, match=r"cannot be read \(is a folder, pipe or device"):
         Storyboard.read(tmp_path)
     with pytest.raises(StoryboardError, match=r"cannot be read \(embedded null byte\)"):
         Storyboard.read("a\0b")

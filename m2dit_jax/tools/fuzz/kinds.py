@@ -53,8 +53,8 @@ def _damage_text(folder: Path, random: Random) -> None:
 
 def _dumped(path: Path, tree: Any, random: Random) -> bytes:
     if path.suffix == ".jsonl":
-        lines = [dump_json(entry).replace("\n", " ") for entry in tree if isinstance(tree, list)]
-        text = "\n".join(lines)
+        entries = tree if isinstance(tree, list) else [tree]
+        text = "\n".join(dump_json(entry).replace("\n", " ") for entry in entries)
     elif path.suffix == ".yaml" and random.random() < 0.7:
         text = dump_yaml(tree)
     else:
@@ -101,8 +101,8 @@ def _read_storyboard(folder: Path) -> None:
 def _read_manifest(folder: Path) -> None:
     from m2dit_jax.data.manifest import read_manifest
 
-    (path,) = folder.glob("manifest.*")
-    read_manifest(path, folder)
+    found = [*folder.glob("manifest.*"), folder / "manifest.csv"]
+    read_manifest(found[0], folder)
 
 
 def _read_config(folder: Path) -> None:
@@ -155,7 +155,7 @@ def _read_video(folder: Path) -> None:
     from m2dit_jax.data.video import Video
     from m2dit_jax.utils.media import check_clip, read_clip
 
-    (path,) = folder.iterdir() if any(folder.iterdir()) else (folder / "clip.mp4",)
+    path = [*folder.iterdir(), folder / "clip.mp4"][0]
     check_clip(path)
     read_clip(path, 3, 16, 24)
     with closing(Video(path, time_limit=10)) as video:
@@ -173,12 +173,12 @@ def _read_checkpoint(folder: Path) -> None:
 
 
 KINDS: Mapping[str, Kind] = {
-    "storyboards": Kind(34, samples.make_storyboards, _damage_text, _read_storyboard),
+    "storyboards": Kind(36, samples.make_storyboards, _damage_text, _read_storyboard),
     "manifests": Kind(28, samples.make_manifests, _damage_text, _read_manifest),
     "configs": Kind(14, samples.make_configs, _damage_config, _read_config),
     "videos": Kind(14, samples.make_videos, _damage_any, _read_video),
     "model_folders": Kind(5, samples.make_model_folder, _damage_any, _read_model_folder),
-    "checkpoints": Kind(5, samples.make_checkpoint, _damage_any, _read_checkpoint),
+    "checkpoints": Kind(3, samples.make_checkpoint, _damage_any, _read_checkpoint),
 }
 
 

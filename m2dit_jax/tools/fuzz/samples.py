@@ -75,7 +75,7 @@ def make_manifests(folder: Path) -> None:
     ]
     reference[0]["values"][1]["caption"] = "c"  # pyright: ignore[reportArgumentType, reportIndexIssue]
     for name, text in {
-        "manifest.csv": "path,caption,start,end,note\na.mp4,a fox,0,0.5,x\na.mp4,\"b, c\",,,\n",
+        "manifest.csv": 'path,caption,start,end,note\na.mp4,a fox,0,0.5,x\na.mp4,"b, c",,,\n',
         "manifest.json": json.dumps(reference, indent=1),
         "manifest.jsonl": "".join(f"{json.dumps(story | {'name': n})}\n" for n in ("a", "b")),
     }.items():
