@@ -433,13 +433,17 @@ class Config:
     mesh: MeshConfig = setting("The device mesh.", resume=FREE)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any] | ConfigDict) -> "Config":
+    def from_dict(cls, values: Mapping[str, Any] | ConfigDict, source: object = "") -> "Config":
         """The config that a config file's ConfigDict or a checkpoint's nested dicts describe.
 
         Raises ValueError naming every field that is missing, unknown or mistyped, or else every
-        one that cannot be.
+        one that cannot be; after the `source`, the file or folder that it was read from.
         """
-        return read_fields(cls, values.to_dict() if isinstance(values, ConfigDict) else values)
+        values = values.to_dict() if isinstance(values, ConfigDict) else values
+        try:
+            return read_fields(cls, values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}" if str(source) else str(error)) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of plain values, as checkpoints hold them."""

@@ -23,7 +23,7 @@ def test_a_row_has_default_range_and_sentence():
     rows = to_markdown(Config.from_dict(get_config())).splitlines()
     assert (
         "| `train.steps` | int | `2000` | between 1 and 1000000000 | `--override` | Optimizer "
-        "of the run. |" in rows
+        "steps of the run. |" in rows
     )
     (height,) = [row for row in rows if row.startswith("| `data.height`")]
     assert height.endswith("| locked | Height in pixels. Only for pixels and latents. |")

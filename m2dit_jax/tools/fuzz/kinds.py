@@ -168,7 +168,7 @@ def _read_checkpoint(folder: Path) -> None:
     from m2dit_jax.weights.run_folder import find_weights
 
     found = find_weights(folder)
-    Config.from_dict(found.config)
+    Config.from_dict(found.config, found.place)
     found.load()
 
 
