@@ -25,6 +25,7 @@ import numpy as np
 
 from m2dit_jax.data.story_table import ManifestStory, Naming, StoryTable
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.options import short
 
 MAX_BYTES = 2**30
 _FIELDS = ("video", "caption", "start", "end")  # of a scene of our own format
@@ -398,7 +399,7 @@ class _Reader:
             else:
                 return str(path), ""
         except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links
-            problem = f"cannot be read ({error})"
+            problem = f"cannot be read ({short(error)})"
         return "", problem
 
     def _seconds(self, values: dict[str, Any], name: str, place: str) -> float | None:

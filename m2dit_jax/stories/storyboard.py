@@ -34,6 +34,7 @@ from m2dit_jax.utils.options import (
     option,
     problem_lines,
     same_option,
+    short,
     unknown_key,
     wrong,
 )
@@ -297,7 +298,7 @@ class _Reader:
             try:
                 check_clip(self.folder / joined_surrogates(name))
             except VideoError as error:
-                self.problem(path, wrong(name, f"the path of a readable video ({error})"))
+                self.problem(path, wrong(name, f"the path of a readable video ({short(error)})"))
             except ValueError as error:
                 self.problem(path, wrong(name, str(error)))
 

@@ -235,6 +235,12 @@ def problem_lines(problems: Iterable[str]) -> str:
     return "\n".join(lines[:_SHOWN] + ([f"... and {more} more problems"] if more > 0 else []))
 
 
+def short(text: object, most: int = 500) -> str:
+    """The text, or its start: paths in messages may be of any length."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def wrong(value: Any, needed: str) -> str:
     """The message about a value that cannot be."""
     return f"found {shown(value)}, needs {needed}"
