@@ -178,7 +178,7 @@ def test_missing_file(tmp_path):
         Storyboard.read(tmp_path / "no.yaml")
     with pytest.raises(StoryboardError, match=r"cannot be read \(is a folder, pipe or device"):
         Storyboard.read(tmp_path)
-    with pytest.raises(StoryboardError, match=r"cannot be read \(embedded null byte\)"):
+    with pytest.raises(StoryboardError, match=r"cannot be read \(no such file\)"):
         Storyboard.read("a\0b")
 
 
