@@ -89,13 +89,11 @@ def make_configs(folder: Path) -> None:
     """The values of shipped configs of two sources of data, and flags of every field."""
     from flax.traverse_util import flatten_dict
 
-    from configs import base, finetune_2b
-
-    for name, module in (("shapes", base), ("latents", finetune_2b)):
+    for name, shipped in (("shapes", "base"), ("latents", "finetune_2b")):
         (folder / name).mkdir(parents=True)
-        config = module.get_config().to_dict()
+        config = _shipped(shipped)
         (folder / name / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    values = flatten_dict(base.get_config().to_dict(), sep=".")
+    values = flatten_dict(_shipped("base"), sep=".")
     flags = [f"--config.{name}={value}" for name, value in values.items()]
     (folder / "flags").mkdir()
     (folder / "flags" / FLAGS).write_text(json.dumps(flags), encoding="utf-8")
@@ -179,15 +177,15 @@ def make_model_folder(folder: Path) -> None:
 def make_checkpoint(folder: Path) -> None:
     """The run folder of a tiny model after no step: Orbax names its files by chance."""
     import jax
+    from ml_collections import ConfigDict
 
-    from configs.base import get_config
     from m2dit_jax.config.recipe import build_recipe
     from m2dit_jax.config.schema import Config
     from m2dit_jax.training.checkpoints import open_manager, save
     from m2dit_jax.training.optimizer import make_optimizer
     from m2dit_jax.training.state import TrainState
 
-    raw = get_config()
+    raw = ConfigDict(_shipped("base"))
     raw.data.size, raw.data.frames, raw.data.scenes = 8, 2, 2
     for name in ("d_model", "d_kv", "d_ff"):
         raw.text_encoder[name] = 8
@@ -200,6 +198,15 @@ def make_checkpoint(folder: Path) -> None:
     save(manager, TrainState.create(params, optimizer, config.train.ema_decay), config)
     manager.wait_until_finished()
     manager.close()
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    """The values of a shipped config."""
+    from m2dit_jax.train import read_flags
+
+    arguments = read_flags([f"--config={name}"])
+    assert arguments is not None  # help was not asked for
+    return arguments.config.to_dict()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
