@@ -185,9 +185,13 @@ def _kind(annotation: Any, metadata: Iterable[Any]) -> tuple[type, bool, tuple[s
 def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> str:
     if choices:
         return f"{'one or a list of' if many else 'one of'} {', '.join(choices)}"
-    least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
-    most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
-    span = "" if least is None else f", from {number_text(least)} to {number_text(most)}"
+    least: Any = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    most: Any = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    span = (
+        ""
+        if least is None or most is None
+        else f", from {number_text(least)} to {number_text(most)}"
+    )
     if kind is int:
         return f"a whole number{span}"
     if kind is float:
