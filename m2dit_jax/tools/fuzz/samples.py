@@ -116,7 +116,7 @@ def _write_video(path: Path, codec: str) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=8)
+        stream: Any = container.add_stream(codec, rate=8)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for number in range(6):
             pixels = np.full((32, 48, 3), 40 * number, np.uint8)
