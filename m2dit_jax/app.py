@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.cli import add_model_flags, load_pipeline, make_parser, run_command
+from m2dit_jax.cli import add_model_flags, load_pipeline, make_parser, port_number, run_command
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.webapp.runs import Runner
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a further name that the server answers to, for a proxy or tunnel before it (may be "
         "repeated; it always answers to localhost and --host)",
     )
-    group.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    group.add_argument(
+        "--port", type=port_number, help="(default: the first free one from 7860 on)"
+    )
     return parser
 
 

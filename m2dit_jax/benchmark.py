@@ -15,11 +15,12 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.cli import bounded_int, count, make_parser, processes, run_command
 from m2dit_jax.config.schema import DTYPES, Config
 from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
 from m2dit_jax.utils.failures import WorkFailed
+from m2dit_jax.utils.options import MAX_COUNT
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")
@@ -80,9 +81,6 @@ def benchmark(config: Config, phases: Sequence[str], options: TimingOptions) -> 
 
 
 def _check(flags: argparse.Namespace) -> None:
-    for name, least in (("warmup", 1), ("repeats", 2), ("profile", 0)):
-        if getattr(flags, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, got {getattr(flags, name)}")
     unknown = [phase for phase in flags.phases if phase not in PHASES]
     if unknown or not flags.phases:
         raise ValueError(f"--phases must be of {','.join(PHASES)}, got {','.join(flags.phases)!r}")
@@ -104,16 +102,19 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=DTYPES, help="of the computation (default: config.train.compute_dtype)"
     )
     how = parser.add_argument_group("how")
-    how.add_argument("--threads", type=int, help="CPUs to use (default: all)")
+    how.add_argument("--threads", type=processes, help="CPUs to use (default: all)")
     how.add_argument(
-        "--warmup", type=int, default=2, help="calls that do not count (default: %(default)s)"
+        "--warmup", type=count, default=2, help="calls that do not count (default: %(default)s)"
     )
     how.add_argument(
-        "--repeats", type=int, default=10, help="calls that count (default: %(default)s)"
+        "--repeats",
+        type=bounded_int(2, MAX_COUNT),
+        default=10,
+        help="calls that count (default: %(default)s)",
     )
     how.add_argument(
         "--profile",
-        type=int,
+        type=bounded_int(0, MAX_COUNT),
         default=0,
         metavar="STEPS",
         help="also write traces of so many steps (default: %(default)s)",

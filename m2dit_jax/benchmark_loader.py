@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.cli import bounded_float, count, make_parser, run_command
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.loader import EncodedSamples, StallTimer, make_loader
 
@@ -103,11 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         ("threads", 1, "that read"),
     ):
         numbers.add_argument(
-            f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)"
+            f"--{name}", type=count, default=default, help=f"{text} (default: %(default)s)"
         )
     numbers.add_argument(
         "--step_seconds",
-        type=float,
+        type=bounded_float(0, 3600),
         default=0.0,
         help="idling after each batch (default: %(default)s)",
     )

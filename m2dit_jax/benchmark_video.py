@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.cli import count, frame_count, make_parser, run_command, side
 from m2dit_jax.data.video import longest_stride_frames, probe_video, read_frames
 
 
@@ -71,14 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         "--video=fox.mp4 --height=480 --width=720",
     )
     parser.add_argument("--video", type=Path, required=True, help="file to decode")
-    for name, default, text in (
-        ("frames", 49, "that are kept"),
-        ("height", 480, "in pixels"),
-        ("width", 720, "in pixels"),
-        ("repeats", 5, "pairs of runs"),
+    for name, kind, default, text in (
+        ("frames", frame_count, 49, "that are kept"),
+        ("height", side, 480, "in pixels"),
+        ("width", side, 720, "in pixels"),
+        ("repeats", count, 5, "pairs of runs"),
     ):
         parser.add_argument(
-            f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)"
+            f"--{name}", type=kind, default=default, help=f"{text} (default: %(default)s)"
         )
     return parser
 

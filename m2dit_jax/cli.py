@@ -15,7 +15,21 @@ from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.errors import Superseded
 from m2dit_jax.utils.failures import WorkFailed
-from m2dit_jax.utils.options import Model, OptionError, OptionField, Options, declared
+from m2dit_jax.utils.options import (
+    MAX_COUNT,
+    MAX_FRAMES,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_WINDOW,
+    Model,
+    OptionError,
+    OptionField,
+    Options,
+    declared,
+    number_text,
+    shown,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from m2dit_jax.pipeline.pipeline import Pipeline
@@ -25,14 +39,67 @@ _MOST_REPLACED = 3  # times that what is read may be replaced
 
 
 def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A command's parser: flags are never abbreviated, --help ends with an example."""
-    return argparse.ArgumentParser(
+    """A command's parser: flags are never abbreviated, --help ends with an example.
+
+    A flag of type Path must not be empty: "" would be the current folder.
+    """
+    parser = argparse.ArgumentParser(
         prog=f"m2dit {command}",
         description=description,
         epilog=f"Example: m2dit {command} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.register("type", Path, lambda text: Path(filled(text)))
+    return parser
+
+
+def filled(text: str) -> str:
+    """The type of a flag whose text must not be empty, nor hold a null character."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, needs a name or path")
+    return text
+
+
+def bounded_int(low: int, high: int) -> Callable[[str], int]:
+    """The type of a flag that is a whole number from `low` to `high`."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also for a number of more digits than Python reads
+            value = None
+        if value is None or not low <= value <= high:
+            needed = f"a whole number, from {low} to {high}"
+            raise argparse.ArgumentTypeError(wrong(text if value is None else value, needed))
+        return value
+
+    return whole_number
+
+
+def bounded_float(low: int | float, high: int | float) -> Callable[[str], float]:
+    """The type of a flag that is a number from `low` to `high`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            needed = f"a number, from {number_text(low)} to {number_text(high)}"
+            raise argparse.ArgumentTypeError(wrong(text if value is None else value, needed))
+        return value
+
+    return number
+
+
+seed_number = bounded_int(0, MAX_SEED)
+count = bounded_int(1, MAX_COUNT)
+frame_count = bounded_int(1, MAX_FRAMES)
+window_size = bounded_int(1, MAX_WINDOW)
+side = bounded_int(1, MAX_SIDE)
+processes = bounded_int(1, 4096)
+port_number = bounded_int(1, 65_535)
 
 
 def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
@@ -195,7 +262,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
     group.add_argument(
         "--mesh",
-        type=int,
+        type=processes,
         metavar="N",
         help="devices that share the tokens of a story, for models with a VAE (default: as many "
         "as the transformer's heads are shared well by; it is said how many)",

@@ -19,7 +19,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.cli import (
+    bounded_float,
+    bounded_int,
+    count,
+    filled,
+    frame_count,
+    make_parser,
+    processes,
+    run_command,
+    seed_number,
+    side,
+)
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
 
@@ -99,10 +110,6 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
     if not root.is_dir():
         raise ValueError(f"--root={root}: no such folder")
     workers = flags.workers or usable_cpus()
-    if workers < 1 or not 0 < values["time_limit"] < float("inf"):
-        raise ValueError(
-            f"--workers={workers} and --time_limit={values['time_limit']} must be above 0"
-        )
     fps = _read_fps(flags.fps)
     codec = _open_codec(flags)
     if flags.codec != "pixels" and (line := _unused(Path(flags.codec))):
@@ -301,16 +308,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
     what.add_argument("--output", type=Path, help="folder, made if need be")
-    what.add_argument("--codec", help="pixels, or the folder of a released model")
+    what.add_argument("--codec", type=filled, help="pixels, or the folder of a released model")
     what.add_argument(
         "--config",
         type=Path,
         help="of a training, for what is not given: manifest, root, output, codec, sizes",
     )
     size = parser.add_argument_group("size of a scene (default: the model's)")
-    size.add_argument("--frames", type=int, help="of a scene")
-    size.add_argument("--height", type=int, help="in pixels")
-    size.add_argument("--width", type=int, help="in pixels")
+    size.add_argument("--frames", type=frame_count, help="of a scene")
+    size.add_argument("--height", type=side, help="in pixels")
+    size.add_argument("--width", type=side, help="in pixels")
     frames = parser.add_argument_group("which frames are taken")
     frames.add_argument(
         "--sampling",
@@ -318,28 +325,32 @@ def _parser() -> argparse.ArgumentParser:
         help="middle: every STRIDE-th, somewhere in the middle 90 per cent (default for clips); "
         "longest: every n-th, n as large as fits, at most STRIDE (default for stories)",
     )
-    frames.add_argument("--stride", type=int, help=_default("stride", "in frames"))
+    frames.add_argument("--stride", type=count, help=_default("stride", "in frames"))
     frames.add_argument(
         "--fps",
         help="rate at which frames are counted, such as 24 or 24000/1001: those nearest in time "
         "are taken (default: the rate that each video has)",
     )
-    frames.add_argument("--seed", type=int, help=_default("seed", "of what is drawn"))
+    frames.add_argument("--seed", type=seed_number, help=_default("seed", "of what is drawn"))
     rest = parser.add_argument_group("how")
     rest.add_argument(
         "--min_scenes",
-        type=int,
+        type=count,
         help=_default("min_scenes", "shorter stories, or what broken scenes left, are skipped"),
     )
-    rest.add_argument("--batch_size", type=int, help="scenes at once (default: one a device)")
+    rest.add_argument("--batch_size", type=count, help="scenes at once (default: one a device)")
     rest.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         help="of the networks (default: as stored, but float16 as bfloat16, on CPUs as float32)",
     )
-    rest.add_argument("--workers", type=int, help="processes that decode (default: one a core)")
     rest.add_argument(
-        "--time_limit", type=float, help=_default("time_limit", "seconds to decode a scene")
+        "--workers", type=processes, help="processes that decode (default: one a core)"
+    )
+    rest.add_argument(
+        "--time_limit",
+        type=bounded_float(0.001, 1e6),
+        help=_default("time_limit", "seconds to decode a scene"),
     )
     rest.add_argument(
         "--hash",
@@ -350,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     rest.add_argument(
         "--shard_scenes",
-        type=int,
+        type=bounded_int(1, 10**9),
         help="most scenes in a shard (default: 256, or 1 GB, or more for at most 512 shards)",
     )
     others = parser.add_argument_group("instead of encoding")

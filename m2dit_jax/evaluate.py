@@ -19,10 +19,16 @@ from PIL import Image
 from m2dit_jax.cli import (
     add_option_flags,
     as_flags,
+    bounded_int,
+    count,
+    filled,
     make_parser,
     options_from_flags,
     options_given,
+    processes,
     run_command,
+    seed_number,
+    window_size,
 )
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
@@ -39,8 +45,10 @@ from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
+from m2dit_jax.utils.options import MAX_SEED
 
 DEFAULT_CONFIG = "base"
+_STORIES = bounded_int(1, 10**6)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +73,9 @@ def _run(program: "Program", flags: argparse.Namespace) -> None:
     for field in ("json", "sheet"):
         if path := getattr(flags, field, None):
             path.parent.mkdir(parents=True, exist_ok=True)
+    last = getattr(flags, "seed", 0) + getattr(flags, "stories", 0) - 1
+    if last > MAX_SEED:  # its noise would be that of another story
+        raise ValueError(f"--seed={flags.seed}: the last story has seed {last}, above {MAX_SEED}")
     program.run(flags)
 
 
@@ -225,10 +236,10 @@ class Program:
 
 def _add_stories(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("stories")
-    group.add_argument("--stories", type=_integer(1), default=256, help="how many, default 256")
+    group.add_argument("--stories", type=_STORIES, default=256, help="how many, default 256")
     group.add_argument(
         "--seed",
-        type=_integer(0),
+        type=seed_number,
         default=0,
         help="of the held-out stories; story i is sampled with seed + i; default 0",
     )
@@ -246,11 +257,11 @@ def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
 
 
 def _add_long(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scenes", type=_integer(1), required=True, help="of each story")
+    parser.add_argument("--scenes", type=count, required=True, help="of each story")
     _add_run(parser)
     group = parser.add_argument_group("windows")
-    group.add_argument("--window", type=_integer(1), help="scenes at once; default: as in training")
-    group.add_argument("--new_scenes", type=_integer(1), help="generated of these; default 1")
+    group.add_argument("--window", type=window_size, help="scenes at once; default: as in training")
+    group.add_argument("--new_scenes", type=window_size, help="generated of these; default 1")
     group.add_argument(
         "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
     )
@@ -264,7 +275,7 @@ def _add_masks(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
-    parser.add_argument("--jobs", type=_integer(1), default=1, help="runs at a time, default 1")
+    parser.add_argument("--jobs", type=processes, default=1, help="runs at a time, default 1")
     _add_stories(parser)
 
 
@@ -279,7 +290,10 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
     )
     parser.add_argument(
-        "--extractor", default=CLASSICAL, help="folder of a CLIP or DINOv2 model; default classical"
+        "--extractor",
+        type=filled,
+        default=CLASSICAL,
+        help="folder of a CLIP or DINOv2 model; default classical",
     )
     parser.add_argument(
         "--reference_videos", type=Path, help="clips to which the distance is measured"
@@ -287,18 +301,8 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
 
 
-def _integer(least: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return integer
-
-
 def _seeds(text: str) -> list[int]:
-    seeds = [_integer(0)(part) for part in text.split(",")]
+    seeds = [seed_number(part) for part in text.split(",")]
     if len(set(seeds)) != len(seeds):
         raise argparse.ArgumentTypeError(f"must be different, got {text}")
     return seeds

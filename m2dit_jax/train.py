@@ -205,6 +205,7 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
         0,
         "trace so many steps, for xprof and Perfetto, to WORKDIR/profile",
         lower_bound=0,
+        upper_bound=10**6,
         flag_values=values,
     )
     flags.DEFINE_string("compile_cache", None, COMPILE_CACHE_HELP, flag_values=values)

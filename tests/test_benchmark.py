@@ -70,7 +70,6 @@ def test_random_batches_are_like_those_of_training(tiny_config):
             ["--phases=forward,backward"],
             "--phases must be of forward,train_step,sample_step,extend_step",
         ),
-        (["--repeats=1"], "--repeats must be at least 2, got 1"),
         (["--config.model.layer=1"], "the nearest is --config.model.layers"),
     ],
 )

@@ -73,7 +73,7 @@ def test_every_option_is_a_flag_a_storyboard_field_and_recorded(name):
 def test_a_wrong_value_has_one_message_wherever_it_comes_from(tmp_path):
     path = tmp_path / "story.yaml"
     path.write_text("scenes: [{prompt: a}]\nsteps: 0\n")
-    problem = "steps: found 0, needs a whole number, 1 or more"
+    problem = "steps: found 0, needs a whole number, from 1 to 100000"
     with pytest.raises(StoryboardError, match=f"story.yaml:2: {problem}"):
         Storyboard.read(path)
     board = Storyboard.from_mapping({"scenes": [{"prompt": "a"}]})

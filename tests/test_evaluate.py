@@ -69,8 +69,11 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
         (["--checkpoint=runs/base", "--leakage", "--scenes=4"], "arguments: --scenes=4"),
         (["long", "--checkpoint=runs/base"], "arguments are required: --scenes"),
         (["leakage", "--checkpoint=runs/base", "--workdir=x"], "arguments: --workdir=x"),
-        (["--checkpoint=runs/base", "--stories=0"], "must be at least 1, got 0"),
-        (["--checkpoint=runs/base", "--stories=many"], "invalid integer value: 'many'"),
+        (
+            ["--checkpoint=runs/base", "--stories=0"],
+            "found 0, needs a whole number, from 1 to",
+        ),
+        (["--checkpoint=runs/base", "--stories=many"], "found 'many', needs a whole number"),
         (["--compare_sampling", "--compare"], "arguments are required: --checkpoint"),
         (["--checkpoint=runs/base", "--config.train.steps=1"], "unrecognized arguments"),
         (["--compare", "--seeds=1,1"], "must be different, got 1,1"),
@@ -94,7 +97,10 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
         (["--compare", "--config.train.speed=3"], "speed"),
         (["--compare", "--config.train.steps=soon"], "steps"),
         (["--compare", "--guidance_scale=-1"], "--guidance_scale: found -1, needs a finite"),
-        (["--compare", "--config.train.steps=0"], "config.train.steps must be at least 1, got 0"),
+        (
+            ["--compare", "--config.train.steps=0"],
+            "config.train.steps must be between 1 and",
+        ),
     ],
 )
 def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):

@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flax.traverse_util import flatten_dict
 
+from m2dit_jax.utils.options import number_text, problem_lines, shown
+
 T = TypeVar("T")
 
 # Whether a run goes on from its checkpoint with another value of the field: never, as it changes
@@ -22,6 +24,7 @@ LOCKED, OVERRIDE, FREE = "locked", "override", "free"
 class Rule:
     """The meaning of a field, and the values it takes.
 
+    A number has a least value (or one that it lies `above`) and a greatest one, `at_most`.
     `sources` are the sources of data (`config.data.source`) that read the field; empty: all.
     `resume` is LOCKED, OVERRIDE or FREE. `absent` is what a config without the field means: one
     that was written before there was such a field; None: every config has it.
@@ -41,14 +44,17 @@ class Rule:
         """The values in words, such as "at least 1"; empty if every value of the type will do."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        if self.at_least is not None and self.at_most is not None:
-            return f"between {self.at_least} and {self.at_most}"
-        if self.at_least is not None:
-            return f"at least {self.at_least}"
-        return "" if self.above is None else f"above {self.above}"
+        if self.at_most is None:
+            return ""
+        most = number_text(self.at_most)
+        if self.above is not None:
+            return f"above {self.above} and at most {most}"
+        return f"between {self.at_least} and {most}"
 
     def allows(self, value: Any) -> bool:
-        """Whether the value is in the range; NaN is in none."""
+        """Whether the value is in the range, of a tuple every item; NaN is in none."""
+        if isinstance(value, tuple):
+            return all(self.allows(item) for item in value)
         return (
             (not self.choices or value in self.choices)
             and (self.at_least is None or value >= self.at_least)
@@ -121,9 +127,9 @@ def read_fields(kind: type[T], values: Mapping[str, Any]) -> T:
             flat[name] = _converted(value, declared[name].type)
         except TypeError:
             needed = type_name(declared[name].type)
-            problems.append(f"config.{name} needs the type {needed}, got {value!r}")
+            problems.append(f"config.{name} needs the type {needed}, got {_got(value)}")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError(problem_lines(problems))
     return _build(kind, flat)
 
 
@@ -136,7 +142,7 @@ def unknown_field(name: str, known: Mapping[str, Any]) -> str:
 def range_problems(config: Any, source: str) -> list[str]:
     """Every field that this source of data reads and whose value is out of range."""
     return [
-        f"config.{each.name} must be {each.rule.range}, got {value!r}"
+        f"config.{each.name} must be {each.rule.range}, got {_got(value)}"
         for each, value in zip(declared_fields(type(config)), _values(config), strict=True)
         if each.rule.is_read(source) and not each.rule.allows(value)
     ]
@@ -145,6 +151,14 @@ def range_problems(config: Any, source: str) -> list[str]:
 def type_name(kind: Any) -> str:
     """The name of a field's type, such as int or tuple[float, ...]."""
     return kind.__name__ if isinstance(kind, type) and not get_origin(kind) else str(kind)
+
+
+def _got(value: Any) -> str:
+    """The value as a config file has it, shortened; a number of any length."""
+    if isinstance(value, tuple | list):
+        text = ", ".join(_got(item) for item in value[:20])
+        return f"({text}, ...)" if len(value) > 20 else f"({text})"
+    return shown(value) if isinstance(value, int) and abs(value) >= 10**57 else repr(value)[:200]
 
 
 def _values(config: Any) -> Iterator[Any]:

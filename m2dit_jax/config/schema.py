@@ -14,13 +14,30 @@ from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields,
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
+from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import MASKS
 from m2dit_jax.models.remat import REMAT
+from m2dit_jax.utils.options import (
+    MAX_FPS,
+    MAX_FRAMES,
+    MAX_SCALE,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_WINDOW,
+    MIN_FPS,
+    problem_lines,
+)
 
 # Pixels per latent; the first frame has a latent of its own.
 VAE_SIDE = DEFAULT.vae.config({}).spatial_compression
 VAE_FRAMES = DEFAULT.vae.config({}).temporal_compression_ratio
+
+# Bounds that no training comes near; they keep a slip of the keyboard from taking all memory.
+_STEPS = 10**9
+_LAYERS, _HEADS, _WIDTH = 1000, 1024, 262_144
+_STORY = 2**31 - 1  # numbers in a story's tensor: those that int32 can count
+_TIMESTEPS = 100_000
 
 SOURCES = ("shapes", "pixels", "latents")
 DTYPES = ("float32", "bfloat16")
@@ -48,6 +65,8 @@ class DataConfig:
     weights: tuple[float, ...] = setting(
         "How often a batch is from each folder; (): as often as it has samples.",
         sources=("pixels", "latents"),
+        at_least=0,
+        at_most=1e9,
     )
     held_out_share: float = setting(
         "Share of each folder's stories that are validated and not trained on.",
@@ -71,28 +90,39 @@ class DataConfig:
         resume=FREE,
         absent=0.0,
     )
-    scenes: int = setting("Scenes in a story.", at_least=1)
-    frames: int = setting("Frames in a scene.", at_least=2)
+    scenes: int = setting("Scenes in a story.", at_least=1, at_most=MAX_WINDOW)
+    frames: int = setting("Frames in a scene.", at_least=2, at_most=MAX_FRAMES)
     text_length: int = setting(
         "Tokens per prompt with its end (of pixels: bytes); shorter prompts are padded.",
         at_least=2,
+        at_most=_WIDTH,
     )
-    size: int = setting("Height and width in pixels.", at_least=8, sources=("shapes",))
-    height: int = setting("Height in pixels.", at_least=1, sources=("pixels", "latents"))
-    width: int = setting("Width in pixels.", at_least=1, sources=("pixels", "latents"))
-    channels: int = setting("Channels of the latents.", at_least=1, sources=("latents",))
-    text_dim: int = setting("Width of the text embeddings.", at_least=1, sources=("latents",))
+    size: int = setting(
+        "Height and width in pixels.", at_least=8, at_most=MAX_SIDE, sources=("shapes",)
+    )
+    height: int = setting(
+        "Height in pixels.", at_least=1, at_most=MAX_SIDE, sources=("pixels", "latents")
+    )
+    width: int = setting(
+        "Width in pixels.", at_least=1, at_most=MAX_SIDE, sources=("pixels", "latents")
+    )
+    channels: int = setting(
+        "Channels of the latents.", at_least=1, at_most=4096, sources=("latents",)
+    )
+    text_dim: int = setting(
+        "Width of the text embeddings.", at_least=1, at_most=_WIDTH, sources=("latents",)
+    )
 
 
 @dataclass(frozen=True)
 class TextEncoderSettings:
     """The text encoder that is part of the model, a T5 v1.1; sizes are named as there."""
 
-    d_model: int = setting("Width of the text embeddings.", at_least=1)
-    d_kv: int = setting("Width of an attention head.", at_least=1)
-    d_ff: int = setting("Width of the gated feed-forward layer.", at_least=1)
-    num_layers: int = setting("Number of layers.", at_least=1)
-    num_heads: int = setting("Number of attention heads.", at_least=1)
+    d_model: int = setting("Width of the text embeddings.", at_least=1, at_most=_WIDTH)
+    d_kv: int = setting("Width of an attention head.", at_least=1, at_most=_WIDTH)
+    d_ff: int = setting("Width of the gated feed-forward layer.", at_least=1, at_most=_WIDTH)
+    num_layers: int = setting("Number of layers.", at_least=1, at_most=_LAYERS)
+    num_heads: int = setting("Number of attention heads.", at_least=1, at_most=_HEADS)
     trained: bool = setting("False leaves the random initialisation as it is.")
 
 
@@ -100,12 +130,20 @@ class TextEncoderSettings:
 class ModelConfig:
     """The diffusion transformer."""
 
-    patch_size: int = setting("Pixels or latents on each side of a patch.", at_least=1)
-    patch_size_t: int = setting("Frames or latent frames in a patch.", at_least=1)
-    layers: int = setting("Transformer blocks.", at_least=1)
-    heads: int = setting("Attention heads; the width of the model is heads x head_dim.", at_least=1)
-    head_dim: int = setting("Width of a head, a multiple of 16 if rotary.", at_least=16)
-    time_dim: int = setting("Width of the time embedding.", at_least=1)
+    patch_size: int = setting(
+        "Pixels or latents on each side of a patch.", at_least=1, at_most=MAX_SIDE
+    )
+    patch_size_t: int = setting(
+        "Frames or latent frames in a patch.", at_least=1, at_most=MAX_FRAMES
+    )
+    layers: int = setting("Transformer blocks.", at_least=1, at_most=_LAYERS)
+    heads: int = setting(
+        "Attention heads; the width of the model is heads x head_dim.", at_least=1, at_most=_HEADS
+    )
+    head_dim: int = setting(
+        "Width of a head, a multiple of 16 if rotary.", at_least=16, at_most=4096
+    )
+    time_dim: int = setting("Width of the time embedding.", at_least=1, at_most=_WIDTH)
     mask: str = setting(
         "Who sees whom: symmetric (the paper's), full, independent, or causal: as symmetric, but "
         "conditioning scenes do not see generated ones, so that extending a story computes them "
@@ -121,9 +159,13 @@ class ModelConfig:
     rotary: bool = setting("Rotary positions of the video tokens, running on through the scenes.")
     added_positions: bool = setting("Sines and cosines of a patch's place in its scene are added.")
     base_grid: tuple[int, ...] = setting(
-        "Patches (time, height, width) that positions are fitted to; (): none."
+        "Patches (time, height, width) that positions are fitted to; (): none.",
+        at_least=1,
+        at_most=MAX_SIDE,
     )
-    spatial_scale: float = setting("Divides the rows and columns of added positions.", above=0)
+    spatial_scale: float = setting(
+        "Divides the rows and columns of added positions.", above=0, at_most=1e6
+    )
     scan: bool = setting(
         "Blocks in a scan: all of them compile once, and on a CPU run half as fast.", resume=FREE
     )
@@ -150,24 +192,35 @@ class ModelConfig:
 class DiffusionConfig:
     """CogVideoX's noise schedule."""
 
-    timesteps: int = setting("Timesteps of the forward process.", at_least=2)
-    beta_start: float = setting("Variance of the noise added at the first timestep.", above=0)
-    beta_end: float = setting("Variance of the noise added at the last timestep.", above=0)
-    snr_shift: float = setting("Divides the signal-to-noise ratio at every timestep.", above=0)
+    timesteps: int = setting("Timesteps of the forward process.", at_least=2, at_most=_TIMESTEPS)
+    beta_start: float = setting(
+        "Variance of the noise added at the first timestep.", above=0, at_most=1
+    )
+    beta_end: float = setting(
+        "Variance of the noise added at the last timestep.", above=0, at_most=1
+    )
+    snr_shift: float = setting(
+        "Divides the signal-to-noise ratio at every timestep.", above=0, at_most=1e6
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The part of `config.train` that optimizer and learning rate depend on."""
 
-    steps: int = setting("Optimizer steps of the run.", at_least=1, resume=OVERRIDE)
+    steps: int = setting("Optimizer steps of the run.", at_least=1, at_most=_STEPS, resume=OVERRIDE)
     optimizer: str = setting(
         "AdamW for everything, or Muon for the blocks' matrices and AdamW elsewhere.",
         choices=("adamw", "muon"),
     )
-    learning_rate: float = setting("Learning rate after the warm-up.", at_least=0, resume=OVERRIDE)
+    learning_rate: float = setting(
+        "Learning rate after the warm-up.", at_least=0, at_most=1e3, resume=OVERRIDE
+    )
     warmup_steps: int = setting(
-        "Steps in which the learning rate rises from zero.", at_least=0, resume=OVERRIDE
+        "Steps in which the learning rate rises from zero.",
+        at_least=0,
+        at_most=_STEPS,
+        resume=OVERRIDE,
     )
     schedule: str = setting(
         "Learning rate after the warm-up: constant, or a cosine down to a twentieth.",
@@ -177,24 +230,29 @@ class OptimizerConfig:
     adam_b2: float = setting(
         "Decay of Adam's second moment (the Adam part of Muon keeps 0.999).", at_least=0, at_most=1
     )
-    adam_eps: float = setting("Adam's epsilon.", above=0)
+    adam_eps: float = setting("Adam's epsilon.", above=0, at_most=1)
     # The second moment changes by a thousandth a step, which bfloat16 would round away.
     momentum_dtype: str = setting("Dtype of the optimizer's first moment.", choices=DTYPES)
-    weight_decay: float = setting("Decoupled weight decay.", at_least=0)
+    weight_decay: float = setting("Decoupled weight decay.", at_least=0, at_most=1e3)
     decayed: str = setting(
         "What decays: the matrices, or all weights, biases and norms included.",
         choices=("matrices", "all"),
     )
-    clip_norm: float = setting("Global norm that gradients are clipped to.", above=0)
+    clip_norm: float = setting("Global norm that gradients are clipped to.", above=0, at_most=1e9)
 
 
 @dataclass(frozen=True)
 class TrainConfig(OptimizerConfig):
     """The training run."""
 
-    batch_size: int = setting("Stories per optimizer step, over all devices.", at_least=1)
+    batch_size: int = setting(
+        "Stories per optimizer step, over all devices.", at_least=1, at_most=10**6
+    )
     accumulate: int = setting(
-        "Parts in which a batch is computed, to save memory.", at_least=1, resume=FREE
+        "Parts in which a batch is computed, to save memory.",
+        at_least=1,
+        at_most=10**6,
+        resume=FREE,
     )
     compute_dtype: str = setting(
         "Dtype of the computation; the weights are kept in float32.", choices=DTYPES
@@ -232,51 +290,67 @@ class TrainConfig(OptimizerConfig):
     min_snr_gamma: float = setting(
         "Gamma of the min-SNR weights of timesteps (arXiv 2303.09556), 5 there; 0: none.",
         at_least=0,
+        at_most=1e6,
         absent=0.0,
     )
     given_noise: int = setting(
         "Timestep up to which given scenes get noise, one drawn for each; 0: they are clean.",
         at_least=0,
+        at_most=_TIMESTEPS,
         absent=0,
     )
-    log_every: int = setting("Steps between lines of metrics.", at_least=1, resume=FREE)
+    log_every: int = setting(
+        "Steps between lines of metrics.", at_least=1, at_most=_STEPS, resume=FREE
+    )
     checkpoint_every: int = setting(
-        "Steps between checkpoints; the last step always has one.", at_least=1, resume=FREE
+        "Steps between checkpoints; the last step always has one.",
+        at_least=1,
+        at_most=_STEPS,
+        resume=FREE,
     )
     checkpoint_minutes: float = setting(
         "Minutes after which the next line of metrics comes with a checkpoint too; 0: only the "
         "number of steps counts.",
         at_least=0,
+        at_most=1e6,
         resume=FREE,
         absent=0.0,
     )
     stop_after_skipped: int = setting(
         "Steps in a row without a finite loss and gradient, which are skipped, that stop the run.",
         at_least=1,
+        at_most=_STEPS,
         resume=FREE,
         absent=10,
     )
     keep_checkpoints: int = setting(
-        "Checkpoints that are kept, the latest ones.", at_least=1, resume=FREE
+        "Checkpoints that are kept, the latest ones.", at_least=1, at_most=_STEPS, resume=FREE
     )
     eval_every: int = setting(
-        "Steps between quick evaluations and previews; 0: there are none.", at_least=0, resume=FREE
+        "Steps between quick evaluations and previews; 0: there are none.",
+        at_least=0,
+        at_most=_STEPS,
+        resume=FREE,
     )
-    eval_stories: int = setting("Held-out stories of a quick evaluation.", at_least=1, resume=FREE)
+    eval_stories: int = setting(
+        "Held-out stories of a quick evaluation.", at_least=1, at_most=10**6, resume=FREE
+    )
 
     validate_every: int = setting(
         "Steps between validations, the loss of held-out stories at fixed timesteps and noise, and "
         "before the end; 0: there are none.",
         at_least=0,
+        at_most=_STEPS,
         resume=FREE,
         absent=0,
     )
     validation_stories: int = setting(
-        "Held-out stories of a validation.", at_least=1, resume=FREE, absent=16
+        "Held-out stories of a validation.", at_least=1, at_most=10**6, resume=FREE, absent=16
     )
     preview_every: int = setting(
         "Steps between previews, videos of the same stories each time; 0: there are none.",
         at_least=0,
+        at_most=_STEPS,
         resume=FREE,
         absent=0,
     )
@@ -321,9 +395,11 @@ class TrainConfig(OptimizerConfig):
 class SampleConfig:
     """Defaults of sampling, which a storyboard can override."""
 
-    steps: int = setting("DDIM steps.", at_least=1)
-    guidance_scale: float = setting("Scale of classifier-free guidance; 1: none.", at_least=0)
-    fps: float = setting("Frames per second of the videos.", above=0)
+    steps: int = setting("DDIM steps.", at_least=1, at_most=_TIMESTEPS)
+    guidance_scale: float = setting(
+        "Scale of classifier-free guidance; 1: none.", at_least=0, at_most=MAX_SCALE
+    )
+    fps: float = setting("Frames per second of the videos.", at_least=MIN_FPS, at_most=MAX_FPS)
 
 
 @dataclass(frozen=True)
@@ -333,16 +409,28 @@ class MeshConfig:
     Sizes are checked where the number of devices is known (`parallel.mesh.make_mesh`).
     """
 
-    data: int = setting("Shards of the batch; every device along this axis has all weights.")
-    fsdp: int = setting("Shards of the batch, and of the weights, gradients and optimizer state.")
-    context: int = setting("Shards of a story's tokens, and of the weights as with fsdp.")
+    data: int = setting(
+        "Shards of the batch; every device along this axis has all weights.",
+        at_least=-1,
+        at_most=10**6,
+    )
+    fsdp: int = setting(
+        "Shards of the batch, and of the weights, gradients and optimizer state.",
+        at_least=-1,
+        at_most=10**6,
+    )
+    context: int = setting(
+        "Shards of a story's tokens, and of the weights as with fsdp.", at_least=-1, at_most=10**6
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that a run depends on. Raises ValueError with every value that cannot be."""
 
-    seed: int = setting("Seed of the parameters, the stories and every random draw.", at_least=0)
+    seed: int = setting(
+        "Seed of the parameters, the stories and every random draw.", at_least=0, at_most=MAX_SEED
+    )
     data: DataConfig = setting("The stories that a model learns.")
     text_encoder: TextEncoderSettings = setting(
         "The model's own text encoder.", sources=("shapes", "pixels")
@@ -354,13 +442,17 @@ class Config:
     mesh: MeshConfig = setting("The device mesh.", resume=FREE)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any] | ConfigDict) -> "Config":
+    def from_dict(cls, values: Mapping[str, Any] | ConfigDict, source: object = "") -> "Config":
         """The config that a config file's ConfigDict or a checkpoint's nested dicts describe.
 
         Raises ValueError naming every field that is missing, unknown or mistyped, or else every
-        one that cannot be.
+        one that cannot be; after the `source`, the file or folder that it was read from.
         """
-        return read_fields(cls, values.to_dict() if isinstance(values, ConfigDict) else values)
+        values = values.to_dict() if isinstance(values, ConfigDict) else values
+        try:
+            return read_fields(cls, values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}" if str(source) else str(error)) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of plain values, as checkpoints hold them."""
@@ -374,9 +466,9 @@ class Config:
             *self._timestep_problems(),
             *self._held_out_problems(),
             *self._source_problems(),
-        ]
+        ] or self._story_problems()
         if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError(problem_lines(problems))
 
     @property
     def trains_text_encoder(self) -> bool:
@@ -426,6 +518,23 @@ class Config:
             "pixels": self._pixels_problems,
             "latents": self._latents_problems,
         }.get(self.data.source, list)()
+
+    def _story_problems(self) -> list[str]:
+        """Says if a story is more than one tensor can be, or its batch more than any machine's."""
+        data, side, channels = self.data, self.data.size, 3
+        height, width = (side, side) if data.source == "shapes" else (data.height, data.width)
+        frames = data.frames
+        if data.source == "latents":
+            frames, channels = latent_frames(frames, VAE_FRAMES), data.channels
+            height, width = height // VAE_SIDE, width // VAE_SIDE
+        numbers = data.scenes * frames * height * width * channels
+        if numbers <= _STORY:
+            return []
+        sizes = "size" if data.source == "shapes" else "height and width"
+        return [
+            f"config.data.scenes, frames, {sizes} make stories of {numbers:.3g} numbers, "
+            f"needs at most {_STORY:.3g}"
+        ]
 
     def _shapes_problems(self) -> list[str]:
         return self._pixel_model_problems() + self._indivisible(("size",), 1)

@@ -31,6 +31,7 @@ import numpy as np
 from m2dit_jax.data.scene_times import FIELDS, SceneTimes, read_times, shown
 from m2dit_jax.data.story_table import ClipScene, ManifestStory, Naming, StoryTable
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.options import short
 
 MAX_BYTES = 2**30
 _FIELDS = ("video", "caption", *FIELDS)  # of a scene of our own format
@@ -414,7 +415,7 @@ class _Reader:
             else:
                 return str(path), ""
         except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links
-            problem = f"cannot be read ({error})"
+            problem = f"cannot be read ({short(error)})"
         return "", problem
 
     def _name(self, entry: dict[str, Any], key: str, place: str) -> str:

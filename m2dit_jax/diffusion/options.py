@@ -13,16 +13,17 @@ from m2dit_jax.diffusion.samplers import (
 )
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.utils.options import (
+    MAX_SCALE,
     Count,
-    NonNegative,
     OptionError,
     Options,
+    Scale,
     Share,
     option,
     wrong,
 )
 
-_SCALES = "a finite number, 0 or more, or one for each scene"
+_SCALES = f"a finite number, from 0 to {MAX_SCALE:g}, or one for each scene"
 
 
 class SamplingOptions(Options, frozen=True):
@@ -40,7 +41,7 @@ class SamplingOptions(Options, frozen=True):
         "ddim", "Sampler that takes the steps.", affects="latents", by_model=True
     )
     steps: Count = option(50, "Number of sampling steps.", affects="latents", by_model=True)
-    guidance_scale: NonNegative | tuple[NonNegative, ...] = option(
+    guidance_scale: Scale | tuple[Scale, ...] = option(
         6.0,
         "Scale of classifier-free guidance; 1 is no guidance.",
         affects="scene",
@@ -64,13 +65,13 @@ class SamplingOptions(Options, frozen=True):
         "The unconditional branch is evaluated only at every so-manieth step with guidance.",
         affects="latents",
     )
-    given_guidance_scale: NonNegative | tuple[NonNegative, ...] | None = option(
+    given_guidance_scale: Scale | tuple[Scale, ...] | None = option(
         None,
         "Scale of guidance by the given scenes, which costs a third evaluation each step.",
         affects="latents",
         needed=_SCALES,
     )
-    cache_tolerance: NonNegative = option(
+    cache_tolerance: Scale = option(
         0.0,
         "Steps over which the prediction changes by less than this share are left out.",
         affects="latents",

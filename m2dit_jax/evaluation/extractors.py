@@ -5,7 +5,6 @@ is optional: transformers has no other implementation of them any more. Without,
 must do.
 """
 
-import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from m2dit_jax.utils.extras import how_to_install
+from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.frames import colours, luma
 
 CLASSICAL = "classical"
@@ -133,7 +133,7 @@ def _torch_and_transformers(folder: Path) -> tuple[Any, Any]:
 
 def _model_type(folder: Path) -> str:
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = read_json(folder / "config.json")["model_type"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"--extractor={folder}: found no config.json with a model_type, needs {CLASSICAL} or a "
@@ -153,7 +153,7 @@ def _normalisation(
         "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     }
     try:
-        told = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        told = read_json(folder / "preprocessor_config.json")
         found = told["image_mean"], told["image_std"]
     except (OSError, ValueError, LookupError, TypeError):
         found = usual[kind]

@@ -120,7 +120,7 @@ def sample_long_stories(
     size = defaults.frames, defaults.height, defaults.width
     video = np.zeros((number, scenes, *size, 3), np.uint8)
     seeds = [seed + first_index + story for story in range(number)]
-    pending, known = set(range(scenes)), set()
+    pending, known = list(range(scenes)), []
     while pending:
         group = next_group(pending, known, windows)
         chosen = list(group.scenes)
@@ -133,8 +133,8 @@ def sample_long_stories(
             given=np.array([[scene in group.context for scene in chosen]] * number),
         )
         video[:, chosen] = made.video
-        pending -= set(group.new)
-        known |= set(group.new)
+        pending = [scene for scene in pending if scene not in group.new]
+        known = sorted([*known, *group.new])
         if progress is not None:
             progress(group)
     return video

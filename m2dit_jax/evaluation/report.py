@@ -1,12 +1,12 @@
 """The results of an evaluation: as JSON, as text and, for several arms, as a Markdown table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m2dit_jax.evaluation.accuracy import METRICS, Score
+from m2dit_jax.utils.files import read_json
 
 Scores = Mapping[str, Score]
 
@@ -120,9 +120,10 @@ def scores_to_json(scores: Scores) -> dict[str, Any]:
 def read_report(path: Path | str) -> Report:
     """Reads what `evaluate --json` wrote. Raises ValueError, naming the file, for anything else."""
     try:
-        return Report.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        return Report.from_json(read_json(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        prefix = "" if str(path) in str(error) else f"{path}: "
+        raise ValueError(f"{prefix}{error}") from error
 
 
 def _per_cent(share: float | None) -> str:

@@ -1,6 +1,5 @@
 """Finished stories as videos on disk: which scenes they have, and what each was to show."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import Image
 
 from m2dit_jax.report.record import RecordError, read_record
 from m2dit_jax.stories.yaml import parse, read_text
+from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.media import VideoError, video_frames
 
 ACTORS = "actors.json"  # in a story's folder: for each scene a list of who is in it
@@ -106,7 +106,7 @@ def _read_actors(folder: Path, scenes: int) -> tuple[frozenset[str], ...] | None
     if not path.is_file():
         return None
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
+        lists = read_json(path)
         found = tuple(frozenset(str(name) for name in names) for names in lists)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a list of lists of names ({error})") from error

@@ -9,11 +9,15 @@ import jax
 from jax.experimental import multihost_utils
 
 from m2dit_jax.utils.compat import coordination_client
+from m2dit_jax.utils.options import shown
 
 # A process that does not answer for so long is taken for dead, and the others stop.
 HEARTBEAT_SECONDS = 60
 # For all processes to come up, and to come to the same point: compilation times differ.
 PATIENCE_SECONDS = 1800
+
+
+_MOST_PROCESSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,21 @@ class Processes:
                 "--coordinator=HOST:PORT, --processes=N and --process=I belong together, got "
                 f"coordinator {self.coordinator}, processes {self.count}, process {self.number}"
             )
+        if self.count is not None and not 1 <= self.count <= _MOST_PROCESSES:
+            raise ValueError(
+                f"--processes must be between 1 and {_MOST_PROCESSES}, got {shown(self.count)}"
+            )
         if self.count is not None and self.number not in range(self.count):
             raise ValueError(
                 f"--process must be at least 0 and less than --processes {self.count}, "
                 f"got {self.number}"
             )
         host, _, port = (self.coordinator or ":1").rpartition(":")
-        if self.coordinator is not None and not (host and port.isdecimal()):
-            raise ValueError(f"--coordinator must be HOST:PORT, got {self.coordinator!r}")
+        if self.coordinator is not None and not (host and _is_port(port)):
+            raise ValueError(
+                "--coordinator must be HOST:PORT with a port from 1 to 65535, "
+                f"got {self.coordinator!r}"
+            )
 
     @property
     def several(self) -> bool:
@@ -63,6 +74,10 @@ class Processes:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65_535
 
 
 def is_first() -> bool:

@@ -60,7 +60,7 @@ def make_export_plan(
     Raises ValueError for what is missing or does not fit; no weights have been read then.
     """
     found = find_weights(source, weights)
-    recipe = build_recipe(Config.from_dict(found.config))
+    recipe = build_recipe(Config.from_dict(found.config, found.place))
     check_place(output, source)
     record = {RECORD: record_text(found)}
     if recipe.config.data.source != "latents":

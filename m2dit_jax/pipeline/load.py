@@ -87,7 +87,7 @@ def load(
             )
         return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, say)
     found = find_weights(path)
-    config = Config.from_dict(found.config)
+    config = Config.from_dict(found.config, found.place)
     if config.data.source == "latents":
         folder = ReleasedModel(base_model(path, config, model))
         return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, say)
@@ -126,7 +126,7 @@ def base_model(path: Path, config: Config, given: Path | str | None = None) -> P
         chain.append(Path(start).expanduser())
         if is_model_folder(chain[-1]) or len(chain) > _LONGEST_CHAIN:
             return chain[-1]
-        config = Config.from_dict(find_weights(chain[-1]).config)
+        config = Config.from_dict(find_weights(chain[-1]).config, chain[-1])
     raise ValueError(
         f"{chain[-1]}: config.train.init_from is empty; needs --model, the folder of the model "
         "that the run's videos were encoded with"
@@ -216,7 +216,9 @@ def _of_folder(
 ) -> Pipeline:
     defaults, source = None, folder.path / "transformer/config.json"
     if (folder.path / RECORD).is_file():  # converted from a run: what no other file of it says
-        trained = build_recipe(Config.from_dict(read_record(folder.path)["config"]))
+        trained = build_recipe(
+            Config.from_dict(read_record(folder.path)["config"], folder.path / RECORD)
+        )
         mask = trained.config.model.mask
         folder.transformer_config = replace(folder.transformer_config, mask=mask)
         defaults, source = run_defaults(trained), folder.path / RECORD
@@ -256,7 +258,7 @@ def _of_latents_run(
     say: Say,
 ) -> Pipeline:
     """The run's transformer with the other networks of the folder."""
-    recipe = build_recipe(sampled_config(Config.from_dict(found.config)))
+    recipe = build_recipe(sampled_config(Config.from_dict(found.config, found.place)))
     check_encoded_with(path, recipe.config, folder)
     folder.transformer_config = make_transformer_config(recipe.config)
     facts = ModelFacts(
@@ -392,7 +394,7 @@ def _run_provenance(path: Path, found: TrainedWeights, dtype: str) -> dict[str, 
     return {
         "checkpoint": {"path": str(path.absolute()), "step": found.step},
         "dtype": dtype,
-        "config": Config.from_dict(found.config).to_dict(),
+        "config": Config.from_dict(found.config, found.place).to_dict(),
     }
 
 

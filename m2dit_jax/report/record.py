@@ -1,10 +1,11 @@
 """Finished stories on disk: story.json, read and checked, and the videos beside it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from m2dit_jax.utils.files import read_json
 
 STATUSES = ("given", "generated", "reused")
 
@@ -147,9 +148,9 @@ def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise RecordError(f"{path}: no such file; needs the output folder of a finished story")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not readable as JSON ({error})") from error
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(str(error)) from error
 
 
 class _Fields:

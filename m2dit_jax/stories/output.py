@@ -1,7 +1,6 @@
 """The folder of a story: its videos, pictures and records, written scene after scene."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count
@@ -22,7 +21,7 @@ from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
 from m2dit_jax.stories.yaml import StoryboardError
-from m2dit_jax.utils.files import atomic_write, write_json
+from m2dit_jax.utils.files import atomic_write, read_json, write_json
 from m2dit_jax.utils.media import enlargement, frames_digest, write_gif, write_mp4
 
 SCENES = "scenes"  # the folder of what the scenes are made of
@@ -116,7 +115,7 @@ def write_build(folder: Path, inputs: Mapping[int, Inputs]) -> None:
 def read_build(folder: Path) -> dict[int, Inputs]:
     """Inputs of the last build by scene, from 0; empty if they cannot be read."""
     try:
-        scenes = json.loads((folder / BUILD).read_text(encoding="utf-8"))["scenes"]
+        scenes = read_json(folder / BUILD)["scenes"]
         return {int(number) - 1: inputs for number, inputs in scenes.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}

@@ -17,6 +17,7 @@ from m2dit_jax.stories.storyboard import Clip, Scene, Storyboard, settings_to_ma
 from m2dit_jax.stories.windows import Windows, check_windows
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import VideoError, fit_clip, frames_digest, read_clip
+from m2dit_jax.utils.options import problem_lines
 
 
 @runtime_checkable
@@ -159,7 +160,7 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
         problems.append(f"{place(field)}: {problem}")
     _checked(problems, place("new_scenes", "window"), lambda: check_windows(plan.windows))
     if problems:
-        raise StoryboardError("\n".join(problems))
+        raise StoryboardError(problem_lines(problems))
     return plan
 
 

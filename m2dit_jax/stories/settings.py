@@ -7,9 +7,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.stories.gate import CHECKS, Check
 from m2dit_jax.utils.media import Quality
-from m2dit_jax.utils.options import Count, NonNegative, Text, option, same_option
-
-MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
+from m2dit_jax.utils.options import (
+    FrameRate,
+    Frames,
+    Scale,
+    Seed,
+    Side,
+    Text,
+    WindowSize,
+    option,
+    same_option,
+)
 
 
 def _as_tuple(checks: Any) -> Any:
@@ -22,8 +30,6 @@ def _in_order(checks: tuple[Check, ...] | None) -> tuple[Check, ...] | None:
     return None if checks is None else tuple(check for check in CHECKS if check in checks)
 
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-FrameRate = Annotated[float, Field(ge=0.1, le=240.0)]
 Retries = Annotated[int, Field(ge=0, le=100)]
 Checks = Annotated[
     Annotated[tuple[Check, ...], Field(min_length=1)] | None,
@@ -39,18 +45,16 @@ class StoryOptions(SamplingOptions, frozen=True):
     OptionError for values outside a field's range.
     """
 
-    guidance_scale: NonNegative = same_option(SamplingOptions, "guidance_scale", 6.0)
-    given_guidance_scale: NonNegative | None = same_option(
-        SamplingOptions, "given_guidance_scale", None
-    )
+    guidance_scale: Scale = same_option(SamplingOptions, "guidance_scale", 6.0)
+    given_guidance_scale: Scale | None = same_option(SamplingOptions, "given_guidance_scale", None)
     seed: Seed = option(
         0, "Number that the noise is drawn by: the same seed gives the same story.", affects="scene"
     )
     negative_prompt: Text = option("", "Text that guidance leads away from.", affects="scene")
     global_prompt: Text = option("", "Text that every scene sees.", affects="latents")
-    frames: Count = option(49, "Frames of a scene.", affects="scene", by_model=True)
-    height: Count = option(480, "Height of the video in pixels.", affects="latents", by_model=True)
-    width: Count = option(720, "Width of the video in pixels.", affects="latents", by_model=True)
+    frames: Frames = option(49, "Frames of a scene.", affects="scene", by_model=True)
+    height: Side = option(480, "Height of the video in pixels.", affects="latents", by_model=True)
+    width: Side = option(720, "Width of the video in pixels.", affects="latents", by_model=True)
     fps: FrameRate = option(
         8.0, "Frames per second of the written video.", affects="video", by_model=True
     )
@@ -65,10 +69,10 @@ class StoryOptions(SamplingOptions, frozen=True):
         "Given scenes get the noise of timestep 0, as the reference does when it extends a story.",
         affects="latents",
     )
-    window: Count = option(
+    window: WindowSize = option(
         3, "Scenes that go through the model at once.", affects="windows", by_model=True
     )
-    new_scenes: Count = option(
+    new_scenes: WindowSize = option(
         1,
         "Scenes of a window that are generated, where enough others are known to be given.",
         affects="windows",

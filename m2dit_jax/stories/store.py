@@ -132,7 +132,7 @@ class SceneStore:
                 return None
             self._whole.add((str(path), stat.st_size, stat.st_mtime_ns))
             return array, json.loads(metadata["about"])
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _read_about(self, path: Path) -> dict[str, Any] | None:
@@ -144,7 +144,7 @@ class SceneStore:
                 return None if found is None else found[1]
             with safe_open(path, framework="np") as file:
                 return json.loads(file.metadata()["about"])
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _is_valid(self, metadata: dict[str, str], array: np.ndarray) -> bool:

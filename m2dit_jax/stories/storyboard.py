@@ -20,18 +20,21 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from m2dit_jax.stories.settings import Seed, StoryOptions
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
 from m2dit_jax.utils.media import VideoError, check_clip
 from m2dit_jax.utils.options import (
-    Count,
-    NonNegative,
+    Frames,
     OptionError,
     Options,
+    Scale,
+    Seed,
     Text,
     joined_surrogates,
     option,
+    problem_lines,
     same_option,
+    short,
     unknown_key,
     wrong,
 )
@@ -70,8 +73,8 @@ class Scene(Options, frozen=True):
         needed="the path of a video, or its frames as an array uint8 [F H W 3]",
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
-    guidance_scale: NonNegative | None = same_option(StoryOptions, "guidance_scale", None)
-    frames: Count | None = same_option(StoryOptions, "frames", None)
+    guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)
+    frames: Frames | None = same_option(StoryOptions, "frames", None)
     seed: Seed | None = same_option(StoryOptions, "seed", None)
     cut: bool = option(
         False,
@@ -179,7 +182,7 @@ class Storyboard(StoryOptions, frozen=True):
                 f"{prefix}{path}: {problem}" if path else problem
                 for path, problem in error.problems
             )
-            raise StoryboardError("\n".join(lines)) from None
+            raise StoryboardError(problem_lines(lines)) from None
         changed._places.update(self._places | {name: f"{prefix}{name}" for name in given})
         return changed
 
@@ -295,7 +298,7 @@ class _Reader:
             try:
                 check_clip(self.folder / joined_surrogates(name))
             except VideoError as error:
-                self.problem(path, wrong(name, f"the path of a readable video ({error})"))
+                self.problem(path, wrong(name, f"the path of a readable video ({short(error)})"))
             except ValueError as error:
                 self.problem(path, wrong(name, str(error)))
 
@@ -314,4 +317,4 @@ class _Reader:
     def raise_problems(self) -> None:
         if self.problems:
             in_file_order = sorted(self.problems, key=lambda problem: problem[0])
-            raise StoryboardError("\n".join(message for _, message in in_file_order))
+            raise StoryboardError(problem_lines(message for _, message in in_file_order))

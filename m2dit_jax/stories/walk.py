@@ -1,5 +1,6 @@
 """The way through a story, group by group: what is known, what is pending, what failed."""
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,13 +53,16 @@ class StoryWalk:
             if given:
                 self.outcomes[scene] = Outcome("given", clip_identity(plan, model, scene))
                 self.known[scene] = self.outcomes[scene].identity.key
-        self._pending = set(range(len(plan.storyboard.scenes))) - set(self.outcomes)
+        scenes = range(len(plan.storyboard.scenes))
+        # Ascending, as a story may have many thousands.
+        self._pending = [scene for scene in scenes if scene not in self.outcomes]
+        self._known = sorted(self.known)
 
     def next_group(self) -> Group | None:
         """The group that comes next; None when the story is finished."""
         if not self._pending:
             return None
-        return next_group(self._pending, self.known.keys(), self.plan.windows)
+        return next_group(self._pending, self._known, self.plan.windows)
 
     def identities(self, group: Group) -> dict[int, Identity]:
         """Identities of the group's new scenes."""
@@ -82,6 +86,7 @@ class StoryWalk:
             return
         status = "reused" if reused else "generated"
         self.outcomes[scene] = Outcome(status, identity, group, attempts)
-        self._pending.remove(scene)
+        del self._pending[bisect_left(self._pending, scene)]
         if verdict.passed:
             self.known[scene] = identity.key
+            insort(self._known, scene)

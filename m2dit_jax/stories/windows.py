@@ -4,7 +4,8 @@ The reference stops at the number of scenes that it was trained with. Here a win
 slides over the story (extension, Mask²DiT section 3.3, again and again).
 """
 
-from collections.abc import Collection
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -33,24 +34,31 @@ class Group(NamedTuple):
         return tuple(sorted(self.new + self.context))
 
 
-def next_group(pending: Collection[int], known: Collection[int], windows: Windows) -> Group:
+def next_group(pending: Sequence[int], known: Sequence[int], windows: Windows) -> Group:
     """The first scenes that are still to be generated, with the nearest of those that are known.
 
-    A story that fits into the window is generated as one. Of two known scenes that are equally
-    near the earlier is given. Raises ValueError if nothing is pending or the windows cannot be.
+    Both are in ascending order. A story that fits into the window is generated as one. Of two known
+    scenes that are equally near the earlier is given. Takes time by the window, not by the story's
+    length. Raises ValueError if nothing is pending or the windows cannot be.
     """
     if not pending:
         raise ValueError("no scene is pending")
     check_windows(windows)
-    first = min(pending)
     room = windows.window - min(len(known), windows.window - windows.new_scenes)
     # What is further than a window away is not generated together, though there may be room.
-    new = tuple(sorted(s for s in pending if s < first + windows.window)[:room])
-    by_distance = sorted(known, key=lambda s: (min(abs(s - n) for n in new), s))
-    context = by_distance[: windows.window - len(new)]
-    if windows.anchor and len(context) >= 2 and 0 in known and 0 not in context:
+    near = pending[: bisect_left(pending, pending[0] + windows.window)]
+    new = tuple(near[:room])
+    context = _nearest(known, new, windows.window - len(new))
+    if windows.anchor and len(context) >= 2 and known[0] == 0 and 0 not in context:
         context[-1] = 0
     return Group(new, tuple(sorted(context)))
+
+
+def _nearest(known: Sequence[int], new: Sequence[int], number: int) -> list[int]:
+    """So many known scenes, those nearest to one of the new ones first."""
+    start, end = bisect_left(known, new[0]), bisect_right(known, new[-1])
+    near = known[max(start - number, 0) : end + number]
+    return sorted(near, key=lambda s: (min(abs(s - n) for n in new), s))[:number]
 
 
 def check_windows(windows: Windows) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from m2dit_jax.utils.files import check_file
 from m2dit_jax.utils.options import shown
 
 MAX_FILE_BYTES = 1_000_000
@@ -64,10 +65,11 @@ class _Loader(yaml.BaseLoader):
 def read_text(path: Path) -> str:
     """Text of a storyboard file. Raises StoryboardError if it is no text, or too large."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
         raise StoryboardError(f"{path}: cannot be read ({reason})") from error
     if len(data) > MAX_FILE_BYTES:
         raise StoryboardError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a storyboard")

@@ -42,7 +42,7 @@ def check_init_from(recipe: Recipe) -> str:
     if not holds_weights(path):
         return _check_folder(recipe, path / "transformer")
     found = find_weights(path)
-    theirs = build_recipe(Config.from_dict(found.config))
+    theirs = build_recipe(Config.from_dict(found.config, found.place))
     problems = _differences(recipe.config, theirs.config, "run")
     shapes = {name: like.shape for name, like in flatten(_abstract_params(recipe)).items()}
     try:

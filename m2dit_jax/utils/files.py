@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that is read with its name in every error."""
 
 import json
 import os
@@ -17,6 +17,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_file(path: Path | str) -> None:
+    """Raises OSError, naming the path, for what is no file: a folder, a pipe that would never end.
+
+    The same for an endless device.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise OSError(f"{path}: is a folder, pipe or device, needs a file")
+
+
+def read_json(path: Path | str) -> Any:
+    """The content of a JSON file.
+
+    Raises OSError if there is no file that can be read, ValueError for what is no JSON, nested too
+    deeply or no UTF-8; each names the path.
+    """
+    check_file(path)
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: not readable as JSON ({reason})") from error
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:

@@ -22,6 +22,15 @@ Problem = tuple[str, str]  # path of a field ("" for the whole), what was found 
 # its own latents and those beside it; windows: which scenes are generated together; checks: which
 # attempts are kept; video: only the files that are written.
 Affects = Literal["latents", "scene", "windows", "checks", "video"]
+# Bounds of options, of config fields and of flags alike.
+MAX_SEED = 2**32 - 1  # jax.random.key keeps 32 bits: seed 2**32 would repeat the story of seed 0
+MAX_COUNT = 100_000  # of steps and much else
+MAX_FRAMES = 10_000  # of a scene
+MAX_WINDOW = 256  # scenes at once: what each depends on names all the others
+MAX_SIDE = 16_384  # pixels, what video codecs go up to
+MAX_SCALE = 1000.0
+MIN_FPS, MAX_FPS = 0.1, 240.0
+_SHOWN = 50  # problems in a message; the others are counted
 _TEXT = "text; put quotes around it if it is meant as text"
 
 
@@ -31,7 +40,7 @@ class OptionError(ValueError):
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
         lines = (f"{path}: {problem}" if path else problem for path, problem in self.problems)
-        super().__init__("\n".join(lines))
+        super().__init__(problem_lines(lines))
 
 
 def option(
@@ -176,11 +185,13 @@ def _kind(annotation: Any, metadata: Iterable[Any]) -> tuple[type, bool, tuple[s
 def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> str:
     if choices:
         return f"{'one or a list of' if many else 'one of'} {', '.join(choices)}"
-    least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
-    most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
-    span = ""
-    if least is not None:
-        span = f", {least:g} or more" if most is None else f", from {least} to {most}"
+    least: Any = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    most: Any = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    span = (
+        ""
+        if least is None or most is None
+        else f", from {number_text(least)} to {number_text(most)}"
+    )
     if kind is int:
         return f"a whole number{span}"
     if kind is float:
@@ -221,6 +232,19 @@ def _problems(
     return [problem for name in problems | nested for problem in (problems | nested)[name]]
 
 
+def problem_lines(problems: Iterable[str]) -> str:
+    """The problems, a line each: the first 50, and how many more there are."""
+    lines = list(problems)
+    more = len(lines) - _SHOWN
+    return "\n".join(lines[:_SHOWN] + ([f"... and {more} more problems"] if more > 0 else []))
+
+
+def short(text: object, most: int = 500) -> str:
+    """The text, or its start: paths in messages may be of any length."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def wrong(value: Any, needed: str) -> str:
     """The message about a value that cannot be."""
     return f"found {shown(value)}, needs {needed}"
@@ -232,6 +256,11 @@ def unknown_key(name: Any, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"needs one of {', '.join(names)}"
     return f"unknown key {shown(name)}, {hint}"
+
+
+def number_text(value: int | float) -> str:
+    """The number, without `.0` if it is whole."""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def shown(value: Any) -> str:
@@ -265,6 +294,11 @@ def joined_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(joined_surrogates)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
+WindowSize = Annotated[int, Field(ge=1, le=MAX_WINDOW)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Scale = Annotated[float, Field(ge=0, le=MAX_SCALE)]
+FrameRate = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)]
 Share = Annotated[float, Field(ge=0, le=1)]

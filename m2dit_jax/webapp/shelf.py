@@ -1,7 +1,6 @@
 """The app's output folder: a folder for each story, and the clips that were uploaded."""
 
 import hashlib
-import json
 import re
 import shutil
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.stories.storyboard import Storyboard
-from m2dit_jax.utils.files import write_json
+from m2dit_jax.utils.files import read_json, write_json
 from m2dit_jax.utils.media import VideoError, check_clip
 
 MAX_CLIP_BYTES = 200_000_000
@@ -93,12 +92,12 @@ class Shelf:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             scenes = found["scenes"]
             if not scenes or not all(isinstance(scene, dict) for scene in scenes):
                 raise ValueError("it holds no scenes")
             return found
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path}: is no storyboard ({type(error).__name__}: {error}); a good one, or none, "
                 "in its place lets the story open again"

@@ -18,6 +18,7 @@ import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
 from m2dit_jax.utils.digests import covered_files, digest_files, read_digests, write_digests
+from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf, Tensor
@@ -269,7 +270,7 @@ def _name_dtype(plan: ConversionPlan, path: Path) -> None:
     """transformers notes the dtype of the weights and loads them in it."""
     if not path.is_file():
         return
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     keys = [key for key in ("torch_dtype", "dtype") if key in config]
     if plan.dtype is not None and any(config[key] != plan.dtype for key in keys):
         config |= dict.fromkeys(keys, plan.dtype)

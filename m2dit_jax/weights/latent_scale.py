@@ -28,6 +28,6 @@ def find_scaling_factor(path: Path) -> float | None:
     if (path / FACTS).is_file():
         try:
             return float(json.loads((path / FACTS).read_text(encoding="utf-8"))["scaling_factor"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path / FACTS}: is damaged ({error!r})") from error
     return None

@@ -1,6 +1,5 @@
 """How the folders of a model's networks are opened: their configs and their weights."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from flax.traverse_util import path_aware_map
 
 from m2dit_jax.models.family import Json, NetworkSpec
 from m2dit_jax.parallel.processes import gather_errors
-from m2dit_jax.utils import digests
+from m2dit_jax.utils import digests, files
 from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf
 from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
@@ -30,17 +29,15 @@ def torch_parts(network: NetworkSpec, config: Json, abstract: Tree) -> dict[str,
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a model folder. Raises ValueError if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ValueError(
             f"{path}: no such file; a model folder has model_index.json, transformer/, vae/, "
             "text_encoder/, tokenizer/ and scheduler/"
-        ) from None
-    except RecursionError:
-        raise ValueError(f"{path}: not readable JSON (nested too deeply)") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable JSON ({error})") from error
+        )
+    try:
+        content = files.read_json(path)
+    except OSError as error:
+        raise ValueError(f"{path}: not readable ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: needs a JSON object, found {type(content).__name__}")
     return content

@@ -277,7 +277,7 @@ def _read_config(step_folder: Path) -> ConfigDict:
         # Orbax's file, read without orbax: its handler would take a second to set up.
         config = json.loads((step_folder / "config" / "metadata").read_text(encoding="utf-8"))
         config = ConfigDict(_with_tuples(config))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{step_folder}: {_damaged_text(str(error)[:300])}") from error
     return config.lock()
 

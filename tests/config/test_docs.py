@@ -22,8 +22,8 @@ def test_the_page_of_the_docs_is_up_to_date():
 def test_a_row_has_default_range_and_sentence():
     rows = to_markdown(Config.from_dict(get_config())).splitlines()
     assert (
-        "| `train.steps` | int | `2000` | at least 1 | `--override` | Optimizer steps of the run. |"
-        in rows
+        "| `train.steps` | int | `2000` | between 1 and 1000000000 | `--override` | Optimizer "
+        "steps of the run. |" in rows
     )
     (height,) = [row for row in rows if row.startswith("| `data.height`")]
     assert height.endswith("| locked | Height in pixels. Only for pixels and latents. |")

@@ -1,5 +1,7 @@
+import math
 import re
 from dataclasses import FrozenInstanceError, replace
+from typing import get_args, get_origin
 
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -24,7 +26,7 @@ def test_all_impossible_fields_are_named_together(tiny_config):
     with pytest.raises(ValueError) as error:
         Config.from_dict(tiny_config)
     message = str(error.value)
-    assert "config.train.steps must be at least 1, got 0" in message
+    assert "config.train.steps must be between 1 and 1000000000, got 0" in message
     assert "config.train.caption_dropout must be between 0 and 1, got 1.5" in message
     assert "config.data.size must be a multiple of config.model.patch_size 4, got 10" in message
     assert (
@@ -51,18 +53,21 @@ def test_what_another_source_reads_is_not_checked(tiny_config):
             "config.data.height must be a multiple of 8 x config.model.patch_size 2 with "
             "config.data.source 'latents', got 488",
         ),
-        ({"data.width": 0}, "config.data.width must be at least 1, got 0"),
-        ({"data.channels": 0}, "config.data.channels must be at least 1, got 0"),
-        ({"data.text_dim": 0}, "config.data.text_dim must be at least 1, got 0"),
+        ({"data.width": 0}, "config.data.width must be between 1 and 16384, got 0"),
+        ({"data.channels": 0}, "config.data.channels must be between 1 and 4096, got 0"),
+        ({"data.text_dim": 0}, "config.data.text_dim must be between 1 and 262144, got 0"),
         ({"train.eval_every": 5}, "config.train.eval_every must be 0 with config.data.source"),
         ({"model.base_grid": (13, 30)}, "config.model.base_grid must be empty or three numbers"),
         ({"model.base_grid": (13, 30, 0)}, "got (13, 30, 0)"),
-        ({"model.spatial_scale": 0.0}, "config.model.spatial_scale must be above 0, got 0.0"),
+        (
+            {"model.spatial_scale": 0.0},
+            "spatial_scale must be above 0 and at most 1000000, got 0.0",
+        ),
         (
             {"train.compute_dtype": "float16"},
             "config.train.compute_dtype must be one of float32, bfloat16, got 'float16'",
         ),
-        ({"model.patch_size": 0}, "config.model.patch_size must be at least 1, got 0"),
+        ({"model.patch_size": 0}, "config.model.patch_size must be between 1 and 16384, got 0"),
     ],
 )
 def test_what_encoded_data_cannot_have(changes, message):
@@ -102,9 +107,9 @@ def test_configs_are_locked():
 def test_not_a_number_is_refused(tiny_config):
     tiny_config.train.learning_rate = float("nan")
     tiny_config.sample.fps = 0.0
-    with pytest.raises(ValueError, match="learning_rate must be at least 0, got nan") as error:
+    with pytest.raises(ValueError, match="learning_rate must be .* 1000, got nan") as error:
         Config.from_dict(tiny_config)
-    assert "config.sample.fps must be above 0, got 0.0" in str(error.value)
+    assert "config.sample.fps must be between 0.1 and 240, got 0.0" in str(error.value)
 
 
 def test_every_missing_unknown_and_mistyped_field_is_named():
@@ -146,7 +151,7 @@ def test_base_has_every_field_and_the_schema_no_other():
 
 def test_a_changed_config_is_checked_again(tiny_config):
     config = Config.from_dict(tiny_config)
-    with pytest.raises(ValueError, match="config.train.steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="config.train.steps must be between 1 .*, got 0"):
         replace(config, train=replace(config.train, steps=0))
     with pytest.raises(FrozenInstanceError):
         config.train.steps = 3
@@ -157,3 +162,43 @@ def test_a_batch_is_a_multiple_of_its_parts(tiny_config):
     message = "config.train.batch_size must be a multiple of config.train.accumulate 3, got 4"
     with pytest.raises(ValueError, match=message):
         Config.from_dict(tiny_config)
+
+
+NUMBERS = [
+    each
+    for each in declared_fields(Config)
+    if each.type in (int, float) or get_origin(each.type) is tuple
+]
+
+
+@pytest.mark.parametrize("each", NUMBERS, ids=lambda each: each.name)
+def test_every_number_has_a_least_and_a_greatest_value(each):
+    rule = each.rule
+    assert rule.at_most is not None
+    assert (rule.at_least is None) != (rule.above is None)
+
+
+@pytest.mark.parametrize("each", NUMBERS, ids=lambda each: each.name)
+@pytest.mark.parametrize("value", [-2, 10**30, 2**63, 1e300, math.nan, math.inf, -math.inf])
+def test_no_absurd_number_is_a_config(each, value):
+    source = each.rule.sources[-1] if each.rule.sources else "latents"
+    kind = get_args(each.type)[0] if get_origin(each.type) is tuple else each.type
+    value = (value,) if get_origin(each.type) is tuple else value
+    number = value[0] if isinstance(value, tuple) else value
+    config = base.get_config()
+    with config.unlocked():
+        config.data.source = source
+        section, _, name = each.name.rpartition(".")
+        values = config.to_dict()
+        (values[section] if section else values)[name] = value
+    with pytest.raises(ValueError) as refused:
+        Config.from_dict(values)
+    problem = "must be" if kind is float or isinstance(number, int) else "needs the type"
+    assert f"config.{each.name} {problem}" in str(refused.value)
+
+
+def test_a_story_of_more_numbers_than_a_tensor_can_have_is_refused():
+    config = base.get_config()
+    config.data.frames, config.data.size = 9996, 16_384
+    with pytest.raises(ValueError, match=r"frames, size make stories of 2\.41e\+13 numbers"):
+        Config.from_dict(config)

@@ -58,14 +58,20 @@ def test_a_scale_for_each_scene():
     ("changed", "problem"),
     [
         ({"sampler": "euler"}, "found 'euler', needs one of ddim, dpm, unip_3"),
-        ({"steps": 0}, "found 0, needs a whole number, 1 or more"),
-        ({"steps": 2.0}, "found 2.0, needs a whole number, 1 or more"),
-        ({"guidance_scale": float("nan")}, "found nan, needs a finite number, 0 or more, or one"),
-        ({"guidance_scale": (1.0, -2.0)}, "found a list of 2, needs a finite number, 0 or more"),
-        ({"given_guidance_scale": -1.0}, "found -1.0, needs a finite number, 0 or more"),
+        ({"steps": 0}, "found 0, needs a whole number, from 1 to 100000"),
+        ({"steps": 2.0}, "found 2.0, needs a whole number, from 1 to 100000"),
+        (
+            {"guidance_scale": float("nan")},
+            "found nan, needs a finite number, from 0 to 1000, or",
+        ),
+        (
+            {"guidance_scale": (1.0, -2.0)},
+            "found a list of 2, needs a finite number, from 0 to",
+        ),
+        ({"given_guidance_scale": -1.0}, "found -1.0, needs a finite number, from 0 to 1000"),
         ({"guidance_start": -0.1}, "found -0.1, needs a finite number, from 0 to 1"),
-        ({"reuse_uncond": 0}, "found 0, needs a whole number, 1 or more"),
-        ({"cache_tolerance": -0.5}, "found -0.5, needs a finite number, 0 or more"),
+        ({"reuse_uncond": 0}, "found 0, needs a whole number, from 1 to 100000"),
+        ({"cache_tolerance": -0.5}, "found -0.5, needs a finite number, from 0 to 1000"),
     ],
 )
 def test_what_cannot_be_is_never_made(changed, problem):

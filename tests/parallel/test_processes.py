@@ -10,8 +10,14 @@ from m2dit_jax.parallel.processes import Processes, gather_errors, preempted
         ({"coordinator": "a:1", "count": 2}, "belong together"),
         ({"coordinator": "a:1", "count": 2, "number": 2}, "less than --processes 2, got 2"),
         ({"coordinator": "a:1", "count": 2, "number": -1}, "at least 0"),
-        ({"coordinator": "a", "count": 2, "number": 0}, "must be HOST:PORT, got 'a'"),
-        ({"coordinator": "a:b", "count": 2, "number": 0}, "must be HOST:PORT, got 'a:b'"),
+        (
+            {"coordinator": "a", "count": 2, "number": 0},
+            "from 1 to 65535, got 'a'",
+        ),
+        (
+            {"coordinator": "a:b", "count": 2, "number": 0},
+            "from 1 to 65535, got 'a:b'",
+        ),
         ({"detect": True, "count": 2}, "--distributed finds the processes by itself"),
     ],
 )

@@ -8,7 +8,7 @@ from m2dit_jax.stories.windows import Group, Windows, next_group
 def all_groups(scenes, known, windows):
     pending, known, groups = set(range(scenes)) - set(known), set(known), []
     while pending:
-        group = next_group(pending, known, windows)
+        group = next_group(sorted(pending), sorted(known), windows)
         groups.append(group)
         pending -= set(group.new)
         known |= set(group.new)
@@ -71,4 +71,11 @@ def test_every_scene_is_made_once_within_the_window(data):
 @pytest.mark.parametrize("new_scenes", [0, 4])
 def test_impossible_windows_are_refused(new_scenes):
     with pytest.raises(ValueError, match=f"new_scenes {new_scenes} cannot be with a window of 3"):
-        next_group({0}, set(), Windows(3, new_scenes, False))
+        next_group([0], [], Windows(3, new_scenes, False))
+
+
+def test_a_group_takes_no_time_by_the_length_of_the_story():
+    # As many scenes as nobody could look at one by one.
+    pending, known = range(10**12, 10**12 + 10**9), range(10**12)
+    group = next_group(pending, known, Windows(4, 2, True))
+    assert group == Group((10**12, 10**12 + 1), (0, 10**12 - 1))

@@ -350,7 +350,7 @@ def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.batch_size": 0}, "config.train.batch_size must be at least 1, got 0"),
+        ({"train.batch_size": 0}, "config.train.batch_size must be between 1 and 1000000, got 0"),
         ({"train.warmup_steps": 12}, "warmup_steps must be less than config.train.steps 12"),
         (
             {"train.optimizer": "sgd"},
@@ -364,7 +364,7 @@ def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
         ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of auto, dense"),
         ({"data.text_length": 7}, "takes 8 tokens"),
         ({"sample.steps": 2000}, "config.sample.steps must be at most config.diffusion.timesteps"),
-        ({"seed": -1}, "config.seed must be at least 0, got -1"),
+        ({"seed": -1}, "config.seed must be between 0 and 4294967295, got -1"),
         ({"mesh.data": 3}, "needs 3 devices, but there are 1"),
     ],
 )

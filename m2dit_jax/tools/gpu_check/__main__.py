@@ -25,6 +25,7 @@ from m2dit_jax.tools.gpu_check.sizes import FULL, TINY
 from m2dit_jax.tools.gpu_check.wheels import add_wheels, collect_wheels, missing_packages
 
 PLANNED_MINUTES = 9  # the limits of PARTS are for so many
+_MOST_MINUTES = 10_000
 _LOG_LINES = 15
 _LEAST_SECONDS = 5  # a part that has less is not begun
 
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Wheels are in {flags.collect_wheels}")
         return 0
     unknown = [part for part in flags.parts if part not in PARTS]
-    if unknown or flags.minutes <= 0:
-        problem = f"--minutes={flags.minutes}: must be positive"
+    if unknown or not 0 < flags.minutes <= _MOST_MINUTES:
+        problem = f"--minutes={flags.minutes}: must be above 0 and at most {_MOST_MINUTES}"
         if unknown:
             problem = f"--parts: no {unknown[0]!r}; there are {','.join(PARTS)}"
         print(problem, file=sys.stderr)

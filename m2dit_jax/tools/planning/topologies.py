@@ -70,7 +70,10 @@ def split_name(name: str) -> tuple[str, tuple[int, ...]]:
         valid = shape in TPU_SHAPES[kind]
     else:
         most_axes = 1 if kind == "cpu" else 2
-        valid = re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{0,{most_axes - 1}}}", shape) is not None
+        valid = (
+            re.fullmatch(rf"[1-9]\d{{0,3}}(x[1-9]\d{{0,3}}){{0,{most_axes - 1}}}", shape)
+            is not None
+        )
     if not valid:
         raise ValueError(
             f"--topology={name}: there is no {kind} of shape {shape!r}; {valid_names()}"
@@ -84,7 +87,8 @@ def valid_names() -> str:
     gpus = ", ".join(GPU_TARGETS)
     return (
         f"there are {tpus} (chips along each axis of a TPU slice); {gpus} with GPUs of a node, as "
-        "in h100:8, or nodes x GPUs of each, as in h100:2x8; and cpu:N, N simulated devices"
+        "in h100:8, or nodes x GPUs of each, as in h100:2x8; and cpu:N, N simulated devices "
+        "(numbers up to 9999)"
     )
 
 

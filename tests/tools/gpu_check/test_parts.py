@@ -122,7 +122,7 @@ def test_chips_are_known_by_their_devices(kind, chip):
     ("flags", "message"),
     [
         (["--parts=devices,speed"], "no 'speed'; there are devices,attention"),
-        (["--minutes=0"], "--minutes=0.0: must be positive"),
+        (["--minutes=0"], "--minutes=0.0: must be above 0"),
     ],
 )
 def test_flags_that_cannot_be(flags, message, tmp_path, capsys):

@@ -1,0 +1,35 @@
+"""JSON is read with its name in every error; pipes, devices and folders are no files."""
+
+import os
+
+import pytest
+
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.files import check_file, read_json
+
+
+def test_json_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1, "狐"]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"a": [1, "狐"]}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[" * 100_000, b"\0", b"9" * 5000, b'"\xed\xa0\x80"']
+)
+def test_every_error_names_the_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json: not readable as JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_pipes_devices_and_folders_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "device"):
+        with pytest.raises(OSError, match="is a folder, pipe or device, needs a file"):
+            check_file(path)
+        with pytest.raises(StoryboardError, match="cannot be read"):
+            Storyboard.read(path)
+    with pytest.raises(FileNotFoundError, match="none: no such file"):
+        read_json(tmp_path / "none")
