@@ -12,7 +12,7 @@ import numpy as np
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories, shapes_recipe
+from m2dit_jax.evaluation.accuracy import SCORES, StoryBatch, evaluate_stories, shapes_recipe
 from m2dit_jax.evaluation.report import Scores, scores_to_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.pipeline.engine import Engine
@@ -67,16 +67,17 @@ class SamplingTables:
         }
 
     def to_markdown(self) -> str:
-        """Shares in per cent, generation / extension."""
+        """Shares in per cent, psnr in dB, rms of values from 0 to 255; generation / extension."""
         lines = [
-            f"Per cent of {self.stories} stories, generation / extension.",
+            f"Per cent of {self.stories} stories, psnr in dB, rms of values from 0 to 255; "
+            "generation / extension.",
             "",
-            f"| sampler, steps | error | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 2) + "|",
+            f"| sampler, steps | error | {' | '.join(SCORES)} |",
+            "|---" * (len(SCORES) + 2) + "|",
             *(f"| {row.name} | {_errors(row)} | {_cells(row)} |" for row in self.samplers),
             "",
-            f"| saving | evaluations | time | error | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 4) + "|",
+            f"| saving | evaluations | time | error | {' | '.join(SCORES)} |",
+            "|---" * (len(SCORES) + 4) + "|",
         ]
         for row in self.savings:
             costs = row.costs.values()
@@ -194,10 +195,7 @@ def _errors(row: Row) -> str:
 
 
 def _cells(row: Row) -> str:
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
     return " | ".join(
-        " / ".join(share(row.scores[task][metric].value) for task in row.scores)
-        for metric in METRICS
+        " / ".join(scores[name].shown(scores[name].value) for scores in row.scores.values())
+        for name in SCORES
     )
