@@ -101,7 +101,7 @@ def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
 def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
     """Rows of the table of savings: the full run of the options first, then what saves.
 
-    Guidance by given scenes, which saves nothing, stands there to show what it changes.
+    The last rows save nothing, but stand there to show what they change.
     """
     changes: dict[str, dict[str, Any]] = {
         "everything evaluated": {},
@@ -117,6 +117,9 @@ def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
         "tolerance 0.1, every 2nd step": {"cache_tolerance": 0.1, "reuse_uncond": 2},
         "guidance by given scenes, 1.5": {"given_guidance_scale": 1.5},
         "guidance by given scenes, 3": {"given_guidance_scale": 3.0},
+        "guidance rescaled by 0.7": {"guidance_rescale": 0.7},
+        "clean latents within 1": {"clip_x0": 1.0},
+        "steps spaced in log-SNR": {"spacing": "log_snr"},
     }
     return {name: options.full().replace(**change) for name, change in changes.items()}
 
