@@ -8,13 +8,16 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from m2dit_jax import evaluate, train
 from m2dit_jax.evaluation import compare
-from m2dit_jax.evaluation.accuracy import METRICS, Score
+from m2dit_jax.evaluation.accuracy import METRICS, SCORES
+from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.report import Report
+from m2dit_jax.evaluation.scores import Mean, Score
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.run_folder import load_config
 
@@ -50,7 +53,12 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
     assert content["sampling"]["generation"]["error"] > 0
     assert content["checkpoint_step"] == 1
     assert content["seconds"] > 0
-    assert set(content["generation"]) == set(content["extension"]) == set(METRICS)
+    assert set(content["generation"]) == set(content["extension"]) == set(SCORES)
+    # An untrained model makes noise.
+    psnr = content["generation"]["psnr"]
+    assert 0 < psnr["low"] < psnr["value"] < psnr["high"] < 20 and psnr["n"] == 9
+    assert content["extension"]["background_rms"]["n"] == 3
+    assert content["extension"]["actor_rms"]["value"] > 30
     assert content["generation"]["background"]["n"] == 9
     assert content["extension"]["background"]["n"] == 3
     assert content["extension"]["same_actor"]["n"] == 3
@@ -162,6 +170,7 @@ def calls(monkeypatch):
             parsed = evaluate.PROGRAMS["stories"].parse("stories", flags)
             parsed.json.parent.mkdir(parents=True, exist_ok=True)
             scores = {metric: Score.of(parsed.stories, parsed.stories) for metric in METRICS}
+            scores |= dict.fromkeys(FIDELITY, Mean.of(np.arange(float(parsed.stories))))
             write_json(parsed.json, Report(scores, scores, 1.0, checkpoint_step=1).to_json())
 
     monkeypatch.setattr(compare._Children, "run", run)

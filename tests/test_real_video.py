@@ -10,7 +10,8 @@ import yaml
 
 from m2dit_jax import encode, evaluate, sample, train
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.evaluation.recall import psnr, training_stories
+from m2dit_jax.evaluation.fidelity import psnr
+from m2dit_jax.evaluation.recall import training_stories
 from m2dit_jax.utils.media import read_clip, write_mp4
 from m2dit_jax.weights.run_folder import load_config
 

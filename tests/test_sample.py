@@ -97,7 +97,7 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
         **{"sampler": "ddim", "steps": 2, "guidance_scale": 2.0},
         **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
         **{"guidance_start": 0.0, "guidance_end": 1.0, "reuse_uncond": 1},
-        **{"cache_tolerance": 0.0},
+        **{"cache_tolerance": 0.0, "guidance_rescale": 0.0, "clip_x0": 0.0},
         **{"global_prompt": "", "window": 3, "new_scenes": 1, "anchor": True, "retries": 0},
     }
     assert json.loads((tmp_path / "out" / "storyboard.json").read_text()) == story["storyboard"]

@@ -448,9 +448,9 @@ class Config:
         Raises ValueError naming every field that is missing, unknown or mistyped, or else every
         one that cannot be; after the `source`, the file or folder that it was read from.
         """
-        values = values.to_dict() if isinstance(values, ConfigDict) else values
+        plain: Mapping[str, Any] = values.to_dict() if isinstance(values, ConfigDict) else values
         try:
-            return read_fields(cls, values)
+            return read_fields(cls, plain)
         except ValueError as error:
             raise ValueError(f"{source}: {error}" if str(source) else str(error)) from error
 

@@ -31,6 +31,22 @@ def guide_by_both(
     return guide(nothing, uncond, given_guidance) + guidance_scale * (cond - uncond)
 
 
+def rescale(
+    guided: Float[Array, "B S F H W C"],
+    cond: Float[Array, "B S F H W C"],
+    phi: Float[Array, "*#shape"],
+) -> Float[Array, "B S F H W C"]:
+    """The guided prediction with its spread brought back to the conditional one's by `phi`.
+
+    phi x std(cond) / std(x) + (1 - phi) x (arXiv 2305.08891, eq. 15 and 16), with the standard
+    deviation of each scene: the paper's samples are single clips.
+    """
+    axes = (2, 3, 4, 5)
+    spread = jnp.std(guided, axes, keepdims=True)
+    factor = jnp.std(cond, axes, keepdims=True) / jnp.where(spread > 0, spread, 1)
+    return guided * jnp.where(spread > 0, phi * factor + (1 - phi), 1)
+
+
 def guidance_weights(
     guidance_scale: float,
     timesteps: Int[np.ndarray, " rows"],

@@ -1,5 +1,7 @@
 """Every choice about a sampling run, declared once and made into the run's table."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -11,7 +13,7 @@ from m2dit_jax.diffusion.samplers import (
     SamplingSteps,
     sampling_steps,
 )
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.schedule import NoiseSchedule, Spacing
 from m2dit_jax.utils.options import (
     MAX_SCALE,
     Count,
@@ -76,6 +78,27 @@ class SamplingOptions(Options, frozen=True):
         "Steps over which the prediction changes by less than this share are left out.",
         affects="latents",
     )
+    spacing: Spacing | None = option(
+        None,
+        "Which timesteps the steps take, instead of the model's own: log_snr is equal distances in "
+        "the logarithm of the signal-to-noise ratio, the others are those of diffusers.",
+        affects="latents",
+        later=True,
+    )
+    guidance_rescale: Share = option(
+        0.0,
+        "How far the spread of each guided prediction is brought back to that without guidance: 0 "
+        "is not at all, 1 wholly, the paper (arXiv 2305.08891) has 0.7.",
+        affects="latents",
+        later=True,
+    )
+    clip_x0: Scale = option(
+        0.0,
+        "Largest absolute value that predicted clean latents may have, 0 is any: 1 is the range of "
+        "models of pixels; latents of a VAE have no such range.",
+        affects="latents",
+        later=True,
+    )
 
     @property
     def needs_negative(self) -> bool:
@@ -98,6 +121,8 @@ class SamplingOptions(Options, frozen=True):
         problems = option_problems(self, schedule, scenes)
         if problems:
             raise OptionError(problems.items())
+        if self.spacing is not None:
+            schedule = replace(schedule, spacing=self.spacing)
         steps = sampling_steps(
             schedule,
             self.sampler,
@@ -122,6 +147,11 @@ class SamplingOptions(Options, frozen=True):
             tolerance = np.full(len(guided), self.cache_tolerance, np.float32)
             tolerance[[0, first, -1]] = 0
             steps = steps._replace(tolerance=tolerance)
+        if self.guidance_rescale > 0:
+            rescale = np.full(len(guided), self.guidance_rescale, np.float32)
+            steps = steps._replace(rescale=rescale)
+        if self.clip_x0 > 0:
+            steps = steps._replace(x0_limit=np.full(len(guided), self.clip_x0, np.float32))
         return steps
 
     def _guided(self, steps: int) -> Bool[np.ndarray, " steps"]:
@@ -146,6 +176,8 @@ def option_problems(
             needed[name] = f"one number, or one for each of {scenes or 'the'} scenes"
     if options.as_reference and options.sampler not in ("ddim", "dpm"):
         needed["as_reference"] = "false, or one of the reference's samplers: ddim, dpm"
+    elif options.as_reference and options.spacing is not None:
+        needed["as_reference"] = "false, or no spacing but the reference's"
     if "steps" not in needed and not options._guided(options.steps).any():
         needed["guidance_end"] = (
             f"a share above guidance_start {options.guidance_start:g} by so much that at least one "

@@ -41,6 +41,10 @@ class SamplingSteps(NamedTuple):
     """CONDITIONAL, REUSED or ALL branches are evaluated; None: always all."""
     tolerance: Float[np.ndarray | Array, "*steps"] | None = None
     """Estimated change of x0 below which the step is not evaluated; None: always it is."""
+    rescale: Float[np.ndarray | Array, "*steps"] | None = None
+    """How far the spread of the guided prediction is brought back; None: not at all."""
+    x0_limit: Float[np.ndarray | Array, "*steps"] | None = None
+    """The largest absolute value that x0 may have; None: any."""
 
     @property
     def x0s(self) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from m2dit_jax.diffusion.guidance import guide, guide_by_both
+from m2dit_jax.diffusion.guidance import guide, guide_by_both, rescale
 from m2dit_jax.diffusion.samplers import ALL, CONDITIONAL, SamplingSteps
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.diffusion.step_cache import StepCache, after_step, needs_evaluation, start_cache
@@ -122,6 +122,9 @@ def denoise_step(
     branches = v_pred.shape[0] // latents.shape[0]
     guided = _guided(jnp.split(v_pred, branches), step)
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
+    if step.x0_limit is not None:
+        x0 = jnp.clip(x0, -step.x0_limit, step.x0_limit)
+        guided = (x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
     if cache is not None:
         to_last_x0 = (last_x0 - step.x0_weights[0] * latents) / step.x0_weights[1]
         story_needed = _per_story(needed)
@@ -264,9 +267,11 @@ def _guided(branches: list[Latents], step: SamplingSteps) -> Latents:
         return cond
     scale = per_scene(step.guidance)
     if step.given_guidance is None:
-        return guide(others[0], cond, scale)
-    nothing, uncond = others
-    return guide_by_both(nothing, uncond, cond, per_scene(step.given_guidance), scale)
+        guided = guide(others[0], cond, scale)
+    else:
+        nothing, uncond = others
+        guided = guide_by_both(nothing, uncond, cond, per_scene(step.given_guidance), scale)
+    return guided if step.rescale is None else rescale(guided, cond, per_scene(step.rescale))
 
 
 def _per_story(x: Bool[Array, "..."]) -> Bool[Array, "..."]:

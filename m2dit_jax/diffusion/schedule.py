@@ -1,12 +1,17 @@
 """CogVideoX's noise schedule and the v-parametrisation (arXiv 2202.00512, 2305.08891)."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-SPACINGS = ("trailing", "leading", "linspace")
+Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
+
+# Where spacing in log-SNR begins: with less signal a step would change hardly anything.
+_LEAST_SNR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -15,8 +20,8 @@ class NoiseSchedule:
 
     `snr_shift` divides the signal-to-noise ratio at every timestep: the more redundant the data
     (many pixels that say the same), the larger it must be for the noise to hide anything.
-    `spacing`, `steps_offset` and `final_alpha_is_one` (else it is that of timestep 0) are settings
-    of diffusers; all released models have the defaults.
+    `spacing` (but for log_snr), `steps_offset` and `final_alpha_is_one` (else it is that of
+    timestep 0) are settings of diffusers; all released models have the defaults.
     """
 
     timesteps: int = 1000
@@ -83,11 +88,17 @@ class NoiseSchedule:
     ) -> Int[np.ndarray, " steps"]:
         """The timesteps of a sampling run, from the noisiest downwards.
 
+        With spacing log_snr the first is the last of the schedule, and the n others are nearest to
+        equal distances in log-SNR: at l + k (h - l) / n for k from 1 to n, where h is the log-SNR
+        of timestep 0 and l that of the schedule's last, but at least log(1 / 1000).
+
         For some numbers of steps (61, 103, ...) diffusers' way of counting, which `as_reference`
         selects, adds a last timestep of -1. Raises ValueError unless 1 <= steps <= the schedule's
         length.
         """
         self.check_steps(steps)
+        if self.spacing == "log_snr":
+            return self._spaced_in_log_snr(steps)
         if self.spacing == "linspace":
             return np.round(np.linspace(0, self.timesteps - 1, steps)).astype(np.int64)[::-1]
         if self.spacing == "leading":
@@ -98,6 +109,20 @@ class NoiseSchedule:
         else:
             spaced = self.timesteps - np.arange(steps) * self.timesteps / steps
         return np.round(spaced).astype(np.int64) - 1
+
+    def _spaced_in_log_snr(self, steps: int) -> Int[np.ndarray, " steps"]:
+        alphas = self.alphas_cumprod()
+        with np.errstate(divide="ignore"):
+            log_snr = np.log(alphas / (1 - alphas))  # falls with the timestep, to -inf
+        least = max(log_snr[-1], np.log(_LEAST_SNR))
+        wanted = np.linspace(least, log_snr[0], steps)[1:]
+        nearest = np.abs(log_snr[:, None] - wanted).argmin(0)
+        timesteps = np.append(self.timesteps - 1, nearest)
+        # Many steps come closer than timesteps are: then to neighbours, each once.
+        timesteps = np.maximum(timesteps, np.arange(steps)[::-1])
+        for step in range(1, steps):
+            timesteps[step] = min(timesteps[step], timesteps[step - 1] - 1)
+        return timesteps
 
     def check_steps(self, steps: int) -> None:
         """Raises ValueError unless 1 <= steps <= the schedule's length."""

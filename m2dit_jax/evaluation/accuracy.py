@@ -11,46 +11,13 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.evaluation.fidelity import FIDELITY, measure_fidelity, score_fidelity
+from m2dit_jax.evaluation.scores import Mean, Score
 from m2dit_jax.pipeline.engine import Engine
 
 METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
-
-_Z = 1.959964  # the normal distribution's two-sided 95 % point
-
-
-@dataclass(frozen=True)
-class Score:
-    """A share of `n` cases with its 95 % interval (Wilson's); all None where there is no case."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    @classmethod
-    def of(cls, successes: int, n: int) -> "Score":
-        """Raises ValueError unless 0 <= successes <= n."""
-        if not 0 <= successes <= n:
-            raise ValueError(f"needs 0 <= successes <= n, got {successes} of {n}")
-        if n == 0:
-            return cls(None, None, None, 0)
-        share = successes / n
-        centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        reach = _Z * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2) / (1 + _Z**2 / n)
-        # The interval ends at 0 or 1 where the value does, but for rounding.
-        low = 0.0 if successes == 0 else centre - reach
-        high = 1.0 if successes == n else centre + reach
-        return cls(share, low, high, n)
-
-    @classmethod
-    def pooled(cls, scores: Sequence["Score"]) -> "Score":
-        """The score of all cases of several scores taken together."""
-        return cls.of(sum(score.successes for score in scores), sum(score.n for score in scores))
-
-    @property
-    def successes(self) -> int:
-        """The number of cases that `value` is a share of."""
-        return 0 if self.value is None else round(self.value * self.n)
+# The keys of `evaluate_stories`: shares, and means of what `fidelity` measures.
+SCORES = (*METRICS, *FIDELITY)
 
 
 @dataclass(frozen=True)
@@ -76,13 +43,13 @@ def evaluate_stories(
     batch_size: int = 64,
     options: SamplingOptions | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
-) -> dict[str, Score]:
-    """Samples held-out stories and scores them; the result's keys are METRICS.
+) -> dict[str, Score | Mean]:
+    """Samples held-out stories and scores them; the result's keys are SCORES.
 
     `extension` gives all scenes but the last; otherwise none is given. The options default to those
     of the model. `progress` is called with each batch when it is done.
     """
-    readings, stories, given = [], [], []
+    videos, stories, given = [], [], []
     for batch in sample_held_out(
         engine,
         num_stories=num_stories,
@@ -91,18 +58,15 @@ def evaluate_stories(
         batch_size=batch_size,
         options=options,
     ):
-        readings.append(read_scenes(batch.video.reshape(-1, *batch.video.shape[2:])))
+        videos.append(batch.video)
         stories += batch.stories
         given.append(batch.given)
         if progress is not None:
             progress(batch)
-    joined = Readings(
-        *(
-            np.concatenate([getattr(part, name) for part in readings])
-            for name in ("shape", "colour", "background", "direction")
-        )
-    )
-    return score_stories(joined, stories, np.concatenate(given))
+    video, are_given = np.concatenate(videos), np.concatenate(given)
+    readings = read_scenes(video.reshape(-1, *video.shape[2:]))
+    fidelity = score_fidelity(measure_fidelity(video[~are_given]))
+    return {**score_stories(readings, stories, are_given), **fidelity}
 
 
 def sample_held_out(

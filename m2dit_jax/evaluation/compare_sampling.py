@@ -12,7 +12,7 @@ import numpy as np
 from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories, shapes_recipe
+from m2dit_jax.evaluation.accuracy import SCORES, StoryBatch, evaluate_stories, shapes_recipe
 from m2dit_jax.evaluation.report import Scores, scores_to_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.pipeline.engine import Engine
@@ -67,16 +67,17 @@ class SamplingTables:
         }
 
     def to_markdown(self) -> str:
-        """Shares in per cent, generation / extension."""
+        """Shares in per cent, psnr in dB, rms of values from 0 to 255; generation / extension."""
         lines = [
-            f"Per cent of {self.stories} stories, generation / extension.",
+            f"Per cent of {self.stories} stories, psnr in dB, rms of values from 0 to 255; "
+            "generation / extension.",
             "",
-            f"| sampler, steps | error | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 2) + "|",
+            f"| sampler, steps | error | {' | '.join(SCORES)} |",
+            "|---" * (len(SCORES) + 2) + "|",
             *(f"| {row.name} | {_errors(row)} | {_cells(row)} |" for row in self.samplers),
             "",
-            f"| saving | evaluations | time | error | {' | '.join(METRICS)} |",
-            "|---" * (len(METRICS) + 4) + "|",
+            f"| saving | evaluations | time | error | {' | '.join(SCORES)} |",
+            "|---" * (len(SCORES) + 4) + "|",
         ]
         for row in self.savings:
             costs = row.costs.values()
@@ -100,7 +101,7 @@ def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
 def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
     """Rows of the table of savings: the full run of the options first, then what saves.
 
-    Guidance by given scenes, which saves nothing, stands there to show what it changes.
+    The last rows save nothing, but stand there to show what they change.
     """
     changes: dict[str, dict[str, Any]] = {
         "everything evaluated": {},
@@ -116,6 +117,9 @@ def saving_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
         "tolerance 0.1, every 2nd step": {"cache_tolerance": 0.1, "reuse_uncond": 2},
         "guidance by given scenes, 1.5": {"given_guidance_scale": 1.5},
         "guidance by given scenes, 3": {"given_guidance_scale": 3.0},
+        "guidance rescaled by 0.7": {"guidance_rescale": 0.7},
+        "clean latents within 1": {"clip_x0": 1.0},
+        "steps spaced in log-SNR": {"spacing": "log_snr"},
     }
     return {name: options.full().replace(**change) for name, change in changes.items()}
 
@@ -194,10 +198,7 @@ def _errors(row: Row) -> str:
 
 
 def _cells(row: Row) -> str:
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
     return " | ".join(
-        " / ".join(share(row.scores[task][metric].value) for task in row.scores)
-        for metric in METRICS
+        " / ".join(scores[name].shown(scores[name].value) for scores in row.scores.values())
+        for name in SCORES
     )

@@ -14,7 +14,10 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.data.oracle import read_scenes
 from m2dit_jax.data.shapes import Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import METRICS, Score, score_stories, shapes_recipe
+from m2dit_jax.evaluation.accuracy import METRICS, SCORES, score_stories, shapes_recipe
+from m2dit_jax.evaluation.fidelity import Fidelity, measure_fidelity, score_fidelity
+from m2dit_jax.evaluation.report import Scores
+from m2dit_jax.evaluation.scores import Mean, Score
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories.windows import Group, Windows, next_group
 
@@ -27,8 +30,8 @@ class LongReport:
     """Scores of each scene by its place, and of all scenes taken together."""
 
     windows: Windows
-    by_scene: Sequence[dict[str, Score]]
-    whole: dict[str, Score]
+    by_scene: Sequence[Scores]
+    whole: Scores
     seconds: float
     checkpoint_step: int
 
@@ -43,11 +46,11 @@ class LongReport:
         }
 
     def to_text(self) -> str:
-        """A row for each scene, shares in per cent."""
-        lines = ["scene " + "".join(f"{metric:>12}" for metric in METRICS)]
+        """A row for each scene: shares in per cent, psnr in dB, rms of values from 0 to 255."""
+        lines = ["scene " + "".join(f"{name:>16}" for name in SCORES)]
         for number, scores in enumerate(self.by_scene, 1):
-            lines.append(f"{number:<6}" + "".join(_cell(scores.get(m)) for m in METRICS))
-        lines.append("all   " + "".join(_cell(self.whole[metric]) for metric in METRICS))
+            lines.append(f"{number:<6}" + "".join(_cell(scores.get(m)) for m in SCORES))
+        lines.append("all   " + "".join(_cell(self.whole[name]) for name in SCORES))
         n = self.whole["same_actor"].n
         lines.append(
             f"{n} stories, window {self.windows.window}, {self.windows.new_scenes} new, "
@@ -142,17 +145,20 @@ def sample_long_stories(
 
 def score_by_scene(
     video: UInt8[np.ndarray, "N S F H W 3"], stories: Sequence[tuple[Scene, ...]]
-) -> tuple[list[dict[str, Score]], dict[str, Score]]:
-    """The scores of each scene's place, and of all; see `score_stories`."""
+) -> tuple[list[Scores], Scores]:
+    """The scores of each scene's place, and of all; see `score_stories` and `Fidelity`."""
     readings = read_scenes(video.reshape(-1, *video.shape[2:]))
+    fidelity = measure_fidelity(video)
     none_given = np.zeros(video.shape[:2], bool)
-    by_scene = []
+    by_scene: list[Scores] = []
     for place in range(video.shape[1]):
         all_others = ~none_given
         all_others[:, place] = False
         scores = score_stories(readings, stories, all_others)
-        by_scene.append({metric: scores[metric] for metric in SCENE_METRICS})
-    return by_scene, score_stories(readings, stories, none_given)
+        of_place = Fidelity(*(values[:, place] for values in fidelity))
+        by_scene.append({m: scores[m] for m in SCENE_METRICS} | score_fidelity(of_place))
+    whole = score_stories(readings, stories, none_given) | score_fidelity(fidelity)
+    return by_scene, whole
 
 
 def held_out_stories(
@@ -166,6 +172,5 @@ def held_out_stories(
     return [stories[start : start + size] for start in range(0, num_stories, size)]
 
 
-def _cell(score: Score | None) -> str:
-    shown = "-" if score is None or score.value is None else f"{100 * score.value:.1f}"
-    return f"{shown:>12}"
+def _cell(score: Score | Mean | None) -> str:
+    return f"{'-' if score is None else score.shown(score.value):>16}"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.evaluation.fidelity import psnr
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.report.sheets import stories_sheet
 
@@ -129,16 +130,8 @@ def recall_run(
 def recall_sheet(clips: Sequence[Clips], recalled: Recall) -> Image.Image:
     """The clips of each story above what was made of its prompts."""
     stories, titles = [], []
-    for number, (clip, made, psnr) in enumerate(zip(clips, *recalled, strict=True)):
-        for name, video in (("clips", clip.video), (f"made, PSNR {psnr.mean():.1f} dB", made)):
+    for number, (clip, made, values) in enumerate(zip(clips, *recalled, strict=True)):
+        for name, video in (("clips", clip.video), (f"made, PSNR {values.mean():.1f} dB", made)):
             stories.append((video, clip.captions, [False] * len(made)))
             titles.append(f"training story {number}, {name}")
     return stories_sheet(stories, titles)
-
-
-def psnr(
-    made: UInt8[np.ndarray, "*scenes F H W 3"], clips: UInt8[np.ndarray, "*scenes F H W 3"]
-) -> Float[np.ndarray, "*scenes"]:
-    """Peak signal-to-noise ratio of each scene in dB; 60 at most, also where nothing differs."""
-    error = np.mean((made.astype(np.float64) - clips) ** 2, axis=(-4, -3, -2, -1))
-    return np.minimum(20 * np.log10(255 / np.sqrt(np.maximum(error, 1e-9))), 60.0)

@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m2dit_jax.evaluation.accuracy import METRICS, Score
+import numpy as np
+
+from m2dit_jax.evaluation.accuracy import METRICS, SCORES
+from m2dit_jax.evaluation.fidelity import FIDELITY
+from m2dit_jax.evaluation.scores import Mean, Score, shown_interval
 from m2dit_jax.utils.files import read_json
 
-Scores = Mapping[str, Score]
+Scores = Mapping[str, Score | Mean]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Report:
         try:
             generation, extension = (
                 {metric: Score(**mapping[task][metric]) for metric in METRICS}
+                # Older reports have no fidelity.
+                | {name: Mean(**mapping[task].get(name, _NO_CASE)) for name in FIDELITY}
                 for task in ("generation", "extension")
             )
             return cls(
@@ -53,11 +59,12 @@ class Report:
             raise ValueError(f"not the report of an evaluation ({error!r})") from error
 
     def to_text(self) -> str:
-        """A table for the terminal; shares in per cent with their 95 % intervals."""
-        lines = [f"{'':<12}{'generation':<34}extension"]
+        """A table for the terminal, with 95 % intervals: shares in per cent, psnr in dB, and rms of
+        values from 0 to 255."""
+        lines = [f"{'':<16}{'generation':<34}extension"]
         lines += [
-            f"{metric:<12}{_cell(self.generation[metric]):<34}{_cell(self.extension[metric])}"
-            for metric in METRICS
+            f"{name:<16}{_cell(self.generation[name]):<34}{_cell(self.extension[name])}"
+            for name in SCORES
         ]
         lines.append(f"checkpoint of step {self.checkpoint_step}, {self.seconds:.0f} s")
         return "\n".join(line.rstrip() for line in lines)
@@ -69,10 +76,13 @@ class Comparison:
 
     arms: Mapping[str, Mapping[int, Report]]
 
-    def pooled(self, arm: str, task: str) -> dict[str, Score]:
+    def pooled(self, arm: str, task: str) -> dict[str, Score | Mean]:
         """The scores of all the arm's seeds taken together; `task` is a field of Report."""
         reports = [getattr(report, task) for report in self.arms[arm].values()]
-        return {metric: Score.pooled([r[metric] for r in reports]) for metric in METRICS}
+        return {
+            **{metric: Score.pooled([r[metric] for r in reports]) for metric in METRICS},
+            **{name: Mean.pooled([r[name] for r in reports]) for name in FIDELITY},
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The pooled scores of each arm, and under `seeds` each seed's own report."""
@@ -93,7 +103,9 @@ class Comparison:
             "Per cent of the cases, with 95 % intervals (Wilson, as if all cases of all seeds were "
             "independent, which scenes of one story and seeds on the same stories are not quite); "
             f"after the semicolon the values of seed {_listed(seeds)}. "
-            "Of leakage less is better, of all else more."
+            "Fidelity to the nearest ideal scene: psnr in dB, rms of values from 0 to 255; means "
+            "over scenes with Student's intervals. "
+            "Of leakage and rms less is better, of all else more."
         ]
         for task in ("generation", "extension"):
             lines += [
@@ -102,19 +114,19 @@ class Comparison:
                 "|---" * (len(arms) + 2) + "|",
             ]
             pooled = {arm: self.pooled(arm, task) for arm in arms}
-            for metric in METRICS:
+            for name in SCORES:
                 cells = [
-                    f"{_interval(pooled[arm][metric])}; "
-                    + ", ".join(_per_cent(getattr(r, task)[metric].value) for r in reports.values())
+                    f"{shown_interval(pooled[arm][name])}; "
+                    + ", ".join(_value(getattr(r, task)[name]) for r in reports.values())
                     for arm, reports in self.arms.items()
                 ]
-                lines.append(f"| {metric} | {' | '.join(cells)} | {pooled[arms[0]][metric].n} |")
+                lines.append(f"| {name} | {' | '.join(cells)} | {pooled[arms[0]][name].n} |")
         return "\n".join(lines) + "\n"
 
 
 def scores_to_json(scores: Scores) -> dict[str, Any]:
     """Each score as a mapping of value, low, high and n."""
-    return {metric: asdict(scores[metric]) for metric in METRICS}
+    return {name: asdict(scores[name]) for name in SCORES}
 
 
 def read_report(path: Path | str) -> Report:
@@ -126,18 +138,15 @@ def read_report(path: Path | str) -> Report:
         raise ValueError(f"{prefix}{error}") from error
 
 
-def _per_cent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+_NO_CASE = asdict(Mean.of(np.empty(0)))
 
 
-def _interval(score: Score) -> str:
-    if score.n == 0:
-        return "-"
-    return f"{_per_cent(score.value)} ({_per_cent(score.low)} to {_per_cent(score.high)})"
+def _value(score: Score | Mean) -> str:
+    return score.shown(score.value)
 
 
-def _cell(score: Score) -> str:
-    return f"{_interval(score)}, n = {score.n}"
+def _cell(score: Score | Mean) -> str:
+    return f"{shown_interval(score)}, n = {score.n}"
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -64,13 +64,24 @@ def scene_identity(
         {
             "model": model,
             "scene": scene + 1,
-            **{name: getattr(plan.settings, name) for name in _names("latents")},
+            **_settings(plan.settings),
             "beside": [
                 _beside(plan, number, known[number] if number in group.context else None, attempts)
                 for number in group.scenes
             ],
         }
     )
+
+
+def _settings(settings: StoryOptions) -> dict[str, Any]:
+    """Those of the story that its latents depend on."""
+    fields = declared(StoryOptions)
+    values = {name: getattr(settings, name) for name in _names("latents")}
+    return {
+        name: value
+        for name, value in values.items()
+        if not (fields[name].later and value == fields[name].default)
+    }
 
 
 def _names(affects: Affects) -> list[str]:
@@ -101,9 +112,9 @@ def changes(old: Inputs, new: Inputs) -> list[str]:
     reasons = [
         "the model is another"
         if name == "model"
-        else f"{name}: {_change(old.get(name), new[name])}"
-        for name in new
-        if name != "beside" and old.get(name) != new[name]
+        else f"{name}: {_change(_setting(old, name), _setting(new, name))}"
+        for name in {**new, **old}
+        if name != "beside" and _setting(old, name) != _setting(new, name)
     ]
     before = {scene["scene"]: scene for scene in old["beside"]}
     after = {scene["scene"]: scene for scene in new["beside"]}
@@ -112,6 +123,12 @@ def changes(old: Inputs, new: Inputs) -> list[str]:
     for number in before.keys() & after.keys():
         reasons += _scene_changes(before[number], after[number], own=number == new["scene"])
     return reasons
+
+
+def _setting(inputs: Inputs, name: str) -> Any:
+    """A value of the story; that of an option which is left out is its default."""
+    field = declared(StoryOptions).get(name)
+    return inputs.get(name, field.default if field and field.later else None)
 
 
 def _scene_changes(old: Inputs, new: Inputs, own: bool) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.recall import recall_stories, training_stories
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.training.metrics import MetricsWriter
@@ -31,10 +31,12 @@ def evaluate_held_out(
         if task == "generation":
             sheet = write_preview(workdir / "previews", step, batches[0], config.sample.fps)
             metrics.write_image(step, "preview", np.asarray(sheet))
-        shares = "  ".join(
-            f"{name} {score.value:.0%}" for name, score in scores.items() if score.value is not None
+        told = "  ".join(
+            f"{name} {score.value:.0%}" if name in METRICS else f"{name} {score.value:.1f}"
+            for name, score in scores.items()
+            if score.value is not None
         )
-        print(f"step {step} {task:10}  {shares}", flush=True)
+        print(f"step {step} {task:10}  {told}", flush=True)
     metrics.write(step, values)
 
 

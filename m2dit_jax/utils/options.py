@@ -50,14 +50,18 @@ def option(
     affects: Affects | None = None,
     needed: str = "",
     by_model: bool = False,
+    later: bool = False,
 ) -> Any:
     """A field's declaration; its range is that of its type.
 
     `description` is one sentence for help and docs. `needed` says what would be right, where the
     type does not say it. An option that is left out is `by_model` filled with a default of the
-    model's; the one given here is for where there is no model.
+    model's; the one given here is for where there is no model. A `later` option came when there
+    were stories already: with its default it is not among what their scenes were made of.
     """
-    extra: dict[str, Any] = {"affects": affects, "needed": needed, "by_model": by_model}
+    extra: dict[str, Any] = {
+        **{"affects": affects, "needed": needed, "by_model": by_model, "later": later}
+    }
     return Field(default, description=description, json_schema_extra=extra)
 
 
@@ -69,6 +73,7 @@ def same_option(model: "type[Options]", name: str, default: Any) -> Any:
         field.description,
         affects=field.affects,
         by_model=field.by_model,
+        later=field.later,
     )
 
 
@@ -113,6 +118,7 @@ class OptionField:
     needed: str
     affects: Affects | None
     by_model: bool
+    later: bool
 
     @property
     def default_text(self) -> str:
@@ -144,7 +150,7 @@ def declared(model: type[Options]) -> Mapping[str, OptionField]:
 def _declared(name: str, info: FieldInfo) -> OptionField:
     kind, many, choices, limits = _kind(info.annotation, info.metadata)
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    extra = {"affects": None, "needed": "", "by_model": False} | extra
+    extra = {"affects": None, "needed": "", "by_model": False, "later": False} | extra
     required = info.is_required()
     return OptionField(
         name=name,
@@ -157,6 +163,7 @@ def _declared(name: str, info: FieldInfo) -> OptionField:
         needed=str(extra["needed"]) or _needed(kind, many, choices, limits),
         affects=extra["affects"],  # pyright: ignore[reportArgumentType]
         by_model=bool(extra["by_model"]),
+        later=bool(extra["later"]),
     )
 
 

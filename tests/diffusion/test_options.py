@@ -23,6 +23,27 @@ def test_with_everything_off_the_table_is_the_samplers_own(sampler):
         assert options.full() == options
 
 
+def test_spacing_stands_in_for_the_schedules():
+    leading = NoiseSchedule(spacing="leading")
+    for name, timesteps in {
+        None: [750, 500, 250, 0],
+        "trailing": [999, 749, 499, 249],
+        "leading": [750, 500, 250, 0],
+        "linspace": [999, 666, 333, 0],
+        "log_snr": [999, 638, 76, 0],
+    }.items():
+        table = SamplingOptions(steps=4, spacing=name).table(leading)
+        np.testing.assert_array_equal(table.timesteps, timesteps)
+
+
+def test_what_limits_the_prediction_is_in_every_step_or_not_there():
+    table = SamplingOptions(steps=2, guidance_rescale=0.5, clip_x0=1.0).table(SCHEDULE)
+    np.testing.assert_array_equal(table.rescale, [0.5, 0.5])
+    np.testing.assert_array_equal(table.x0_limit, [1, 1])
+    plain = SamplingOptions(steps=2, guidance_rescale=0.0, clip_x0=0.0).table(SCHEDULE)
+    assert plain.rescale is None and plain.x0_limit is None
+
+
 def test_which_branches_are_evaluated():
     options = SamplingOptions(
         steps=10, guidance_scale=3.0, guidance_start=0.2, guidance_end=0.8, reuse_uncond=4
@@ -72,6 +93,9 @@ def test_a_scale_for_each_scene():
         ({"guidance_start": -0.1}, "found -0.1, needs a finite number, from 0 to 1"),
         ({"reuse_uncond": 0}, "found 0, needs a whole number, from 1 to 100000"),
         ({"cache_tolerance": -0.5}, "found -0.5, needs a finite number, from 0 to 1000"),
+        ({"spacing": "karras"}, "found 'karras', needs one of trailing, leading, linspace, log_sn"),
+        ({"guidance_rescale": 1.5}, "found 1.5, needs a finite number, from 0 to 1"),
+        ({"clip_x0": -1.0}, "found -1.0, needs a finite number, from 0 to 1000"),
     ],
 )
 def test_what_cannot_be_is_never_made(changed, problem):
@@ -104,6 +128,8 @@ def test_the_reference_has_no_third_order_and_is_not_repeated_with_it():
     options = SamplingOptions(sampler="unip_3", as_reference=True)
     assert "found true, needs false" in option_problems(options, SCHEDULE)["as_reference"]
     assert not option_problems(SamplingOptions(sampler="dpm", as_reference=True), SCHEDULE)
+    spaced = SamplingOptions(as_reference=True, spacing="log_snr")
+    assert "found true, needs false" in option_problems(spaced, SCHEDULE)["as_reference"]
 
 
 def test_when_a_negative_prompt_is_needed():

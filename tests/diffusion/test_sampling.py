@@ -5,7 +5,7 @@ import pytest
 
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
-from m2dit_jax.diffusion.sampling import Conditions, for_story, generate
+from m2dit_jax.diffusion.sampling import Conditions, denoise_step, for_story, generate, start
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 SHAPE = (2, 3, 1, 2, 2, 1)  # B S F H W C
@@ -240,3 +240,40 @@ def test_a_scale_for_each_scene():
     for scene, scale in enumerate(scales):
         alike, _ = run_with(options(guidance_scale=scale), denoiser)
         np.testing.assert_allclose(made.latents[:, scene], alike.latents[:, scene], atol=1e-5)
+
+
+def by_text(latents, text_embeds, timesteps, given):
+    """v is the latents times the text, which is 1 and, as negative prompt, -1."""
+    return text_embeds[..., None, None] * latents
+
+
+@pytest.mark.parametrize(("phi", "expected"), [(0.0, -5.0), (0.5, -3.0), (1.0, -1.0)])
+def test_rescaled_guidance_brings_the_spread_back_to_that_without(phi, expected):
+    # The only step begins without signal, so that it ends at x0 = -v. Guided v is -x + 3 (x + x).
+    made, _ = run_with(options(steps=1, guidance_rescale=phi), by_text)
+    np.testing.assert_allclose(made.latents, expected * NOISE, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_clean_latents_beyond_the_limit_are_cut_off(sampler):
+    schedule = NoiseSchedule()
+
+    def perfect(latents, text_embeds, timesteps, given):
+        a, s = schedule.signal_and_noise(timesteps, latents.ndim)
+        return (a * latents - jnp.concatenate([CLEAN, CLEAN])) / s
+
+    made, _ = run_with(options(sampler=sampler, clip_x0=2.0), perfect)
+    np.testing.assert_allclose(made.latents, jnp.minimum(CLEAN, 2), atol=1e-5)
+
+
+def test_a_step_with_limited_clean_latents_is_ddims_with_these():
+    steps = options(clip_x0=0.5, guidance_scale=1.0).table(NoiseSchedule())
+    story = Conditions(CLEAN, jnp.zeros((2, 3), bool), TEXT + 1, None)
+    story, state = start(steps, story, NOISE)
+    step = jax.tree.map(lambda x: x[0], steps)
+    following, result = denoise_step(by_text, story, step, state, NOISE)
+    np.testing.assert_allclose(result.x0, np.clip(-NOISE, -0.5, 0.5), rtol=1e-6)
+    # The second of 8 trailing timesteps is 874, of alpha a: root(a) x0 + root(1 - a) noise.
+    a = NoiseSchedule().alphas_cumprod()[874]
+    expected = np.sqrt(a) * np.clip(-NOISE, -0.5, 0.5) + np.sqrt(1 - a) * NOISE
+    np.testing.assert_allclose(following.latents, expected, rtol=1e-5)

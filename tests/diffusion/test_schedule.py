@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
 
 
 @pytest.mark.parametrize("snr_shift", [1.0, 3.0, 8.0])
@@ -47,3 +47,25 @@ def test_timesteps_are_trailing():
 def test_impossible_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match=f"1..1000, got {steps}"):
         NoiseSchedule().sampling_timesteps(steps)
+
+
+def test_timesteps_at_equal_distances_in_log_snr():
+    # The log-SNR of timestep 0 with shift 24 is 3.891, where the search begins log(1 / 1000).
+    schedule = NoiseSchedule(snr_shift=24.0, spacing="log_snr")
+    np.testing.assert_array_equal(schedule.sampling_timesteps(4), [999, 355, 31, 0])
+    alphas = schedule.alphas_cumprod()[[355, 31, 0]]
+    np.testing.assert_allclose(np.log(alphas / (1 - alphas)), [-3.308, 0.292, 3.891], atol=0.03)
+    np.testing.assert_array_equal(schedule.sampling_timesteps(1), [999])
+
+
+@pytest.mark.parametrize("snr_shift", [1.0, 24.0])
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_timesteps_fall_each_once_with_any_number_of_steps(spacing, zero_terminal_snr, snr_shift):
+    schedule = NoiseSchedule(
+        snr_shift=snr_shift, zero_terminal_snr=zero_terminal_snr, spacing=spacing
+    )
+    for steps in (1, 2, 3, 10, 99, 500, 998, 1000):
+        timesteps = schedule.sampling_timesteps(steps)
+        assert len(timesteps) == steps and (np.diff(timesteps) < 0).all()
+        assert timesteps[-1] >= 0 and timesteps[0] <= 999

@@ -1,12 +1,11 @@
-from typing import Any
-
 import numpy as np
 import pytest
 
 from configs import base
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
-from m2dit_jax.evaluation.accuracy import METRICS, Score, evaluate_stories, score_stories
+from m2dit_jax.evaluation.accuracy import METRICS, evaluate_stories, score_stories
+from m2dit_jax.evaluation.scores import Score
 from tests.engines import random_engine
 
 STORY = (
@@ -32,44 +31,8 @@ def read_as(*scenes):
     )
 
 
-def interval(score) -> Any:
-    return score.low, score.value, score.high
-
-
 def counts(scores):
     return {name: (score.successes, score.n) for name, score in scores.items()}
-
-
-def test_a_score_has_wilsons_interval():
-    # R: prop.test(8, 10, correct = FALSE)$conf.int
-    score = Score.of(8, 10)
-    np.testing.assert_allclose(interval(score), [0.4901625, 0.8, 0.9433178], rtol=1e-6)
-    assert score.n == 10
-
-
-@pytest.mark.parametrize("n", [1, 7, 256, 769])
-def test_the_interval_stays_within_0_and_1_and_holds_the_value(n):
-    for successes in (0, n // 2, n):
-        score = Score.of(successes, n)
-        low, value, high = interval(score)
-        assert 0 <= low <= value <= high <= 1
-        assert low < high
-        assert score.successes == successes
-
-
-def test_a_score_of_no_cases_has_no_value():
-    assert Score.of(0, 0) == Score(None, None, None, 0)
-    assert Score.of(0, 0).successes == 0
-
-
-@pytest.mark.parametrize(("successes", "n"), [(3, 2), (-1, 2), (0, -1)])
-def test_impossible_counts_are_refused(successes, n):
-    with pytest.raises(ValueError, match="successes"):
-        Score.of(successes, n)
-
-
-def test_pooled_scores_count_every_case_once():
-    assert Score.pooled([Score.of(1, 3), Score.of(0, 0), Score.of(9, 9)]) == Score.of(10, 12)
 
 
 def test_real_stories_are_all_right_and_nothing_leaks():

@@ -31,6 +31,11 @@ def test_scores_belong_to_the_place_of_a_scene():
     shape = [scores["shape"].value for scores in by_scene]
     assert shape == [1, 1, 1, 0, 1]
     assert by_scene[0]["it"].n == 0 and by_scene[1]["background"].n == 8
+    assert [scores["psnr"].value for scores in by_scene[:3]] == [60, 60, 60]
+    of_black = {name: by_scene[3][name].value or 0 for name in ("psnr", "actor_rms")}
+    assert 5 < of_black["psnr"] < 20 and of_black["actor_rms"] > 50
+    assert whole["psnr"].value == pytest.approx((4 * 60 + of_black["psnr"]) / 5)
+    assert whole["background_rms"].value == 0
     assert whole["shape"].value == pytest.approx(0.8) and whole["same_actor"].value == 0
 
 

@@ -76,6 +76,7 @@ def test_steps_one_by_one_end_where_the_compiled_loop_does(transformer, sampler,
         ({"guidance_start": 0.4, "reuse_uncond": 2}, [1, 1, 2, 1, 2]),
         ({"sampler": "unip_3", "cache_tolerance": 100.0}, [2, 2, 0, 0, 2]),
         ({"given_guidance_scale": 2.0, "guidance_scale": (1.0, 3.0)}, [3] * 5),
+        ({"spacing": "log_snr", "guidance_rescale": 0.7, "clip_x0": 1.0}, [2] * 5),
     ],
 )
 def test_what_is_saved_one_by_one_is_saved_in_the_compiled_loop(transformer, options, evaluations):

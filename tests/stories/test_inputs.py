@@ -65,6 +65,15 @@ def test_keys_are_those_of_folders_that_were_made_before():
     ]
 
 
+def test_an_option_that_came_later_counts_where_it_is_not_at_its_default():
+    plain, set_so = all_inputs("ab"), all_inputs("ab", guidance_rescale=0.7, spacing="leading")
+    assert not {"guidance_rescale", "spacing", "clip_x0"} & plain[0].keys()
+    assert all_inputs("ab", guidance_rescale=0.0, clip_x0=0.0) == plain
+    there, back = changes(plain[0], set_so[0]), changes(set_so[0], plain[0])
+    assert there == ["spacing: None -> 'leading'", "guidance_rescale: 0.0 -> 0.7"]
+    assert back == ["spacing: 'leading' -> None", "guidance_rescale: 0.7 -> 0.0"]
+
+
 # What a change of each option reaches. Each affects every scene, the frames of the written video
 # alone, or which scenes are made together.
 CHANGED = {
@@ -74,6 +83,7 @@ CHANGED = {
     **{"seed": 1, "negative_prompt": "z", "frames": 3, "guidance_scale": 3},
     **{"window": 4, "new_scenes": 2, "anchor": False},
     **{"fps": 9, "retries": 1, "checks": ["finite"]},
+    **{"spacing": "log_snr", "guidance_rescale": 0.7, "clip_x0": 1},
 }
 
 

@@ -93,6 +93,8 @@ def test_evaluates_and_shows_held_out_stories(trained):
     evaluations = [line for line in _lines(trained) if "generation/background" in line]
     assert [line["step"] for line in evaluations] == [8, 12]
     assert {name.split("/")[0] for name in evaluations[0]} == {"step", "generation", "extension"}
+    assert all(0 < line["extension/psnr"] < 40 for line in evaluations)
+    assert all(0 < line["generation/background_rms"] < 255 for line in evaluations)
     previews = sorted(path.name for path in (trained / "previews").iterdir())
     assert previews == ["step_000008.gif", "step_000008.png", "step_000012.gif", "step_000012.png"]
     with Image.open(trained / "previews" / "step_000012.gif") as gif:

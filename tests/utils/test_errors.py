@@ -33,5 +33,6 @@ def test_an_interrupt_behind_other_errors_is_raised(hidden):
 
 def test_other_errors_pass():
     error = chained(ValueError, RuntimeError)
+    assert error is not None
     error.__context__ = error  # libraries make circles
     raise_interrupt(error)

@@ -9,7 +9,6 @@ import numpy as np
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.json_fields import (
-    Fields,
     SchedulerJson,
     TextEncoderJson,
     TransformerJson,
@@ -19,7 +18,7 @@ from m2dit_jax.models.cogvideox.json_fields import (
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import VaeConfig
-from m2dit_jax.utils.options import shown
+from m2dit_jax.utils.options import Options, shown
 
 Json = Mapping[str, Any]
 
@@ -215,15 +214,14 @@ def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
 def sampler_name(json: Json) -> Sampler:
     """The sampler that `scheduler/scheduler_config.json` names. Raises ValueError for others."""
     name = json.get("_class_name")
-    if not isinstance(name, str) or name not in _SAMPLERS:
-        _raise(
-            "scheduler", [f"_class_name must be one of {', '.join(_SAMPLERS)}, got {_repr(name)}"]
-        )
-    return _SAMPLERS[name]
+    if isinstance(name, str) and name in _SAMPLERS:
+        return _SAMPLERS[name]
+    known = ", ".join(_SAMPLERS)
+    raise ValueError(f"scheduler config: _class_name must be one of {known}, got {_repr(name)}")
 
 
 def _read(
-    config: str, fields: type[Fields], json: Json, fixed: Mapping[str, Any]
+    config: str, fields: type[Options], json: Json, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The values of all declared fields, after checking those of `fixed`."""
     required = [name for name, field in fields.model_fields.items() if field.is_required()]

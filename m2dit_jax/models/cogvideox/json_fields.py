@@ -97,15 +97,12 @@ class SchedulerJson(Options, frozen=True):
     set_alpha_to_one: bool = option(True, "All signal at the end of sampling.")
 
 
-Fields = TransformerJson | TextEncoderJson | VaeJson | SchedulerJson
-
-
-def read_fields(fields: type[Fields], config: str, json: Mapping[str, Any]) -> dict[str, Any]:
+def read_fields(fields: type[Options], config: str, json: Mapping[str, Any]) -> dict[str, Any]:
     """The values of all declared fields, of their types and within their ranges.
 
     `config` names the kind of config in messages. Raises ValueError with all that is wrong.
     """
-    there = {
+    there: dict[str, Any] = {
         name: tuple(json[name]) if isinstance(json[name], list) else json[name]
         for name in fields.model_fields
         if name in json
