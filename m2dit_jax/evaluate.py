@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from m2dit_jax.cli import (
+    WorkFailed,
     add_option_flags,
     as_flags,
     make_parser,
@@ -44,28 +45,27 @@ DEFAULT_CONFIG = "base"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
+    """Runs the command and returns its exit status, as `run_command` says.
 
-    1: a compared run failed. 130: interrupted.
+    1: a compared run failed.
     """
     name, argv = choose_program(sys.argv[1:] if argv is None else argv)
     program = PROGRAMS[name]
     flags = program.parse(name, argv)
-    try:
-        return run_command(
-            lambda: _run(program, flags),
-            on_interrupt="interrupted; the same command goes on from here",
-        )
-    except RunFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run_command(
+        lambda: _run(program, flags),
+        on_interrupt="interrupted; the same command goes on from here",
+    )
 
 
 def _run(program: "Program", flags: argparse.Namespace) -> None:
     for field in ("json", "sheet"):
         if path := getattr(flags, field, None):
             path.parent.mkdir(parents=True, exist_ok=True)
-    program.run(flags)
+    try:
+        program.run(flags)
+    except RunFailed as error:
+        raise WorkFailed(error) from error
 
 
 def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:

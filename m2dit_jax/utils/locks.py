@@ -1,12 +1,16 @@
 """A lock that one process holds; also on file systems without flock."""
 
 import errno
+import os
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
+
+from m2dit_jax.utils.stopping import on_stop
 
 # What flock says on network and FUSE file systems that do not have it, or whose lock server is off.
 _NO_FLOCK = {
@@ -17,7 +21,15 @@ _NO_FLOCK = {
 
 
 class InUse(Exception):
-    """Another process holds the lock."""
+    """Another process holds the lock; `holder` is "process 7 on host", where that is known."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.holder = "which, is not known"
+        with suppress(OSError, ValueError):
+            words = path.read_text(encoding="utf-8").split()[:2]
+            if len(words) == 2 and words[0].isdecimal():  # as filelock's own files begin, too
+                self.holder = f"process {words[0]} on {words[1]}"
 
 
 @contextmanager
@@ -38,9 +50,19 @@ def exclusive(path: Path) -> Iterator[None]:
             raise
         lock = _lock_without_flock(path, error)
     try:
-        yield
+        if isinstance(lock, FileLock):  # the other kind says it by itself
+            _say_who(path, f"{os.getpid()}\n{socket.gethostname()}\n")
+        with on_stop(lock.release):
+            yield
     finally:
+        if isinstance(lock, FileLock):
+            _say_who(path, "")
         lock.release()
+
+
+def _say_who(path: Path, text: str) -> None:
+    with suppress(OSError):  # a full disk; and Windows, where nobody else opens a locked file
+        path.write_text(text, encoding="utf-8")
 
 
 def _lock_without_flock(path: Path, error: OSError) -> SoftFileLock:

@@ -58,7 +58,7 @@ def write_orbax(path: Path, leaves: Mapping[str, Leaf]) -> None:
         (Leaf, _LeafHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    with ocp.Checkpointer(handler) as checkpointer, _without_tracebacks():
+    with ocp.Checkpointer(handler) as checkpointer, without_tracebacks():
         tree = unflatten_dict(dict(leaves), sep=".")
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
 
@@ -148,12 +148,15 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Orbax logs at length, twice, the traceback of what it then raises."""
+def without_tracebacks() -> Iterator[None]:
+    """A context without the tracebacks, many pages, that Orbax logs of what it then raises."""
+
+    def without(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.addFilter(without)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(without)
