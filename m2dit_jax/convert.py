@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unknown_networks
@@ -32,7 +33,8 @@ def _convert(flags: argparse.Namespace) -> None:
     left_out = _left_out(plan)
     left = plan.unfinished_jobs()
     with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
-        execute(plan, progress.update)
+        with writing(plan.partial):
+            execute(plan, progress.update)
     for job in plan.jobs:
         print(_line(job) + ("" if job in left else " (written by an earlier run)"))
     print("".join(f"{line}\n" for line in left_out), end="")

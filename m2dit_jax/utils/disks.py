@@ -16,6 +16,7 @@ _ERRNOS = tuple(
     )
     if hasattr(errno, name)
 )
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _IN_WORDS = {os.strerror(number): number for number in _ERRNOS}
 
 
@@ -39,10 +40,12 @@ def disk_errno(error: BaseException) -> int | None:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return cause.errno
-    # Libraries in C++ and Rust have the system's words only.
+    # Libraries in C++ and Rust have the system's words only. Some of these are said of files that
+    # are read, too, and such an error names its file by itself.
     for cause in _causes(error):
+        text = str(cause)
         for words, number in _IN_WORDS.items():
-            if words in str(cause):
+            if words in text and (number in _OF_WRITING or "writ" in text.lower()):
                 return number
     return None
 
@@ -53,7 +56,8 @@ def describe(error: OSError) -> str:
         return str(error)
     if error.filename is None:
         return f"a file or the output could not be written: {error.strerror}"
-    path = Path(os.fsdecode(error.filename))
+    copied = error.errno in _OF_WRITING and error.filename2 is not None
+    path = Path(os.fsdecode(error.filename2 if copied else error.filename))
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     then = "there is room" if full else "that is possible"
     return f"{path}: {error.strerror}{_about_disk(path)}; once {then}, the same command goes on"
