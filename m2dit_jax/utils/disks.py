@@ -55,7 +55,7 @@ def describe(error: OSError) -> str:
     if error.errno not in _ERRNOS:
         return str(error)
     if error.filename is None:
-        return f"a file or the output could not be written: {error.strerror}"
+        return f"standard output, or a file, cannot be written: {error.strerror}"
     copied = error.errno in _OF_WRITING and error.filename2 is not None
     path = Path(os.fsdecode(error.filename2 if copied else error.filename))
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -5,6 +5,7 @@ told otherwise.
 """
 
 import logging
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -149,14 +150,35 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def without_tracebacks() -> Iterator[None]:
-    """A context without the tracebacks, many pages, that Orbax logs of what it then raises."""
+    """A context without the tracebacks, many pages, that Orbax logs of what it then raises.
+
+    Where several writes fail, tensorstore tells an event loop of the second that the first has
+    ended; it prints that, too.
+    """
+    logger, excepthook, unraisablehook = (
+        logging.getLogger("absl"),
+        sys.excepthook,
+        sys.unraisablehook,
+    )
 
     def without(record: logging.LogRecord) -> bool:
         return not record.exc_info
 
-    logger = logging.getLogger("absl")
+    def is_late(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+    def excepthook_without(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not is_late(error):
+            excepthook(kind, error, trace)
+
+    def unraisablehook_without(unraisable: Any) -> None:
+        if not is_late(unraisable.exc_value):
+            unraisablehook(unraisable)
+
     logger.addFilter(without)
+    sys.excepthook, sys.unraisablehook = excepthook_without, unraisablehook_without
     try:
         yield
     finally:
         logger.removeFilter(without)
+        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
