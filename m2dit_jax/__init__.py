@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from m2dit_jax.stories.storyboard import Scene as Scene
     from m2dit_jax.stories.storyboard import Storyboard as Storyboard
 
+from m2dit_jax.utils import stopping as _stopping
+
+# Before a command's imports, which take seconds.
+if _stopping.is_command():
+    _stopping.listen()
+
 __version__ = "0.1.0"
 
 # The public API: its names, and the modules that hold them. These load jax, which takes seconds,

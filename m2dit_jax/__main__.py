@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from m2dit_jax import __version__
+from m2dit_jax.utils import stopping
 
 # Modules of the package with a `main(argv)` that returns the exit status, and what they do.
 COMMANDS = {
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Only the module of the chosen command is imported.
     """
+    if argv is None:
+        stopping.listen()  # the script `m2dit`, too
     arguments = sys.argv[1:] if argv is None else list(argv)
     # What follows the command is its own, --help included.
     flags = _parser().parse_args(arguments[:1])

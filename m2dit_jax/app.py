@@ -1,6 +1,7 @@
 """Stories in a browser: m2dit app --checkpoint=DIR --output=DIR"""
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from m2dit_jax.cli import add_model_flags, load_pipeline, make_parser, port_number, run_command
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.utils.stopping import when_stopped
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
@@ -29,10 +31,12 @@ def _serve(flags: argparse.Namespace) -> None:
 
     address = start_server(shelf, Runner(make), flags.host, flags.port, flags.allowed_host or ())
     print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
+    ended = "ended; a story that was at work goes on when it is generated again"
+    when_stopped(ended, {signal.SIGINT: 0})
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
-        print("ended; a story that was at work goes on when it is generated again")
+    except KeyboardInterrupt:  # where another program than the command has called
+        print(ended)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,15 +4,16 @@ Imports of what loads jax stand in the functions: commands without a model start
 """
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.disks import describe, disk_errno
 from m2dit_jax.utils.errors import Superseded
 from m2dit_jax.utils.failures import WorkFailed
 from m2dit_jax.utils.options import (
@@ -30,6 +31,7 @@ from m2dit_jax.utils.options import (
     shown,
     wrong,
 )
+from m2dit_jax.utils.stopping import finish, when_stopped
 
 if TYPE_CHECKING:
     from m2dit_jax.pipeline.pipeline import Pipeline
@@ -105,25 +107,32 @@ port_number = bounded_int(1, 65_535)
 def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
     """The exit status of a command: that of its work, 0 for None; else, after a message:
 
-    1: the work failed (WorkFailed); 2: wrong input (ValueError, OSError); 130 and 143: stopped by
-    SIGINT or SIGTERM. Other exceptions pass through. Chooses the platform of jax first.
+    1: the work failed (WorkFailed); 2: wrong input, or a place that cannot be written to
+    (ValueError, OSError); 130 and 143: stopped by SIGINT or SIGTERM. Other exceptions pass
+    through. Chooses the platform of jax first.
     """
     prefer_available_platform()
+    when_stopped(on_interrupt)
     try:
-        with _sigterm_interrupts():
-            return _with_what_is_new(work) or 0
-    except _Terminated:
+        return finish(_with_what_is_new(work) or 0)
+    except KeyboardInterrupt as stop:  # in another program, or of work with a handler of its own
         print(f"\n{on_interrupt}", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print(f"\n{on_interrupt}", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return finish(128 + (stop.args[0] if stop.args else signal.SIGINT))
     except WorkFailed as error:
         print(error, file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
+        return finish(1)
+    except ValueError as error:
         print(error, file=sys.stderr)
-        return 2
+        return finish(2)
+    except OSError as error:
+        print(describe(error), file=sys.stderr)
+        return finish(2)
+    except Exception as error:
+        number = disk_errno(error)
+        if number is None:
+            raise
+        print(describe(OSError(number, os.strerror(number))), file=sys.stderr)
+        return finish(2)
 
 
 def _with_what_is_new(work: Callable[[], int | None]) -> int | None:
@@ -134,26 +143,6 @@ def _with_what_is_new(work: Callable[[], int | None]) -> int | None:
         except Superseded as error:
             print(f"{error}: begun again", file=sys.stderr)
     return work()
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which everything on the way treats as it does Ctrl-C."""
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    def stop(number: int, frame: Any) -> None:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # --- flags of options that are declared once

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
@@ -35,7 +36,8 @@ def _convert(flags: argparse.Namespace) -> None:
         print(f"{plan.output}: whole, {plan.to} form (was finished before)")
         return
     left = plan.unfinished_jobs()
-    with progress_bar(sum(job.nbytes for job in left), "convert", "B") as progress:
+    total = sum(job.nbytes for job in left)
+    with progress_bar(total, "convert", "B") as progress, writing(plan.partial):
         execute(plan, progress.update)
     for job in plan.jobs:
         print(_line(job) + ("" if job in left else " (written by an earlier run)"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from m2dit_jax.cli import (
+    WorkFailed,
     add_option_flags,
     as_flags,
     bounded_int,
@@ -52,21 +53,17 @@ _STORIES = bounded_int(1, 10**6)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2, after a message, if the user's input is wrong.
+    """Runs the command and returns its exit status, as `run_command` says.
 
-    1: a compared run failed. 130: interrupted.
+    1: a compared run failed.
     """
     name, argv = choose_program(sys.argv[1:] if argv is None else argv)
     program = PROGRAMS[name]
     flags = program.parse(name, argv)
-    try:
-        return run_command(
-            lambda: _run(program, flags),
-            on_interrupt="interrupted; the same command goes on from here",
-        )
-    except RunFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run_command(
+        lambda: _run(program, flags),
+        on_interrupt="interrupted; the same command goes on from here",
+    )
 
 
 def _run(program: "Program", flags: argparse.Namespace) -> None:
@@ -76,7 +73,10 @@ def _run(program: "Program", flags: argparse.Namespace) -> None:
     last = getattr(flags, "seed", 0) + getattr(flags, "stories", 0) - 1
     if last > MAX_SEED:  # its noise would be that of another story
         raise ValueError(f"--seed={flags.seed}: the last story has seed {last}, above {MAX_SEED}")
-    program.run(flags)
+    try:
+        program.run(flags)
+    except RunFailed as error:
+        raise WorkFailed(error) from error
 
 
 def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.train import read_flags
+from m2dit_jax.utils.files import write_text
 
 MODES = ("train", "sample", "decode")
 DTYPES = ("float32", "bfloat16")
@@ -56,7 +57,7 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         print(plans[0].to_text())
     if flags.json:
         figures = [plan.to_json() for plan in plans]
-        flags.json.write_text(json.dumps(figures if flags.search else figures[0], indent=1))
+        write_text(flags.json, json.dumps(figures if flags.search else figures[0], indent=1))
     return 0 if any(plan.fits for plan in plans) else 1
 
 

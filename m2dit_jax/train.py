@@ -7,7 +7,6 @@ the same command, with --distributed, or --coordinator, --processes and --proces
 
 import difflib
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,10 +19,12 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
+from m2dit_jax.cli import WorkFailed, run_command
 from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
-from m2dit_jax.utils.devices import prefer_available_platform
+from m2dit_jax.utils.disks import describe
+from m2dit_jax.utils.stopping import stop_listening
 
 if TYPE_CHECKING:
     from m2dit_jax.config.schema import Config
@@ -43,29 +44,42 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 2, after a message, for wrong input.
+    """Runs the command and returns its exit status, as `run_command` says.
 
-    1: the loss is not finite, or another process of the run failed. 143 and 130: stopped by SIGTERM
-    or SIGINT.
+    1: the loss is not finite, or another process of the run failed. A run that a signal stopped in
+    its steps has saved.
     """
-    try:
-        arguments = read_flags(sys.argv[1:] if argv is None else argv)
-        if arguments is None:
-            return 0
-        prefer_available_platform()
-        arguments.processes.start()
-    except (ValueError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return run_command(
+        lambda: _run(sys.argv[1:] if argv is None else argv),
+        on_interrupt="interrupted; the same command goes on from the latest checkpoint",
+    )
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = read_flags(argv)
+    if arguments is None:
+        return 0
     if not arguments.processes.several:
         return _train(arguments)
+    stop_listening()  # JAX tells the others of a signal, and they end together
+    try:
+        arguments.processes.start()
+    except RuntimeError as error:
+        raise ValueError(error) from error
     try:
         return _train(arguments)
+    except (_SameInAll, WorkFailed):
+        raise
+    except OSError as error:
+        print(describe(error), file=sys.stderr)
+        leave_the_others()
     except Exception:
         traceback.print_exc()
         leave_the_others()
+
+
+class _SameInAll(ValueError):
+    """Wrong input, of which all processes of the run know."""
 
 
 def _train(arguments: Arguments) -> int:
@@ -84,33 +98,29 @@ def _train(arguments: Arguments) -> int:
             return 0
         keep_compiled(arguments.compile_cache)
         problem = check_shared(arguments.workdir)
-        if problem:  # the same in all processes
-            print(problem, file=sys.stderr)
-            return 2
+        if problem:
+            raise _SameInAll(problem)
         compare_together(arguments.workdir)
         run = prepare(
             arguments.config, arguments.workdir, arguments.profile_steps, arguments.override
         )
-    except (ValueError, OSError) as error:
+    except _SameInAll:
+        raise
+    except ValueError as error:
         problem = str(error)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except OSError as error:
+        problem = describe(error)
     problem = gather_errors("prepared", problem)
     if problem:
-        print(problem, file=sys.stderr)
-        return 2
+        raise _SameInAll(problem)
     if run is None:
         return 0
     try:
         stopped_by = train_and_evaluate(run)
     except CheckpointError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise _SameInAll(error) from error
     except NonFiniteLoss as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        raise WorkFailed(error) from error
     return 128 + stopped_by if stopped_by else 0
 
 

@@ -1,7 +1,8 @@
 """An option that is declared shows up everywhere without a second edit."""
 
 import argparse
-import signal
+import errno
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.errors import Superseded
+from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.options import declared, option
 from tests.stories.fake_engine import FakeEngine
 
@@ -110,11 +112,24 @@ def test_errors_become_statuses(capsys):
         run_command(lambda: fail(RuntimeError()))
 
 
-def test_sigterm_is_an_interruption_with_a_status_of_its_own(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    status = run_command(lambda: signal.raise_signal(signal.SIGTERM), "goes on")
-    assert status == 128 + signal.SIGTERM and capsys.readouterr().err == "\ngoes on\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_a_disk_that_is_full_is_named_with_the_file(tmp_path, capsys):
+    def write():
+        with atomic_write(tmp_path / "report.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert run_command(write) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"{tmp_path}/report.json: No space left on device (disk /")
+    assert message.endswith("; once there is room, the same command goes on\n")
+    assert message.count("\n") == 1
+
+
+def test_what_libraries_say_of_a_disk_is_no_traceback(capsys):
+    def fail():
+        raise RuntimeError("RESOURCE_EXHAUSTED: write: Disk quota exceeded [source locations=...")
+
+    assert run_command(fail) == 2
+    assert "Disk quota exceeded" in capsys.readouterr().err
 
 
 def test_failed_work_and_a_commands_own_status(capsys):

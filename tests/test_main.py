@@ -76,7 +76,8 @@ def test_help_imports_no_command():
         "    m2dit.main(['--help'])\n"
         "print(sorted(name for name in sys.modules if name.startswith('m2dit_jax')))"
     )
-    assert run(code) == "['m2dit_jax', 'm2dit_jax.__main__']\n"
+    needed = ["m2dit_jax", "m2dit_jax.__main__", "m2dit_jax.utils", "m2dit_jax.utils.stopping"]
+    assert run(code) == f"{needed}\n"
 
 
 @pytest.mark.parametrize(

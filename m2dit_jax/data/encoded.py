@@ -36,6 +36,7 @@ A dataset has one size and one number of frames. Several sizes, or single clips 
 several datasets, which a training mixes.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -342,6 +343,7 @@ def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) 
 
     count = nbytes = 0
     with atomic_write(path) as part:
+        part.touch()  # a place that cannot be written to is an OSError here, a crash there
         writer = ArrayRecordWriter(str(part), _WRITER_OPTIONS)
         try:
             for story in stories:
@@ -352,8 +354,23 @@ def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) 
             writer.close()
         with part.open("rb") as written:  # before its name says that it is whole
             os.fsync(written.fileno())
+        _check_count(part, count)
         digest = digests.digest_file(part)
     return Shard(stories=count, record_bytes=nbytes, bytes=digest.bytes, crc32=list(digest.crc32))
+
+
+def _check_count(shard: Path, count: int) -> None:
+    """Raises OSError if not all records are there: the writer says nothing of some full disks."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(shard))
+        found = reader.num_records()
+        reader.close()
+    except Exception as error:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(shard)) from error
+    if found != count:
+        raise OSError(errno.EIO, f"{found} of {count} records were written", str(shard))
 
 
 def finish_dataset(

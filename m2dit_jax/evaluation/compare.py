@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 
 from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
@@ -25,6 +26,7 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.report import Comparison, Report, read_report
 from m2dit_jax.pipeline.load import run_options
 from m2dit_jax.utils.files import write_json, write_text
+from m2dit_jax.utils.stopping import SIGNALS
 
 ARMS = ("symmetric", "full", "independent")
 
@@ -62,7 +64,7 @@ def compare(plan: ComparedRuns) -> Comparison:
     shares: SimpleQueue[set[int]] = SimpleQueue()
     for share in core_shares(plan.jobs):
         shares.put(share)
-    on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, _raise) for number in SIGNALS}
     try:
         with ThreadPoolExecutor(plan.jobs, initializer=lambda: _pin(shares.get())) as pool:
             reports = {pool.submit(_make_run, plan, children, *run): run for run in runs}
@@ -74,7 +76,8 @@ def compare(plan: ComparedRuns) -> Comparison:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:
-        signal.signal(signal.SIGTERM, on_sigterm)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     by_run = {run: future.result() for future, run in reports.items()}
     result = Comparison({arm: {seed: by_run[arm, seed] for seed in plan.seeds} for arm in ARMS})
     write_text(plan.workdir / "compare.md", result.to_markdown())
@@ -145,6 +148,11 @@ def core_shares(jobs: int) -> list[set[int]]:
     return [
         set(cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs]) for job in range(jobs)
     ]
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt: the main thread only waits, so that it is not lost."""
+    raise KeyboardInterrupt(number)
 
 
 def _pin(cores: set[int]) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.story import Story
 from m2dit_jax.stories.explain import explain
 from m2dit_jax.stories.inputs import Inputs, clip_identity
-from m2dit_jax.stories.output import SCENES, check_output, read_build, write_build, write_scene
+from m2dit_jax.stories.output import (
+    SCENES,
+    check_output,
+    only_story_in,
+    read_build,
+    write_build,
+    write_scene,
+)
 from m2dit_jax.stories.plan import StoryPlan, plan_story
 from m2dit_jax.stories.progress import Report, silent
 from m2dit_jax.stories.store import MemoryStore, SceneStore
@@ -45,11 +53,18 @@ class Pipeline(Engine):
             return self._build(storyboard, MemoryStore(lambda: self.content), on_step)
         folder = Path(folder)
         check_output(storyboard, folder)
+        with ExitStack() as stack:
+            return self._build_in(storyboard, folder, on_step, stack)
+
+    def _build_in(
+        self, storyboard: Storyboard, folder: Path, on_step: Report, stack: ExitStack
+    ) -> Story:
+        """Makes a story in a folder, which from its first file on is locked until `stack` ends."""
         started = time.monotonic()
         previous = read_build(folder)
 
         def prepare(plan: StoryPlan, builder: StoryBuilder) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(only_story_in(folder))
             if previous:
                 lines = explain(builder.outlook(), previous, builder.store.problem)
                 self.networks.say("\n".join(lines))

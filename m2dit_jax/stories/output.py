@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.files import atomic_write, read_json, write_json
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.media import enlargement, frames_digest, write_gif, write_mp4
 
 SCENES = "scenes"  # the folder of what the scenes are made of
@@ -45,6 +47,24 @@ def check_output(storyboard: Storyboard, folder: Path) -> None:
     ]
     if problems:
         raise StoryboardError("\n".join(problems))
+
+
+@contextmanager
+def only_story_in(folder: Path) -> Iterator[None]:
+    """A context that makes a story's folder and keeps other processes from making one there.
+
+    Raises ValueError, naming the process, if one does.
+    """
+    (folder / SCENES).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(folder / SCENES / ".lock"))
+        except InUse as error:
+            raise ValueError(
+                f"{folder}: another process makes a story there ({error.holder}); needs another "
+                "folder, or to wait for it"
+            ) from error
+        yield
 
 
 def write_scene(

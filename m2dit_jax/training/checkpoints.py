@@ -5,6 +5,8 @@ The position in the data needs no saving: it is the number of the step.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -15,7 +17,9 @@ from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.compat import checkpoint_manager
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.orbax_files import without_tracebacks
 from m2dit_jax.weights.run_folder import FOLDER, damaged
 
 DAMAGED = "damaged_checkpoints"  # beside FOLDER
@@ -28,15 +32,40 @@ def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
     they are there, which a kill may prevent, it counts as one of an older version, without digests:
     to wait for them would lose it where a preempted machine has half a minute.
     """
-    return checkpoint_manager(
-        (workdir / FOLDER).absolute(),
-        ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
-        ),
-        _write_digests,
-    )
+    folder = (workdir / FOLDER).absolute()
+    with writing(folder):
+        return checkpoint_manager(
+            folder,
+            ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+            _write_digests,
+        )
+
+
+@contextmanager
+def manager_of(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """A context with such a manager, at whose end all checkpoints are written.
+
+    Raises OSError as `save` does.
+    """
+    with without_tracebacks():
+        manager = open_manager(workdir, keep)
+        try:
+            yield manager
+            wait(manager)
+        finally:
+            with suppress(Exception):  # what it says has been raised
+                manager.close()
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits for the checkpoint that is being written. Raises OSError as `save` does."""
+    step = manager.latest_step()
+    with writing(Path(manager.directory) / ("" if step is None else str(step))):
+        manager.wait_until_finished()
 
 
 def _write_digests(folder: Path) -> None:
@@ -51,14 +80,21 @@ def save(
     state: TrainState,
     config: Config,
 ) -> None:
-    """Starts to save; when it returns the state is copied and its buffers may be donated."""
-    manager.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            config=ocp.args.JsonSave(config.to_dict()),
-        ),
-    )
+    """Starts to save; when it returns the state is copied and its buffers may be donated.
+
+    Raises OSError, naming the checkpoint, if the disk is full or lost or may not be written to, for
+    this one or, as that comes out later, the one before.
+    """
+    wait(manager)
+    step = int(state.step)
+    with writing(Path(manager.directory) / str(step)):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                config=ocp.args.JsonSave(config.to_dict()),
+            ),
+        )
 
 
 def compare_together(workdir: Path) -> None:

@@ -128,7 +128,7 @@ def _check_finite(run: Run, state: TrainState, manager: ocp.CheckpointManager) -
     in_a_row = step - first + 1 if first >= 0 else 0
     if in_a_row < run.config.train.stop_after_skipped:
         return
-    manager.wait_until_finished()  # the last save may still be under way
+    checkpoints.wait(manager)  # the last save may still be under way
     saved = run_folder.latest_step(run.workdir)
     raise NonFiniteLoss(
         f"The loss or gradient of steps {first} to {step} is not finite: {in_a_row} skipped in a "

@@ -7,8 +7,7 @@ from types import FrameType, TracebackType
 import jax
 
 from m2dit_jax.parallel.processes import preempted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from m2dit_jax.utils.stopping import SIGNALS
 
 
 class StopOnSignal:

@@ -47,8 +47,9 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
     last_step = run.config.train.steps
     with ExitStack() as stack:
         changed = _take_workdir(run, stack)
-        manager = checkpoints.open_manager(run.workdir, run.config.train.keep_checkpoints)
-        stack.enter_context(closing(manager))
+        manager = stack.enter_context(
+            checkpoints.manager_of(run.workdir, run.config.train.keep_checkpoints)
+        )
         state = _first_or_restored_state(run, manager)
         first_step = step = int(state.step)
         _print_start(run, state, changed)
@@ -89,7 +90,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
                 _record_restart(record, step, metrics)
             stopping = stop.asked(step)
             state = run_hooks(state, step, stopping)
-        manager.wait_until_finished()
+        checkpoints.wait(manager)
 
     place = run.workdir / run_folder.FOLDER / str(step)
     if step < last_step:

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from m2dit_jax.utils.compat import failures_of_event_thread
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.files import atomic_write
 
 Values = Mapping[str, float | None]
@@ -58,12 +60,13 @@ class JsonLinesWriter:
         if len(kept) != path.stat().st_size:
             with atomic_write(path) as part:
                 part.write_bytes(kept)
-        self._lines = path.open("a", encoding="utf-8")
+        self._path, self._lines = path, path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Values, timings: Values) -> None:
         """One line, without the timings."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        with writing(self._path):
+            self._lines.write(json.dumps({"step": step, **values}) + "\n")
+            self._lines.flush()
 
     def write_image(
         self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str
@@ -72,8 +75,9 @@ class JsonLinesWriter:
 
     def flush(self) -> None:
         """Puts everything on the disk."""
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        with writing(self._path):
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
 
     def close(self) -> None:
         """Flushes and closes the file."""
@@ -85,7 +89,10 @@ class TensorBoardWriter:
     """A writer of TensorBoard's event files, going on after `step`."""
 
     def __init__(self, workdir: Path, step: int):
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._folder = workdir / "tensorboard"
+        with writing(self._folder):
+            self._board = SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._failed = failures_of_event_thread(self._board)
 
     def write(self, step: int, values: Values, timings: Values) -> None:
         """A scalar for each number that there is; those without a group are of `train`."""
@@ -102,11 +109,15 @@ class TensorBoardWriter:
 
     def flush(self) -> None:
         """Writes out what is waiting."""
-        self._board.flush()
+        with writing(self._folder):
+            for error in self._failed:
+                raise error
+            self._board.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._board.close()
+        with writing(self._folder):
+            self._board.close()
 
 
 class MetricsWriter:

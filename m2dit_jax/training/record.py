@@ -4,11 +4,13 @@ Unlike metrics.jsonl it differs from run to run: every line has the time of day.
 """
 
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from m2dit_jax.parallel.processes import is_first
+from m2dit_jax.utils.disks import writing
 
 FILE = "run.jsonl"
 START, READY, CHECKPOINT, SPEED = "start", "ready", "checkpoint", "speed"
@@ -28,8 +30,15 @@ class RunRecord:
             return
         line = {"event": event, "step": step, "time": round(time.time(), 3), **fields}
         self.lines.append(line)
-        with self._path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line) + "\n")
+        with writing(self._path), self._path.open("ab+") as lines:
+            if lines.tell() and _last_byte(lines) != b"\n":  # a full disk or a crash has cut it off
+                lines.write(b"\n")
+            lines.write(json.dumps(line).encode() + b"\n")
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read()
 
 
 def read_record(workdir: Path) -> list[dict[str, Any]]:

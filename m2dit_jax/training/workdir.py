@@ -33,7 +33,9 @@ def only_run_in(workdir: Path) -> Iterator[None]:
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive(workdir / ".lock"))
         except InUse as error:
-            raise CheckpointError(f"{workdir}: another process is training there") from error
+            raise CheckpointError(
+                f"{workdir}: another process is training there ({error.holder})"
+            ) from error
         except OSError as error:
             raise CheckpointError(
                 f"{workdir}: {error.strerror}; needs a folder to write to"

@@ -29,6 +29,35 @@ def coordination_client() -> Any:
     return global_state.client
 
 
+def failures_of_event_thread(board: Any) -> list[OSError]:
+    """The errors, from now on, of the thread in which a tensorboardX SummaryWriter writes.
+
+    It would end with a traceback, and who writes on would wait for it forever. Nothing public
+    writes events in the caller's thread.
+    """
+    failures: list[OSError] = []
+
+    class Writer:
+        def __init__(self, writer: Any):
+            self._writer = writer
+
+        def write_event(self, event: Any) -> None:
+            try:
+                self._writer.write_event(event)
+            except OSError as error:
+                failures.append(error)
+
+        def flush(self) -> None:
+            try:
+                self._writer.flush()
+            except OSError as error:
+                failures.append(error)
+
+    thread = board.file_writer.event_writer._worker
+    thread._record_writer = Writer(thread._record_writer)
+    return failures
+
+
 def computable_mask() -> Any:
     """The base class of splash attention's masks that the kernel computes block by block.
 

@@ -3,20 +3,39 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from m2dit_jax.utils.disks import writing
+from m2dit_jax.utils.stopping import on_stop
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` when all is written, so no half file is ever seen."""
+    """A name to write to that becomes `path` when all is written, so no half file is ever seen.
+
+    Raises OSError, naming `path`, if the disk is full or lost or may not be written to, also where
+    a library that writes says so in another way.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
+
+    def remove() -> None:
         part.unlink(missing_ok=True)
+
+    with on_stop(remove):
+        try:
+            with writing(path):
+                yield part
+                os.replace(part, path)
+        except OSError as error:
+            if error.filename == str(part):
+                error.filename, error.filename2 = str(path), None
+            raise
+        finally:
+            # A share that is lost must not hide what was said of it.
+            with suppress(OSError):
+                remove()
 
 
 def check_file(path: Path | str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
+from m2dit_jax.utils.stopping import on_stop
+
 # What flock says on network and FUSE file systems that do not have it, or whose lock server is off.
 _NO_FLOCK = {
     getattr(errno, name)
@@ -19,17 +21,15 @@ _NO_FLOCK = {
 
 
 class InUse(Exception):
-    """Another process holds the lock; `holder` says which, where it is known."""
+    """Another process holds the lock; `holder` is "process 7 on host", where that is known."""
 
     def __init__(self, path: Path):
-        try:
-            self.holder = _holder_file(path).read_text(encoding="utf-8").strip() or UNKNOWN
-        except (OSError, ValueError):
-            self.holder = UNKNOWN
-        super().__init__(f"{path}: {self.holder} holds it")
-
-
-UNKNOWN = "another process"
+        super().__init__(path)
+        self.holder = "a process that is not known"
+        with suppress(OSError, ValueError):
+            words = path.read_text(encoding="utf-8").split()[:2]
+            if len(words) == 2 and words[0].isdecimal():  # as filelock's own files begin, too
+                self.holder = f"process {words[0]} on {words[1]}"
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def exclusive(path: Path) -> Iterator[None]:
     """A context in which no other process holds the lock file `path`.
 
     Where the file system lacks flock, a line on stderr says so, and a file beside it that exists
-    while the lock is held serves instead. Who holds it is written beside it, in `<path>.by`.
-    Raises InUse at once if the lock is held, OSError if the file cannot be made.
+    while the lock is held serves instead. Raises InUse at once if the lock is held, OSError if the
+    file cannot be made.
     """
     lock: FileLock | SoftFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
@@ -49,19 +49,21 @@ def exclusive(path: Path) -> Iterator[None]:
         if error.errno not in _NO_FLOCK:
             raise
         lock = _lock_without_flock(path, error)
-    holder = _holder_file(path)
-    with suppress(OSError):  # it only serves the message
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
-        yield
+        if isinstance(lock, FileLock):  # the other kind says it by itself
+            _say_who(path, f"{os.getpid()}\n{socket.gethostname()}\n")
+        with on_stop(lock.release):
+            yield
     finally:
-        with suppress(OSError):
-            holder.unlink()
+        if isinstance(lock, FileLock):
+            _say_who(path, "")
         lock.release()
 
 
-def _holder_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.by")
+def _say_who(path: Path, text: str) -> None:
+    with suppress(OSError):  # a full disk; and Windows, where nobody else opens a locked file
+        if path.is_file():  # or the holder has deleted it
+            path.write_text(text, encoding="utf-8")
 
 
 def _lock_without_flock(path: Path, error: OSError) -> SoftFileLock:
@@ -75,5 +77,5 @@ def _lock_without_flock(path: Path, error: OSError) -> SoftFileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise InUse(path) from None
+        raise InUse(marker) from None
     return lock

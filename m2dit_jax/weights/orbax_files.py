@@ -5,6 +5,7 @@ told otherwise.
 """
 
 import logging
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -59,7 +60,7 @@ def write_orbax(path: Path, leaves: Mapping[str, Leaf]) -> None:
         (Leaf, _LeafHandler()), (jax.Array, ocp.type_handlers.ArrayHandler())
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-    with ocp.Checkpointer(handler) as checkpointer, _without_tracebacks():
+    with ocp.Checkpointer(handler) as checkpointer, without_tracebacks():
         tree = unflatten_dict(dict(leaves), sep=".")
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
 
@@ -150,12 +151,36 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Orbax logs at length, twice, the traceback of what it then raises."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def without_tracebacks() -> Iterator[None]:
+    """A context without the tracebacks, many pages, that Orbax logs of what it then raises.
+
+    Where several writes fail, tensorstore tells an event loop of the second that the first has
+    ended; it prints that, too.
+    """
+    logger, excepthook, unraisablehook = (
+        logging.getLogger("absl"),
+        sys.excepthook,
+        sys.unraisablehook,
+    )
+
+    def without(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    def is_late(error: BaseException | None) -> bool:
+        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+    def excepthook_without(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not is_late(error):
+            excepthook(kind, error, trace)
+
+    def unraisablehook_without(unraisable: Any) -> None:
+        if not is_late(unraisable.exc_value):
+            unraisablehook(unraisable)
+
+    logger.addFilter(without)
+    sys.excepthook, sys.unraisablehook = excepthook_without, unraisablehook_without
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(without)
+        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook

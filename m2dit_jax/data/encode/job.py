@@ -719,6 +719,8 @@ def _locked(output: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive(output / PROGRESS / "lock"))
-        except InUse:
-            raise ValueError(f"{output}: another process is writing to it") from None
+        except InUse as error:
+            raise ValueError(
+                f"{output}: another process is writing to it ({error.holder})"
+            ) from None
         yield

@@ -8,12 +8,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+from m2dit_jax.utils.stopping import SIGNALS, on_stop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,6 +48,7 @@ class WorkerPool(Generic[Item, Result]):
         self._mine = threading.local()  # each thread has a process of its own
         self._make = lambda: _Worker(work, time_limit)
         self._all: list[_Worker] = []
+        self._signals = ExitStack()
 
     def map(self, items: Iterable[Item], ahead: int) -> Iterator[Result | Failure]:
         """Results in the order of the items; at most `ahead` items are begun before their turn."""
@@ -56,6 +61,8 @@ class WorkerPool(Generic[Item, Result]):
             yield result
 
     def __enter__(self) -> "WorkerPool[Item, Result]":
+        resource_tracker.ensure_running()  # by a worker's start it would unblock the signals
+        self._signals.enter_context(on_stop(self._end_all))
         return self
 
     def __exit__(
@@ -65,9 +72,13 @@ class WorkerPool(Generic[Item, Result]):
         trace: TracebackType | None,
     ) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._all:
-            worker.close()
+        self._end_all()
         self._threads.shutdown()
+        self._signals.close()
+
+    def _end_all(self) -> None:
+        for worker in list(self._all):
+            worker.close()
 
     def _run(self, item: Item) -> Any:
         worker = getattr(self._mine, "worker", None)
@@ -116,7 +127,8 @@ class _Worker:
             self._process = _SPAWN.Process(
                 target=_serve, args=(theirs, self._work, self._limit), daemon=True
             )
-            self._process.start()
+            with _signals_blocked():
+                self._process.start()
         theirs.close()
         self._connection = connection
         try:
@@ -139,9 +151,25 @@ class _Worker:
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A context in which processes are started that SIGINT and SIGTERM never reach.
+
+    Both may be sent to the whole group of processes. From its first moment on a worker is ended by
+    its parent alone: it shows no traceback, and no scene is taken for one that breaks its reader.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, work: Callable[[Any], Any], time_limit: float | int) -> None:
     """The life of a worker process: it ends with the pipe from its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
     # What libraries print about broken files would tear the parent's line of progress.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     connection.send(True)
