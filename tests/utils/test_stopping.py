@@ -158,7 +158,7 @@ def test_output_that_cannot_be_written_is_a_line_and_a_status():
 )
 def test_a_signal_while_a_command_imports(command):
     number = signal.SIGINT if command in ("train", "convert", "app", "plan") else signal.SIGTERM
-    process = subprocess.Popen(
+    process: Any = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", f"m2dit_jax.{command}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
