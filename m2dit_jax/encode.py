@@ -36,7 +36,8 @@ from m2dit_jax.utils.machine import usable_cpus
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
-    from m2dit_jax.data.encode.job import EncodeJob, EncodeReport
+    from m2dit_jax.data.encode.encoding import EncodeReport
+    from m2dit_jax.data.encode.job import EncodeJob
 
 DEFAULTS = {
     "stride": 3,
@@ -82,19 +83,20 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _encode(flags: argparse.Namespace) -> int:
-    from m2dit_jax.data.encode import job as encoder
+    from m2dit_jax.data.encode.encoding import encode_dataset
+    from m2dit_jax.data.encode.job import check, finished_shards
 
     started = time.perf_counter()
     job = _make_job(flags)
-    encoder.check(job)
+    check(job)
     total = len(job.shards)
     scenes = sum(job.scene_counts)
     print(
         f"{job.manifest.source}: {len(job.manifest.stories)} stories, {scenes} scenes\n"
-        f"writing to {job.output}: {encoder.finished_shards(job)} of {total} shards are there",
+        f"writing to {job.output}: {finished_shards(job)} of {total} shards are there",
         file=sys.stderr,
     )
-    report = encoder.encode_dataset(job)
+    report = encode_dataset(job)
     print(_summary(job, report))
     print(f"{time.perf_counter() - started:.1f} s")
     return 0 if report.dataset is not None else 1

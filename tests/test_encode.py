@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from m2dit_jax import encode
-from m2dit_jax.data.encode import job as encoder
+from m2dit_jax.data.encode import encoding, job, stories
 from m2dit_jax.data.encode.codecs import VaeCodec
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.manifest import Manifest
@@ -293,7 +293,7 @@ def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
 
 
 def test_two_at_once_are_refused(clips, tmp_path, capsys):
-    with encoder._locked(tmp_path / "set"):
+    with encoding._locked(tmp_path / "set"):
         flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
         assert encode.main(flags) == 2
     assert "another process is writing to it" in capsys.readouterr().err
@@ -317,8 +317,8 @@ def test_other_settings_are_refused_in_the_middle_too(many, tmp_path, capsys):
 
 
 def test_shards_of_many_scenes_are_larger_but_not_of_older_versions(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "MOST_SHARDS", 4)
-    monkeypatch.setattr(encoder, "SHARD_SCENES", 5)
+    monkeypatch.setattr(job, "MOST_SHARDS", 4)
+    monkeypatch.setattr(job, "SHARD_SCENES", 5)
     flags = [*of_manifest(many, tmp_path / "new"), *PIXELS]
     assert encode.main(flags) == 0
     assert len(list((tmp_path / "new").glob("stories-*"))) == 4
@@ -363,7 +363,7 @@ def test_a_foreign_folder_is_left_alone(clips, tmp_path, capsys):
 
 
 def test_too_small_a_disk_is_found_first(clips, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(encoder.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert encode.main([*of_manifest(clips / "stories.jsonl", tmp_path / "s"), *PIXELS]) == 2
     assert "GB are free" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
@@ -601,7 +601,7 @@ def test_shots_become_a_manifest(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_longest_run(good, wanted):
-    assert list(encoder.longest_run(good)) == wanted
+    assert list(stories.longest_run(good)) == wanted
 
 
 @pytest.mark.slow

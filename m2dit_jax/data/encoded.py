@@ -68,7 +68,7 @@ FORMAT = "1.0.0"  # of the schema above
 FINISHED = "dataset_info.json"
 METADATA, EMPTY_CAPTION, SKIPPED = "metadata.json", "empty_caption.safetensors", "skipped.json"
 VIDEOS = "videos.jsonl"  # see `encode.inputs`
-PROGRESS = "progress"  # a folder, see `m2dit_jax.data.encode.job`
+PROGRESS = "progress"  # a folder, see `encode.records`
 # What is counted over the scenes: sizes, frame rates and whole seconds of the videos that they come
 # from, words of their captions.
 STATISTICS = ("size", "fps", "seconds", "words")

@@ -12,7 +12,7 @@ from m2dit_jax.weights.networks import ORBAX, read_json, read_json_as
 from m2dit_jax.weights.safetensors_files import is_weights_file, weights_files
 
 INDEX = "model_index.json"
-_READ = (INDEX, "m2dit.json")
+_READ = (INDEX, "m2dit.json", FILE)
 _FOR_PEOPLE = (
     *(".md", ".txt", ".rst", ".pdf", ".html", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg"),
     *(".mp4", ".webm"),
