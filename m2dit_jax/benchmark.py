@@ -19,7 +19,7 @@ from m2dit_jax.cli import bounded_int, count, make_parser, processes, run_comman
 from m2dit_jax.config.schema import DTYPES, Config
 from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
-from m2dit_jax.utils.failures import WorkFailed
+from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.options import MAX_COUNT
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:

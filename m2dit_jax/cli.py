@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
 from m2dit_jax.utils.disks import describe, disk_errno
-from m2dit_jax.utils.errors import Superseded
-from m2dit_jax.utils.failures import WorkFailed
+from m2dit_jax.utils.errors import Superseded, WorkFailed
 from m2dit_jax.utils.options import (
     MAX_COUNT,
     MAX_FRAMES,

@@ -26,7 +26,7 @@ from m2dit_jax.training.record import CHECKPOINT, SPEED, RunRecord
 from m2dit_jax.training.run import Run
 from m2dit_jax.training.speed import SpeedMeter
 from m2dit_jax.training.state import RunningMetrics, TrainState
-from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.errors import NotFinite
 from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.weights import run_folder
 

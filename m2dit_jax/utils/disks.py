@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from m2dit_jax.utils.errors import causes
+
 # What a disk or a network share says that cannot take more, or was taken away.
 _ERRNOS = tuple(
     getattr(errno, name)
@@ -38,12 +40,12 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_errno(error: BaseException) -> int | None:
     """The number of the disk's error among the causes of an error; None if there is none."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in _ERRNOS:
             return cause.errno
     # Libraries in C++ and Rust have the system's words only. Some of these are said of files that
     # are read, too, and such an error names its file by itself.
-    for cause in _causes(error):
+    for cause in causes(error):
         text = str(cause)
         for words, number in _IN_WORDS.items():
             if words in text and (number in _OF_WRITING or "writ" in text.lower()):
@@ -80,16 +82,3 @@ def _about_disk(path: Path) -> str:
 
 def _size(nbytes: int) -> str:
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    waiting, seen = [error], set()
-    while waiting:
-        one = waiting.pop(0)
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions

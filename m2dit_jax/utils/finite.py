@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.errors import NotFinite
 
 # All bits of the exponent, which only infinities and NaN have set. Reading bits is 6 times as quick
 # as numpy's isfinite in the dtypes of 16 bits, and as quick in float32.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from m2dit_jax.stories.progress import Report, StoryProgress
 from m2dit_jax.stories.storyboard import Storyboard
-from m2dit_jax.utils.failures import WorkFailed
+from m2dit_jax.utils.errors import WorkFailed
 
 Make = Callable[[Storyboard, Path, Report], None]
 State = Literal["waiting", "running", "done", "cancelled", "failed"]

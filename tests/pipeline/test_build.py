@@ -7,7 +7,7 @@ from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
-from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.errors import NotFinite
 from m2dit_jax.utils.media import write_mp4
 from tests.stories.fake_engine import FakeEngine
 

@@ -9,7 +9,7 @@ from flax import nnx
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.pipeline.codecs import VaeCodec
 from m2dit_jax.pipeline.memory import NetworkSet
-from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.errors import NotFinite
 from m2dit_jax.weights.released import ReleasedModel
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2dit_jax.utils.failures import NotFinite, WorkFailed
+from m2dit_jax.utils.errors import NotFinite, WorkFailed
 from m2dit_jax.utils.finite import check_finite, count_not_finite, is_finite
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]

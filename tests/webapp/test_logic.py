@@ -14,7 +14,7 @@ from m2dit_jax.app import main
 from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
-from m2dit_jax.utils.failures import NotFinite
+from m2dit_jax.utils.errors import NotFinite
 from m2dit_jax.utils.media import VideoError, write_mp4
 from m2dit_jax.webapp.board import SceneForm, problems, to_forms, to_storyboard
 from m2dit_jax.webapp.guard import Guard
