@@ -237,7 +237,7 @@ def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     assert done.returncode == 0, done.stderr
     assert shard.stat().st_mtime_ns == written  # not done twice
     assert contents(tmp_path / "whole") == contents(tmp_path / "again")
-    assert len(contents(tmp_path / "again")) == 40 + 5
+    assert len(contents(tmp_path / "again")) == 40 + 6
 
 
 @pytest.mark.slow
@@ -547,7 +547,7 @@ def test_flags_that_do_not_fit(capsys, arguments, message):
         ([*PIXELS, "--dtype=float32"], "--dtype=float32: not with --codec=pixels"),
         ([*PIXELS, "--root=missing"], "--root=missing: no such folder"),
         ([*PIXELS, "--config=missing.py"], "missing.py: no such file"),
-        ([*PIXELS, "--frames=10000"], "are the most at"),
+        ([*PIXELS, "--frames=10000", "--height=640", "--width=640"], "are the most at"),
         (["--codec=missing"], "missing: no such folder"),
     ],
 )
@@ -560,9 +560,9 @@ def test_mistakes_are_found_before_any_work(clips, tmp_path, capsys, arguments, 
 
 def test_sizes_that_the_model_cannot_make(golden, clips, tmp_path, capsys):
     flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), f"--codec={golden}/pipe_5b"]
-    assert encode.main([*flags, "--frames=4", "--height=20"]) == 2
+    assert encode.main([*flags, "--width=40", "--height=20"]) == 2
     message = capsys.readouterr().err
-    assert "height 20 is not a multiple of 16" in message and "4 frames" in message
+    assert "height 20 is not a multiple of 16" in message and "width 40 is" in message
 
 
 def test_shots_become_a_manifest(tmp_path, monkeypatch, capsys):

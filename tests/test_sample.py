@@ -93,6 +93,7 @@ def test_a_story_comes_out_whole_and_says_how_it_was_made(run, checkpoint, tmp_p
         "seed": 3,
         "negative_prompt": "",
         "fps": 4.0,
+        "video_quality": "standard",
         **{"frames": 3, "height": 16, "width": 16},
         **{"sampler": "ddim", "steps": 2, "guidance_scale": 2.0},
         **{"dynamic_guidance": False, "as_reference": False, "noise_given": False},
@@ -193,7 +194,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (
             ["--cache_tolerance=-1"],
             {},
-            "--cache_tolerance: found -1, needs a finite number, 0 or",
+            "--cache_tolerance: found -1, needs a finite number, from 0 to",
         ),
         ([], {"noise_given": 1}, "story.yaml:1: noise_given: found 1, needs true or false"),
         (["--width=24"], {"frames": 3}, "story.yaml:1: frames, --width: 3 frames of 16x24 cannot"),

@@ -143,4 +143,4 @@ def test_processes_that_cannot_be_get_a_message(flags, message, capsys):
 def test_a_damaged_checkpoint_gets_a_message(tmp_path, capsys):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     assert main([BASE, f"--workdir={tmp_path}"]) == 2
-    assert f"{tmp_path}/checkpoints/3: the checkpoint is damaged" in capsys.readouterr().err
+    assert f"{tmp_path}/checkpoints: every checkpoint is damaged:" in capsys.readouterr().err

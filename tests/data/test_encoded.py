@@ -21,6 +21,7 @@ from m2dit_jax.data.encoded import (
     write_shard,
 )
 from m2dit_jax.utils import digests
+from m2dit_jax.utils.errors import NotFinite
 from tests.rot import damaged
 
 VAE = EncodedInfo("vae", "stories", 9, 16, 24, (3, 2, 3, 4), (5, 6), 0.7)
@@ -264,7 +265,7 @@ def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
 def test_what_is_not_finite_is_not_written(tmp_path):
     story = make_story(VAE, 0, 2)
     story.get("text_embeds", np.empty(0))[1, 2, 3] = np.nan
-    with pytest.raises(ValueError, match="'story 0': text_embeds has 1 of 60 values that are not"):
+    with pytest.raises(NotFinite, match="'story 0': text_embeds: 1 of 60 values are not finite"):
         write_shard(tmp_path / "shard", VAE, [story])
     assert not list(tmp_path.iterdir())
 

@@ -108,7 +108,7 @@ def test_latents_are_decoded_and_captions_are_what_the_model_reads(tmp_path, mod
     assert len(found) == 2 * 5  # of the two latent frames the decoder makes five
     assert found[0].shape == (16, 24, 3)
     assert is_harmless(page)
-    captions = re.findall(r"<div class=text><p>(.*?)</p>", page, re.DOTALL)
+    captions = re.findall(r'<p class="caption" dir="auto">(.*?)</p>', page, re.DOTALL)
     assert captions[0].startswith("a red cross") and captions[0].endswith("…")
     assert captions[1] == ""
 

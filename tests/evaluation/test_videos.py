@@ -190,7 +190,7 @@ def test_the_command_writes_scores_and_a_page(folder):
     page = (clips / "video_scores.html").read_text()
     assert page.count('src="data:image/svg+xml;base64,') == 2  # scores, drift
     assert "http" not in page.replace("http-equiv", "")
-    assert "cuts where scenes meet</th><td>1 of 1</td>" in page
+    assert 'cuts where scenes meet</th><td dir="auto">1 of 1</td>' in page
 
 
 def test_a_broken_video_is_named_and_the_command_says_so(folder, capsys):

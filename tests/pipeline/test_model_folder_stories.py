@@ -88,9 +88,9 @@ def lines_of_loading(model, mesh):
 
 @pytest.mark.slow
 def test_the_number_of_devices_is_chosen_and_told(model, on_eight_devices):
-    (line,) = on_eight_devices(lines_of_loading, model, None)
+    line, _ = on_eight_devices(lines_of_loading, model, None)  # the other: what is not used
     assert line == "a story on 8 of 8 devices, 1 head and 1/4 of attention's queries on each device"
-    (line,) = on_eight_devices(lines_of_loading, model, 2)
+    line, _ = on_eight_devices(lines_of_loading, model, 2)
     assert line == "a story on 2 of 8 devices"
 
 
@@ -162,10 +162,10 @@ def test_what_was_denoised_is_not_lost_when_decoding_fails(run, monkeypatch, tmp
             run(as_scenes(PROMPTS))
     capsys.readouterr()
     _, story, err = run(as_scenes(PROMPTS))
-    assert "scene 1: kept" in err and "VAE" in err and "transformer" not in err
+    assert "scene 1: kept" in err and "VAE" in err and "transformer ..." not in err
     assert story["frames_sha256"] == expected["frames_sha256"]
     _, other, err = run(as_scenes(PROMPTS), "--seed=5")  # another story: they are of no use
-    assert "transformer" in err and other["frames_sha256"] != expected["frames_sha256"]
+    assert "transformer ..." in err and other["frames_sha256"] != expected["frames_sha256"]
 
 
 @pytest.mark.slow

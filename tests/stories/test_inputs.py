@@ -82,7 +82,7 @@ CHANGED = {
     **{"cache_tolerance": 0.5, "height": 8, "width": 8, "noise_given": True, "global_prompt": "z"},
     **{"seed": 1, "negative_prompt": "z", "frames": 3, "guidance_scale": 3},
     **{"window": 4, "new_scenes": 2, "anchor": False},
-    **{"fps": 9, "retries": 1, "checks": ["finite"]},
+    **{"fps": 9, "video_quality": "lossless", "retries": 1, "checks": ["finite"]},
     **{"spacing": "log_snr", "guidance_rescale": 0.7, "clip_x0": 1},
 }
 

@@ -54,6 +54,7 @@ def test_whole_weights_pass(tmp_path):
 def test_orbax_weights_are_looked_at_too(tmp_path):
     """What an older version has converted without a look."""
     convert(tiny_network(tmp_path / "t5", "text_encoder"), tmp_path / "orbax")
+    (tmp_path / "orbax" / "digests.json").unlink()
     import tensorstore as ts
 
     path = {"driver": "file", "path": f"{tmp_path}/orbax/params/"}

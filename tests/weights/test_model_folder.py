@@ -146,6 +146,6 @@ def test_an_index_of_the_model_that_is_nested_without_end(tmp_path):
     touch(tmp_path, "transformer/config.json")
     (tmp_path / "model_index.json").write_text("[" * 100_000)
     with pytest.raises(
-        ValueError, match=r"model_index\.json: not readable JSON \(nested too deeply"
+        ValueError, match=r"model_index\.json: not readable as JSON \(nested too deeply"
     ):
         absent_networks(tmp_path)

@@ -115,7 +115,11 @@ def test_the_names_and_shapes_are_those_of_diffusers_and_transformers(name):
 
 @pytest.mark.parametrize(
     "text, message",
-    [(None, "no such file"), ("{", "not readable JSON"), ("[]", "needs a JSON object, found list")],
+    [
+        (None, "no such file"),
+        ("{", "not readable as JSON"),
+        ("[]", "needs a JSON object, found list"),
+    ],
 )
 def test_a_config_that_cannot_be_read(tmp_path, text, message):
     folder = tiny_network(tmp_path / "a", "transformer")

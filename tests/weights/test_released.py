@@ -97,9 +97,9 @@ def test_a_missing_config_is_named(folder, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not readable JSON"),
+        ("{", "not readable as JSON"),
         ("[1, 2]", "needs a JSON object, found list"),
-        ("\udcff", "not readable JSON"),
+        ("\udcff", "not readable as JSON"),
     ],
 )
 def test_a_broken_config_is_named(folder, name, content, message):
@@ -110,7 +110,9 @@ def test_a_broken_config_is_named(folder, name, content, message):
 
 def test_a_folder_in_place_of_a_config_is_named(tmp_path):
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(ValueError, match=r"config.json: not readable JSON \(.*Is a directory"):
+    with pytest.raises(
+        ValueError, match=r"config.json: not readable \(.*is a folder, pipe or device"
+    ):
         read_json(tmp_path / "config.json")
 
 
