@@ -88,9 +88,9 @@ def lines_of_loading(model, mesh):
 
 @pytest.mark.slow
 def test_the_number_of_devices_is_chosen_and_told(model, on_eight_devices):
-    line, _ = on_eight_devices(lines_of_loading, model, None)  # the other: what is not used
+    _, line = on_eight_devices(lines_of_loading, model, None)  # the first: what is not used
     assert line == "a story on 8 of 8 devices, 1 head and 1/4 of attention's queries on each device"
-    line, _ = on_eight_devices(lines_of_loading, model, 2)
+    _, line = on_eight_devices(lines_of_loading, model, 2)
     assert line == "a story on 2 of 8 devices"
 
 

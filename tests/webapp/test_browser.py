@@ -71,8 +71,8 @@ def started(command):
 SLOW = """
 import sys, time
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np
+from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
@@ -81,7 +81,7 @@ from m2dit_jax.utils.media import write_mp4
 def make(storyboard, folder, report):
     write_mp4(folder / "scene_1.mp4", np.zeros((2, 16, 16, 3), np.uint8), 4)
     for step in range(1000):
-        report(SimpleNamespace(
+        report(StoryProgress(
             scenes=3, finished=(0,), at_work=(1,), step=step, steps=1000, seconds_left=9.0))
         time.sleep(0.02)
 

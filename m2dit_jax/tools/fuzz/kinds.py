@@ -163,6 +163,14 @@ def _read_video(folder: Path) -> None:
         video.read([0, 2], 16, 24)
 
 
+def _damage_checkpoint(folder: Path, random: Random) -> None:
+    """Half of them without digests, as older versions wrote them: else all damage ends there."""
+    if random.random() < 0.5:
+        for digests in folder.rglob("digests.json"):
+            digests.unlink()
+    _damage_any(folder, random)
+
+
 def _read_checkpoint(folder: Path) -> None:
     from m2dit_jax.config.schema import Config
     from m2dit_jax.weights.run_folder import find_weights
@@ -178,7 +186,7 @@ KINDS: Mapping[str, Kind] = {
     "configs": Kind(14, samples.make_configs, _damage_config, _read_config),
     "videos": Kind(14, samples.make_videos, _damage_any, _read_video),
     "model_folders": Kind(5, samples.make_model_folder, _damage_any, _read_model_folder),
-    "checkpoints": Kind(3, samples.make_checkpoint, _damage_any, _read_checkpoint),
+    "checkpoints": Kind(3, samples.make_checkpoint, _damage_checkpoint, _read_checkpoint),
 }
 
 
