@@ -5,13 +5,11 @@ import pytest
 from m2dit_jax.utils.errors import raise_interrupt
 
 
-def chained(*kinds):
+def chained(kind, *causes):
     """An error of the first kind, caused by one of the next, and so on."""
-    error = None
-    for kind in reversed(kinds):
-        new = kind("x")
-        new.__cause__ = error
-        error = new
+    error = kind("x")
+    if causes:
+        error.__cause__ = chained(*causes)
     return error
 
 
