@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from m2dit_jax import sample, train
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.pipeline.load import load
-from m2dit_jax.stories.output import check_output
+from m2dit_jax.stories.output import check_output, only_story_in
 from m2dit_jax.stories.storyboard import Scene as StoryScene
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
@@ -321,3 +322,13 @@ def test_the_example_runs_as_a_command(checkpoint, tmp_path):
     story = json.loads((tmp_path / "out" / "story.json").read_text())
     assert story["frames_sha256"] in done.stdout
     assert len(Storyboard.read(storyboard).scenes) == len(story["scenes"]) == 3
+
+
+def test_a_folder_in_which_a_story_is_being_made_is_refused(run, tmp_path):
+    with only_story_in(tmp_path / "out"):
+        status, _, message = run(as_scenes(PROMPTS))
+    assert status == 2
+    assert (
+        f"{tmp_path}/out: another process makes a story there (process {os.getpid()} on" in message
+    )
+    assert not (tmp_path / "out" / "story.json").exists()

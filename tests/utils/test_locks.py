@@ -1,5 +1,4 @@
 import errno
-import os
 import socket
 import subprocess
 import sys
@@ -76,8 +75,12 @@ def test_what_is_no_matter_of_locks_stays_an_error_of_the_system(tmp_path):
         pass
 
 
-def test_who_holds_it_is_told(tmp_path):
-    with exclusive(tmp_path / "lock"):
-        with pytest.raises(InUse) as error, exclusive(tmp_path / "lock"):
+def test_the_holder_is_named_while_it_holds(tmp_path):
+    path = tmp_path / "lock"
+    process = hold(path)
+    for _ in range(2):  # whoever is refused does not wipe it out
+        with pytest.raises(InUse) as refused, exclusive(path):
             pass
-        assert error.value.holder == f"process {os.getpid()} on {socket.gethostname()}"
+        assert refused.value.holder == f"process {process.pid} on {socket.gethostname()}"
+    process.communicate("")
+    assert path.read_text() == ""
