@@ -34,10 +34,12 @@ _pipe: int | None = None  # where signals are told to the thread; None: nobody l
 def listen() -> None:
     """Lets SIGINT and SIGTERM end this process, which is a command's, with 130 and 143.
 
-    Only the main thread can. SIGINT stays ignored where it is (as by a shell's `&`).
+    Only the main thread can. SIGINT stays ignored where it is (as by a shell's `&`). On Windows,
+    which has no such signals between processes, Ctrl-C stays Python's KeyboardInterrupt.
     """
     global _pipe
-    if _pipe is not None or threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if _pipe is not None or not main or os.name == "nt":
         return
     told, _pipe = os.pipe()
     os.set_blocking(_pipe, False)
