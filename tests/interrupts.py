@@ -194,8 +194,10 @@ def main() -> int:
             seconds = time.monotonic() - started
         right, found = command.digest(out), Counter()
         for turn in range(flags.count):
-            moment = draw.uniform(0.2, seconds)
+            moment, began = draw.uniform(0.2, seconds), time.monotonic()
             outcome = interrupt(name, command, out, SIGNALS[flags.signal], moment, right)
+            if outcome == "was done":  # the machine was busier when it was timed
+                seconds = min(seconds, time.monotonic() - began)
             found[outcome] += 1
             if outcome not in ("clean", "was done"):
                 failed = True
