@@ -48,7 +48,7 @@ class Codec(Protocol):
         ...
 
     def lost(self, caption: str) -> LostText:
-        """What the tokenizer does not know of the caption."""
+        """The characters of the caption that the tokenizer does not know, and their share."""
         ...
 
     def encode(

@@ -66,7 +66,7 @@ from m2dit_jax.utils.progress import progress_bar
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What has become of a manifest; `dataset` is None if nothing could be encoded."""
+    """The result of encoding a manifest; `dataset` is None if nothing could be encoded."""
 
     dataset: EncodedDataset | None
     skipped: list[Skipped]

@@ -23,7 +23,7 @@ _THREADS = 16  # on a network disk each look takes its time
 
 
 def stamp_videos(root: Path, videos: Iterable[str], hashed: bool) -> dict[str, Stamp]:
-    """What the videos of these names are now; with `hashed`, all of each is read."""
+    """The present stamps of the videos of these names; with `hashed`, all of each is read."""
     names = sorted(set(videos))
     with ThreadPoolExecutor(_THREADS) as pool:
         stamps = pool.map(lambda name: _stamp(root / name, hashed), names)

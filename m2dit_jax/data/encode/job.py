@@ -1,4 +1,4 @@
-"""What to encode and how, and whether it can be done."""
+"""A job names what to encode and how; `check` says whether it can be done."""
 
 import hashlib
 import json
@@ -125,7 +125,7 @@ class EncodeJob:
         return digest.hexdigest()
 
     def record(self, shard: int) -> ShardRecord | None:
-        """What is known about a finished shard, None if it is to be made."""
+        """The record of a finished shard, None if the shard is to be made."""
         return read_record(self.output, shard, len(self.shards))
 
 

@@ -1,4 +1,4 @@
-"""What an unfinished dataset keeps beside its shards, so that an interrupted work goes on.
+"""Records of finished shards, by which an interrupted encoding goes on where it stopped.
 
 `progress/` in the folder holds `settings.json` and, for each finished shard, a record of what is
 known about it.
@@ -35,7 +35,7 @@ class UnknownText(TypedDict):
 
 
 class ShardRecord(TypedDict):
-    """What is known about a finished shard."""
+    """Counts, skipped scenes and digest of a finished shard."""
 
     shard: Shard
     scene_counts: list[int]

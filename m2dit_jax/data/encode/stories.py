@@ -175,7 +175,7 @@ def unknown_texts(job: EncodeJob, story: EncodedStory) -> Iterator[UnknownText]:
 
 
 def longest_run(good: Sequence[bool]) -> range:
-    """Of consecutive true values; the first of several of the same length."""
+    """The longest run of consecutive true values, the first of several of the same length."""
     best, start = range(0), 0
     for index, value in enumerate([*good, False]):
         if not value:
