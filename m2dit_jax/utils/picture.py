@@ -91,15 +91,15 @@ class Screen:
 
 def turn_of(frame: "av.VideoFrame") -> Turn:
     """The display matrix as one of its eight upright forms; other angles to the nearest one."""
-    side_data: Any = frame.side_data
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX" and data.buffer_size >= 36:
-            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-            # A pixel (x, y) is shown at (a x + c y, b x + d y).
-            if max(abs(a), abs(d)) >= max(abs(b), abs(c)):
-                return False, a < 0, d < 0
-            return True, c < 0, b < 0
-    return False, False, False
+    # By name: what iterating gives, data or its types, depends on PyAV's version.
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None or data.buffer_size < 36:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    if max(abs(a), abs(d)) >= max(abs(b), abs(c)):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
 
 
 def turned(picture: UInt8[np.ndarray, "H W 3"], turn: Turn) -> UInt8[np.ndarray, "H2 W2 3"]:
