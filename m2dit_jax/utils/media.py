@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
+from numbers import Rational
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -217,7 +218,7 @@ def _shown(
 
 def _decoded(
     path: Path, time_limit: float = math.inf
-) -> "Iterator[tuple[av.VideoFrame, Fraction | None]]":
+) -> "Iterator[tuple[av.VideoFrame, Rational | None]]":
     """The frames, one after another, and the shape of their pixels. Raises VideoError.
 
     `time_limit` is in seconds, from the first frame to the last.

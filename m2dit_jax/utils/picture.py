@@ -6,6 +6,7 @@ the display matrix, size and crop. FFmpeg's filters do the work, in one pass ove
 
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Rational
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,9 @@ class Screen:
     """Shows frames of a video as RGB of one size, covering it and cropped around the middle.
 
     Without a size the picture keeps its own: its rows, and its columns times the shape of a pixel.
-    `path` is for messages; `pixel_aspect` is the width of a pixel over its height. Scaling down by
-    a whole number averages whole pixels; else the filter is bicubic, widened where it scales down.
+    `path` is for messages; `pixel_aspect` is the width of a pixel over its height, as PyAV's
+    streams have it: a Fraction, or from version 19 on a type of its own. Scaling down by a whole
+    number averages whole pixels; else the filter is bicubic, widened where it scales down.
     What is transparent is black. Interlaced frames are deinterlaced, each for itself.
     """
 
@@ -51,7 +53,7 @@ class Screen:
         self,
         path: Path,
         size: tuple[int, int] | None = None,
-        pixel_aspect: Fraction | None = None,
+        pixel_aspect: Rational | None = None,
     ):
         self._path = path
         self._size = size
@@ -138,7 +140,7 @@ def span(found: int, wanted: int, ratio: Fraction) -> Span:
     return Span(*(int(part[best]) for part in (starts + 0 * ends, lengths, resized, offsets)))
 
 
-def _plausible(pixel_aspect: Fraction | None) -> Fraction:
+def _plausible(pixel_aspect: Rational | None) -> Fraction:
     """The shape of a pixel; 1 where the file has none, or one that nobody can have meant."""
     if pixel_aspect is None or not Fraction(1, 10) <= pixel_aspect <= 10:
         return Fraction(1)
