@@ -59,7 +59,8 @@ def test_whole_files_lack_nothing_and_cut_ones_are_refused(tmp_path, name):
     for share in (0.5, 0.71, 0.93):
         if name.endswith("mpg") and share > 0.9:  # within the last packet nothing tells
             continue
-        (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
+        # Odd, as no packet of a transport stream is: nothing tells of a cut between two of them.
+        (tmp_path / name).write_bytes(whole[: int(share * len(whole)) | 1])
         for read in (check_clip, probe_video):
             with pytest.raises(VideoError, match=f"{name}: not a readable video"):
                 read(tmp_path / name)
