@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_start = 0.00085
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
+    config.diffusion.prediction = "v"
 
     config.train = ConfigDict()
     config.train.steps = 2000

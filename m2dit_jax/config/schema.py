@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
+from m2dit_jax.diffusion.schedule import PREDICTIONS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
@@ -201,6 +202,12 @@ class DiffusionConfig:
     )
     snr_shift: float = setting(
         "Divides the signal-to-noise ratio at every timestep.", above=0, at_most=1e6
+    )
+    prediction: str = setting(
+        "What the transformer's output stands for: v, as in CogVideoX, or x0, the clean latents, "
+        "which leaves less noise in flat pixels. The loss is that of v in both.",
+        choices=PREDICTIONS,
+        absent="v",
     )
 
 

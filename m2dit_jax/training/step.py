@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
-from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, v_loss
+from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, weighted_error
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
@@ -28,7 +28,8 @@ class NoisyBatch(NamedTuple):
     """A batch with everything drawn that a training step draws."""
 
     noisy_latents: Float[Array, "B S F H W C"]
-    v_target: Float[Array, "B S F H W C"]
+    target: Float[Array, "B S F H W C"]
+    """What the model's output should be: v, or what else the schedule's prediction is."""
     timesteps: Int[Array, "B S"]
     prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
     """Token ids, or embeddings if the prompts were encoded beforehand."""
@@ -98,7 +99,7 @@ def draw_noisy_batch(
             jax.random.fold_in(given_key, 1), given.shape, 0, config.given_noise + 1
         )
         given_latents = schedule.add_noise(latents, noise, slight)
-    weights = WEIGHTINGS[config.loss_weighting](given)
+    weights = WEIGHTINGS[config.loss_weighting](given) * schedule.v_error_weights(timesteps)
     if config.min_snr_gamma:
         weights = weights * min_snr_weights(schedule, timesteps, config.min_snr_gamma)
     clean = given[:, :, None, None, None, None]
@@ -112,7 +113,7 @@ def draw_noisy_batch(
         noisy_latents=jnp.where(
             clean, given_latents, schedule.add_noise(latents, noise, timesteps)
         ),
-        v_target=schedule.v_target(latents, noise, timesteps),
+        target=schedule.target(latents, noise, timesteps),
         timesteps=timesteps,
         prompts=jnp.where(dropped, empty_prompt, prompts),
         given=given,
@@ -148,8 +149,8 @@ def batch_loss(
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
-    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
-    return v_loss(v_pred, batch.v_target, batch.weights)
+    output = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
+    return weighted_error(output, batch.target, batch.weights)
 
 
 def model_for_computing(
