@@ -111,6 +111,12 @@ def get_config() -> ConfigDict:
     config.sample.steps = 20
     config.sample.guidance_scale = 2.0
     config.sample.fps = 4.0
+    config.sample.sampler = "ddim"
+    config.sample.spacing = "trailing"
+    config.sample.guidance_start = 0.0
+    config.sample.guidance_end = 1.0
+    config.sample.guidance_rescale = 0.0
+    config.sample.clip_x0 = 0.0
 
     config.mesh = ConfigDict()
     config.mesh.data = -1
