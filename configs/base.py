@@ -92,6 +92,10 @@ def get_config() -> ConfigDict:
     config.train.scene_caption_dropout = 0.0
     config.train.loss_weighting = "scene"
     config.train.min_snr_gamma = 0.0
+    config.train.log_snr_share = 0.0
+    config.train.log_snr_mean = 0.0
+    config.train.log_snr_std = 2.0
+    config.train.stratified = False
     config.train.given_noise = 0
     config.train.log_every = 50
     config.train.checkpoint_every = 500

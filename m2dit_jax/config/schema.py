@@ -301,6 +301,23 @@ class TrainConfig(OptimizerConfig):
         at_most=1e6,
         absent=0.0,
     )
+    log_snr_share: float = setting(
+        "Share of stories whose noise is drawn by its log-SNR, normally distributed; the others "
+        "draw among all timesteps alike.",
+        at_least=0,
+        at_most=1,
+        absent=0.0,
+    )
+    log_snr_mean: float = setting(
+        "Mean of that distribution.", at_least=-20, at_most=20, absent=0.0
+    )
+    log_snr_std: float = setting(
+        "Standard deviation of that distribution.", at_least=0.1, at_most=20, absent=2.0
+    )
+    stratified: bool = setting(
+        "The stories of a batch are spread over the distribution of timesteps, one in each part.",
+        absent=False,
+    )
     given_noise: int = setting(
         "Timestep up to which given scenes get noise, one drawn for each; 0: they are clean.",
         at_least=0,

@@ -16,6 +16,7 @@ from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, weighted_error
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.timesteps import TimestepDraw
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -51,17 +52,22 @@ class StepConfig:
     accumulate: int
     ema_decay: float
     compute_dtype: str
+    timesteps: TimestepDraw = TimestepDraw()
     train_text_encoder: bool = True
 
     @classmethod
     def from_config(cls, config: Config) -> "StepConfig":
         """The fields of `config.train` that a training step reads."""
-        named = {
-            each.name: getattr(config.train, each.name)
-            for each in fields(cls)
-            if each.name != "train_text_encoder"
-        }
-        return cls(**named, train_text_encoder=config.trains_text_encoder)
+
+        def read(kind: Any) -> dict[str, Any]:
+            names = {each.name for each in fields(kind)} & set(vars(config.train))
+            return {name: getattr(config.train, name) for name in names}
+
+        return cls(
+            **read(cls),
+            timesteps=TimestepDraw(**read(TimestepDraw)),
+            train_text_encoder=config.trains_text_encoder,
+        )
 
 
 def draw_noisy_batch(
@@ -91,7 +97,7 @@ def draw_noisy_batch(
     stories, scenes = latents.shape[:2]
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
-    drawn = jax.random.randint(timestep_key, (stories, 1), 0, schedule.timesteps)
+    drawn = config.timesteps.draw(timestep_key, stories, schedule)
     timesteps = jnp.where(given, 0, drawn)
     given_latents = latents
     if config.given_noise:
