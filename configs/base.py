@@ -122,6 +122,15 @@ def get_config() -> ConfigDict:
     config.sample.guidance_rescale = 0.0
     config.sample.clip_x0 = 0.0
 
+    config.distill = ConfigDict()
+    config.distill.teacher = ""
+    config.distill.steps = 4
+    config.distill.spacing = "trailing"
+    config.distill.teacher_steps = 20
+    config.distill.guidance_scale = 1.0
+    config.distill.guidance_end = 1.0
+    config.distill.clip_x0 = 0.0
+
     config.mesh = ConfigDict()
     config.mesh.data = -1
     config.mesh.fsdp = 1

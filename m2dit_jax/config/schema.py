@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from m2dit_jax.config.distillation import DistillConfig
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
@@ -489,6 +490,7 @@ class Config:
     diffusion: DiffusionConfig = setting("The noise schedule.")
     train: TrainConfig = setting("The training run.")
     sample: SampleConfig = setting("Defaults of sampling.", resume=FREE)
+    distill: DistillConfig = setting("Distillation of a trained model into few sampling steps.")
     mesh: MeshConfig = setting("The device mesh.", resume=FREE)
 
     @classmethod
@@ -514,6 +516,7 @@ class Config:
             *self.model.problems(),
             *self.train.problems(),
             *self._timestep_problems(),
+            *self.distill.problems(self.train, self.sample, self.diffusion.timesteps),
             *self._held_out_problems(),
             *self._source_problems(),
         ] or self._story_problems()
@@ -524,6 +527,17 @@ class Config:
     def trains_text_encoder(self) -> bool:
         """False if the model has a text encoder and it stays as initialised."""
         return self.data.source == "latents" or self.text_encoder.trained
+
+    @property
+    def first_weights(self) -> str:
+        """Where the first weights are from: init_from, or else the teacher; empty: nowhere."""
+        return self.train.init_from or self.distill.teacher
+
+    @property
+    def first_weights_field(self) -> str:
+        """The field that says so."""
+        by_teacher = self.distill.teacher and not self.train.init_from
+        return "config.distill.teacher" if by_teacher else "config.train.init_from"
 
     def _timestep_problems(self) -> list[str]:
         problems, timesteps = [], self.diffusion.timesteps

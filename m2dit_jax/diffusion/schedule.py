@@ -99,6 +99,34 @@ class NoiseSchedule:
         """What the model's output should be."""
         return self.v_target(latents, noise, timesteps) if self.prediction == "v" else latents
 
+    def to_v(
+        self,
+        output: Float[Array, "B S *rest"],
+        noisy_latents: Float[Array, "B S *rest"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S *rest"]:
+        """The v that the model's output stands for."""
+        weights = self.v_weights()
+        if weights is None:
+            return output
+        shape = (*timesteps.shape, *(1,) * (output.ndim - timesteps.ndim))
+        of_noisy, of_output = (
+            jnp.asarray(column, jnp.float32)[timesteps].reshape(shape) for column in weights.T
+        )
+        return of_noisy * noisy_latents + of_output * output
+
+    def from_v(
+        self,
+        v: Float[Array, "B S *rest"],
+        noisy_latents: Float[Array, "B S *rest"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S *rest"]:
+        """The output of a model that predicts this v."""
+        if self.prediction == "v":
+            return v
+        signal, sigma = self.signal_and_noise(timesteps, v.ndim)
+        return signal * noisy_latents - sigma * v
+
     def v_error_weights(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S"]:
         """The squared error of v over that of the model's output; 1 where the output is v."""
         weights = self.v_weights()
@@ -146,14 +174,32 @@ class NoiseSchedule:
             spaced = self.timesteps - np.arange(steps) * self.timesteps / steps
         return np.round(spaced).astype(np.int64) - 1
 
-    def _spaced_in_log_snr(self, steps: int) -> Int[np.ndarray, " steps"]:
+    def timesteps_between(self, first: int, last: int, parts: int) -> Int[np.ndarray, " points"]:
+        """Timesteps from the first down to the last, both included, at distances as sampling's.
+
+        That is as many as parts and one more, or all that there are. The last may be -1, the clean
+        latents, before which spacing in log-SNR stops at timestep 0.
+        """
+        if self.spacing != "log_snr":
+            points = np.round(np.linspace(first, last, parts + 1)).astype(np.int64)
+        elif last < 0:
+            points = np.append(self._between_in_log_snr(first, 0, parts - 1), last)
+        else:
+            points = self._between_in_log_snr(first, last, parts)
+        return np.unique(points)[::-1]
+
+    def _between_in_log_snr(
+        self, first: int, last: int, parts: int
+    ) -> Int[np.ndarray, " {parts}+1"]:
         alphas = self.alphas_cumprod()
         with np.errstate(divide="ignore"):
             log_snr = np.log(alphas / (1 - alphas))  # falls with the timestep, to -inf
-        least = max(log_snr[-1], np.log(_LEAST_SNR))
-        wanted = np.linspace(least, log_snr[0], steps)[1:]
-        nearest = np.abs(log_snr[:, None] - wanted).argmin(0)
-        timesteps = np.append(self.timesteps - 1, nearest)
+        least = max(log_snr[first], np.log(_LEAST_SNR))
+        wanted = np.linspace(least, log_snr[last], parts + 1)[1:]
+        return np.append(first, np.abs(log_snr[:, None] - wanted).argmin(0))
+
+    def _spaced_in_log_snr(self, steps: int) -> Int[np.ndarray, " steps"]:
+        timesteps = self._between_in_log_snr(self.timesteps - 1, 0, steps - 1)
         # Many steps come closer than timesteps are: then to neighbours, each once.
         timesteps = np.maximum(timesteps, np.arange(steps)[::-1])
         for step in range(1, steps):

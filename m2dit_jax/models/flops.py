@@ -135,13 +135,17 @@ def text_encoder_flops(text_encoder: TextEncoderSizes, prompts: int, length: int
 
 
 def training_flops(
-    config: TransformerConfig, layout: Layout, text_encoder: TextEncoderSizes | None
+    config: TransformerConfig,
+    layout: Layout,
+    text_encoder: TextEncoderSizes | None,
+    evaluations: int = 0,
 ) -> int:
     """Operations of a training step for each story, without what the backward pass repeats.
 
-    `text_encoder` is that of the model; None: prompts were encoded before.
+    `text_encoder` is that of the model; None: prompts were encoded before. `evaluations` are
+    forward passes besides, of which no gradient is taken.
     """
     forward = forward_flops(config, layout).total
     if text_encoder is not None:
         forward += text_encoder_flops(text_encoder, layout.scenes, layout.text)
-    return TRAINING_FACTOR * forward
+    return (TRAINING_FACTOR + evaluations) * forward

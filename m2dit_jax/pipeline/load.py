@@ -122,7 +122,7 @@ def base_model(path: Path, config: Config, given: Path | str | None = None) -> P
     if given is not None:
         return Path(given).expanduser()
     chain = [path]
-    while start := config.train.init_from:
+    while start := config.first_weights:
         chain.append(Path(start).expanduser())
         if is_model_folder(chain[-1]) or len(chain) > _LONGEST_CHAIN:
             return chain[-1]

@@ -206,13 +206,13 @@ def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:
 
 def _scaling_misfits(datasets: Sequence[EncodedDataset], config: Config) -> list[str]:
     """Each dataset whose latents another VAE's factor belongs to than the first weights'."""
-    if config.data.source != "latents" or not config.train.init_from:
+    if config.data.source != "latents" or not config.first_weights:
         return []
-    needed = find_scaling_factor(Path(config.train.init_from))
+    needed = find_scaling_factor(Path(config.first_weights))
     return [
         f"{dataset.path}: was encoded with the scaling factor {dataset.info.scaling_factor}, that "
-        f"of config.train.init_from {config.train.init_from} is {needed}; encode the videos with "
-        "that model"
+        f"of {config.first_weights_field} {config.first_weights} is {needed}; encode the videos "
+        "with that model"
         for dataset in datasets
         if needed is not None and dataset.info.scaling_factor not in (None, needed)
     ]

@@ -35,40 +35,47 @@ _NETWORK = DEFAULT.transformer
 def check_init_from(recipe: Recipe) -> str:
     """Looks at the names and shapes of `config.train.init_from`, and reads no numbers.
 
-    Returns what will be taken from where, for the log. Raises ValueError with all that does not fit
-    the config.
+    Without it, at those of the teacher that the weights are then from. Returns what will be taken
+    from where, for the log. Raises ValueError with all that does not fit the config.
     """
-    path = _path(recipe)
+    return f"starts from {check_weights(recipe, *_source(recipe))}"
+
+
+def check_weights(recipe: Recipe, path: Path, field: str) -> str:
+    """Looks at the names and shapes of the weights that a field of the config names.
+
+    Returns what they are and where. Raises ValueError with all that does not fit the config.
+    """
     if not holds_weights(path):
-        return _check_folder(recipe, path / "transformer")
+        return _check_folder(recipe, path / "transformer", field)
     found = find_weights(path)
     theirs = build_recipe(Config.from_dict(found.config, found.place))
     problems = _differences(recipe.config, theirs.config, "run")
-    shapes = {name: like.shape for name, like in flatten(_abstract_params(recipe)).items()}
+    shapes = {name: like.shape for name, like in flatten(abstract_params(recipe)).items()}
     try:
         saved = found.tensors()
         check_shapes({name: tensor.shape for name, tensor in saved.items()}, shapes)
     except ValueError as error:
         problems.append(str(error))
-    _raise(found.place, problems)
-    return f"starts from {found.place}, weights {found.weights!r}"
+    raise_misfits(field, found.place, problems)
+    return f"{found.place}, weights {found.weights!r}"
 
 
-def _check_folder(recipe: Recipe, folder: Path) -> str:
+def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
     if recipe.config.data.source != "latents":
         raise ValueError(
-            f"config.train.init_from: {folder.parent} is no training run, as config.data.source "
+            f"{field}: {folder.parent} is no training run, as config.data.source "
             f"{recipe.config.data.source!r} needs: released weights are not for pixels"
         )
     theirs = read_json_as(_NETWORK.config, folder / "config.json")
     problems = _transformer_differences(make_transformer_config(recipe.config), theirs, "folder")
     try:
-        open_leaves(folder, _NETWORK, _abstract_params(recipe)["transformer"])
+        open_leaves(folder, _NETWORK, abstract_params(recipe)["transformer"])
     except ValueError as error:
         problems.append(str(error).removeprefix(f"{folder}: "))
-    _raise(folder, problems)
+    raise_misfits(field, folder, problems)
     unused = unused_line(folder.parent)
-    return f"starts from {folder}" + (f"\n{unused}" if unused else "")
+    return str(folder) + (f"\n{unused}" if unused else "")
 
 
 def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:
@@ -107,9 +114,10 @@ def _differing(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
             yield field.name, here, there
 
 
-def _raise(place: Path, problems: list[str]) -> None:
+def raise_misfits(field: str, place: Path, problems: list[str]) -> None:
+    """Raises ValueError with all problems of the weights that a field names, if there are some."""
     if problems:
-        raise ValueError("\n".join([f"config.train.init_from: {place} does not fit:", *problems]))
+        raise ValueError("\n".join([f"{field}: {place} does not fit:", *problems]))
 
 
 def make_first_state(
@@ -120,8 +128,9 @@ def make_first_state(
 ) -> Callable[[], TrainState]:
     """A function that makes the state before the first step, with the shardings of `state`.
 
-    With `config.train.init_from` it reads the weights, in float32, when it is called; every process
-    reads a part. It raises CheckpointError if they have been damaged since `check_init_from`.
+    With `config.train.init_from` (or a teacher) it reads the weights, in float32, when it is
+    called; every process reads a part. It raises CheckpointError if they have been damaged since
+    `check_init_from`.
     """
     train = recipe.config.train
 
@@ -129,18 +138,15 @@ def make_first_state(
         return TrainState.create(params, optimizer, train.ema_decay)
 
     places = jax.tree.map(lambda x: x.sharding, state)
-    if not train.init_from:
+    if not recipe.config.first_weights:
         create_fresh = jax.jit(lambda key: create(recipe.init_params(key)), out_shardings=places)
         return lambda: create_fresh(key)
 
     create_in_place = jax.jit(create, out_shardings=places, donate_argnums=0)
 
     def read() -> TrainState:
-        try:
-            params = _read_params(_path(recipe), state.params)
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"config.train.init_from: {error}") from error
-        return create_in_place(params)
+        path, field = _source(recipe)
+        return create_in_place(read_params(path, field, state.params, np.dtype(np.float32)))
 
     return read
 
@@ -149,28 +155,40 @@ def state_shapes(recipe: Recipe, optimizer: optax.GradientTransformation) -> Tra
     """Shapes and dtypes of the state; nothing is read or allocated."""
     return jax.eval_shape(
         lambda params: TrainState.create(params, optimizer, recipe.config.train.ema_decay),
-        _abstract_params(recipe),
+        abstract_params(recipe),
     )
 
 
-def _path(recipe: Recipe) -> Path:
-    return Path(recipe.config.train.init_from).expanduser()
+def _source(recipe: Recipe) -> tuple[Path, str]:
+    """Where the first weights are, and the field that says so."""
+    config = recipe.config
+    return Path(config.first_weights).expanduser(), config.first_weights_field
 
 
-def _read_params(path: Path, abstract: Any) -> Any:
-    """The weights in float32, with the shardings of `abstract`."""
+def read_params(path: Path, field: str, abstract: Any, dtype: np.dtype) -> Any:
+    """The weights that a field names in a dtype, with the shardings of `abstract`.
+
+    Raises CheckpointError if they have been damaged since `check_weights`.
+    """
+    try:
+        return _read(path, abstract, dtype)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{field}: {error}") from error
+
+
+def _read(path: Path, abstract: Any, dtype: np.dtype) -> Any:
     if not holds_weights(path):
-        transformer = abstract["transformer"]
-        params = load_params(path / "transformer", _NETWORK, transformer, np.dtype(np.float32))
+        params = load_params(path / "transformer", _NETWORK, abstract["transformer"], dtype)
         return {"transformer": params}
     mesh = jax.tree.leaves(abstract)[0].sharding.mesh
     try:
-        return find_weights(path).load(mesh, np.dtype(np.float32))
+        return find_weights(path).load(mesh, dtype)
     except CheckpointGone:  # the other run has gone on; several processes read different ones else
         if jax.process_count() > 1:
             raise
-        return find_weights(path).load(mesh, np.dtype(np.float32))
+        return find_weights(path).load(mesh, dtype)
 
 
-def _abstract_params(recipe: Recipe) -> Any:
+def abstract_params(recipe: Recipe) -> Any:
+    """Shapes and dtypes of all parameters of the recipe's model."""
     return jax.eval_shape(recipe.init_params, jax.random.key(0))

@@ -60,6 +60,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             changed=changed,
             data=fingerprints(run.data.datasets),
             datasets=describe(run.data.datasets),
+            teacher=run.teacher and run.teacher.recorded,
             version=__version__,
             process_started=process_started(),
         )

@@ -12,10 +12,12 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.parallel.context import placement_on
 from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.parallel.rules import shardings, with_shardings
+from m2dit_jax.training.distillation import make_teach, step_config
 from m2dit_jax.training.first_state import state_shapes
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.step import StepConfig, make_train_step
+from m2dit_jax.training.step import make_train_step
+from m2dit_jax.training.teacher import teacher_shapes
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ class TrainProgram:
     state: TrainState
     """Shapes and dtypes, with the sharding of each array."""
     step: Wrapped
-    """(state, seed key, batch) -> next state; the state is donated."""
+    """(state, seed key, batch) -> next state; the state is donated. With a teacher its weights are
+    one more argument."""
+    teacher: Any = None
+    """Shapes and dtypes of the teacher's weights, with their shardings; None: there is none."""
 
     def lower(self, batch: Any) -> Lowered:
         """The step for batches of these shapes, ready to be compiled."""
         everywhere, sharded = replicated(self.mesh), batch_sharding(self.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.step.lower(self.state, _placed(key, everywhere), _placed(batch, sharded))
+        teacher = () if self.teacher is None else (self.teacher,)
+        arguments = (_placed(key, everywhere), _placed(batch, sharded), *teacher)
+        return self.step.lower(self.state, *arguments)
 
 
 def make_train_program(
@@ -48,17 +55,19 @@ def make_train_program(
     config = recipe.config
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
     state = with_shardings(state_shapes(recipe, optimizer), mesh)
+    placement, teacher = placement_on(mesh), teacher_shapes(recipe, mesh)
     step = make_train_step(
         recipe.graphdef,
         optimizer,
         recipe.schedule,
         empty_prompt,
-        StepConfig.from_config(config),
+        step_config(recipe),
         latent_scale,
-        placement_on(mesh),
+        placement,
+        None if teacher is None else make_teach(recipe, empty_prompt, placement),
     )
     jitted = jax.jit(step, out_shardings=shardings(state, mesh), donate_argnums=0)
-    return TrainProgram(mesh, optimizer, state, jitted)
+    return TrainProgram(mesh, optimizer, state, jitted, teacher)
 
 
 def _placed(shapes: Any, place: NamedSharding) -> Any:

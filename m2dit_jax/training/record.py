@@ -64,6 +64,12 @@ def last_data(lines: list[dict[str, Any]]) -> list[str] | None:
     return known[-1] if known else None
 
 
+def last_teacher(lines: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Place and fingerprint of the teacher that the run last learnt from; None: none is known."""
+    known = [line["teacher"] for line in lines if line["event"] == START and line.get("teacher")]
+    return known[-1] if known else None
+
+
 def last_datasets(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The descriptions of these datasets; empty where an earlier version did not keep them."""
     known = [line for line in lines if line["event"] == START and line.get("data")]

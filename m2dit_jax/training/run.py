@@ -24,6 +24,12 @@ from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.record import read_record
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.story_previews import Previews, choose_stories, open_preview_model
+from m2dit_jax.training.teacher import (
+    Teacher,
+    check_same_teacher,
+    find_teacher,
+    teacher_shapes,
+)
 from m2dit_jax.training.validation import Validation
 from m2dit_jax.training.wandb_writer import import_wandb
 from m2dit_jax.training.workdir import check_resume
@@ -48,6 +54,8 @@ class Run:
     """Steps to trace, soon after the start."""
     override: bool = False
     """Whether a run that is there goes on with another learning rate or number of steps."""
+    teacher: Teacher | None = None
+    """The model that is distilled."""
 
     @property
     def config(self) -> Config:
@@ -73,7 +81,11 @@ def prepare(
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
         print_once(next_commands(workdir, config.data.source))
         return None
-    if config.train.init_from and done is None:
+    teacher = find_teacher(recipe) if config.distill.teacher else None
+    if teacher is not None:
+        check_same_teacher(teacher, read_record(workdir), workdir)
+        print_once(f"learns from {teacher.said}")
+    if config.first_weights and done is None:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
     check_same_data(data.datasets, read_record(workdir), workdir)
@@ -90,8 +102,10 @@ def prepare(
     # Ahead of the first step, as tracing also finds what is wrong with a config: unknown names.
     compiled = {_shapes(batch): program.lower(batch).compile() for batch in data.batch_shapes}
 
+    more = () if teacher is None else (teacher.load(program.teacher),)
+
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
-        return compiled[_shapes(batch)](state, key, batch)
+        return compiled[_shapes(batch)](state, key, batch, *more)
 
     return Run(
         recipe,
@@ -105,6 +119,7 @@ def prepare(
         _previews(recipe, program, data),
         profile_steps,
         override,
+        teacher,
     )
 
 
@@ -127,13 +142,17 @@ def _previews(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Prev
 
 
 def show_sharding(config: Config) -> str:
-    """A table of what each device of `config.mesh` holds of the training state.
+    """A table of what each device of `config.mesh` holds of the training state, and of a teacher.
 
     Raises ValueError as `prepare` does.
     """
     recipe, mesh = build_recipe(config), make_mesh(asdict(config.mesh))
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
-    return sharding_table(state_shapes(recipe, optimizer), mesh)
+    tables = [sharding_table(state_shapes(recipe, optimizer), mesh)]
+    teacher = teacher_shapes(recipe, mesh)
+    if teacher is not None:
+        tables += ["and of the teacher:", sharding_table(teacher, mesh)]
+    return "\n".join(tables)
 
 
 def next_commands(workdir: Path, source: str) -> str:

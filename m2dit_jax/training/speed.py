@@ -17,7 +17,7 @@ def step_flops(recipe: Recipe) -> int:
     text_encoder = None if config.data.source == "latents" else config.text_encoder
     transformer = make_transformer_config(config)
     return config.train.batch_size * training_flops(
-        transformer, recipe.story_layout(), text_encoder
+        transformer, recipe.story_layout(), text_encoder, config.distill.evaluations
     )
 
 

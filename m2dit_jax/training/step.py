@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,10 @@ class NoisyBatch(NamedTuple):
     """Token ids, or embeddings if the prompts were encoded beforehand."""
     given: Bool[Array, "B S"]
     weights: Float[Array, "B S"]
+
+
+# (weights of a teacher, those of the student, batch) -> what the model's output should be
+Teach = Callable[[Params, Params, NoisyBatch], Float[Array, "B S F H W C"]]
 
 
 @dataclass(frozen=True)
@@ -146,17 +151,20 @@ def batch_loss(
     batch: NoisyBatch,
     config: StepConfig,
     placement: Placement = ONE_DEVICE,
+    target: Callable[[Params, NoisyBatch], Float[Array, "B S F H W C"]] | None = None,
 ) -> Float[Array, ""]:
     """The loss of (a part of) a batch.
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
+    `target` is what the output should be, by the parameters; None: the batch's.
     """
     model = model_for_computing(graphdef, params, config.compute_dtype, placement)
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
     output = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
-    return weighted_error(output, batch.target, batch.weights)
+    wanted = batch.target if target is None else target(params, batch)
+    return weighted_error(output, wanted, batch.weights)
 
 
 def model_for_computing(
@@ -173,13 +181,14 @@ def loss_and_gradients(
     batch: NoisyBatch,
     config: StepConfig,
     placement: Placement = ONE_DEVICE,
+    target: Callable[[Params, NoisyBatch], Float[Array, "B S F H W C"]] | None = None,
 ) -> tuple[Float[Array, ""], Params]:
     """Loss and gradients of the whole batch, computed in `accumulate` parts to save memory.
 
-    Raises ValueError if the batch does not divide.
+    `target` as for `batch_loss`. Raises ValueError if the batch does not divide.
     """
     parts = config.accumulate
-    value_and_grad = jax.value_and_grad(batch_loss, argnums=1)
+    value_and_grad = jax.value_and_grad(partial(batch_loss, target=target), argnums=1)
     if parts == 1:
         return value_and_grad(graphdef, params, batch, config, placement)
     stories = batch.timesteps.shape[0]
@@ -206,14 +215,19 @@ def make_train_step(
     config: StepConfig,
     latent_scale: float = 1.0,
     placement: Placement = ONE_DEVICE,
-) -> Callable[[TrainState, Key[Array, ""], Any], TrainState]:
+    teach: Teach | None = None,
+) -> Callable[..., TrainState]:
     """The function (state, seed key, batch) -> next state; all its draws come from key and step.
 
     `empty_prompt` decides what a batch is: a Batch for token ids, an EncodedBatch for embeddings.
+    With `teach` the function has one more argument, the teacher's weights.
     """
 
     def train_step(
-        state: TrainState, key: Key[Array, ""], batch: Batch | EncodedBatch
+        state: TrainState,
+        key: Key[Array, ""],
+        batch: Batch | EncodedBatch,
+        teacher: Params | None = None,
     ) -> TrainState:
         noisy = draw_noisy_batch(
             jax.random.fold_in(key, state.step),
@@ -223,7 +237,10 @@ def make_train_step(
             config,
             latent_scale,
         )
-        loss, gradients = loss_and_gradients(graphdef, state.params, noisy, config, placement)
+        target = None if teach is None else partial(teach, teacher)
+        loss, gradients = loss_and_gradients(
+            graphdef, state.params, noisy, config, placement, target
+        )
         return state.updated(optimizer, gradients, loss, config.ema_decay)
 
     return train_step

@@ -119,25 +119,27 @@ def open_preview_model(recipe: Recipe) -> ReleasedModel | None:
     config = recipe.config
     if config.data.source != "latents":
         return None
-    train, field = config.train, "preview_model" if config.train.preview_model else "init_from"
-    if not getattr(train, field):
+    chosen, field = config.train.preview_model, "config.train.preview_model"
+    if not chosen:
+        field = config.first_weights_field
+    if not (chosen or config.first_weights):
         raise ValueError(
             "config.train.preview_every needs a model folder whose VAE decodes the previews: "
             "config.train.preview_model"
         )
     try:
-        path = base_model(Path(train.init_from), config, train.preview_model or None)
+        path = base_model(Path(config.first_weights), config, chosen or None)
         model = ReleasedModel(path)
         model.check_weights(("text_encoder", "vae"))
     except ValueError as error:
         raise ValueError(
-            f"config.train.{field}: {error}; previews need a model folder with a VAE, which "
+            f"{field}: {error}; previews need a model folder with a VAE, which "
             "config.train.preview_model can name"
         ) from error
     channels = model.vae_config.latent_channels
     if channels != config.data.channels:
         raise ValueError(
-            f"config.train.{field}: the VAE of {path} has {channels} channels, config.data.channels"
+            f"{field}: the VAE of {path} has {channels} channels, config.data.channels"
             f" is {config.data.channels}"
         )
     return model

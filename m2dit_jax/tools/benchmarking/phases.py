@@ -25,9 +25,10 @@ from m2dit_jax.models.flops import (
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.memory import program_bytes
+from m2dit_jax.training.distillation import make_teach, step_config
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
-from m2dit_jax.training.step import StepConfig, make_train_step
+from m2dit_jax.training.step import make_train_step
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,22 @@ def forward(recipe: Recipe) -> Phase:
 
 
 def train_step(recipe: Recipe) -> Phase:
-    """A whole training step: random draws, loss, gradients and update, the state donated."""
+    """A whole training step: random draws, loss, gradients and update, the state donated.
+
+    A teacher that the config has is one of random weights.
+    """
     config = recipe.config
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
+    empty_prompt, distils = _empty_prompt(recipe), bool(config.distill.teacher)
     step = make_train_step(
         recipe.graphdef,
         optimizer,
         recipe.schedule,
-        _empty_prompt(recipe),
-        StepConfig.from_config(config),
+        empty_prompt,
+        step_config(recipe),
+        teach=make_teach(recipe, empty_prompt) if distils else None,
     )
+    teacher = (_cast_params(recipe),) if distils else ()
     key, batch = jax.random.key(config.seed), random_batch(recipe)
 
     @jax.jit
@@ -84,18 +91,20 @@ def train_step(recipe: Recipe) -> Phase:
 
     # Compiled before the state is made, as in training: their memory does not add up.
     shapes = jax.eval_shape(first_state)
-    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch).compile()
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch, *teacher).compile()
     state = first_state()
 
     def run() -> TrainState:
         nonlocal state
-        state = jax.block_until_ready(compiled(state, key, batch))
+        state = jax.block_until_ready(compiled(state, key, batch, *teacher))
         return state
 
     stories = config.train.batch_size
     return Phase(
         run,
-        flops=TRAINING_FACTOR * stories * (_story_flops(recipe) + _prompt_flops(recipe)),
+        flops=(TRAINING_FACTOR + config.distill.evaluations)
+        * stories
+        * (_story_flops(recipe) + _prompt_flops(recipe)),
         tokens=stories * recipe.story_layout().tokens,
         program_bytes=program_bytes(compiled),
     )

@@ -33,6 +33,7 @@ def least_training_bytes(
     parameter_bytes: int,
     local_stories: int,
     item_bytes: int,
+    evaluations: int = 0,
 ) -> dict[str, int]:
     """The least bytes that a device receives in a training step, by kind of collective.
 
@@ -41,7 +42,7 @@ def least_training_bytes(
     gradients are summed and sharded. For attention queries, keys, values and the outcome change
     from tokens to heads and back, forward, backward, and once more where remat computes them again.
     Heads of zeros, and queries that are sent to several devices, are not counted
-    (`parallel.heads`).
+    (`parallel.heads`). `evaluations` are forward passes besides.
     """
     gathered_weights = parameter_bytes * (parts.parameters - 1) // parts.parameters
     replicas = parts.replicas
@@ -49,9 +50,9 @@ def least_training_bytes(
     again = config.remat in ("full", "attention", "matrices")
     kept = config.remat == "attention"
     # Forward 4; backward 4; again q, k and v, and the outcome unless it is kept.
-    swapped = (8 + (4 - kept if again else 0)) * tensor
+    swapped = (8 + (4 - kept if again else 0) + 4 * evaluations) * tensor
     return {
-        "all-gather": 2 * gathered_weights,
+        "all-gather": (2 + evaluations) * gathered_weights,
         "reduce-scatter": gathered_weights,
         "all-reduce": 2 * (parameter_bytes // parts.parameters) * (replicas - 1) // replicas,
         "all-to-all": swapped,

@@ -100,6 +100,9 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
     dtype = jnp.dtype(config.train.compute_dtype)
     attention = _attention(transformer, layout, mesh, dtype, stories)
     forward = forward_flops(transformer, layout)
+    evaluations = config.distill.evaluations
+    flops = (TRAINING_FACTOR + evaluations) * forward.total
+    teacher = {} if program.teacher is None else {"teacher": local_bytes(program.teacher)}
     return Program(
         lowered=(program.lower(batch),),
         runs=(1,),
@@ -107,10 +110,10 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             "parameters": local_bytes(state.params),
             "optimizer": local_bytes(state.opt_state),
             "ema": local_bytes(state.ema),
+            **teacher,
         },
-        model_flops=TRAINING_FACTOR * stories * forward.total,
-        required_flops=stories
-        * (TRAINING_FACTOR * forward.total + repeated_flops(forward, transformer.remat, attention)),
+        model_flops=stories * flops,
+        required_flops=stories * (flops + repeated_flops(forward, transformer.remat, attention)),
         least_bytes=least_training_bytes(
             transformer,
             layout,
@@ -118,6 +121,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             dtype.itemsize * _sharded_items(state.params),
             stories // story_shards(mesh),
             dtype.itemsize,
+            evaluations,
         ),
         devices=mesh.size,
         mesh=dict(mesh.shape),
