@@ -58,13 +58,20 @@ def _train(sizes, config, changes):
         lambda: tuple(jax.random.split(jax.random.key(0))), out_shardings=replicated(mesh)
     )()
     state = make_first_state(recipe, program.optimizer, keys[0], program.state)()
-    step, losses = program.lower(batch).compile(), []
+    step, losses, more = program.lower(batch).compile(), [], ()
+    if program.teacher is not None:
+        places = jax.tree.map(lambda x: x.sharding, program.teacher)
+        more = (jax.jit(_another_model(recipe), out_shardings=places)(keys[0]),)
     for _ in range(2):
-        state = step(state, keys[1], on_mesh(batch, range(STORIES), STORIES, mesh))
+        state = step(state, keys[1], on_mesh(batch, range(STORIES), STORIES, mesh), *more)
         losses.append(float(state.metrics.loss))
     large = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if _is_block(path)]
     share = sum(x.addressable_data(0).nbytes for x in large) / sum(x.nbytes for x in large)
     return losses, jax.device_get((state.params, state.ema)), share
+
+
+def _another_model(recipe):
+    return lambda key: jax.tree.map(lambda x: x + 0.02, recipe.init_params(key))
 
 
 def _is_block(path):
@@ -84,6 +91,29 @@ def test_every_mesh_trains_as_one_device_does(sizes, config, on_one_device, on_e
 
     jax.tree.map(close, weights, expected)
     assert share == 1 / (sizes[1] * sizes[2])  # of matrices, on each device
+
+
+@pytest.mark.slow
+def test_a_mesh_distils_as_one_device_does(config, on_eight_devices):
+    distilled = {
+        "distill.teacher": "runs/another",
+        "distill.steps": 2,
+        "distill.teacher_steps": 4,
+        "distill.guidance_scale": 2.0,
+        "sample.steps": 2,
+        "sample.guidance_scale": 1.0,
+    }
+    losses, weights, _ = on_eight_devices(
+        _train, (2, 2, 2), config, distilled | {"train.accumulate": 2}
+    )
+    expected_losses, expected, _ = _train((1, 1, 1), config, distilled)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+
+    def close(actual, expected):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+
+    jax.tree.map(close, weights, expected)
 
 
 def test_stories_must_divide_over_the_mesh(config, on_eight_devices):

@@ -28,3 +28,11 @@ def test_attention_swaps_tokens_for_heads():
         assert least["all-to-all"] == changes * one
     sampling = least_sampling_bytes(CONFIG, LAYOUT, Parts(4, 4, 1), 8000, 2, 2)
     assert sampling == {"all-gather": 6000, "all-to-all": 4 * one}
+
+
+def test_forward_passes_besides_gather_weights_and_swap_tokens():
+    training = least_training_bytes(CONFIG, LAYOUT, Parts(4, 4, 1), 8000, 2, 2)
+    distilling = least_training_bytes(CONFIG, LAYOUT, Parts(4, 4, 1), 8000, 2, 2, evaluations=3)
+    sampling = least_sampling_bytes(CONFIG, LAYOUT, Parts(4, 4, 1), 8000, 2, 2)
+    for kind, size in distilling.items():
+        assert size == training[kind] + 3 * sampling.get(kind, 0)
