@@ -15,6 +15,13 @@ def test_a_step_is_three_forward_passes_of_each_story(tiny_config):
     assert step_flops(recipe) == 3 * 4 * (story + prompts)
 
 
+def test_a_step_that_distils_has_three_forward_passes_more(tiny_config):
+    alone = step_flops(build_recipe(tiny_config))
+    tiny_config.distill.update(teacher="runs/a", steps=2, guidance_scale=2.0)
+    tiny_config.sample.guidance_scale = 1.0
+    assert step_flops(build_recipe(tiny_config)) == 2 * alone
+
+
 class _Device:
     device_kind = "NVIDIA H100 80GB HBM3"
 

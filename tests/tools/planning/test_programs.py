@@ -1,6 +1,7 @@
 import pytest
 
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
+from m2dit_jax.config.schema import Config
 from m2dit_jax.models.cogvideox.vae import VaeConfig
 from m2dit_jax.models.flops import forward_flops
 from m2dit_jax.models.layout import Layout
@@ -32,6 +33,21 @@ def test_a_training_step_in_parts(latents_config):
     # The text goes through two layers in vain, and the first layer needs no gradient of its input.
     assert plan.figures.compiled_flops == pytest.approx(plan.required_flops, rel=0.15)
     assert plan.figures.collective_bytes == {} == {k: v for k, v in plan.least_bytes.items() if v}
+
+
+@pytest.mark.slow
+def test_a_step_that_distils_has_a_teacher_and_three_more_forward_passes(latents_config):
+    latents_config.distill.update(teacher="runs/another", steps=2, guidance_scale=2.0)
+    latents_config.sample.guidance_scale = 1.0
+    latents_config.train.compute_dtype = "bfloat16"
+    plan = make_plan(build_recipe(latents_config), open_topology("cpu:1"), "train")
+    assert plan.parts["teacher"] == plan.parts["parameters"] // 2
+    forward = forward_flops(
+        make_transformer_config(Config.from_dict(latents_config)), Layout(2, 8, 3 * 2 * 2)
+    )
+    assert plan.model_flops == 6 * latents_config.train.batch_size * forward.total
+    assert plan.figures is not None
+    assert plan.figures.compiled_flops == pytest.approx(plan.required_flops, rel=0.15)
 
 
 def test_a_denoising_step_is_two_forward_passes(latents_config):
