@@ -57,7 +57,8 @@ def _train(sizes, config, changes):
     keys = jax.jit(
         lambda: tuple(jax.random.split(jax.random.key(0))), out_shardings=replicated(mesh)
     )()
-    state = make_first_state(recipe, program.optimizer, keys[0], program.state)()
+    config.distill.teacher = ""  # else the first weights would be its
+    state = make_first_state(build_recipe(config), program.optimizer, keys[0], program.state)()
     step, losses, more = program.lower(batch).compile(), [], ()
     if program.teacher is not None:
         places = jax.tree.map(lambda x: x.sharding, program.teacher)
