@@ -12,7 +12,7 @@ from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.evaluation.extractors import ClassicalExtractor, open_extractor
 from m2dit_jax.evaluation.kernel_distance import kernel_distance
 from m2dit_jax.evaluation.video_scores import describe_scene, score_all, score_story, slope
-from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_prompts
+from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_board
 from m2dit_jax.utils.media import write_mp4
 
 CLASSICAL = ClassicalExtractor()
@@ -23,6 +23,7 @@ class TextExtractor:
     """Knows a text as the picture that it names."""
 
     name = note = "test"
+    side = 128
 
     def __init__(self, pictures):
         self.pictures = pictures
@@ -153,7 +154,7 @@ def folder(tmp_path):
 
 def test_stories_are_found_or_named(folder, tmp_path):
     clips, board = folder
-    assert read_prompts(board) == ("a", "b")
+    assert read_board(board).prompts == ("a", "b")
     (story,), problems = find_stories(clips, board)
     assert [path.name for path in story.videos] == ["scene_1.mp4", "scene_2.mp4"]
     assert problems == [] and story.actors is None
