@@ -27,7 +27,7 @@ def frame_consistency(features: Float[np.ndarray, "F D"]) -> Float[np.ndarray, "
     return (np.maximum(with_first, 0) + np.maximum(with_previous, 0)) / 2
 
 
-def between_scenes(scenes: Sequence[Features]) -> Float[np.ndarray, " S-1"]:
+def between_scenes(scenes: Sequence[Features]) -> Float[np.ndarray, " S1"]:
     """The formula on the scenes' first frames, as if they were a video of their own.
 
     VBench-Long compares its clips in this way. Empty for a single scene.
