@@ -59,8 +59,9 @@ class StoryCuts:
 class CutScores:
     """The cuts of all stories together, with 95 % intervals.
 
-    `offset` is found minus asked of the matched cuts, in frames, `distance` its absolute value. F1
-    has the interval of a bootstrap over the stories: none for one story.
+    `offset` is found minus asked of the matched cuts, in frames, `distance` its absolute value,
+    `tolerance` the largest of the stories. F1 has the interval of a bootstrap over the stories:
+    none for one story.
     """
 
     precision: Score
@@ -73,6 +74,7 @@ class CutScores:
     matched: int
     missed: int
     extra: int
+    tolerance: int
 
     def to_text(self) -> str:
         """Two lines: shares in per cent, then counts."""
@@ -82,8 +84,9 @@ class CutScores:
         return (
             f"cuts: precision {shown_interval(self.precision)}, recall "
             f"{shown_interval(self.recall)}, F1 {f1} %\n"
-            f"cuts: {self.matched} matched, {self.missed} missed, {self.extra} too many; "
-            f"{shown_interval(self.offset)} frames late, {shown_interval(self.distance)} off"
+            f"cuts: {self.matched} matched within {self.tolerance} frames, {self.missed} missed, "
+            f"{self.extra} too many; on average {shown_interval(self.offset)} frames late, "
+            f"{shown_interval(self.distance)} frames away"
         )
 
 
@@ -130,6 +133,7 @@ def score_cuts(stories: Sequence[StoryCuts], seed: int = 0) -> CutScores:
         matched,
         missed,
         extra,
+        max((story.tolerance for story in stories), default=0),
     )
 
 

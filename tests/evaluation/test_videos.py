@@ -290,7 +290,7 @@ def test_the_whole_path_on_a_film_with_networks(tmp_path, capsys):
     ]
     assert evaluate.main(flags) == 0
     said = capsys.readouterr().out
-    assert "cuts: 2 matched, 0 missed, 0 too many; 0.0" in said
+    assert "cuts: 2 matched within 1 frames, 0 missed, 0 too many; on average 0.0" in said
     content = json.loads((tmp_path / "scores/video_scores.json").read_text())
     for name, count in (("subject", 9), ("background", 9)):
         within, between = (
@@ -316,7 +316,10 @@ def test_without_networks_the_scores_say_what_they_need(folder, tmp_path, capsys
     assert "needs --dino: a folder with DINO or DINOv2" in said
     assert "needs --clip: a folder with CLIP" in said
     assert "nobody said where the actors are (boxes in actors.json)" in said
-    assert "cuts: precision 100.0" in said and "1 matched, 0 missed, 0 too many" in said
+    assert (
+        "cuts: precision 100.0" in said
+        and "1 matched within 2 frames, 0 missed, 0 too many" in said
+    )
 
 
 def test_a_storyboard_may_ask_for_no_cut(folder, capsys):
@@ -324,7 +327,7 @@ def test_a_storyboard_may_ask_for_no_cut(folder, capsys):
     board.write_text("scenes:\n  - prompt: a\n  - prompt: b\n    cut: false\n")
     assert evaluate.main([f"--videos={clips}", f"--storyboard={board}"]) == 0
     said = capsys.readouterr().out
-    assert "0 matched, 0 missed, 1 too many" in said
+    assert "0 matched within 2 frames, 0 missed, 1 too many" in said
     assert "clips: cuts too many at frame 4" in said
 
 
