@@ -55,9 +55,14 @@ def describe_actors(
 
 
 def actor_scores(
-    stories: Sequence[Sequence[ActorFeatures]], likenesses: Sequence[Sequence[ActorLikeness]]
+    stories: Sequence[Sequence[ActorFeatures]],
+    likenesses: Sequence[Sequence[ActorLikeness]],
+    note: str = "",
 ) -> dict[str, BoundedScore]:
-    """Means over the actors of all stories; the floor is what other actors of a story reach."""
+    """Means over the actors of all stories; the floor is what other actors of a story reach.
+
+    `note` is of the features and goes with each score.
+    """
     every = [actor for story in likenesses for actor in story]
     cross = [actor.cross for actor in every if actor.cross is not None]
     within = [actor.self_likeness for actor in every if actor.self_likeness is not None]
@@ -66,20 +71,24 @@ def actor_scores(
     self_floor = [value for _, of_seen in floors for value in of_seen]
     return {
         "actor cross-similarity": _score(
-            cross, cross_floor, "no references in actors.json" if every else _NO_ACTORS
+            cross, cross_floor, "no references in actors.json" if every else _NO_ACTORS, note
         ),
         "actor self-similarity": _score(
-            within, self_floor, "no actor has boxes in two scenes" if every else _NO_ACTORS
+            within, self_floor, "no actor has boxes in two scenes" if every else _NO_ACTORS, note
         ),
     }
 
 
-def _score(values: Sequence[float], strange: Sequence[float], missing: str) -> BoundedScore:
+def _score(
+    values: Sequence[float], strange: Sequence[float], missing: str, note: str
+) -> BoundedScore:
     if not values:
         return BoundedScore(None, note=missing)
     floor = float(np.mean(strange)) if strange else None
-    note = "" if strange else "no floor: needs several actors"
-    return BoundedScore(float(np.mean(values)), floor, 1.0, len(values), note)
+    notes = [note, "" if strange else "no floor: needs several actors"]
+    return BoundedScore(
+        float(np.mean(values)), floor, 1.0, len(values), "; ".join(filter(None, notes))
+    )
 
 
 def _parts(

@@ -77,8 +77,13 @@ class NetworkExtractor:
     def __init__(
         self, folder: Path, flag: str = "--extractor", kinds: Sequence[str] = tuple(NETWORKS)
     ):
+        wanted = f"a folder with {' or '.join(NETWORKS[kind] for kind in kinds)}"
+        if flag == "--extractor":
+            wanted = f"{CLASSICAL} or {wanted}"
+        if not folder.is_dir():
+            raise ValueError(f"{flag}={folder}: no such folder, needs {wanted}")
         self._torch, transformers = _torch_and_transformers(folder, flag)
-        kind = _model_type(folder, flag, kinds)
+        kind = _model_type(folder, flag, kinds, wanted)
         self.kind = kind
         read: dict[str, Any] = {"local_files_only": True}
         try:
@@ -197,20 +202,13 @@ def _torch_and_transformers(folder: Path, flag: str) -> tuple[Any, Any]:
     return torch, transformers
 
 
-def _model_type(folder: Path, flag: str, kinds: Sequence[str]) -> str:
+def _model_type(folder: Path, flag: str, kinds: Sequence[str], wanted: str) -> str:
     """The model_type of the folder's config, which must be one of `kinds`."""
-    wanted = " or ".join(NETWORKS[kind] for kind in kinds)
-    classical = f"{CLASSICAL} or " if flag == "--extractor" else ""
-    if not folder.is_dir():
-        raise ValueError(
-            f"{flag}={folder}: no such folder, needs {classical}a folder with {wanted}"
-        )
     try:
         kind = read_json(folder / "config.json")["model_type"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{flag}={folder}: found no config.json with a model_type, needs {classical}a folder "
-            f"with {wanted}"
+            f"{flag}={folder}: found no config.json with a model_type, needs {wanted}"
         ) from error
     if kind not in kinds:
         raise ValueError(f"{flag}={folder}: found a {kind!r}, needs a {' or '.join(kinds)}")

@@ -1,7 +1,7 @@
 """Finished stories as videos on disk: which scenes they have, and what each was to show."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,14 @@ def asked_between(cuts: Sequence[bool | None]) -> tuple[bool, ...]:
 
 def read_scenes(
     story: VideoStory, side: int = STATISTICS_SIDE
-) -> tuple[list[UInt8[np.ndarray, "_F _H _W 3"]], str]:
-    """The frames of each scene, and a note on how a film was divided.
+) -> tuple[Iterable[UInt8[np.ndarray, "_F _H _W 3"]], str]:
+    """The frames of each scene, one after another, and a note on how a film was divided.
 
     They are scaled to a short side of `side` pixels where it is longer. Raises VideoError if a
     video cannot be read or a scene has fewer than two frames.
     """
     if story.lengths is None:
-        return [read_scene(video, side) for video in story.videos], ""
+        return (read_scene(video, side) for video in story.videos), ""
     frames = read_scene(story.videos[0], side)
     starts, note = _scene_starts(len(frames), story.lengths)
     scenes = np.split(frames, starts)

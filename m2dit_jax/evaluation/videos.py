@@ -9,7 +9,7 @@ import numpy as np
 from m2dit_jax.evaluation.actor_features import actor_scores, describe_actors
 from m2dit_jax.evaluation.actors import ActorFeatures
 from m2dit_jax.evaluation.cuts import Tolerance, score_cuts
-from m2dit_jax.evaluation.extractors import Extractors
+from m2dit_jax.evaluation.extractors import CLASSICAL, Extractors
 from m2dit_jax.evaluation.frame_consistency import consistency_scores
 from m2dit_jax.evaluation.kernel_distance import KernelDistance, kernel_distance
 from m2dit_jax.evaluation.video_report import VideoReport
@@ -32,6 +32,7 @@ from m2dit_jax.utils.video_file import VideoError
 
 SCORES, PAGE = "video_scores.json", "video_scores.html"
 DEFAULT_TOLERANCE = Tolerance(2)
+_BY_COLOURS = "by colours and edges: name --clip to compare what is seen"
 
 
 def score_videos(
@@ -65,7 +66,11 @@ def score_videos(
             [[s.background for s in story if s.background is not None] for story in scenes],
             "needs --clip: a folder with CLIP",
         ),
-        **actor_scores(actors, [story.actors for story in scored]),
+        **actor_scores(
+            actors,
+            [story.actors for story in scored],
+            _BY_COLOURS if extractors.of_actors.name == CLASSICAL else "",
+        ),
     }
     cuts = score_cuts([story.film_cuts for story in scored])
     main = extractors.main
@@ -95,7 +100,8 @@ def _describe(
                 rate = frame_rate(story.videos[0]) if tolerance.seconds else 1.0
                 frames, note = read_scenes(story, extractors.side)
                 scenes = [describe_scene(video, extractors) for video in frames]
-                actors = describe_actors(story, list(map(len, frames)), extractors.of_actors)
+                lengths = [len(scene.shares) for scene in scenes]
+                actors = describe_actors(story, lengths, extractors.of_actors)
             except VideoError as error:
                 problems.append(f"{story.name}: {error}")
             else:

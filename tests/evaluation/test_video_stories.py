@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,20 @@ def test_a_film_needs_a_storyboard(film, tmp_path):
     board.write_text("scenes:\n  - prompt: a\n  - prompt: b\n")
     (story,), problems = find_stories(film, board)
     assert story.videos == (film,) and story.lengths == (None, None) and problems == []
+
+
+def test_the_cuts_of_a_finished_story_are_those_of_its_storyboard(tmp_path):
+    prompts = ("a", "b", "c")
+    for name in ("story", *prompts):
+        (tmp_path / f"{name}.mp4").write_bytes(b"not read here")
+    scenes = [{"given": False, "prompt": p, "video": f"{p}.mp4"} for p in prompts]
+    board = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c", "cut": True}]
+    story = {"storyboard": {"scenes": board}, "scenes": scenes}
+    (tmp_path / "story.json").write_text(json.dumps(story))
+    assert find_stories(tmp_path)[0][0].asked == (False, True)
+    del board[2]["cut"]
+    (tmp_path / "story.json").write_text(json.dumps(story))
+    assert find_stories(tmp_path)[0][0].asked == (True, True)
 
 
 def test_rates_and_sizes(film):

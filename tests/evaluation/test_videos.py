@@ -216,6 +216,13 @@ def test_an_extractor_that_is_none_is_refused(tmp_path):
         open_extractor(str(tmp_path))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"--dino=.*none: no such folder, needs a folder with DI"):
+        open_extractors("classical", dino=tmp_path / "none")
+    with pytest.raises(ValueError, match=r"--extractor=.*none: .* needs classical or a folder"):
+        open_extractors(str(tmp_path / "none"))
+
+
 def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"needs torch, .*\[eval\].*classical needs nothing"):
@@ -259,10 +266,6 @@ def test_a_main_network_serves_for_its_scores_too(tmp_path):
         open_extractors("classical", dino=clip)
     with pytest.raises(ValueError, match=r"--clip=.*dino: found a 'vit', needs a clip"):
         open_extractors("classical", clip=dino)
-    with pytest.raises(
-        ValueError, match=r"--dino=.*none: no such folder, needs a folder with DINO"
-    ):
-        open_extractors("classical", dino=tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"--clip=.*empty: found no config.json .* with CLIP"):
         open_extractors("classical", clip=tmp_path / "empty")
