@@ -77,8 +77,9 @@ def to_storyboard(script: Script, overview: bool = False) -> Storyboard:
 
 
 def _scripts_of(path: Path) -> Iterator[Script]:
-    lines = read_text(path).splitlines()
-    text = "\n".join("" if line.lstrip().startswith("//") else line for line in lines)
+    # No line of JSON needs its indent, and YAML takes no tabs for one.
+    lines = [line.strip() for line in read_text(path).split("\n")]
+    text = "\n".join("" if line.startswith("//") else line for line in lines)
     content = parse(text, str(path)).plain()
     for number, item in enumerate(content if isinstance(content, list) else [content], 1):
         name = f"{path.stem}_{number}" if isinstance(content, list) else path.stem

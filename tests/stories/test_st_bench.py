@@ -54,7 +54,8 @@ def test_an_overview_must_be_there_to_be_seen():
 
 
 def test_files_of_a_folder(tmp_path):
-    (tmp_path / "b.json").write_text("// StoryMem reads JSON5\n" + json.dumps(FOX)[:-1] + ",}")
+    text = json.dumps(FOX, indent="\t").rstrip("}") + "\t,}"
+    (tmp_path / "b.json").write_text(f"// StoryMem reads JSON5\n{text}")
     (tmp_path / "a.json").write_text(json.dumps([FOX, 3]))
     (tmp_path / "c.json").write_text("{")
     (tmp_path / "notes.txt").write_text("not read")
