@@ -95,7 +95,7 @@ def _cuts(scene: Mapping[str, Any], place: str, prompts: int) -> Sequence[bool]:
     if cuts is None:
         raise ValueError(f"{place}.cut: missing, needs true or false for each of {prompts} prompts")
     flags = cuts if isinstance(cuts, list) else [cuts]
-    flags = [_FLAGS.get(flag, flag) if isinstance(flag, str) else flag for flag in flags]
+    flags: list[Any] = [_FLAGS.get(flag, flag) if isinstance(flag, str) else flag for flag in flags]
     for number, flag in enumerate(flags):
         if not isinstance(flag, bool):
             raise ValueError(f"{place}.cut[{number}]: {wrong(flag, 'true or false')}")
