@@ -83,7 +83,7 @@ class CutScores:
             f1 += f" ({Score.shown(self.f1_low)} to {Score.shown(self.f1_high)})"
         return (
             f"cuts: precision {shown_interval(self.precision)}, recall "
-            f"{shown_interval(self.recall)}, F1 {f1} %\n"
+            f"{shown_interval(self.recall)}, F1 {f1} (per cent, with 95 % intervals)\n"
             f"cuts: {self.matched} matched within {self.tolerance} frames, {self.missed} missed, "
             f"{self.extra} too many; on average {shown_interval(self.offset)} frames late, "
             f"{shown_interval(self.distance)} frames away"

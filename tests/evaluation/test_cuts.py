@@ -58,7 +58,7 @@ def test_the_interval_of_f1_is_that_of_stories():
     assert score_cuts([same]).f1_low is None
     nothing = score_cuts([match_cuts([], [], 1)])
     assert nothing.f1 is None and nothing.precision.value is None
-    assert "precision -, recall -, F1 - %" in nothing.to_text()
+    assert "precision -, recall -, F1 - (per cent" in nothing.to_text()
 
 
 cut_lists = st.lists(st.integers(0, 60), max_size=8, unique=True).map(sorted)
