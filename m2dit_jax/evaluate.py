@@ -20,6 +20,7 @@ from m2dit_jax.cli import (
     WorkFailed,
     add_option_flags,
     as_flags,
+    bounded_float,
     bounded_int,
     count,
     filled,
@@ -34,19 +35,27 @@ from m2dit_jax.cli import (
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
-from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
+from m2dit_jax.evaluation.cuts import Tolerance
+from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
 from m2dit_jax.evaluation.recall import recall_run
 from m2dit_jax.evaluation.score_run import score_run, scored_sheet
-from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
+from m2dit_jax.evaluation.video_stories import find_stories
+from m2dit_jax.evaluation.videos import (
+    DEFAULT_TOLERANCE,
+    PAGE,
+    SCORES,
+    score_videos,
+    write_video_report,
+)
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
-from m2dit_jax.utils.options import MAX_SEED
+from m2dit_jax.utils.options import MAX_FRAMES, MAX_SEED
 
 DEFAULT_CONFIG = "base"
 _STORIES = bounded_int(1, 10**6)
@@ -161,9 +170,12 @@ def _compare_masks(flags: argparse.Namespace) -> None:
 
 
 def _score_videos(flags: argparse.Namespace) -> None:
-    output = flags.output or flags.videos
+    videos = flags.videos
+    output = flags.output or (videos.parent if videos.is_file() else videos)
+    stories, problems = find_stories(videos, flags.storyboard, flags.actors)
+    extractors = open_extractors(flags.extractor, flags.dino, flags.clip)
     report = score_videos(
-        flags.videos, flags.storyboard, flags.reference_videos, open_extractor(flags.extractor)
+        stories, problems, extractors, flags.reference_videos, flags.cut_tolerance
     )
     write_video_report(report, output)
     print(report.to_text())
@@ -284,21 +296,45 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         "--videos",
         type=Path,
         required=True,
-        help="a folder that sample wrote, or a folder of such, or one of scenes",
+        help="a folder that sample wrote, or a folder of such, or one of scenes, or a film of "
+        "all scenes",
     )
     parser.add_argument(
-        "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
+        "--storyboard", type=Path, help="with the prompts, if there are scenes or a film, no story"
     )
     parser.add_argument(
         "--extractor",
         type=filled,
         default=CLASSICAL,
-        help="folder of a CLIP or DINOv2 model; default classical",
+        help="folder of a CLIP, DINO or DINOv2 model; default classical",
+    )
+    parser.add_argument(
+        "--dino", type=Path, help="folder of DINO or DINOv2, for subject consistency"
+    )
+    parser.add_argument(
+        "--clip", type=Path, help="folder of CLIP, for background consistency and actors"
+    )
+    parser.add_argument(
+        "--actors", type=Path, help="who is where; default: actors.json in a story's folder"
+    )
+    parser.add_argument(
+        "--cut_tolerance",
+        type=_tolerance,
+        default=DEFAULT_TOLERANCE,
+        metavar="N|Ns",
+        help="how far a cut may lie from where it is asked for, in frames, or in seconds with an "
+        f"s such as 0.2s; default {DEFAULT_TOLERANCE}",
     )
     parser.add_argument(
         "--reference_videos", type=Path, help="clips to which the distance is measured"
     )
     parser.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
+
+
+def _tolerance(text: str) -> Tolerance:
+    if text.endswith("s"):
+        return Tolerance(bounded_float(0, 60)(text[:-1]), seconds=True)
+    return Tolerance(bounded_int(0, MAX_FRAMES)(text))
 
 
 def _seeds(text: str) -> list[int]:

@@ -103,6 +103,17 @@ class Mean:
         return "-" if value is None else f"{value:.1f}"
 
 
+@dataclass(frozen=True)
+class BoundedScore:
+    """A mean over `n` cases between its floor and its ceiling; None with a note on why."""
+
+    value: float | None
+    floor: float | None = None
+    ceiling: float | None = None
+    n: int = 0
+    note: str = ""
+
+
 def shown_interval(score: Score | Mean) -> str:
     """The value with its interval in brackets, if it has them."""
     if score.low is None:
