@@ -53,6 +53,14 @@ def disk_errno(error: BaseException) -> int | None:
     return None
 
 
+def in_words(error: BaseException) -> str | None:
+    """`describe` of an OSError, or of what a library made of one of the disk; None for others."""
+    if isinstance(error, OSError):
+        return describe(error)
+    number = disk_errno(error)
+    return None if number is None else describe(OSError(number, os.strerror(number)))
+
+
 def describe(error: OSError) -> str:
     """One line for the user: file, problem, and for a problem of the disk which one that is."""
     if error.errno not in _ERRNOS:

@@ -1,6 +1,7 @@
 """The app without a browser: its form, its folder, its runs, what it shows and gives out."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -289,6 +290,35 @@ def test_what_went_wrong_is_text_and_the_next_story_goes_on(shelf, capsys):
         ("done", []),
     ]
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_line_for_the_user_and_nothing_for_the_terminal(shelf, capsys):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shelf.output / "story.mp4"))
+    errors = [full, RuntimeError("saving failed: No space left on device")]
+
+    def make(storyboard, folder, report):
+        raise errors.pop(0)
+
+    runner = Runner(make)
+    folder = shelf.folder(shelf.new())
+    for start in (f"{shelf.output}/story.mp4: No space", "standard output, or a file, cannot"):
+        run = runner.start(story("a"), folder)
+        assert run.ended.wait(10)
+        assert run.state == "failed" and run.error.startswith(start)
+        assert run.error.endswith("once there is room, the same command goes on")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_form_that_cannot_be_kept_starts_nothing(shelf):
+    def keep():
+        raise OSError(errno.ENOSPC, "full")
+
+    runner = Runner(lambda *_: None)
+    folder = shelf.folder(shelf.new())
+    with pytest.raises(OSError, match="full"):
+        runner.start(story("a"), folder, keep)
+    assert runner.of(folder) is None
+    assert runner.start(story("a"), folder).ended.wait(10)
 
 
 def test_finished_scenes_show_while_others_are_at_work(shelf):
