@@ -69,7 +69,7 @@ def commands(work: Path) -> dict[str, Command]:
         ),
         "evaluate": Command(
             lambda out: [f"--checkpoint={run}", "--stories=4", f"--json={out}/report.json", cache],
-            lambda out: _without_times(out / "report.json"),
+            lambda out: without_times(out / "report.json"),
         ),
         "app": Command(
             lambda out: [f"--checkpoint={run}", f"--output={out}", cache],
@@ -134,7 +134,8 @@ class Running:
         except (OSError, HTTPException):
             pass  # the app has ended
         except Exception as error:
-            self.problem = f"{type(error).__name__}: {error}"
+            self.problem = str(error)
+            self.process.send_signal(signal.SIGINT)
 
 
 def time_of(name: str, command: Command, out: Path) -> float:
@@ -215,7 +216,7 @@ def _bytes(folder: Path, *patterns: str) -> str:
     return digest.hexdigest()
 
 
-def _without_times(path: Path) -> str:
+def without_times(path: Path) -> str:
     def kept(value):
         if isinstance(value, dict):
             return {key: kept(item) for key, item in value.items() if "seconds" not in key}

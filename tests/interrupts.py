@@ -82,9 +82,8 @@ def main() -> int:
             if outcome == "was done":  # the machine was busier when it was timed
                 seconds = min(seconds, time.monotonic() - began)
             found[outcome] += 1
-            if outcome not in ("clean", "was done"):
-                failed = True
-                print(f"{name} {turn} at {moment:.2f} s: {outcome}", flush=True)
+            failed |= outcome not in ("clean", "was done")
+            print(f"{name} {turn} at {moment:.2f} s: {outcome}", file=sys.stderr, flush=True)
         good = found["clean"], found["was done"], flags.count - found["clean"] - found["was done"]
         rows.append(f"| {name} | {seconds:.1f} s | " + " | ".join(map(str, good)) + " |")
         print(rows[-1], flush=True)

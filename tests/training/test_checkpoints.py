@@ -208,6 +208,17 @@ def test_if_none_is_good_all_are_named(workdir, state):
     assert run_folder.steps(workdir) == [6, 4]  # nothing is moved
 
 
+def test_what_another_process_found_damaged_is_so_for_this_one(workdir, capsys):
+    folder = workdir / "checkpoints/6"
+    run_folder.count_as_damaged(folder, "process 1: state/d/a has changed")
+    assert run_folder.latest_good_step(workdir) == 4
+    assert "6: is damaged (process 1: state/d/a has changed)" in capsys.readouterr().err
+    other = folder.rename(workdir / "other")
+    shutil.copytree(other, folder)  # as if it were saved anew
+    os.utime(folder)
+    assert run_folder.latest_good_step(workdir) == 6
+
+
 def test_older_versions_wrote_no_digests(workdir, state):
     (workdir / "checkpoints/6/digests.json").unlink()
     config, params, step = load_for_sampling(workdir)
