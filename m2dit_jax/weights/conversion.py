@@ -18,6 +18,7 @@ import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
 from m2dit_jax.utils.digests import covered_files, digest_files, read_digests, write_digests
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights.finite import FiniteScan
@@ -158,7 +159,8 @@ def execute(
     try:
         with exclusive(lock):
             try:
-                _execute(plan, on_bytes, max_shard_bytes)
+                with writing(plan.partial):
+                    _execute(plan, on_bytes, max_shard_bytes)
             finally:
                 lock.unlink(missing_ok=True)
     except InUse as error:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,7 +213,7 @@ def test_only_requests_to_this_server_by_its_own_page_are_answered(shelf):
     assert answer(shelf, **forwarded) == (200, [{b"host": b"127.0.0.1:7860"}])
 
 
-def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf):
+def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf, monkeypatch):
     def upload(**headers):
         return answer(shelf, "/gradio_api/upload", **headers)[0]
 
@@ -223,6 +224,10 @@ def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf):
     (shelf.uploads / "much").touch()
     os.truncate(shelf.uploads / "much", 1_999_999_500)  # it takes no room on the disk
     assert upload(content_length="1000") == 413
+    (shelf.uploads / "much").unlink()
+    usage = SimpleNamespace(total=2000, free=999)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert upload(content_length="1000") == 507
 
 
 def test_stories_are_made_one_after_the_other(shelf):
