@@ -75,6 +75,19 @@ def describe(error: OSError) -> str:
     return f"{path}: {error.strerror}{_about_disk(path)}; once {then}, the same command goes on"
 
 
+def check_room(output: Path, nbytes: int) -> None:
+    """Raises ValueError if the disk of a file or folder, which need not exist, has fewer free."""
+    place = output.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < nbytes:
+        raise ValueError(
+            f"{output}: needs about {_size(nbytes)}, {_size(free)} are free; once there is room, "
+            "the same command goes on"
+        )
+
+
 def _about_disk(path: Path) -> str:
     place = path.absolute()
     try:

@@ -1,4 +1,5 @@
 import random
+import os
 import shutil
 
 import jax
