@@ -1,5 +1,5 @@
-import random
 import os
+import random
 import shutil
 
 import jax
@@ -209,11 +209,17 @@ def test_if_none_is_good_all_are_named(workdir, state):
     assert run_folder.steps(workdir) == [6, 4]  # nothing is moved
 
 
-def test_what_another_process_found_damaged_is_so_for_this_one(workdir, capsys):
-    folder = workdir / "checkpoints/6"
-    run_folder.count_as_damaged(folder, "process 1: state/d/a has changed")
+def test_what_another_process_found_damaged_is_so_for_this_one(workdir, monkeypatch, capsys):
+    found = {"compared/6": "process 1: state/d/a has changed\nprocess 2: state/ is missing"}
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(checkpoints, "gather_errors", lambda name, problem: found.get(name))
+    monkeypatch.setattr(checkpoints, "said_by_first", lambda name, text: text)
+    checkpoints.compare_together(workdir)
     assert run_folder.latest_good_step(workdir) == 4
-    assert "6: is damaged (process 1: state/d/a has changed)" in capsys.readouterr().err
+    assert (
+        "6: is damaged (process 1: state/d/a has changed; process 2: state/ is missing); step 4 is"
+    ) in capsys.readouterr().err
+    folder = workdir / "checkpoints/6"
     other = folder.rename(workdir / "other")
     shutil.copytree(other, folder)  # as if it were saved anew
     os.utime(folder)

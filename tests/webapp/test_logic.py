@@ -25,6 +25,7 @@ from m2dit_jax.webapp.runs import Run, Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
 from m2dit_jax.webapp.view import story_view
+from tests.utils.test_locks import hold
 
 
 @pytest.fixture
@@ -110,8 +111,17 @@ def test_uploads_are_bounded_in_total_and_what_nobody_uses_makes_room(shelf, upl
     assert shelf.has_room_for(2 * size) and not shelf.has_room_for(2 * size + 1)
     assert kept.exists() and not stray.exists()
     stray.write_bytes(b"")
-    shelf.clear_uploads()
-    assert not list(shelf.uploads.iterdir()) and kept.exists()
+    with shelf.in_use():
+        assert not list(shelf.uploads.iterdir()) and kept.exists()
+
+
+def test_uploads_of_another_app_in_the_same_folder_are_left(shelf, uploaded):
+    other = hold(shelf.output / ".lock")
+    with shelf.in_use():
+        assert uploaded.exists()
+    other.communicate("")
+    with shelf.in_use():
+        assert not uploaded.exists()
 
 
 def test_a_story_that_was_never_finished_has_its_form(shelf):
