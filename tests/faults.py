@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -131,9 +132,11 @@ class Running:
     def _use(self, use: Callable[["Running"], None]) -> None:
         try:
             use(self)
-        except (OSError, HTTPException):
-            pass  # the app has ended
         except Exception as error:
+            if isinstance(error, (OSError, HTTPException)):  # so does the end of the app look
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(10)
+                    return
             self.problem = str(error)
             self.process.send_signal(signal.SIGINT)
 
