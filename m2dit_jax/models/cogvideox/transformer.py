@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import jax
@@ -21,11 +23,18 @@ from m2dit_jax.models.cogvideox.layers import (
     Rope,
     TimeEmbedding,
     modulate,
+    sinusoidal_embedding,
 )
 from m2dit_jax.models.cogvideox.rope import axis_dims, rope_table
 from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import HIDE_GENERATED, check_given, check_mask, depends_on_given
+from m2dit_jax.models.masks import (
+    HIDE_GENERATED,
+    block_masks,
+    check_given,
+    check_mask,
+    depends_on_given,
+)
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.remat import REMAT
 
@@ -37,7 +46,9 @@ class TransformerConfig:
     `rotary` positions turn the video tokens' queries and keys; time runs on through the scenes.
     `added_positions` adds sines and cosines of a patch's place within its scene, so that it knows
     its frame and quarter before it has looked at anything. (What it brings beside rotary positions
-    was not measured by itself.)
+    was not measured by itself.) `scene_positions` adds those of the number of a scene in its story
+    to all its tokens, those of the text too: then attention can tell by itself whose text it sees,
+    which under the full mask nothing else says.
 
     `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
     is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
@@ -63,6 +74,7 @@ class TransformerConfig:
     patch_size_t: int = 1
     rotary: bool = True
     added_positions: bool = False
+    scene_positions: bool = False
     base_grid: Grid | None = None
     spatial_scale: float = 1.0
     temporal_scale: float = 1.0
@@ -150,6 +162,7 @@ class M2DiT(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
+        self.block_masks = block_masks(config.mask, config.layers)
         width = config.width
         patch_values = config.channels * config.patch_size_t * config.patch_size**2
         zeros = nnx.initializers.zeros_init()
@@ -236,8 +249,9 @@ class M2DiT(nnx.Module):
         tokens, time_embed, rope, layout, _ = embedded
         everyone = jnp.ones(latents.shape[:2], bool)
 
-        def run_block(tokens, params):
+        def run_block(mask, tokens, params):
             block = nnx.merge(block_def, placement.gather_params(params))
+            block.attention.mask = mask
             kept = block.keep(tokens, time_embed, layout, rope, placement)
             tokens = block(tokens, time_embed, layout, rope, placement, everyone)
             return placement.shard_tokens(tokens), kept
@@ -301,6 +315,7 @@ class M2DiT(nnx.Module):
             (0,) * has_global + counts,
             placement.padding(texts * text_length + sum(counts)),
             has_global,
+            frame=math.prod(grid[1:]),
         )
         positions = (layout, grid, places, story_scenes)
         dtype = self.proj_out.kernel.dtype
@@ -313,7 +328,11 @@ class M2DiT(nnx.Module):
             tokens += self._added_positions(*positions).astype(dtype)
         text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
-        tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
+        tokens = placement.replace_text(tokens, text, layout)
+        if self.config.scene_positions:
+            scene = self._scene_positions(layout, places).astype(dtype)[None]
+            tokens += placement.spread(scene, scene, layout)
+        tokens = checkpoint_name(tokens, "patch_embed")
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
@@ -350,6 +369,13 @@ class M2DiT(nnx.Module):
             table = _consecutive(table, layout, places)
         return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
 
+    def _scene_positions(
+        self, layout: Layout, places: Int[np.ndarray, " S"]
+    ) -> Float[Array, "P D"]:
+        """Sines and cosines of each scene's place in its story; zeros for global text."""
+        table = sinusoidal_embedding(jnp.asarray(places)[None], self.config.width)[0]
+        return jnp.pad(table, ((layout.scenes - len(places), 0), (0, 0)))
+
     def _joint_rope(
         self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
     ) -> Rope:
@@ -367,11 +393,12 @@ class M2DiT(nnx.Module):
         tokens, time_embed, rope, layout, _ = embedded
         block_def, stacked = nnx.split(self.blocks)
 
-        def run_block(tokens, layer):
+        def run_block(mask, tokens, layer):
             params, cached = layer
 
             def block(params, tokens, time_embed, rope, placement):
                 this_layer = nnx.merge(block_def, params)
+                this_layer.attention.mask = mask
                 return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
@@ -379,18 +406,34 @@ class M2DiT(nnx.Module):
         keep = REMAT[self.config.remat]
         if keep is not None:
             # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
-            run_block = jax.checkpoint(run_block, policy=keep, prevent_cse=not self.config.scan)
+            run_block = jax.checkpoint(
+                run_block, policy=keep, prevent_cse=not self.config.scan, static_argnums=0
+            )
         return self._over_layers(run_block, tokens, (stacked, cached))[0]
 
     def _over_layers(self, run_block, tokens, layers):
-        """The last tokens, and what `run_block` gives beside its tokens, stacked."""
-        if self.config.scan:
-            return jax.lax.scan(run_block, tokens, layers)
-        kept = []
-        for layer in range(self.config.layers):
-            tokens, beside = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
-            kept.append(beside)
-        return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
+        """The last tokens, and what `run_block` gives beside its tokens, stacked.
+
+        Blocks of one mask after the other are a scan of their own.
+        """
+        kept, start = [], 0
+        for mask, blocks in groupby(self.block_masks):
+            stop = start + len(list(blocks))
+            if self.config.scan:
+                some = layers
+                if stop - start < len(self.block_masks):
+                    some = jax.tree.map(lambda p, span=slice(start, stop): p[span], layers)
+                tokens, beside = jax.lax.scan(partial(run_block, mask), tokens, some)
+                kept.append(beside)
+            else:
+                for layer in range(start, stop):
+                    one = jax.tree.map(lambda p, i=layer: p[i], layers)
+                    tokens, beside = run_block(mask, tokens, one)
+                    kept.append(jax.tree.map(lambda x: x[None], beside))
+            start = stop
+        if len(kept) == 1:
+            return tokens, kept[0]
+        return tokens, jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
 
 
 def _consecutive(
