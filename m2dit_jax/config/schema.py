@@ -148,8 +148,8 @@ class ModelConfig:
         "Who sees whom: symmetric (the paper's), full, independent, first_frame and "
         "every_other_frame (of other scenes only these), opening_frame (of other scenes only the "
         "story's first frame), block_diagonal (so in the inner blocks, symmetric in the outer "
-        "ones), or causal: as symmetric, but conditioning scenes do not see generated ones, so that "
-        "extending a story computes them once.",
+        "ones), or causal: as symmetric, but conditioning scenes do not see generated ones, so "
+        "that extending a story computes them once.",
         choices=MASKS,
     )
     attention: str = setting(

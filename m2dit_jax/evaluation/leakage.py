@@ -188,7 +188,7 @@ def _influence(
     """Through the first `depth` blocks, with the model's own embeddings and output."""
     config = make_transformer_config(recipe.config)
     shorter = replace(config, layers=depth)
-    model = nnx.eval_shape(lambda: DEFAULT.transformer.make(shorter, rngs=nnx.Rngs(0)))
+    model: Any = nnx.eval_shape(lambda: DEFAULT.transformer.make(shorter, rngs=nnx.Rngs(0)))
     model.block_masks = block_masks(config.mask, config.layers)[:depth]
     graphdef = nnx.graphdef(model)
     params = engine.networks.get("transformer").params

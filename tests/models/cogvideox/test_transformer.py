@@ -67,7 +67,7 @@ def test_scan_and_remat_equal_the_unrolled_blocks(changes):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_each_block_has_its_own_mask(scan):
-    """Of two blocks the second hides a scene's later frames, as if it were a model's only one."""
+    """Others' later frames reach a scene only if some block lets them."""
     changes = dict(mask="block_diagonal", scan=scan)
     inputs = make_inputs()
 
