@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.recipe import build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.evaluation.comparison import ArmCost
 from m2dit_jax.models.docs import FULL_SIZE, full_size_layout
 from m2dit_jax.models.flops import training_flops
@@ -36,9 +36,8 @@ def set_arm(config: ConfigDict, arm: str) -> None:
         config.model.update({"scene_positions": False} | ARMS[arm])
 
 
-def arm_cost(config: ConfigDict) -> ArmCost:
-    """The cost of a config that `set_arm` was applied to."""
-    recipe = build_recipe(config)
+def arm_cost(recipe: Recipe) -> ArmCost:
+    """The cost of an arm's recipe."""
     settings = recipe.config
     transformer = make_transformer_config(settings)
     encoder = None if settings.data.source == "latents" else settings.text_encoder
@@ -53,8 +52,8 @@ def arm_cost(config: ConfigDict) -> ArmCost:
     )
 
 
-def choose_arms(config: ConfigDict, wanted: Sequence[str] | None) -> list[str]:
-    """The wanted arms, or all that the config can have.
+def choose_arms(recipe: Recipe, wanted: Sequence[str] | None) -> list[str]:
+    """The wanted arms, or all that the recipe's config can have.
 
     By some arms scenes see only some frames of each other: where a scene has one frame of patches
     they would be other masks by another name, and are left out with a message to stderr. Raises
@@ -62,7 +61,7 @@ def choose_arms(config: ConfigDict, wanted: Sequence[str] | None) -> list[str]:
     """
     if unknown := [arm for arm in wanted or () if arm not in ARMS]:
         raise ValueError(f"--arms: there is no {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    layout = build_recipe(config).story_layout()
+    layout, config = recipe.story_layout(), recipe.config
     arms = list(wanted or ARMS)
     needy = [arm for arm in arms if looks_at_frames(str(ARMS[arm]["mask"]))]
     if not needy or layout.video_counts[0] > layout.frame:

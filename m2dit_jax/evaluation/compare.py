@@ -109,11 +109,11 @@ def compare_masks(
     """
     config = load_config_file(config_file, overrides)
     costs = {}
-    for arm in choose_arms(config, arms):
+    for arm in choose_arms(build_recipe(config), arms):
         set_arm(config, arm)
         recipe = build_recipe(config)
         chosen(run_options(recipe)).table(recipe.schedule)
-        costs[arm] = arm_cost(config)
+        costs[arm] = arm_cost(recipe)
     workdir.mkdir(parents=True, exist_ok=True)
     return compare(
         ComparedRuns(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m2dit_jax.evaluation.report import Report, Scores, scores_to_json
-from m2dit_jax.evaluation.scores import Mean, Score, shown_interval
+from m2dit_jax.evaluation.scores import Mean, Score, pooled, shown_interval
 
 _TEXT = (
     "Per cent of the cases, with 95 % intervals (Wilson, as if all cases of all seeds were "
@@ -73,7 +73,7 @@ class Comparison:
         """The scores of all the arm's seeds taken together."""
         runs = [run.of(task) for run in self.arms[arm].values()]
         return {
-            name: type(score).pooled([r[name] for r in runs]) for name, score in runs[0].items()
+            name: pooled([scores[name] for scores in runs]) for name in runs[0]
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -100,12 +100,12 @@ class Comparison:
 
     def _scores(self, task: str) -> list[str]:
         title = f"{self.long_scenes} scenes" if task == "long" else task
-        pooled = {arm: self.pooled(arm, task) for arm in self.arms}
+        by_arm = {arm: self.pooled(arm, task) for arm in self.arms}
         lines = _head(title, [*self.arms, "cases"])
-        first = next(iter(pooled.values()))
+        first = next(iter(by_arm.values()))
         for name in first:
             cells = [
-                f"{shown_interval(pooled[arm][name])}; "
+                f"{shown_interval(by_arm[arm][name])}; "
                 + ", ".join(_value(run.of(task)[name]) for run in runs.values())
                 for arm, runs in self.arms.items()
             ]
