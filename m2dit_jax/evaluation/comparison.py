@@ -72,9 +72,7 @@ class Comparison:
     def pooled(self, arm: str, task: str) -> dict[str, Score | Mean]:
         """The scores of all the arm's seeds taken together."""
         runs = [run.of(task) for run in self.arms[arm].values()]
-        return {
-            name: pooled([scores[name] for scores in runs]) for name in runs[0]
-        }
+        return {name: pooled([scores[name] for scores in runs]) for name in runs[0]}
 
     def to_json(self) -> dict[str, Any]:
         """The pooled scores of each arm, and under `seeds` each seed's own report."""
