@@ -272,7 +272,8 @@ class M2DiT(nnx.Module):
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = placement.replace_text(tokens, text, layout)
         if self.config.scene_positions:
-            scene = self._scene_positions(layout, places).astype(dtype)[None]
+            scene = self._scene_positions(layout, places).astype(dtype)
+            scene = placement.shard_stories(jnp.broadcast_to(scene, (len(text), *scene.shape)))
             tokens += placement.spread(scene, scene, layout)
         tokens = checkpoint_name(tokens, "patch_embed")
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
