@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     config.model.attention = "auto"
     config.model.rotary = True
     config.model.added_positions = True
+    config.model.scene_positions = False
     config.model.base_grid = ()
     config.model.spatial_scale = 1.0
     config.model.scan = False

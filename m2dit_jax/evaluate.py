@@ -4,7 +4,7 @@ stories   a run on held-out stories, or on the clips that it learnt by heart (th
 long      stories of more scenes than were trained, by the place of a scene
 leakage   how far a scene's prompt reaches into other scenes
 sampling  samplers, numbers of steps and what saves evaluations, beside each other
-masks     trains and scores three attention masks with the same budget and seeds
+masks     trains and scores attention masks with the same budget and seeds
 videos    finished videos of any kind
 """
 
@@ -33,7 +33,9 @@ from m2dit_jax.cli import (
     window_size,
 )
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
+from m2dit_jax.evaluation.arms import ARMS
+from m2dit_jax.evaluation.children import RunFailed
+from m2dit_jax.evaluation.compare import compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.cuts import Tolerance
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
@@ -157,8 +159,11 @@ def _compare_masks(flags: argparse.Namespace) -> None:
     result = compare_masks(
         flags.config,
         flags.overrides,
+        flags.arms,
         flags.seeds,
         flags.stories,
+        flags.long_scenes,
+        flags.long_stories,
         flags.seed,
         lambda options: options_from_flags(flags, options),
         as_flags(options_given(flags, SamplingOptions)),
@@ -239,7 +244,7 @@ class Program:
         unknown = [flag for flag in flags_left if not flag.startswith("--config.")]
         if unknown:
             parser.error(f"unknown flags (of a config write --config.x=y): {' '.join(unknown)}")
-        fixed = ("--config.model.mask", "--config.seed")
+        fixed = ("--config.model.mask", "--config.model.scene_positions", "--config.seed")
         if set_here := [flag for flag in flags_left if flag.partition("=")[0] in fixed]:
             parser.error(f"sets the mask and the seed itself: {' '.join(set_here)}")
         flags.overrides = flags_left
@@ -285,9 +290,24 @@ def _add_masks(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CONFIG,
         help="of the runs, default base; its fields by --config.x.y=z",
     )
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
+    parser.add_argument(
+        "--arms",
+        type=lambda text: text.split(","),
+        help=f"masks with commas between them: {', '.join(ARMS)} (full attention that knows whose "
+        "text it sees); default: all that the config can have",
+    )
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="default 0,1,2")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
     parser.add_argument("--jobs", type=processes, default=1, help="runs at a time, default 1")
+    parser.add_argument(
+        "--long_scenes",
+        type=bounded_int(0, 1000),
+        default=12,
+        help="scenes of longer stories, made of windows as by `evaluate long`; default 12, 0: none",
+    )
+    parser.add_argument(
+        "--long_stories", type=_STORIES, default=64, help="how many of them, default 64"
+    )
     _add_stories(parser)
 
 
@@ -370,7 +390,7 @@ PROGRAMS = {
         "--checkpoint=runs/base --stories=64",
     ),
     "masks": Program(
-        f"Trains and scores three attention masks: {', '.join(ARMS)}.",
+        "Trains and scores attention masks, those of the literature among them.",
         _add_masks,
         _compare_masks,
         "--config=base --config.train.steps=1500 --seeds=0,1",

@@ -84,7 +84,8 @@ class Recipe:
         data, model = self.config.data, self.config.model
         frames, height, width, _ = self.latent_shape()
         patches = (height // model.patch_size) * (width // model.patch_size)
-        return Layout(data.scenes, data.text_length, (frames // model.patch_size_t) * patches)
+        video = (frames // model.patch_size_t) * patches
+        return Layout(data.scenes, data.text_length, video, frame=patches)
 
 
 def build_recipe(config: Config | ConfigDict) -> Recipe:

@@ -145,9 +145,11 @@ class ModelConfig:
     )
     time_dim: int = setting("Width of the time embedding.", at_least=1, at_most=_WIDTH)
     mask: str = setting(
-        "Who sees whom: symmetric (the paper's), full, independent, or causal: as symmetric, but "
-        "conditioning scenes do not see generated ones, so that extending a story computes them "
-        "once.",
+        "Who sees whom: symmetric (the paper's), full, independent, first_frame and "
+        "every_other_frame (of other scenes only these), opening_frame (of other scenes only the "
+        "story's first frame), block_diagonal (so in the inner blocks, symmetric in the outer "
+        "ones), or causal: as symmetric, but conditioning scenes do not see generated ones, so "
+        "that extending a story computes them once.",
         choices=MASKS,
     )
     attention: str = setting(
@@ -158,6 +160,11 @@ class ModelConfig:
     )
     rotary: bool = setting("Rotary positions of the video tokens, running on through the scenes.")
     added_positions: bool = setting("Sines and cosines of a patch's place in its scene are added.")
+    scene_positions: bool = setting(
+        "Sines and cosines of a scene's number in its story are added to its video and its text, "
+        "so that the full mask can tell whose text it sees.",
+        absent=False,
+    )
     base_grid: tuple[int, ...] = setting(
         "Patches (time, height, width) that positions are fitted to; (): none.",
         at_least=1,

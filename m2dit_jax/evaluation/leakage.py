@@ -24,6 +24,7 @@ from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import shapes_recipe
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.masks import block_masks
 from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.pipeline.engine import Engine
@@ -185,10 +186,11 @@ def _influence(
     prompts: Sequence[Sequence[str]],
 ) -> Matrix:
     """Through the first `depth` blocks, with the model's own embeddings and output."""
-    config = replace(make_transformer_config(recipe.config), layers=depth)
-    graphdef = nnx.graphdef(
-        nnx.eval_shape(lambda: DEFAULT.transformer.make(config, rngs=nnx.Rngs(0)))
-    )
+    config = make_transformer_config(recipe.config)
+    shorter = replace(config, layers=depth)
+    model: Any = nnx.eval_shape(lambda: DEFAULT.transformer.make(shorter, rngs=nnx.Rngs(0)))
+    model.block_masks = block_masks(config.mask, config.layers)[:depth]
+    graphdef = nnx.graphdef(model)
     params = engine.networks.get("transformer").params
     params = params | {"blocks": jax.tree.map(lambda x: x[:depth], params["blocks"])}
     given = jnp.zeros(timesteps.shape, bool)

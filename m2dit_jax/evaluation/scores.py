@@ -114,6 +114,16 @@ class BoundedScore:
     note: str = ""
 
 
+def pooled(scores: Sequence[Score | Mean]) -> Score | Mean:
+    """The score of all cases of several scores of one kind taken together."""
+    means = [score for score in scores if isinstance(score, Mean)]
+    if not means:
+        return Score.pooled([score for score in scores if isinstance(score, Score)])
+    if len(means) < len(scores):
+        raise TypeError("shares and means cannot be taken together")
+    return Mean.pooled(means)
+
+
 def shown_interval(score: Score | Mean) -> str:
     """The value with its interval in brackets, if it has them."""
     if score.low is None:

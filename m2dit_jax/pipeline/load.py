@@ -219,8 +219,10 @@ def _of_folder(
         trained = build_recipe(
             Config.from_dict(read_record(folder.path)["config"], folder.path / RECORD)
         )
-        mask = trained.config.model.mask
-        folder.transformer_config = replace(folder.transformer_config, mask=mask)
+        model = trained.config.model
+        folder.transformer_config = replace(
+            folder.transformer_config, mask=model.mask, scene_positions=model.scene_positions
+        )
         defaults, source = run_defaults(trained), folder.path / RECORD
     facts = ModelFacts(
         schedule=folder.schedule,
