@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_start = 0.00085
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
+    config.diffusion.prediction = "v"
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -92,6 +93,10 @@ def get_config() -> ConfigDict:
     config.train.scene_caption_dropout = 0.0
     config.train.loss_weighting = "scene"
     config.train.min_snr_gamma = 0.0
+    config.train.log_snr_share = 0.0
+    config.train.log_snr_mean = 0.0
+    config.train.log_snr_std = 2.0
+    config.train.stratified = False
     config.train.given_noise = 0
     config.train.log_every = 50
     config.train.checkpoint_every = 500
@@ -111,6 +116,12 @@ def get_config() -> ConfigDict:
     config.sample.steps = 20
     config.sample.guidance_scale = 2.0
     config.sample.fps = 4.0
+    config.sample.sampler = "ddim"
+    config.sample.spacing = "trailing"
+    config.sample.guidance_start = 0.0
+    config.sample.guidance_end = 1.0
+    config.sample.guidance_rescale = 0.0
+    config.sample.clip_x0 = 0.0
 
     config.mesh = ConfigDict()
     config.mesh.data = -1

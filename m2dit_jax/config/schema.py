@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
+from m2dit_jax.diffusion.samplers import SAMPLERS
+from m2dit_jax.diffusion.schedule import PREDICTIONS, SPACINGS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
@@ -209,6 +211,12 @@ class DiffusionConfig:
     snr_shift: float = setting(
         "Divides the signal-to-noise ratio at every timestep.", above=0, at_most=1e6
     )
+    prediction: str = setting(
+        "What the transformer's output stands for: v, as in CogVideoX, or x0, the clean latents, "
+        "which leaves less noise in flat pixels. The loss is that of v in both.",
+        choices=PREDICTIONS,
+        absent="v",
+    )
 
 
 @dataclass(frozen=True)
@@ -299,6 +307,23 @@ class TrainConfig(OptimizerConfig):
         at_least=0,
         at_most=1e6,
         absent=0.0,
+    )
+    log_snr_share: float = setting(
+        "Share of stories whose noise is drawn by its log-SNR, normally distributed; the others "
+        "draw among all timesteps alike.",
+        at_least=0,
+        at_most=1,
+        absent=0.0,
+    )
+    log_snr_mean: float = setting(
+        "Mean of that distribution.", at_least=-20, at_most=20, absent=0.0
+    )
+    log_snr_std: float = setting(
+        "Standard deviation of that distribution.", at_least=0.1, at_most=20, absent=2.0
+    )
+    stratified: bool = setting(
+        "The stories of a batch are spread over the distribution of timesteps, one in each part.",
+        absent=False,
     )
     given_noise: int = setting(
         "Timestep up to which given scenes get noise, one drawn for each; 0: they are clean.",
@@ -402,11 +427,36 @@ class TrainConfig(OptimizerConfig):
 class SampleConfig:
     """Defaults of sampling, which a storyboard can override."""
 
-    steps: int = setting("DDIM steps.", at_least=1, at_most=_TIMESTEPS)
+    steps: int = setting("Sampling steps.", at_least=1, at_most=_TIMESTEPS)
     guidance_scale: float = setting(
         "Scale of classifier-free guidance; 1: none.", at_least=0, at_most=MAX_SCALE
     )
     fps: float = setting("Frames per second of the videos.", at_least=MIN_FPS, at_most=MAX_FPS)
+    sampler: str = setting("Sampler that takes the steps.", choices=SAMPLERS, absent="ddim")
+    spacing: str = setting(
+        "Which timesteps the steps take; log_snr is equal distances in the logarithm of the "
+        "signal-to-noise ratio.",
+        choices=SPACINGS,
+        absent="trailing",
+    )
+    guidance_start: float = setting(
+        "Share of the steps that come before guidance begins.", at_least=0, at_most=1, absent=0.0
+    )
+    guidance_end: float = setting(
+        "Share of the steps after which guidance ends.", at_least=0, at_most=1, absent=1.0
+    )
+    guidance_rescale: float = setting(
+        "How far the spread of guided predictions is brought back to that without guidance.",
+        at_least=0,
+        at_most=1,
+        absent=0.0,
+    )
+    clip_x0: float = setting(
+        "Largest absolute value of predicted clean latents; 0: any.",
+        at_least=0,
+        at_most=MAX_SCALE,
+        absent=0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,11 @@ def min_snr_weights(
     return jnp.minimum(alphas, gamma * (1 - alphas))
 
 
-def v_loss(
-    v_pred: Float[Array, "B S *rest"],
-    v_target: Float[Array, "B S *rest"],
+def weighted_error(
+    output: Float[Array, "B S *rest"],
+    target: Float[Array, "B S *rest"],
     weights: Float[Array, "B S"],
 ) -> Float[Array, ""]:
     """Mean squared error of each scene, added up with the weights."""
-    error = jnp.mean((v_pred - v_target) ** 2, axis=tuple(range(2, v_pred.ndim)))
+    error = jnp.mean((output - target) ** 2, axis=tuple(range(2, output.ndim)))
     return jnp.sum(weights * error)

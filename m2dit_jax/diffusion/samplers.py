@@ -45,6 +45,8 @@ class SamplingSteps(NamedTuple):
     """How far the spread of the guided prediction is brought back; None: not at all."""
     x0_limit: Float[np.ndarray | Array, "*steps"] | None = None
     """The largest absolute value that x0 may have; None: any."""
+    v_weights: Float[np.ndarray | Array, "*steps 2"] | None = None
+    """v is the sum of latents and the model's output with these; None: the output is v."""
 
     @property
     def x0s(self) -> int:
@@ -93,11 +95,13 @@ def sampling_steps(
     next_alphas = np.where(following < 0, schedule.final_alpha(), alphas[following])
     solve = {"ddim": _ddim_weights, "dpm": _dpm_weights, "unip_3": _unip_3_weights}[sampler]
     a, s = np.sqrt(alphas[timesteps]), np.sqrt(1 - alphas[timesteps])
+    v_weights = schedule.v_weights()
     return SamplingSteps(
         timesteps=timesteps.astype(np.int32),
         weights=solve(alphas[timesteps], next_alphas, following < 0).astype(np.float32),
         x0_weights=np.stack([a, -s], axis=1).astype(np.float32),
         guidance=_guidance_column(guidance_scale, timesteps, steps, dynamic_guidance, as_reference),
+        v_weights=None if v_weights is None else v_weights[timesteps].astype(np.float32),
     )
 
 

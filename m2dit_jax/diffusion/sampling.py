@@ -15,7 +15,7 @@ from m2dit_jax.diffusion.step_cache import StepCache, after_step, needs_evaluati
 
 Latents = Float[Array, "B S F H W C"]
 Branches = Float[Array, "B2 S F H W C"]  # of guidance, along the batch
-# (latents, text_embeds, timesteps, given) -> v
+# (latents, text_embeds, timesteps, given) -> the model's output, v or as the schedule says
 Denoiser = Callable[
     [Latents, Float[Array, "B2 P T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
 ]
@@ -223,17 +223,23 @@ def _predict(
     if step.given_guidance is not None:
         inputs.insert(0, _without_given(story, step, latents))
 
+    def predict_v(*inputs: Array) -> Branches:
+        output = denoiser(*inputs)
+        if step.v_weights is None:
+            return output
+        return step.v_weights[0] * inputs[0] + step.v_weights[1] * output
+
     def evaluate_all() -> Branches:
-        return denoiser(*(jnp.concatenate(parts) for parts in zip(*inputs, strict=True)))
+        return predict_v(*(jnp.concatenate(parts) for parts in zip(*inputs, strict=True)))
 
     if len(inputs) == 1:
-        return denoiser(*conditional), None
+        return predict_v(*conditional), None
     if offsets is None:
         return evaluate_all(), None
     others, kept = len(inputs) - 1, offsets
 
     def evaluate_conditional() -> Branches:
-        cond = denoiser(*conditional)
+        cond = predict_v(*conditional)
         return jnp.concatenate([kept + jnp.concatenate([cond] * others), cond])
 
     v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)

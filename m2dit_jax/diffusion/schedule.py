@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int
 Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
+Prediction = Literal["v", "x0"]
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+
 # Where spacing in log-SNR begins: with less signal a step would change hardly anything.
 _LEAST_SNR = 1e-3
 
@@ -21,7 +24,8 @@ class NoiseSchedule:
     `snr_shift` divides the signal-to-noise ratio at every timestep: the more redundant the data
     (many pixels that say the same), the larger it must be for the noise to hide anything.
     `spacing` (but for log_snr), `steps_offset` and `final_alpha_is_one` (else it is that of
-    timestep 0) are settings of diffusers; all released models have the defaults.
+    timestep 0) are settings of diffusers; all released models have the defaults. `prediction` is
+    what the model's output stands for: v, or the clean latents.
     """
 
     timesteps: int = 1000
@@ -32,11 +36,16 @@ class NoiseSchedule:
     spacing: str = "trailing"
     steps_offset: int = 0
     final_alpha_is_one: bool = True
+    prediction: str = "v"
 
     def __post_init__(self) -> None:
         if self.spacing not in SPACINGS:
             raise ValueError(
                 f"unknown spacing of timesteps {self.spacing!r}; there are {', '.join(SPACINGS)}"
+            )
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(
+                f"unknown prediction {self.prediction!r}; there are {', '.join(PREDICTIONS)}"
             )
 
     def alphas_cumprod(self) -> Float[np.ndarray, " steps"]:
@@ -69,6 +78,33 @@ class NoiseSchedule:
         """v = sqrt(alpha) noise - sqrt(1 - alpha) latents (arXiv 2202.00512, appendix D)."""
         signal, sigma = self.signal_and_noise(timesteps, latents.ndim)
         return signal * noise - sigma * latents
+
+    def v_weights(self) -> Float[np.ndarray, "steps 2"] | None:
+        """Weights of noisy latents and of the model's output in v at each timestep, float64.
+
+        None: the output is v. With the clean latents x0, v = (sqrt(alpha) noisy - x0) / sigma.
+        """
+        if self.prediction == "v":
+            return None
+        alphas = self.alphas_cumprod()
+        sigma = np.sqrt(1 - alphas)
+        return np.stack([np.sqrt(alphas) / sigma, -1 / sigma], axis=1)
+
+    def target(
+        self,
+        latents: Float[Array, "B S *rest"],
+        noise: Float[Array, "B S *rest"],
+        timesteps: Int[Array, "B S"],
+    ) -> Float[Array, "B S *rest"]:
+        """What the model's output should be."""
+        return self.v_target(latents, noise, timesteps) if self.prediction == "v" else latents
+
+    def v_error_weights(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S"]:
+        """The squared error of v over that of the model's output; 1 where the output is v."""
+        weights = self.v_weights()
+        if weights is None:
+            return jnp.ones(timesteps.shape)
+        return jnp.asarray(weights[:, 1] ** 2, jnp.float32)[timesteps]
 
     def signal_and_noise(
         self, timesteps: Int[Array, "B S"], ndim: int

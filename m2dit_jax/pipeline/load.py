@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,13 +185,11 @@ def run_defaults(recipe: Recipe) -> StoryOptions:
     frames, height, width = recipe.scene_size()
     config = recipe.config
     return StoryOptions(
+        **run_options(recipe).given_values(),
         frames=frames,
         height=height,
         width=width,
         fps=config.sample.fps,
-        sampler="ddim",
-        steps=config.sample.steps,
-        guidance_scale=float(config.sample.guidance_scale),
         window=config.data.scenes,
         new_scenes=1,
         anchor=config.data.scenes > 2,
@@ -199,11 +197,12 @@ def run_defaults(recipe: Recipe) -> StoryOptions:
 
 
 def run_options(recipe: Recipe) -> SamplingOptions:
-    """Sampling options of a model trained here, without a storyboard."""
-    sample = recipe.config.sample
-    return SamplingOptions(
-        sampler="ddim", steps=sample.steps, guidance_scale=float(sample.guidance_scale)
-    )
+    """Sampling options of a model trained here, without a storyboard: those of `config.sample`."""
+    chosen = asdict(recipe.config.sample)
+    del chosen["fps"]
+    if chosen["spacing"] == recipe.schedule.spacing:
+        del chosen["spacing"]
+    return SamplingOptions(**chosen)
 
 
 def _of_folder(

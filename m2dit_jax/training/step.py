@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
-from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, v_loss
+from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, weighted_error
 from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.timesteps import TimestepDraw
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -28,7 +29,8 @@ class NoisyBatch(NamedTuple):
     """A batch with everything drawn that a training step draws."""
 
     noisy_latents: Float[Array, "B S F H W C"]
-    v_target: Float[Array, "B S F H W C"]
+    target: Float[Array, "B S F H W C"]
+    """What the model's output should be: v, or what else the schedule's prediction is."""
     timesteps: Int[Array, "B S"]
     prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
     """Token ids, or embeddings if the prompts were encoded beforehand."""
@@ -50,17 +52,22 @@ class StepConfig:
     accumulate: int
     ema_decay: float
     compute_dtype: str
+    timesteps: TimestepDraw = TimestepDraw()
     train_text_encoder: bool = True
 
     @classmethod
     def from_config(cls, config: Config) -> "StepConfig":
         """The fields of `config.train` that a training step reads."""
-        named = {
-            each.name: getattr(config.train, each.name)
-            for each in fields(cls)
-            if each.name != "train_text_encoder"
-        }
-        return cls(**named, train_text_encoder=config.trains_text_encoder)
+
+        def read(kind: Any) -> dict[str, Any]:
+            names = {each.name for each in fields(kind)} & set(vars(config.train))
+            return {name: getattr(config.train, name) for name in names}
+
+        return cls(
+            **read(cls),
+            timesteps=TimestepDraw(**read(TimestepDraw)),
+            train_text_encoder=config.trains_text_encoder,
+        )
 
 
 def draw_noisy_batch(
@@ -90,7 +97,7 @@ def draw_noisy_batch(
     stories, scenes = latents.shape[:2]
     noise = jax.random.normal(noise_key, latents.shape)
     given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
-    drawn = jax.random.randint(timestep_key, (stories, 1), 0, schedule.timesteps)
+    drawn = config.timesteps.draw(timestep_key, stories, schedule)
     timesteps = jnp.where(given, 0, drawn)
     given_latents = latents
     if config.given_noise:
@@ -98,7 +105,7 @@ def draw_noisy_batch(
             jax.random.fold_in(given_key, 1), given.shape, 0, config.given_noise + 1
         )
         given_latents = schedule.add_noise(latents, noise, slight)
-    weights = WEIGHTINGS[config.loss_weighting](given)
+    weights = WEIGHTINGS[config.loss_weighting](given) * schedule.v_error_weights(timesteps)
     if config.min_snr_gamma:
         weights = weights * min_snr_weights(schedule, timesteps, config.min_snr_gamma)
     clean = given[:, :, None, None, None, None]
@@ -112,7 +119,7 @@ def draw_noisy_batch(
         noisy_latents=jnp.where(
             clean, given_latents, schedule.add_noise(latents, noise, timesteps)
         ),
-        v_target=schedule.v_target(latents, noise, timesteps),
+        target=schedule.target(latents, noise, timesteps),
         timesteps=timesteps,
         prompts=jnp.where(dropped, empty_prompt, prompts),
         given=given,
@@ -148,8 +155,8 @@ def batch_loss(
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
-    v_pred = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
-    return v_loss(v_pred, batch.v_target, batch.weights)
+    output = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
+    return weighted_error(output, batch.target, batch.weights)
 
 
 def model_for_computing(

@@ -60,9 +60,10 @@ def story_losses(
     noisy = schedule.add_noise(latents, noise, timesteps)
     noisy = jnp.where(given.reshape(*given.shape, 1, 1, 1, 1), latents, noisy)
     model = model_for_computing(recipe.graphdef, params, compute_dtype, placement)
-    v_pred = model(noisy, model.encode_text(prompts), timesteps, given, placement)
-    error = (v_pred - schedule.v_target(latents, noise, timesteps)) ** 2
+    output = model(noisy, model.encode_text(prompts), timesteps, given, placement)
+    error = (output - schedule.target(latents, noise, timesteps)) ** 2
     by_scene = jnp.mean(error, axis=tuple(range(2, error.ndim)))
+    by_scene *= schedule.v_error_weights(timesteps)
     return jnp.sum(by_scene * ~given, axis=1) / jnp.sum(~given, axis=1)
 
 

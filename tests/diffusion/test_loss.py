@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from m2dit_jax.diffusion.loss import min_snr_weights, scene_weights, story_weights, v_loss
+from m2dit_jax.diffusion.loss import min_snr_weights, scene_weights, story_weights, weighted_error
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 
@@ -15,12 +15,14 @@ def test_loss_by_hand():
     target = jnp.zeros((1, 2, 1, 1, 2, 1))
     pred = target.at[0, 0].set(100.0).at[0, 1, 0, 0, 0].set(2.0)
     weights = scene_weights(jnp.array([[True, False]]))
-    assert v_loss(pred, target, weights) == 2.0  # mean of 2² and 0², the given scene left out
+    assert (
+        weighted_error(pred, target, weights) == 2.0
+    )  # mean of 2² and 0², the given scene left out
 
 
 def test_nothing_to_generate_is_no_loss():
     pred = jnp.ones((1, 2, 1, 1, 1, 1))
-    assert v_loss(pred, 0 * pred, scene_weights(jnp.ones((1, 2), bool))) == 0
+    assert weighted_error(pred, 0 * pred, scene_weights(jnp.ones((1, 2), bool))) == 0
 
 
 def test_by_story_an_extension_counts_as_much_as_a_whole_story():
@@ -34,7 +36,7 @@ def test_by_story_the_loss_is_the_mean_of_each_ranks_own_average():
     given = jnp.array([[True, True, False], [False, False, False], [True, False, False]])
     error = jax.random.uniform(jax.random.key(0), (3, 3, 2, 4, 4, 1))
     ranks = [jnp.mean(error[i][~given[i]] ** 2) for i in range(3)]
-    loss = v_loss(error, jnp.zeros_like(error), story_weights(given))
+    loss = weighted_error(error, jnp.zeros_like(error), story_weights(given))
     np.testing.assert_allclose(loss, np.mean(ranks), rtol=1e-6)
 
 

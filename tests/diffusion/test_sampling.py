@@ -277,3 +277,33 @@ def test_a_step_with_limited_clean_latents_is_ddims_with_these():
     a = NoiseSchedule().alphas_cumprod()[874]
     expected = np.sqrt(a) * np.clip(-NOISE, -0.5, 0.5) + np.sqrt(1 - a) * NOISE
     np.testing.assert_allclose(following.latents, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"sampler": sampler} for sampler in SAMPLERS),
+        {"given_guidance_scale": 1.5, "guidance_rescale": 0.7},
+        {"cache_tolerance": 0.2, "reuse_uncond": 2, "clip_x0": 1.0},
+    ],
+)
+def test_a_model_of_clean_latents_samples_as_the_same_model_of_v(options):
+    options = SamplingOptions(steps=5, guidance_scale=2.0, **options)
+    schedule = NoiseSchedule(prediction="x0")
+    weights = jnp.asarray(schedule.v_weights(), jnp.float32)
+
+    def of_clean(latents, text_embeds, timesteps, given):
+        return jnp.tanh(latents) + text_embeds.mean() + 1e-3 * timesteps.mean()
+
+    def of_v(latents, text_embeds, timesteps, given):
+        # Of the step: given scenes are at timestep 0, but what they become does not matter.
+        of_noisy, of_output = weights[timesteps.max()]
+        return of_noisy * latents + of_output * of_clean(latents, text_embeds, timesteps, given)
+
+    given = jnp.broadcast_to(jnp.array([True, False, False]), (2, 3))
+    story = Conditions(CLEAN, given, TEXT + 0.2, TEXT)
+    made = [
+        generate(denoiser, options.table(chosen), story, NOISE, lambda number: 0.1 * NOISE).latents
+        for denoiser, chosen in ((of_clean, schedule), (of_v, NoiseSchedule()))
+    ]
+    np.testing.assert_allclose(*made, atol=1e-4)

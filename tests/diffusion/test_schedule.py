@@ -69,3 +69,31 @@ def test_timesteps_fall_each_once_with_any_number_of_steps(spacing, zero_termina
         timesteps = schedule.sampling_timesteps(steps)
         assert len(timesteps) == steps and (np.diff(timesteps) < 0).all()
         assert timesteps[-1] >= 0 and timesteps[0] <= 999
+
+
+def test_the_error_of_clean_latents_counts_as_that_of_v():
+    schedule = NoiseSchedule(snr_shift=24.0, prediction="x0")
+    latents, noise, output = (
+        jax.random.normal(key, (2, 3, 1, 2, 2, 3)) for key in jax.random.split(jax.random.key(0), 3)
+    )
+    timesteps = jnp.array([[0, 300, 999], [999, 10, 700]])
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    weights = schedule.v_weights()
+    assert weights is not None
+    of_noisy, of_output = (
+        jnp.asarray(column)[timesteps].reshape(2, 3, 1, 1, 1, 1) for column in weights.T
+    )
+    v = schedule.v_target(latents, noise, timesteps)
+    np.testing.assert_allclose(of_noisy * noisy + of_output * latents, v, atol=1e-5)
+    error = jnp.mean((of_noisy * noisy + of_output * output - v) ** 2, axis=(2, 3, 4, 5))
+    target = schedule.target(latents, noise, timesteps)
+    own = jnp.mean((output - target) ** 2, axis=(2, 3, 4, 5))
+    np.testing.assert_allclose(schedule.v_error_weights(timesteps) * own, error, rtol=1e-4)
+
+
+def test_a_prediction_of_v_counts_as_it_is():
+    schedule = NoiseSchedule()
+    assert schedule.v_weights() is None
+    np.testing.assert_array_equal(schedule.v_error_weights(jnp.array([[0, 999]])), [[1, 1]])
+    with pytest.raises(ValueError, match="unknown prediction 'epsilon'; there are v, x0"):
+        NoiseSchedule(prediction="epsilon")

@@ -102,7 +102,7 @@ def test_stories_can_weigh_the_same_and_timesteps_by_their_noise(recipe, batch, 
 
 def test_what_is_predicted_for_given_scenes_counts_for_nothing(recipe, batch, empty_prompt, params):
     noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, given_scenes="all_but_last")
-    elsewhere = noisy._replace(v_target=noisy.v_target.at[:, 0].add(7.0))
+    elsewhere = noisy._replace(target=noisy.target.at[:, 0].add(7.0))
     expected = _loss_and_gradients(recipe, params, noisy)
     actual = _loss_and_gradients(recipe, params, elsewhere)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
@@ -186,7 +186,7 @@ def encoded(make_encoded_config):
 def test_encoded_stories_are_noised_and_their_captions_dropped(encoded):
     recipe, batch, empty_prompt = encoded
     noisy = _draw(recipe, batch, empty_prompt, given_probability=1.0, caption_dropout=0.0)
-    assert noisy.noisy_latents.dtype == noisy.v_target.dtype == jnp.float32
+    assert noisy.noisy_latents.dtype == noisy.target.dtype == jnp.float32
     clean = np.asarray(batch.mean, np.float32)
     np.testing.assert_allclose(noisy.noisy_latents[:, 0], clean[:, 0], atol=1e-5)
     assert not np.allclose(noisy.noisy_latents[:, 1], clean[:, 1], atol=0.1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from m2dit_jax.diffusion.samplers import Sampler
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.schedule import NoiseSchedule, Prediction
 from m2dit_jax.models.cogvideox.json_fields import (
     SchedulerJson,
     TextEncoderJson,
@@ -46,9 +46,9 @@ _VAE_FIXED = {
 }
 _SCHEDULER_FIXED = {
     "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
     "trained_betas": None,
 }
+_PREDICTIONS: dict[str, Prediction] = {"v_prediction": "v", "sample": "x0"}
 _SAMPLERS: dict[str, Sampler] = {
     "CogVideoXDDIMScheduler": "ddim",
     "CogVideoXDPMScheduler": "dpm",
@@ -183,6 +183,7 @@ def noise_schedule(json: Json) -> NoiseSchedule:
         spacing=values["timestep_spacing"],
         steps_offset=values["steps_offset"],
         final_alpha_is_one=values["set_alpha_to_one"],
+        prediction=_PREDICTIONS[values["prediction_type"]],
     )
     if schedule.steps_offset >= schedule.timesteps:
         _raise("scheduler", ["steps_offset must be below num_train_timesteps"])
@@ -207,6 +208,9 @@ def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
         "timestep_spacing": schedule.spacing,
         "steps_offset": schedule.steps_offset,
         "set_alpha_to_one": schedule.final_alpha_is_one,
+        "prediction_type": {ours: theirs for theirs, ours in _PREDICTIONS.items()}[
+            schedule.prediction
+        ],
         **{name: value for name, value in _SCHEDULER_FIXED.items() if value is not None},
     }
 

@@ -95,6 +95,9 @@ class SchedulerJson(Options, frozen=True):
     )
     steps_offset: Annotated[int, Field(ge=0, le=100_000)] = option(0, "Added to leading ones.")
     set_alpha_to_one: bool = option(True, "All signal at the end of sampling.")
+    prediction_type: Literal["v_prediction", "sample"] = option(
+        "v_prediction", "What the transformer's output stands for."
+    )
 
 
 def read_fields(fields: type[Options], config: str, json: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from m2dit_jax.config.schema import OptimizerConfig
-from m2dit_jax.diffusion.loss import scene_weights, v_loss
+from m2dit_jax.diffusion.loss import scene_weights, weighted_error
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.tools.parity.golden import EXACT, Case, GoldenFile, failure
 from m2dit_jax.tools.parity.layout import from_scenes, text_to_scenes, to_scenes
@@ -112,7 +112,7 @@ def _loss_output_and_gradients(
 
     def loss_and_output(params: Any) -> tuple[jax.Array, jax.Array]:
         v_pred = nnx.merge(graphdef, params)(noisy, text_embeds, timesteps)
-        return v_loss(v_pred, v_target, weights), v_pred
+        return weighted_error(v_pred, v_target, weights), v_pred
 
     return jax.value_and_grad(loss_and_output, has_aux=True)(params)
 

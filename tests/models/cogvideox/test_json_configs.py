@@ -202,13 +202,18 @@ def test_every_key_of_a_scheduler_is_read():
     ("key", "value"),
     [
         ("beta_schedule", "linear"),
-        ("prediction_type", "epsilon"),
         ("trained_betas", [0.1]),
     ],
 )
 def test_schedulers_of_other_kinds_are_refused(key, value):
     with pytest.raises(ValueError, match=f"^scheduler config: {key} must be "):
         noise_schedule({key: value})
+
+
+def test_the_output_may_be_the_clean_latents():
+    assert noise_schedule({"prediction_type": "sample"}).prediction == "x0"
+    with pytest.raises(ValueError, match="prediction_type: found 'epsilon', needs one of v_pred"):
+        noise_schedule({"prediction_type": "epsilon"})
 
 
 def test_an_unknown_spacing_is_refused():
