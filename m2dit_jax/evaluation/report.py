@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.scores import Mean, Score, shown_interval
 from m2dit_jax.utils.files import read_json
@@ -43,7 +42,11 @@ class Report:
         """The inverse of `to_json`. Raises ValueError for anything else."""
         try:
             generation, extension = (
-                {metric: Score(**mapping[task][metric]) for metric in METRICS}
+                {
+                    metric: Score(**value)
+                    for metric, value in mapping[task].items()
+                    if metric not in FIDELITY
+                }
                 # Older reports have no fidelity.
                 | {name: Mean(**mapping[task].get(name, _NO_CASE)) for name in FIDELITY}
                 for task in ("generation", "extension")
@@ -64,7 +67,7 @@ class Report:
         lines = [f"{'':<16}{'generation':<34}extension"]
         lines += [
             f"{name:<16}{_cell(self.generation[name]):<34}{_cell(self.extension[name])}"
-            for name in SCORES
+            for name in self.generation
         ]
         lines.append(f"checkpoint of step {self.checkpoint_step}, {self.seconds:.0f} s")
         return "\n".join(line.rstrip() for line in lines)
@@ -80,8 +83,8 @@ class Comparison:
         """The scores of all the arm's seeds taken together; `task` is a field of Report."""
         reports = [getattr(report, task) for report in self.arms[arm].values()]
         return {
-            **{metric: Score.pooled([r[metric] for r in reports]) for metric in METRICS},
-            **{name: Mean.pooled([r[name] for r in reports]) for name in FIDELITY},
+            name: (Mean if name in FIDELITY else Score).pooled([r[name] for r in reports])
+            for name in reports[0]
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class Comparison:
                 "|---" * (len(arms) + 2) + "|",
             ]
             pooled = {arm: self.pooled(arm, task) for arm in arms}
-            for name in SCORES:
+            for name in pooled[arms[0]]:
                 cells = [
                     f"{shown_interval(pooled[arm][name])}; "
                     + ", ".join(_value(getattr(r, task)[name]) for r in reports.values())
@@ -126,7 +129,7 @@ class Comparison:
 
 def scores_to_json(scores: Scores) -> dict[str, Any]:
     """Each score as a mapping of value, low, high and n."""
-    return {name: asdict(scores[name]) for name in SCORES}
+    return {name: asdict(score) for name, score in scores.items()}
 
 
 def read_report(path: Path | str) -> Report:

@@ -4,7 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from m2dit_jax.data.loader import Batch, StallTimer, make_loader, on_devices, shapes_samples
+from m2dit_jax.data.loader import Batch, StallTimer, make_loader, on_devices, world_samples
 from m2dit_jax.data.shapes import ShapesSource
 
 
@@ -45,7 +45,7 @@ def test_shapes_come_in_the_order_of_the_source_and_round_again():
     def tokenize(prompts):
         return np.array([[len(prompt)] for prompt in prompts], np.int32)
 
-    batches = list(islice(make_loader(shapes_samples(source, tokenize, 2), range(2)), 4))
+    batches = list(islice(make_loader(world_samples(source, tokenize, 2), range(2)), 4))
     videos = np.concatenate([batch.video for batch in batches])
     for number, video in enumerate(videos):
         np.testing.assert_array_equal(video, source[number % 5]["video"])

@@ -57,12 +57,19 @@ def _bank(size: int) -> _Bank:
         counted.append(counts)
         path = Path(x, y, np.zeros(1), np.zeros(1))
         for body, part in product(BODIES, PARTS):
-            for pattern in PATTERNS:
-                actor = Actor(body, "red", part, pattern, "dark")
-                found, seen = actor_layers(actor, path, slice(0, height), slice(0, width), size)
-                planes = [found.get(name, 0 * seen).ravel() * counts for name in _LAYERS]
-                shares.append(planes)
-            clear.append(seen.ravel() * counts)
+            layers = [
+                actor_layers(
+                    Actor(body, "red", part, pattern, "dark"),
+                    path,
+                    slice(0, height),
+                    slice(0, width),
+                    size,
+                )
+                for pattern in PATTERNS
+            ]
+            for found, seen in layers:
+                shares.append([found.get(n, 0 * seen).ravel() * counts for n in _LAYERS])
+            clear.append(layers[0][1].ravel() * counts)  # whatever the pattern is
     bodies = len(BODIES) * len(PARTS)
     all_shares = np.array(shares, np.float32).reshape(
         _PHASES**2, bodies, len(PATTERNS), len(_LAYERS), -1
