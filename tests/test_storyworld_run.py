@@ -11,11 +11,11 @@ SIZES = {
     "data.source": "storyworld",
     "data.size": 24,
     "data.scenes": 2,
-    "data.frames": 4,
-    "data.short_frames": 2,
+    "data.frames": 6,
+    "data.short_frames": 3,
     "data.text_length": 20,
     "model.patch_size": 8,
-    "model.patch_size_t": 2,
+    "model.patch_size_t": 3,
     "train.batch_size": 2,
     "train.steps": 3,
     "train.warmup_steps": 1,
@@ -29,7 +29,7 @@ global_prompt: at dusk
 scenes:
   - prompt: a red ghost with a hat and a blue box meet at the sea
   - prompt: they jump in the city
-    frames: 2
+    frames: 3
   - prompt: the first one turns back at the sea
 """
 

@@ -548,21 +548,23 @@ class Config:
         problems = self._pixel_model_problems() + self._indivisible(("size",), 1)
         data, patch = self.data, max(self.model.patch_size_t, 1)
         world = WORLDS[data.source]
-        if data.size < world.least_size:
-            problems.append(
-                f"config.data.size must be at least {world.least_size} with {self._source}, "
-                f"got {data.size}"
-            )
+        for name, least in (("size", world.least_size), ("frames", world.least_frames)):
+            if getattr(data, name) < least:
+                problems.append(
+                    f"config.data.{name} must be at least {least} with {self._source}, "
+                    f"got {getattr(data, name)}"
+                )
         if world.has_global_prompt:
             try:
                 check_global_text(self.model.mask)
             except ValueError as error:
                 problems.append(f"config.model.mask: {self._source} has global prompts: {error}")
             short = data.short_frames
-            if short and (short % patch or not 2 <= short < data.frames):
+            if short and (short % patch or not world.least_frames <= short < data.frames):
                 problems.append(
                     "config.data.short_frames must be 0 or a multiple of config.model.patch_size_t "
-                    f"{patch} from 2 on and less than config.data.frames {data.frames}, got {short}"
+                    f"{patch} from {world.least_frames} on and less than config.data.frames "
+                    f"{data.frames}, got {short}"
                 )
         return problems
 

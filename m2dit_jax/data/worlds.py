@@ -5,7 +5,7 @@ a world are scored is in `evaluation.world_scores`, by the same names.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from m2dit_jax.data import oracle, shapes
 from m2dit_jax.data.storyworld import captions, stories
 from m2dit_jax.data.storyworld.attributes import STORYWORLD_VERSION
 from m2dit_jax.data.storyworld.oracle import find_misfits
+from m2dit_jax.data.storyworld.paths import LEAST_FRAMES
 
 Lengths = tuple[int, ...]  # frames of each scene
 
@@ -37,6 +38,7 @@ class DrawnStory(NamedTuple):
         return [*([] if self.global_prompt is None else [self.global_prompt]), *self.captions]
 
 
+@runtime_checkable
 class StorySource(Protocol):
     """Random access to drawn stories; each depends on seed, half, sizes and its number alone."""
 
@@ -45,6 +47,7 @@ class StorySource(Protocol):
     def __getitem__(self, index: int) -> DrawnStory: ...
 
 
+@runtime_checkable
 class World(Protocol):
     """What draws stories and reads them back."""
 
@@ -53,6 +56,8 @@ class World(Protocol):
     """Of what a seed gives."""
     least_size: int
     """Height and width, in pixels, that its pictures have at least."""
+    least_frames: int
+    """Frames that its scenes have at least."""
     has_global_prompt: bool
     """Whether its stories have a text that all scenes see, be it empty."""
 
@@ -115,7 +120,7 @@ class _Shapes:
     """One coloured shape on plain grounds: `data.shapes`."""
 
     name, version, least_size = "shapes", shapes.SHAPES_VERSION, 8
-    has_global_prompt = False
+    least_frames, has_global_prompt = 2, False
 
     def vocabulary(self) -> list[str]:
         return shapes.vocabulary()
@@ -162,7 +167,7 @@ class _Storyworld:
     """Little films of actors in places: `data.storyworld`."""
 
     name, version, least_size = "storyworld", STORYWORLD_VERSION, stories.LEAST_SIZE
-    has_global_prompt = True
+    least_frames, has_global_prompt = LEAST_FRAMES, True
 
     def vocabulary(self) -> list[str]:
         return captions.vocabulary()

@@ -1,7 +1,7 @@
 """How stories of each world are scored, by the names of `data.worlds`."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -11,6 +11,7 @@ from m2dit_jax.evaluation.shapes_scores import ShapesScorer
 from m2dit_jax.evaluation.storyworld_scores import StoryworldScorer
 
 
+@runtime_checkable
 class WorldScorer(Protocol):
     """Reads stories once and scores any of their scenes."""
 

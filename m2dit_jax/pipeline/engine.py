@@ -262,8 +262,9 @@ class Engine:
             flat = latents.reshape(-1, *latents.shape[2:])
             video = self.codec.decode(self.networks, flat, size[0], "scene")
         video = video.reshape(stories, scenes, *video.shape[1:])
-        for scene, length in enumerate(frames or ()):
-            video[:, scene, length:] = 0
+        if frames is not None:
+            is_real = np.arange(size[0]) < np.array(frames)[:, None]
+            video = np.where(is_real[:, :, None, None, None], video, 0).astype(np.uint8)
         if clips is not None:
             # Given scenes come back as they went in, not as the codec's round trip of them.
             video = np.where(given[:, :, None, None, None, None], clips, video)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from m2dit_jax.data.storyworld.attributes import NEW_PATTERN
-from m2dit_jax.data.storyworld.oracle import ActorReading
+from m2dit_jax.data.storyworld.fitting import FittedPlace, FittedScene
+from m2dit_jax.data.storyworld.oracle import ActorReading, Reading
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.evaluation.fidelity import FIDELITY, Fidelity
 from m2dit_jax.evaluation.storyworld_scores import CHANCE, StoryworldReadings
@@ -40,15 +41,14 @@ def find_story(**wanted):
     raise AssertionError("no such story")
 
 
-class Seen:
+def seen(scene, **changed) -> Reading:
     """What an oracle would read of a scene."""
-
-    def __init__(self, scene, **changed):
-        for name in ("place", "arrangement", "light", "motion"):
-            setattr(self, name, changed.get(name, getattr(scene, name)))
-        self.actors = changed.get("actors") or tuple(
-            ActorReading(a.body, a.colour, a.part, a.pattern, a.second) for a in scene.actors
-        )
+    actors = tuple(
+        ActorReading(a.body, a.colour, a.part, a.pattern, a.second) for a in scene.actors
+    )
+    nearest = FittedScene(FittedPlace(scene.place, 0, scene.light, np.zeros((5, 6, 6))), ())
+    reading = Reading(scene.place, scene.arrangement, scene.light, actors, scene.motion, nearest)
+    return replace(reading, **changed)
 
 
 def score(scenes, readings, given=(False, False, False)):
@@ -63,8 +63,8 @@ def comes_back(scenes):
 
 def test_a_place_that_was_rearranged_does_not_agree():
     scenes = find_story(back=comes_back)
-    right = [Seen(scene) for scene in scenes]
-    moved = [*right[:2], Seen(scenes[2], arrangement=(scenes[2].arrangement + 1) % 6)]
+    right = [seen(scene) for scene in scenes]
+    moved = [*right[:2], seen(scenes[2], arrangement=(scenes[2].arrangement + 1) % 6)]
     assert score(scenes, right)["same_place"].value == 1
     assert score(scenes, moved)["same_place"].value == 0
     assert score(scenes, right)["same_place"].n == 1
@@ -72,12 +72,12 @@ def test_a_place_that_was_rearranged_does_not_agree():
 
 def test_a_look_that_changes_does_not_agree():
     scenes = find_story(back=comes_back)
-    right = [Seen(scene) for scene in scenes]
+    right = [seen(scene) for scene in scenes]
     other = replace(right[1].actors[0], pattern="plain", second="")
     if right[1].actors[0].pattern == "plain":
         other = replace(other, pattern="rows", second="dark")
-    changed = [right[0], Seen(scenes[1], actors=(other,)), right[2]]
-    unknown = [right[0], Seen(scenes[1], actors=(replace(other, pattern=None),)), right[2]]
+    changed = [right[0], seen(scenes[1], actors=(other,)), right[2]]
+    unknown = [right[0], seen(scenes[1], actors=(replace(other, pattern=None),)), right[2]]
     for readings in (changed, unknown):
         scores = score(scenes, readings)
         assert scores["same_look"].value == scores["same_actor"].value == 0
@@ -89,15 +89,15 @@ def test_an_unseen_look_is_a_case_where_it_is_given():
         return scenes[0].actors[0].pattern == NEW_PATTERN
 
     scenes = find_story(back=comes_back, new=wears_it)
-    right = [Seen(scene) for scene in scenes]
+    right = [seen(scene) for scene in scenes]
     assert score(scenes, right)["new_look"].n == 0
     assert score(scenes, right, (True, True, False))["new_look"].n == 1
 
 
 def test_what_belongs_to_another_scene_has_leaked():
     scenes = find_story(back=comes_back)
-    right = [Seen(scene) for scene in scenes]
-    leaked = [right[0], Seen(scenes[1], place=scenes[0].place), right[2]]
+    right = [seen(scene) for scene in scenes]
+    leaked = [right[0], seen(scenes[1], place=scenes[0].place), right[2]]
     scores = score(scenes, leaked)
     assert scores["leakage"].value == pytest.approx(1 / 3)
     assert scores["place"].value == pytest.approx(2 / 3)

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from m2dit_jax.data.storyworld.captions import light_of, parse_captions
 from m2dit_jax.data.storyworld.drawing import Path
 from m2dit_jax.data.storyworld.fitting import FittedActor, FittedPlace, FittedScene, fit_scene
-from m2dit_jax.data.storyworld.paths import JUMP, MEET, WALK
+from m2dit_jax.data.storyworld.paths import JUMP, LEAST_FRAMES, MEET, WALK
 
 # Errors of places are shares of their greatest value, see `fit_place`.
 MOST_PLACE_ERROR = 0.5
@@ -58,15 +58,17 @@ class Reading:
 def read_scene(video: np.ndarray, refinements: int = 2) -> Reading:
     """Reads a scene as `drawing.draw_scene` draws it, each attribute on its own.
 
-    Raises ValueError unless it is square, of 2 frames or more, and uint8.
+    Raises ValueError unless it is square, of 3 frames or more, and uint8.
     """
     if (
         video.dtype != np.uint8
         or video.ndim != 4
-        or len(video) < 2
+        or len(video) < LEAST_FRAMES
         or video.shape[1] != video.shape[2]
     ):
-        raise ValueError(f"needs uint8 frames [F >= 2, S, S, 3], got {video.dtype} {video.shape}")
+        raise ValueError(
+            f"needs uint8 frames [F >= {LEAST_FRAMES}, S, S, 3], got {video.dtype} {video.shape}"
+        )
     fitted = fit_scene(video, refinements)
     place, arrangement, light = _read_place(fitted.background)
     known = place is not None and light is not None
@@ -78,7 +80,12 @@ def read_scene(video: np.ndarray, refinements: int = 2) -> Reading:
 def find_misfits(
     prompts: Sequence[str], global_prompt: str, scene: int, video: UInt8[np.ndarray, "F S S 3"]
 ) -> list[str]:
-    """What a scene shows otherwise than its prompts ask, of those that are captions."""
+    """What a scene shows otherwise than its prompts ask, of those that are captions.
+
+    Nothing is said of scenes of too few frames.
+    """
+    if len(video) < LEAST_FRAMES:
+        return []
     wanted, found = parse_captions(prompts)[scene], read_scene(video)
     asked: dict[str, tuple[object, object]] = {}
     light = light_of(global_prompt)

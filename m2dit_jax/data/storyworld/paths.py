@@ -5,6 +5,7 @@ import numpy as np
 from m2dit_jax.data.storyworld.attributes import Scene
 from m2dit_jax.data.storyworld.drawing import STANDING, Path
 
+LEAST_FRAMES = 3  # of fewer nobody could say whether one jumps
 APART = 0.2  # of the middles of two actors, from the middle of the canvas
 WALK = {1: 0.36, 2: 0.18}  # length of a walk, by the number of actors
 MEET = 0.11  # way of each of two that meet; they stop where two actors stand

@@ -10,7 +10,7 @@ from m2dit_jax.data.storyworld import attributes as a
 from m2dit_jax.data.storyworld.attributes import Actor, Scene
 from m2dit_jax.data.storyworld.captions import GLOBAL_PROMPTS, ONES, name_actor, write_caption
 from m2dit_jax.data.storyworld.drawing import draw_scene
-from m2dit_jax.data.storyworld.paths import scene_paths
+from m2dit_jax.data.storyworld.paths import LEAST_FRAMES, scene_paths
 
 _PAIR = 0.4  # share of stories with two actors
 _RETURN = 0.5  # of scenes that may come back to a place, the share that does
@@ -159,8 +159,10 @@ class StoryworldSource:
         Each entry is that of `in_a_row` stories one after another, so that a batch may have one.
         Raises ValueError for sizes that cannot be.
         """
-        if not lengths or min(map(len, lengths)) < 1 or min(map(min, lengths)) < 2:
-            raise ValueError(f"lengths must be of scenes of at least 2 frames, got {lengths}")
+        if not lengths or min(map(len, lengths)) < 1 or min(map(min, lengths)) < LEAST_FRAMES:
+            raise ValueError(
+                f"lengths must be of scenes of at least {LEAST_FRAMES} frames, got {lengths}"
+            )
         if size < LEAST_SIZE:
             raise ValueError(f"size must be at least {LEAST_SIZE}, got {size}")
         if seed < 0 or length < 0 or in_a_row < 1:

@@ -73,7 +73,7 @@ def test_misfits_are_named() -> None:
     assert any(line.startswith("place is") for line in misfits)
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 32, 3), (8, 32, 24, 3), (8, 32, 32)])
+@pytest.mark.parametrize("shape", [(2, 32, 32, 3), (8, 32, 24, 3), (8, 32, 32)])
 def test_other_arrays_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="needs uint8 frames"):
         read_scene(np.zeros(shape, np.uint8))

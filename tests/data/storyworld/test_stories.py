@@ -19,7 +19,7 @@ from m2dit_jax.data.storyworld.stories import (
     is_held_out,
 )
 
-LENGTHS = ((4, 4, 4), (2, 4, 4))
+LENGTHS = ((4, 4, 4), (3, 4, 4))
 
 
 def make_source(held_out: bool = False, **changed) -> StoryworldSource:
@@ -54,11 +54,11 @@ def test_scenes_have_their_lengths_and_nothing_after_them() -> None:
     source = make_source(in_a_row=2)
     assert [[scene.frames for scene in source[i]["scenes"]] for i in (1, 2)] == [
         [4, 4, 4],
-        [2, 4, 4],
+        [3, 4, 4],
     ]
     video = source[2]["video"]
     assert video.shape == (3, 4, 32, 32, 3)
-    assert not video[0, 2:].any() and video[1, 2:].any()
+    assert not video[0, 3:].any() and video[1, 3:].any()
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -130,8 +130,8 @@ def test_any_story_can_be_drawn(index: int, held_out: bool, size: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lengths": ()}, "lengths must be of scenes of at least 2 frames"),
-        ({"lengths": ((1, 4),)}, "lengths must be of scenes of at least 2 frames"),
+        ({"lengths": ()}, "lengths must be of scenes of at least 3 frames"),
+        ({"lengths": ((2, 4),)}, "lengths must be of scenes of at least 3 frames"),
         ({"size": 8}, "size must be at least 24, got 8"),
         ({"seed": -1}, "self.seed=-1|seed=-1"),
         ({"in_a_row": 0}, "in_a_row=0"),
