@@ -143,7 +143,8 @@ def measure_scene(
     def rms(where: Bool[np.ndarray, "F S S"]) -> float:
         return float(np.sqrt(squares[where].mean())) if where.any() else float("nan")
 
-    return float(psnr(frames, ideal)), rms(is_flat & ~near_actor), rms(is_flat & covered)
+    of_scene = float(psnr(frames[None], ideal[None])[0])
+    return of_scene, rms(is_flat & ~near_actor), rms(is_flat & covered)
 
 
 def _neighbours(values: np.ndarray, of: Callable) -> np.ndarray:

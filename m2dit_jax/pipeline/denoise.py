@@ -221,7 +221,8 @@ def denoise_batch(
     return _denoise_batch(program, draws, transformer.params, steps, story, keys)
 
 
-def _fill_up(scene: Latents, longest: int) -> Latents:
+def _fill_up(scene: Float[Array, "B S _F H W C"], longest: int) -> Float[Array, "B S _L H W C"]:
+    """The scene with zeros after its frames."""
     missing = longest - scene.shape[2]
     return jnp.pad(scene, ((0, 0), (0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
