@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.data.frames = 3
     config.data.text_length = 8
     config.data.size = 16
+    config.data.short_frames = 0
     config.data.height = 480
     config.data.width = 720
     config.data.channels = 16

@@ -32,6 +32,7 @@ from m2dit_jax.cli import (
     seed_number,
     window_size,
 )
+from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.children import RunFailed
@@ -114,7 +115,7 @@ def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _score_stories(flags: argparse.Namespace) -> None:
-    engine, options = _open(flags, needs_shapes=False)
+    engine, options = _open(flags, needs_world=False)
     assert engine.trained is not None  # checked
     if engine.trained.recipe.config.data.source == "pixels":
         recall = recall_run(engine, flags.stories, flags.seed, options)
@@ -187,15 +188,17 @@ def _score_videos(flags: argparse.Namespace) -> None:
     print(f"{output / SCORES}, {output / PAGE}")
 
 
-def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine, SamplingOptions]:
+def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, SamplingOptions]:
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
     engine = load(flags.checkpoint, dtype=flags.dtype)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
-    if needs_shapes and source != "shapes":
-        raise ValueError(f"{flags.checkpoint}: this needs a run on shapes, it is one on {source}")
+    if needs_world and source not in WORLDS:
+        raise ValueError(
+            f"{flags.checkpoint}: this needs a run on {' or '.join(WORLDS)}, it is one on {source}"
+        )
     options = options_from_flags(flags, engine.options)
     options.table(engine.schedule)
     return engine, options

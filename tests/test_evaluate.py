@@ -15,11 +15,11 @@ from PIL import Image
 
 from m2dit_jax import evaluate, train
 from m2dit_jax.evaluation import children
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES
 from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.report import Report
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.shapes_scores import METRICS, SCORES
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.run_folder import load_config
 

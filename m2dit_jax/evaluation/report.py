@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from m2dit_jax.evaluation.accuracy import METRICS
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.scores import Mean, Score, shown_interval
 from m2dit_jax.utils.files import read_json
@@ -72,9 +71,11 @@ def scores_to_json(scores: Scores) -> dict[str, Any]:
 def scores_from_json(mapping: Mapping[str, Mapping[str, Any]]) -> Scores:
     """The inverse of `scores_to_json`. Raises KeyError or TypeError for anything else.
 
-    Every run has METRICS; FIDELITY, which older reports lack, has no case there.
+    FIDELITY, which older reports lack, has no case there.
     """
-    names = dict.fromkeys((*METRICS, *mapping, *FIDELITY))
+    if not mapping:
+        raise KeyError("no scores")
+    names = dict.fromkeys((*mapping, *FIDELITY))
     return {
         name: Mean(**mapping.get(name, _NO_CASE)) if name in FIDELITY else Score(**mapping[name])
         for name in names

@@ -29,11 +29,15 @@ class TrainProgram:
     step: Wrapped
     """(state, seed key, batch) -> next state; the state is donated."""
 
-    def lower(self, batch: Any) -> Lowered:
-        """The step for batches of these shapes, ready to be compiled."""
+    def lower(self, batch: Any, frames: tuple[int, ...] | None = None) -> Lowered:
+        """The step for batches of these shapes, ready to be compiled.
+
+        `frames` are those of each scene, where they are unequal.
+        """
         everywhere, sharded = replicated(self.mesh), batch_sharding(self.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.step.lower(self.state, _placed(key, everywhere), _placed(batch, sharded))
+        arguments = self.state, _placed(key, everywhere), _placed(batch, sharded)
+        return self.step.lower(*arguments, frames=frames)
 
 
 def make_train_program(
@@ -57,7 +61,9 @@ def make_train_program(
         latent_scale,
         placement_on(mesh),
     )
-    jitted = jax.jit(step, out_shardings=shardings(state, mesh), donate_argnums=0)
+    jitted = jax.jit(
+        step, out_shardings=shardings(state, mesh), donate_argnums=0, static_argnames="frames"
+    )
     return TrainProgram(mesh, optimizer, state, jitted)
 
 

@@ -46,7 +46,7 @@ def test_what_another_source_reads_is_not_checked(tiny_config):
     [
         (
             {"data.source": "films"},
-            "config.data.source must be one of shapes, pixels, latents, got 'films'",
+            "config.data.source must be one of shapes, storyworld, pixels, latents, got 'films'",
         ),
         (
             {"data.height": 488},
@@ -201,4 +201,22 @@ def test_a_story_of_more_numbers_than_a_tensor_can_have_is_refused():
     config = base.get_config()
     config.data.frames, config.data.size = 9996, 16_384
     with pytest.raises(ValueError, match=r"frames, size make stories of 2\.41e\+13 numbers"):
+        Config.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data.size": 16}, "config.data.size must be at least 24 with config.data.source"),
+        ({"data.short_frames": 6}, "config.data.short_frames must be 0 or a multiple of"),
+        ({"data.short_frames": 8}, "less than config.data.frames 8, got 8"),
+        ({"model.mask": "independent"}, "config.model.mask: config.data.source 'storyworld' has"),
+    ],
+)
+def test_a_storyworld_that_cannot_be_drawn_is_refused(changed, message):
+    from configs import storyworld
+
+    config = storyworld.get_config()
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(ValueError, match=message):
         Config.from_dict(config)

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.report import Report, read_report
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.shapes_scores import METRICS, SCORES
 from m2dit_jax.utils.files import write_json
 
 
