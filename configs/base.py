@@ -69,7 +69,7 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_start = 0.00085
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
-    config.diffusion.prediction = "v"
+    config.diffusion.prediction = "x0"
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -120,7 +120,7 @@ def get_config() -> ConfigDict:
     config.sample.sampler = "ddim"
     config.sample.spacing = "trailing"
     config.sample.guidance_start = 0.0
-    config.sample.guidance_end = 1.0
+    config.sample.guidance_end = 0.5
     config.sample.guidance_rescale = 0.0
     config.sample.clip_x0 = 0.0
 

@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs import bench_medium

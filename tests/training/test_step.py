@@ -9,7 +9,7 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
-from m2dit_jax.diffusion.loss import v_loss
+from m2dit_jax.diffusion.loss import weighted_error
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.step import (
@@ -352,4 +352,4 @@ def test_frames_that_fill_up_a_scene_count_nothing():
     np.testing.assert_array_equal(share, [1, 0.25])
     np.testing.assert_array_equal(real[0, :, :, 0, 0, 0], [[1, 1, 1, 1], [1, 0, 0, 0]])
     weights = jnp.full((2, 2), 0.25) / share
-    assert v_loss(0 * real, real, weights) == pytest.approx(1)
+    assert weighted_error(0 * real, real, weights) == pytest.approx(1)
