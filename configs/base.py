@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.data.frames = 3
     config.data.text_length = 8
     config.data.size = 16
+    config.data.short_frames = 0
     config.data.height = 480
     config.data.width = 720
     config.data.channels = 16
@@ -57,6 +58,7 @@ def get_config() -> ConfigDict:
     config.model.attention = "auto"
     config.model.rotary = True
     config.model.added_positions = True
+    config.model.scene_positions = False
     config.model.base_grid = ()
     config.model.spatial_scale = 1.0
     config.model.scan = False
@@ -67,7 +69,7 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_start = 0.00085
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
-    config.diffusion.prediction = "v"
+    config.diffusion.prediction = "x0"
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -118,7 +120,7 @@ def get_config() -> ConfigDict:
     config.sample.sampler = "ddim"
     config.sample.spacing = "trailing"
     config.sample.guidance_start = 0.0
-    config.sample.guidance_end = 1.0
+    config.sample.guidance_end = 0.5
     config.sample.guidance_rescale = 0.0
     config.sample.clip_x0 = 0.0
 

@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     config.model.patch_size_t = 1
     config.model.added_positions = False
 
+    config.diffusion.prediction = "v"
+
     config.train.batch_size = 1
     config.train.optimizer = "adamw"
     config.train.ema_decay = 0.0

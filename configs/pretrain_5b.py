@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
 
     config.diffusion.snr_shift = 1.0
+    config.diffusion.prediction = "v"
 
     config.train.steps = 10_000
     config.train.batch_size = 8
@@ -78,5 +79,6 @@ def get_config() -> ConfigDict:
 
     config.sample.steps = 50
     config.sample.guidance_scale = 6.0
+    config.sample.guidance_end = 1.0
     config.sample.fps = 8.0
     return config

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.model.layers = 4
 
     config.diffusion.snr_shift = 8.0
+    config.diffusion.prediction = "v"  # x0 was not tried here
 
     config.train.steps = 1500
     config.train.batch_size = 8

@@ -21,6 +21,7 @@ COMMANDS = {
     "benchmark": "time the forward pass, the training step and the sampling step",
     "benchmark_loader": "time the input pipeline of training",
     "benchmark_video": "time the decoding and resizing of videos",
+    "import_stories": "make storyboards of the story scripts of ST-Bench",
     "page": "write the page of finished stories anew, or several side by side",
     "app": "write, make and watch stories in a browser",
 }

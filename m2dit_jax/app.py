@@ -29,14 +29,16 @@ def _serve(flags: argparse.Namespace) -> None:
     def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
         pipeline(storyboard, folder=folder, on_step=report)
 
-    address = start_server(shelf, Runner(make), flags.host, flags.port, flags.allowed_host or ())
-    print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
-    ended = "ended; a story that was at work goes on when it is generated again"
-    when_stopped(ended, {signal.SIGINT: 0})
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:  # where another program than the command has called
-        print(ended)
+    runner, allowed = Runner(make), flags.allowed_host or ()
+    with shelf.in_use():
+        address = start_server(shelf, runner, flags.host, flags.port, allowed)
+        print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
+        ended = "ended; a story that was at work goes on when it is generated again"
+        when_stopped(ended, {signal.SIGINT: 0})
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:  # where another program than the command has called
+            print(ended)
 
 
 def _parser() -> argparse.ArgumentParser:

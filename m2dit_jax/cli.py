@@ -4,7 +4,6 @@ Imports of what loads jax stand in the functions: commands without a model start
 """
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
-from m2dit_jax.utils.disks import describe, disk_errno
+from m2dit_jax.utils.disks import in_words
 from m2dit_jax.utils.errors import Superseded, WorkFailed
 from m2dit_jax.utils.options import (
     MAX_COUNT,
@@ -123,14 +122,11 @@ def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted
     except ValueError as error:
         print(error, file=sys.stderr)
         return finish(2)
-    except OSError as error:
-        print(describe(error), file=sys.stderr)
-        return finish(2)
     except Exception as error:
-        number = disk_errno(error)
-        if number is None:
+        line = in_words(error)
+        if line is None:
             raise
-        print(describe(OSError(number, os.strerror(number))), file=sys.stderr)
+        print(line, file=sys.stderr)
         return finish(2)
 
 

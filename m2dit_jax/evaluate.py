@@ -4,7 +4,7 @@ stories   a run on held-out stories, or on the clips that it learnt by heart (th
 long      stories of more scenes than were trained, by the place of a scene
 leakage   how far a scene's prompt reaches into other scenes
 sampling  samplers, numbers of steps and what saves evaluations, beside each other
-masks     trains and scores three attention masks with the same budget and seeds
+masks     trains and scores attention masks with the same budget and seeds
 videos    finished videos of any kind
 """
 
@@ -20,6 +20,7 @@ from m2dit_jax.cli import (
     WorkFailed,
     add_option_flags,
     as_flags,
+    bounded_float,
     bounded_int,
     count,
     filled,
@@ -31,22 +32,33 @@ from m2dit_jax.cli import (
     seed_number,
     window_size,
 )
+from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.compare import ARMS, RunFailed, compare_masks
+from m2dit_jax.evaluation.arms import ARMS
+from m2dit_jax.evaluation.children import RunFailed
+from m2dit_jax.evaluation.compare import compare_masks
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
-from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractor
+from m2dit_jax.evaluation.cuts import Tolerance
+from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
 from m2dit_jax.evaluation.recall import recall_run
 from m2dit_jax.evaluation.score_run import score_run, scored_sheet
-from m2dit_jax.evaluation.videos import PAGE, SCORES, score_videos, write_video_report
+from m2dit_jax.evaluation.video_stories import find_stories
+from m2dit_jax.evaluation.videos import (
+    DEFAULT_TOLERANCE,
+    PAGE,
+    SCORES,
+    score_videos,
+    write_video_report,
+)
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.report.sheets import contact_sheet
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
-from m2dit_jax.utils.options import MAX_SEED
+from m2dit_jax.utils.options import MAX_FRAMES, MAX_SEED
 
 DEFAULT_CONFIG = "base"
 _STORIES = bounded_int(1, 10**6)
@@ -103,7 +115,7 @@ def choose_program(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _score_stories(flags: argparse.Namespace) -> None:
-    engine, options = _open(flags, needs_shapes=False)
+    engine, options = _open(flags, needs_world=False)
     assert engine.trained is not None  # checked
     if engine.trained.recipe.config.data.source == "pixels":
         recall = recall_run(engine, flags.stories, flags.seed, options)
@@ -148,8 +160,11 @@ def _compare_masks(flags: argparse.Namespace) -> None:
     result = compare_masks(
         flags.config,
         flags.overrides,
+        flags.arms,
         flags.seeds,
         flags.stories,
+        flags.long_scenes,
+        flags.long_stories,
         flags.seed,
         lambda options: options_from_flags(flags, options),
         as_flags(options_given(flags, SamplingOptions)),
@@ -161,24 +176,29 @@ def _compare_masks(flags: argparse.Namespace) -> None:
 
 
 def _score_videos(flags: argparse.Namespace) -> None:
-    output = flags.output or flags.videos
+    videos = flags.videos
+    output = flags.output or (videos.parent if videos.is_file() else videos)
+    stories, problems = find_stories(videos, flags.storyboard, flags.actors)
+    extractors = open_extractors(flags.extractor, flags.dino, flags.clip)
     report = score_videos(
-        flags.videos, flags.storyboard, flags.reference_videos, open_extractor(flags.extractor)
+        stories, problems, extractors, flags.reference_videos, flags.cut_tolerance
     )
     write_video_report(report, output)
     print(report.to_text())
     print(f"{output / SCORES}, {output / PAGE}")
 
 
-def _open(flags: argparse.Namespace, needs_shapes: bool = True) -> tuple[Engine, SamplingOptions]:
+def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, SamplingOptions]:
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
     engine = load(flags.checkpoint, dtype=flags.dtype)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
-    if needs_shapes and source != "shapes":
-        raise ValueError(f"{flags.checkpoint}: this needs a run on shapes, it is one on {source}")
+    if needs_world and source not in WORLDS:
+        raise ValueError(
+            f"{flags.checkpoint}: this needs a run on {' or '.join(WORLDS)}, it is one on {source}"
+        )
     options = options_from_flags(flags, engine.options)
     options.table(engine.schedule)
     return engine, options
@@ -227,7 +247,7 @@ class Program:
         unknown = [flag for flag in flags_left if not flag.startswith("--config.")]
         if unknown:
             parser.error(f"unknown flags (of a config write --config.x=y): {' '.join(unknown)}")
-        fixed = ("--config.model.mask", "--config.seed")
+        fixed = ("--config.model.mask", "--config.model.scene_positions", "--config.seed")
         if set_here := [flag for flag in flags_left if flag.partition("=")[0] in fixed]:
             parser.error(f"sets the mask and the seed itself: {' '.join(set_here)}")
         flags.overrides = flags_left
@@ -273,9 +293,24 @@ def _add_masks(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CONFIG,
         help="of the runs, default base; its fields by --config.x.y=z",
     )
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="of the runs, default 0,1")
+    parser.add_argument(
+        "--arms",
+        type=lambda text: text.split(","),
+        help=f"masks with commas between them: {', '.join(ARMS)} (full attention that knows whose "
+        "text it sees); default: all that the config can have",
+    )
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="default 0,1,2")
     parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
     parser.add_argument("--jobs", type=processes, default=1, help="runs at a time, default 1")
+    parser.add_argument(
+        "--long_scenes",
+        type=bounded_int(0, 1000),
+        default=12,
+        help="scenes of longer stories, made of windows as by `evaluate long`; default 12, 0: none",
+    )
+    parser.add_argument(
+        "--long_stories", type=_STORIES, default=64, help="how many of them, default 64"
+    )
     _add_stories(parser)
 
 
@@ -284,21 +319,45 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         "--videos",
         type=Path,
         required=True,
-        help="a folder that sample wrote, or a folder of such, or one of scenes",
+        help="a folder that sample wrote, or a folder of such, or one of scenes, or a film of "
+        "all scenes",
     )
     parser.add_argument(
-        "--storyboard", type=Path, help="with the prompts, if the folder has scenes and no story"
+        "--storyboard", type=Path, help="with the prompts, if there are scenes or a film, no story"
     )
     parser.add_argument(
         "--extractor",
         type=filled,
         default=CLASSICAL,
-        help="folder of a CLIP or DINOv2 model; default classical",
+        help="folder of a CLIP, DINO or DINOv2 model; default classical",
+    )
+    parser.add_argument(
+        "--dino", type=Path, help="folder of DINO or DINOv2, for subject consistency"
+    )
+    parser.add_argument(
+        "--clip", type=Path, help="folder of CLIP, for background consistency and actors"
+    )
+    parser.add_argument(
+        "--actors", type=Path, help="who is where; default: actors.json in a story's folder"
+    )
+    parser.add_argument(
+        "--cut_tolerance",
+        type=_tolerance,
+        default=DEFAULT_TOLERANCE,
+        metavar="N|Ns",
+        help="how far a cut may lie from where it is asked for, in frames, or in seconds with an "
+        f"s such as 0.2s; default {DEFAULT_TOLERANCE}",
     )
     parser.add_argument(
         "--reference_videos", type=Path, help="clips to which the distance is measured"
     )
     parser.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
+
+
+def _tolerance(text: str) -> Tolerance:
+    if text.endswith("s"):
+        return Tolerance(bounded_float(0, 60)(text[:-1]), seconds=True)
+    return Tolerance(bounded_int(0, MAX_FRAMES)(text))
 
 
 def _seeds(text: str) -> list[int]:
@@ -334,7 +393,7 @@ PROGRAMS = {
         "--checkpoint=runs/base --stories=64",
     ),
     "masks": Program(
-        f"Trains and scores three attention masks: {', '.join(ARMS)}.",
+        "Trains and scores attention masks, those of the literature among them.",
         _add_masks,
         _compare_masks,
         "--config=base --config.train.steps=1500 --seeds=0,1",

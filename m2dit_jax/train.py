@@ -23,7 +23,7 @@ from m2dit_jax.cli import WorkFailed, run_command
 from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
-from m2dit_jax.utils.disks import describe
+from m2dit_jax.utils.disks import describe, in_words
 from m2dit_jax.utils.stopping import stop_listening
 
 if TYPE_CHECKING:
@@ -70,11 +70,12 @@ def _run(argv: Sequence[str]) -> int:
         return _train(arguments)
     except (_SameInAll, WorkFailed):
         raise
-    except OSError as error:
-        print(describe(error), file=sys.stderr)
-        leave_the_others()
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        line = in_words(error)
+        if line is None:
+            traceback.print_exc()
+        else:
+            print(line, file=sys.stderr)
         leave_the_others()
 
 

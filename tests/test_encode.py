@@ -363,9 +363,9 @@ def test_a_foreign_folder_is_left_alone(clips, tmp_path, capsys):
 
 
 def test_too_small_a_disk_is_found_first(clips, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     assert encode.main([*of_manifest(clips / "stories.jsonl", tmp_path / "s"), *PIXELS]) == 2
-    assert "GB are free" in capsys.readouterr().err
+    assert "MB, 0.0 MB are free" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 

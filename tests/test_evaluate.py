@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 from PIL import Image
 
 from m2dit_jax import evaluate, train
-from m2dit_jax.evaluation import compare
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES
+from m2dit_jax.evaluation import children
+from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.report import Report
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.shapes_scores import METRICS, SCORES
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.run_folder import load_config
 
@@ -88,6 +90,7 @@ def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
         (["--compare", "--config.seed=3"], "sets the mask and the seed itself: --config.seed=3"),
         (["--compare", "--json=scores.json"], "unknown flags"),
         (["--compare", "--storys=3"], "unknown flags"),
+        (["--compare", "--config.model.scene_positions=True"], "sets the mask and the seed"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
@@ -103,6 +106,8 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
         (["--checkpoint=nothing"], "nothing"),
         (["--compare", "--config=nothing.py"], "nothing.py"),
         (["--compare", "--config.train.speed=3"], "speed"),
+        (["--compare", "--arms=full,diagonal"], "--arms: there is no diagonal; there are symmetr"),
+        (["--compare", "--arms=first_frame"], "make scenes of one frame of patches"),
         (["--compare", "--config.train.steps=soon"], "steps"),
         (["--compare", "--guidance_scale=-1"], "--guidance_scale: found -1, needs a finite"),
         (
@@ -145,17 +150,20 @@ def test_the_flags_of_older_versions_choose_the_program():
 
 
 @pytest.mark.slow
-def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "ARMS", ("independent",))  # each takes seconds to start
-    flags = ["--compare", *TINY, "--seeds=0", "--stories=2", f"--workdir={tmp_path}"]
-    assert evaluate.main(flags) == 0
+def test_a_comparison_trains_and_scores_in_processes_of_their_own(tmp_path, capsys):
+    flags = ["--compare", *TINY, "--arms=independent", "--seeds=0", "--stories=2"]  # takes seconds
+    longer = ["--long_scenes=4", "--long_stories=1", f"--workdir={tmp_path}"]
+    assert evaluate.main([*flags, *longer]) == 0
     content = json.loads((tmp_path / "compare.json").read_text())
     assert list(content) == ["independent"]
     assert content["independent"]["generation"]["background"]["n"] == 6
+    assert content["independent"]["long"]["background"]["n"] == 4
+    assert content["independent"]["seeds"]["0"]["step_seconds"] > 0
     assert content["independent"]["seeds"]["0"]["checkpoint_step"] == 1
     assert load_config(tmp_path / "independent-seed0").model.mask == "independent"
     table = (tmp_path / "compare.md").read_text()
     assert "| extension | independent | cases |" in table
+    assert "| 4 scenes | independent | cases |" in table
     assert table in capsys.readouterr().out
 
 
@@ -166,42 +174,63 @@ def calls(monkeypatch):
 
     def run(_, label, module, *flags):
         calls.append((label, module.removeprefix("m2dit_jax."), flags))
-        if module == "m2dit_jax.evaluate":
+        if flags[0] == "long":
+            parsed = evaluate.PROGRAMS["long"].parse("long", flags[1:])
+            whole = {metric: asdict(Score.of(1, parsed.stories)) for metric in METRICS}
+            write_json(parsed.json, {"whole": whole, "checkpoint_step": 1})
+        elif module == "m2dit_jax.evaluate":
             parsed = evaluate.PROGRAMS["stories"].parse("stories", flags)
             parsed.json.parent.mkdir(parents=True, exist_ok=True)
             scores = {metric: Score.of(parsed.stories, parsed.stories) for metric in METRICS}
             scores |= dict.fromkeys(FIDELITY, Mean.of(np.arange(float(parsed.stories))))
             write_json(parsed.json, Report(scores, scores, 1.0, checkpoint_step=1).to_json())
 
-    monkeypatch.setattr(compare._Children, "run", run)
+    monkeypatch.setattr(children.Children, "run", run)
     return calls
 
 
 def test_a_comparison_makes_every_arm_with_every_seed_and_pools_the_seeds(calls, tmp_path):
     flags = ["--compare", *TINY, "--seeds=4,5", "--stories=7", "--steps=3", "--jobs=2"]
+    arms = ["symmetric", "full_with_scenes", "independent"]
+    flags += [f"--arms={','.join(arms)}", "--long_stories=3"]
     assert evaluate.main([*flags, f"--workdir={tmp_path}"]) == 0
     trained = [(label, flags) for label, module, flags in calls if module == "train"]
-    assert len(trained) == len(calls) / 2 == 6
-    for arm in ("symmetric", "full", "independent"):
+    assert len(trained) == len(calls) / 3 == 6
+    for arm in arms:
         for seed in (4, 5):
             ((_, train_flags),) = (t for t in trained if t[0] == f"{arm}, seed {seed}")
-            assert f"--config.model.mask={arm}" in train_flags
+            assert f"--config.model.mask={arm.removesuffix('_with_scenes')}" in train_flags
+            knows = "--config.model.scene_positions=True"
+            assert (knows in train_flags) == (arm == "full_with_scenes")
             assert f"--config.seed={seed}" in train_flags
             assert set(TINY) < set(train_flags)
     content = json.loads((tmp_path / "compare.json").read_text())
-    assert list(content) == ["symmetric", "full", "independent"]
-    assert content["full"]["generation"]["shape"]["n"] == 14
-    assert list(content["full"]["seeds"]) == ["4", "5"]
+    assert list(content) == arms
+    assert content["independent"]["generation"]["shape"]["n"] == 14
+    assert content["independent"]["long"]["shape"]["value"] == 2 / 6
+    assert content["independent"]["step_flops"] < content["symmetric"]["step_flops"]
+    assert list(content["independent"]["seeds"]) == ["4", "5"]
+
+
+def test_a_comparison_leaves_out_what_its_scenes_are_too_short_for(calls, tmp_path, capsys):
+    flags = ["--compare", *TINY, "--seeds=0", "--long_scenes=0", f"--workdir={tmp_path}"]
+    assert evaluate.main(flags) == 0
+    assert "left out: " in capsys.readouterr().err
+    content = json.loads((tmp_path / "compare.json").read_text())
+    assert list(content) == ["symmetric", "full", "independent", "causal", "full_with_scenes"]
+    assert evaluate.main([*flags, "--config.model.patch_size_t=1"]) == 0
+    assert set(json.loads((tmp_path / "compare.json").read_text())) == set(ARMS)
 
 
 def test_a_comparison_goes_on_where_it_was_stopped(calls, tmp_path):
-    flags = ["--compare", *TINY, "--seeds=0", f"--workdir={tmp_path}"]
+    arms = "--arms=symmetric,full,independent"
+    flags = ["--compare", *TINY, arms, "--seeds=0", f"--workdir={tmp_path}"]
     assert evaluate.main(flags) == 0
     table = (tmp_path / "compare.md").read_text()
     shutil.rmtree(tmp_path / "full-seed0")
     calls.clear()
     assert evaluate.main(flags) == 0
-    assert [label for label, module, _ in calls if module == "evaluate"] == ["full, seed 0"]
+    assert [label for label, module, _ in calls if module == "evaluate"] == ["full, seed 0"] * 2
     assert (tmp_path / "compare.md").read_text() == table
 
     # Reports made with other settings, or of an older checkpoint, do not count.
@@ -209,7 +238,8 @@ def test_a_comparison_goes_on_where_it_was_stopped(calls, tmp_path):
         calls.clear()
         shutil.rmtree(tmp_path / "full-seed0")
         evaluate.main([*flags, *more])
-        assert sum(module == "evaluate" for _, module, _ in calls) == 3, more
+        made = sum(module == "evaluate" and flags[0] != "long" for _, module, flags in calls)
+        assert made == 3, more
 
 
 @pytest.mark.slow
@@ -269,6 +299,6 @@ def test_an_interrupted_comparison_leaves_no_process_behind(start, tmp_path):
 
 def test_cores_are_dealt_out(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 7}, raising=False)
-    assert compare.core_shares(1) == [{0, 1, 4, 5, 7}]
-    assert compare.core_shares(2) == [{0, 1}, {4, 5, 7}]
-    assert compare.core_shares(6) == [{0}, {1}, {4}, {5}, {7}, {0}]
+    assert children.core_shares(1) == [{0, 1, 4, 5, 7}]
+    assert children.core_shares(2) == [{0, 1}, {4, 5, 7}]
+    assert children.core_shares(6) == [{0}, {1}, {4}, {5}, {7}, {0}]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interrupts import TINY
+from tests.faults import TINY
 from tests.test_encode import COLOURS, contents, write_manifest, write_video
 from tests.weights.tiny_models import BFLOAT16, files_of, tiny_model
 

@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes: model, noise schedule, tokenizer, shapes."""
+"""From a config to the objects that it describes: model, noise schedule, tokenizer, world."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,6 @@ from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
 from m2dit_jax.config.schema import VAE_FRAMES, VAE_SIDE, Config
-from m2dit_jax.data.shapes import vocabulary
 from m2dit_jax.data.tokenizer import (
     BYTE_VOCABULARY,
     build_byte_tokenizer,
@@ -18,6 +17,7 @@ from m2dit_jax.data.tokenizer import (
     pad_or_truncate,
     tokenize_prompts,
 )
+from m2dit_jax.data.worlds import WORLDS, World
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
@@ -43,6 +43,16 @@ class Recipe:
     schedule: NoiseSchedule
     tokenizer: "PreTrainedTokenizerBase | None"
 
+    @property
+    def world(self) -> World | None:
+        """What draws the stories; None where they are from files."""
+        return WORLDS.get(self.config.data.source)
+
+    @property
+    def has_global_text(self) -> bool:
+        """Whether the model learns with a text that all scenes see, be it empty."""
+        return self.world is not None and self.world.has_global_prompt
+
     def init_params(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters as a nested dict of arrays."""
         return nnx.to_pure_dict(nnx.state(self.new_model(nnx.Rngs(key)), nnx.Param))
@@ -67,7 +77,7 @@ class Recipe:
     def scene_size(self) -> tuple[int, int, int]:
         """Frames, height and width of a scene, in pixels."""
         data = self.config.data
-        if data.source == "shapes":
+        if self.world is not None:
             return data.frames, data.size, data.size
         return data.frames, data.height, data.width
 
@@ -84,7 +94,13 @@ class Recipe:
         data, model = self.config.data, self.config.model
         frames, height, width, _ = self.latent_shape()
         patches = (height // model.patch_size) * (width // model.patch_size)
-        return Layout(data.scenes, data.text_length, (frames // model.patch_size_t) * patches)
+        video = (frames // model.patch_size_t) * patches
+        if self.has_global_text:
+            counts = (0, *(video,) * data.scenes)
+            return Layout(
+                data.scenes + 1, data.text_length, counts, global_text=True, frame=patches
+            )
+        return Layout(data.scenes, data.text_length, video, frame=patches)
 
 
 def build_recipe(config: Config | ConfigDict) -> Recipe:
@@ -94,8 +110,8 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
     """
     config = config if isinstance(config, Config) else Config.from_dict(config)
     tokenizer = None
-    if config.data.source == "shapes":
-        tokenizer = build_word_tokenizer(vocabulary())
+    if config.data.source in WORLDS:
+        tokenizer = build_word_tokenizer(WORLDS[config.data.source].vocabulary())
     elif config.data.source == "pixels":
         tokenizer = build_byte_tokenizer()
     model = nnx.eval_shape(lambda: _story_model(config, nnx.Rngs(0)))
@@ -117,9 +133,9 @@ def make_transformer_config(config: Config) -> Any:
 def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
     text_encoder = None
     if config.data.source != "latents":
-        text, words = config.text_encoder, FIRST_WORD_ID + len(vocabulary())
+        text, world = config.text_encoder, WORLDS.get(config.data.source)
         text_encoder = DEFAULT.text_encoder_config(
-            vocab_size=words if config.data.source == "shapes" else BYTE_VOCABULARY,
+            vocab_size=FIRST_WORD_ID + len(world.vocabulary()) if world else BYTE_VOCABULARY,
             d_model=text.d_model,
             d_kv=text.d_kv,
             d_ff=text.d_ff,

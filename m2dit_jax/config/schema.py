@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from m2dit_jax.config.distillation import DistillConfig
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
+from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
 from m2dit_jax.diffusion.samplers import SAMPLERS
@@ -19,7 +20,7 @@ from m2dit_jax.diffusion.schedule import PREDICTIONS, SPACINGS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
-from m2dit_jax.models.masks import MASKS
+from m2dit_jax.models.masks import MASKS, check_global_text
 from m2dit_jax.models.remat import REMAT
 from m2dit_jax.utils.options import (
     MAX_FPS,
@@ -42,7 +43,8 @@ _LAYERS, _HEADS, _WIDTH = 1000, 1024, 262_144
 _STORY = 2**31 - 1  # numbers in a story's tensor: those that int32 can count
 _TIMESTEPS = 100_000
 
-SOURCES = ("shapes", "pixels", "latents")
+DRAWN = tuple(WORLDS)  # sources of stories that are drawn here
+SOURCES = (*DRAWN, "pixels", "latents")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -51,8 +53,9 @@ class DataConfig:
     """The stories that a model learns: where they are from, and their sizes."""
 
     source: str = setting(
-        "Shapes, which are drawn here, or what the encode command wrote: pixels, or latents of a "
-        "VAE with the prompts' embeddings.",
+        "A world whose stories are drawn here (shapes: one shape on plain grounds; storyworld: "
+        "little films of actors in places), or what the encode command wrote: pixels, or latents "
+        "of a VAE with the prompts' embeddings.",
         choices=SOURCES,
     )
     manifest: str = setting(
@@ -100,8 +103,13 @@ class DataConfig:
         at_least=2,
         at_most=_WIDTH,
     )
-    size: int = setting(
-        "Height and width in pixels.", at_least=8, at_most=MAX_SIDE, sources=("shapes",)
+    size: int = setting("Height and width in pixels.", at_least=8, at_most=MAX_SIDE, sources=DRAWN)
+    short_frames: int = setting(
+        "Frames of a story's shorter scenes, in a world that has such; 0: all have one length.",
+        at_least=0,
+        at_most=MAX_FRAMES,
+        sources=("storyworld",),
+        absent=0,
     )
     height: int = setting(
         "Height in pixels.", at_least=1, at_most=MAX_SIDE, sources=("pixels", "latents")
@@ -148,9 +156,11 @@ class ModelConfig:
     )
     time_dim: int = setting("Width of the time embedding.", at_least=1, at_most=_WIDTH)
     mask: str = setting(
-        "Who sees whom: symmetric (the paper's), full, independent, or causal: as symmetric, but "
-        "conditioning scenes do not see generated ones, so that extending a story computes them "
-        "once.",
+        "Who sees whom: symmetric (the paper's), full, independent, first_frame and "
+        "every_other_frame (of other scenes only these), opening_frame (of other scenes only the "
+        "story's first frame), block_diagonal (so in the inner blocks, symmetric in the outer "
+        "ones), or causal: as symmetric, but conditioning scenes do not see generated ones, so "
+        "that extending a story computes them once.",
         choices=MASKS,
     )
     attention: str = setting(
@@ -161,6 +171,11 @@ class ModelConfig:
     )
     rotary: bool = setting("Rotary positions of the video tokens, running on through the scenes.")
     added_positions: bool = setting("Sines and cosines of a patch's place in its scene are added.")
+    scene_positions: bool = setting(
+        "Sines and cosines of a scene's number in its story are added to its video and its text, "
+        "so that the full mask can tell whose text it sees.",
+        absent=False,
+    )
     base_grid: tuple[int, ...] = setting(
         "Patches (time, height, width) that positions are fitted to; (): none.",
         at_least=1,
@@ -484,7 +499,7 @@ class Config:
     )
     data: DataConfig = setting("The stories that a model learns.")
     text_encoder: TextEncoderSettings = setting(
-        "The model's own text encoder.", sources=("shapes", "pixels")
+        "The model's own text encoder.", sources=(*DRAWN, "pixels")
     )
     model: ModelConfig = setting("The diffusion transformer.")
     diffusion: DiffusionConfig = setting("The noise schedule.")
@@ -555,7 +570,7 @@ class Config:
 
     def _held_out_problems(self) -> list[str]:
         data, train = self.data, self.train
-        if data.source == "shapes":  # whose held-out stories are drawn
+        if data.source in WORLDS:  # whose held-out stories are drawn
             return []
         if data.held_out_share and data.held_out_paths:
             return ["config.data.held_out_share and held_out_paths: needs one or the other"]
@@ -578,7 +593,7 @@ class Config:
     def _source_problems(self) -> list[str]:
         """The problems with the source of the data."""
         return {
-            "shapes": self._shapes_problems,
+            **dict.fromkeys(DRAWN, self._drawn_problems),
             "pixels": self._pixels_problems,
             "latents": self._latents_problems,
         }.get(self.data.source, list)()
@@ -586,7 +601,7 @@ class Config:
     def _story_problems(self) -> list[str]:
         """Says if a story is more than one tensor can be, or its batch more than any machine's."""
         data, side, channels = self.data, self.data.size, 3
-        height, width = (side, side) if data.source == "shapes" else (data.height, data.width)
+        height, width = (side, side) if data.source in WORLDS else (data.height, data.width)
         frames = data.frames
         if data.source == "latents":
             frames, channels = latent_frames(frames, VAE_FRAMES), data.channels
@@ -594,14 +609,35 @@ class Config:
         numbers = data.scenes * frames * height * width * channels
         if numbers <= _STORY:
             return []
-        sizes = "size" if data.source == "shapes" else "height and width"
+        sizes = "size" if data.source in WORLDS else "height and width"
         return [
             f"config.data.scenes, frames, {sizes} make stories of {numbers:.3g} numbers, "
             f"needs at most {_STORY:.3g}"
         ]
 
-    def _shapes_problems(self) -> list[str]:
-        return self._pixel_model_problems() + self._indivisible(("size",), 1)
+    def _drawn_problems(self) -> list[str]:
+        problems = self._pixel_model_problems() + self._indivisible(("size",), 1)
+        data, patch = self.data, max(self.model.patch_size_t, 1)
+        world = WORLDS[data.source]
+        for name, least in (("size", world.least_size), ("frames", world.least_frames)):
+            if getattr(data, name) < least:
+                problems.append(
+                    f"config.data.{name} must be at least {least} with {self._source}, "
+                    f"got {getattr(data, name)}"
+                )
+        if world.has_global_prompt:
+            try:
+                check_global_text(self.model.mask)
+            except ValueError as error:
+                problems.append(f"config.model.mask: {self._source} has global prompts: {error}")
+            short = data.short_frames
+            if short and (short % patch or not world.least_frames <= short < data.frames):
+                problems.append(
+                    "config.data.short_frames must be 0 or a multiple of config.model.patch_size_t "
+                    f"{patch} from {world.least_frames} on and less than config.data.frames "
+                    f"{data.frames}, got {short}"
+                )
+        return problems
 
     def _pixels_problems(self) -> list[str]:
         return self._pixel_model_problems() + self._indivisible(("height", "width"), 1)
@@ -629,7 +665,7 @@ class Config:
         """The sizes of the data that do not divide into patches, `side` pixels to a latent."""
         patch = max(self.model.patch_size, 1)
         unit = f"{side} x " if side > 1 else ""
-        where = "" if self.data.source == "shapes" else f" with {self._source}"
+        where = "" if self.data.source in WORLDS else f" with {self._source}"
         return [
             f"config.data.{name} must be a multiple of {unit}config.model.patch_size "
             f"{patch}{where}, got {getattr(self.data, name)}"

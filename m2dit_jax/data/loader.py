@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, BFloat16, Int, UInt8
 
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.data.story_order import ClipOrder, MixtureOrder, StoryOrder
+from m2dit_jax.data.worlds import StorySource
 
 Tokenize = Callable[[Sequence[str]], Int[np.ndarray, "N T"]]
 _MOST_BATCHES = 2**40  # there is no end, but grain wants one
@@ -20,10 +20,20 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Pixels and prompts of B stories."""
+    """Pixels and prompts of B stories.
+
+    If there is one prompt more than there are scenes, the first is global. `lengths` are the frames
+    of each scene that are real, the same in all stories; None: all are.
+    """
 
     video: UInt8[Array | np.ndarray, "*B S F H W 3"]
-    token_ids: Int[Array | np.ndarray, "*B S T"]
+    token_ids: Int[Array | np.ndarray, "*B P T"]
+    lengths: Int[Array | np.ndarray, "*B S"] | None = None
+
+    @property
+    def prompts(self) -> Any:
+        """The prompts, as what the model reads."""
+        return self.token_ids
 
 
 class EncodedBatch(NamedTuple):
@@ -33,18 +43,26 @@ class EncodedBatch(NamedTuple):
     logvar: BFloat16[Array | np.ndarray, "*B S F H W C"]
     text_embeds: BFloat16[Array | np.ndarray, "*B S T E"]
 
+    @property
+    def prompts(self) -> Any:
+        """The prompts, as what the model reads."""
+        return self.text_embeds
+
 
 # From the number of a global batch and a row of it to that row: a batch without its first axis.
 SampleAt = Callable[[int, int], Batch | EncodedBatch]
 
 
-def shapes_samples(source: ShapesSource, tokenize: Tokenize, batch_size: int) -> SampleAt:
-    """Procedural stories in the order of the source, over and over."""
+def world_samples(
+    source: StorySource, tokenize: Tokenize, batch_size: int, ragged: bool = False
+) -> SampleAt:
+    """Procedural stories in the order of the source, over and over; `ragged` with their lengths."""
     tokenize_one = _cached(tokenize)
 
     def sample_at(batch: int, row: int) -> Batch:
         story = source[(batch * batch_size + row) % len(source)]
-        return Batch(story["video"], np.stack([tokenize_one(c) for c in story["captions"]]))
+        token_ids = np.stack([tokenize_one(prompt) for prompt in story.prompts])
+        return Batch(story.video, token_ids, np.array(story.lengths) if ragged else None)
 
     return sample_at
 
@@ -102,6 +120,16 @@ class EncodedSamples:
         """The dataset of a row of a batch, with the numbers of story and scene of its scenes."""
         number, before = self.mixture.dataset(batch)
         return self.datasets[number], self.orders[number].sample(before * self.batch_size + row)
+
+
+def unequal_lengths(batch: Batch | EncodedBatch) -> tuple[int, ...] | None:
+    """The frames of each scene of a batch's stories; None where scenes have one length."""
+    if isinstance(batch, EncodedBatch) or batch.lengths is None:
+        return None
+    lengths = batch.lengths
+    rows = lengths.addressable_data(0) if isinstance(lengths, Array) else lengths
+    frames = tuple(np.asarray(rows).reshape(-1, lengths.shape[-1])[0].tolist())
+    return frames if min(frames) < batch.video.shape[-4] else None
 
 
 def make_loader(

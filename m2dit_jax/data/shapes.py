@@ -151,6 +151,23 @@ def draw_story(rng: np.random.Generator, num_scenes: int, held_out: bool) -> tup
     return tuple(story)
 
 
+def draw_elsewhere(rng: np.random.Generator, story: Sequence[Scene], number: int) -> Scene:
+    """A scene's actor on a background that no scene of the story has, in another direction."""
+    scene = story[number]
+    used = {other.background for other in story}
+    backgrounds = [name for name in BACKGROUNDS if name not in used] or [
+        name for name in BACKGROUNDS if name != scene.background
+    ]
+    directions = [name for name in DIRECTIONS if name != scene.direction]
+    return Scene(
+        scene.shape,
+        scene.colour,
+        str(rng.choice(backgrounds)),
+        str(rng.choice(directions)),
+        scene.says_it,
+    )
+
+
 def draw_coverage(
     shape: str, centres: Float[np.ndarray, "*batch 2"], size: int
 ) -> Float[np.ndarray, "*batch {size} {size}"]:

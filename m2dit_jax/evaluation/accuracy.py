@@ -3,21 +3,17 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
-from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
+from m2dit_jax.data.worlds import WORLDS, DrawnStory, StorySource, World
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.fidelity import FIDELITY, measure_fidelity, score_fidelity
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.world_scores import SCORERS
 from m2dit_jax.pipeline.engine import Engine
-
-METRICS = ("background", "colour", "shape", "direction", "it", "same_actor", "leakage")
-# The keys of `evaluate_stories`: shares, and means of what `fidelity` measures.
-SCORES = (*METRICS, *FIDELITY)
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class StoryBatch:
     `evaluations` are those of the model, at each step.
     """
 
-    stories: tuple[tuple[Scene, ...], ...]
+    stories: tuple[tuple[Any, ...], ...]
     video: UInt8[np.ndarray, "N S F H W 3"]
     given: Bool[np.ndarray, "N S"]
     latents: Float[np.ndarray, "N S F H W C"]
@@ -44,7 +40,7 @@ def evaluate_stories(
     options: SamplingOptions | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
 ) -> dict[str, Score | Mean]:
-    """Samples held-out stories and scores them; the result's keys are SCORES.
+    """Samples held-out stories and scores them, as the scorer of their world says.
 
     `extension` gives all scenes but the last; otherwise none is given. The options default to those
     of the model. `progress` is called with each batch when it is done.
@@ -64,9 +60,8 @@ def evaluate_stories(
         if progress is not None:
             progress(batch)
     video, are_given = np.concatenate(videos), np.concatenate(given)
-    readings = read_scenes(video.reshape(-1, *video.shape[2:]))
-    fidelity = score_fidelity(measure_fidelity(video[~are_given]))
-    return {**score_stories(readings, stories, are_given), **fidelity}
+    scorer = SCORERS[world_of(engine)[1].name]
+    return scorer.score(scorer.read(video, stories, are_given), stories, are_given)
 
 
 def sample_held_out(
@@ -84,104 +79,66 @@ def sample_held_out(
     """
     if num_stories < 1 or batch_size < 1:
         raise ValueError(f"needs at least 1 story, got {num_stories=} {batch_size=}")
-    data = shapes_recipe(engine).config.data
-    source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
-    # Every batch has the same size, or the last one would compile anew; equal parts leave the
-    # least to pad.
-    size = math.ceil(num_stories / math.ceil(num_stories / batch_size))
-    for start in range(0, num_stories, size):
-        wanted = min(size, num_stories - start)
-        indices = [start + min(i, wanted - 1) for i in range(size)]
-        items = [source[index] for index in indices]
-        given = np.broadcast_to(
-            extension & (np.arange(data.scenes) < data.scenes - 1), (size, data.scenes)
-        )
-        made = engine.sample_many(
-            [item["captions"] for item in items],
-            [seed + index for index in indices],
-            options=options,
-            clips=np.stack([item["video"] for item in items]),
-            given=given,
-        )
-        yield StoryBatch(
-            tuple(item["scenes"] for item in items[:wanted]),
-            made.video[:wanted],
-            given[:wanted],
-            made.latents[:wanted],
-            made.evaluations[:, :wanted],
-        )
+    recipe, world = world_of(engine)
+    data = recipe.config.data
+    lengths = world.lengths(data.scenes, data.frames, data.short_frames)
+    in_a_row = math.ceil(num_stories / len(lengths))  # so that stories of one length are neighbours
+    source = world.open(seed, lengths, data.size, True, num_stories, in_a_row)
+    for first in range(0, num_stories, in_a_row):
+        last = min(first + in_a_row, num_stories)
+        # Every batch has the same size, or the last one would compile anew; equal parts leave the
+        # least to pad.
+        size = math.ceil((last - first) / math.ceil((last - first) / batch_size))
+        for start in range(first, last, size):
+            numbers = list(range(start, min(start + size, last)))
+            yield _sample_batch(engine, source, numbers, size, extension, seed, options)
 
 
-def shapes_recipe(engine: Engine) -> Recipe:
-    """The recipe of a model that was trained on shapes. Raises ValueError for other models."""
+def _sample_batch(
+    engine: Engine,
+    source: StorySource,
+    numbers: Sequence[int],
+    size: int,
+    extension: bool,
+    seed: int,
+    options: SamplingOptions | None,
+) -> StoryBatch:
+    """Stories of one length, the last one repeated up to the size of a batch."""
+    wanted = len(numbers)
+    indices = [*numbers, *[numbers[-1]] * (size - wanted)]
+    items = [source[index] for index in indices]
+    scenes = len(items[0].scenes)
+    given = np.broadcast_to(extension & (np.arange(scenes) < scenes - 1), (size, scenes))
+    made = engine.sample_many(
+        [item.captions for item in items],
+        [seed + index for index in indices],
+        options=options,
+        clips=np.stack([item.video for item in items]),
+        given=given,
+        global_prompts=global_prompts(items),
+        frames=items[0].lengths,
+    )
+    return StoryBatch(
+        tuple(item.scenes for item in items[:wanted]),
+        made.video[:wanted],
+        given[:wanted],
+        made.latents[:wanted],
+        made.evaluations[:, :wanted],
+    )
+
+
+def global_prompts(stories: Sequence[DrawnStory]) -> list[str] | None:
+    """The global prompts of stories of a world; None if it has none."""
+    texts = [story.global_prompt for story in stories if story.global_prompt is not None]
+    return texts or None
+
+
+def world_of(engine: Engine) -> tuple[Recipe, World]:
+    """The recipe and the world of a model. Raises ValueError if it was not trained on a world."""
     trained = engine.trained
-    if trained is None or trained.recipe.config.data.source != "shapes":
-        raise ValueError("needs a run on shapes: only of these it is known what a scene must show")
-    return trained.recipe
-
-
-def score_stories(
-    readings: Readings, stories: Sequence[tuple[Scene, ...]], given: Bool[np.ndarray, "N S"]
-) -> dict[str, Score]:
-    """Scores what the oracle read, scene after scene of story after story.
-
-    Cases are the scenes that are not given, but for `same_actor`, and unknown is wrong:
-
-    - background, colour, shape, direction: the scene shows its own. The actor of a scene whose
-      caption says "it" is the story's.
-    - it: shape and colour are both right; cases are only the scenes whose caption says "it".
-    - same_actor: cases are stories; in all scenes, given ones included, shape and colour are
-      recognised and the same, be it the right ones or not.
-    - leakage (the lower the better): the background is wrong and that of another scene of the
-      story, or the direction is wrong and that of another scene. Cases are only the scenes for
-      which another scene differs in background or direction, since in others nothing could leak.
-
-    Raises ValueError if the numbers of scenes do not agree.
-    """
-    if readings.shape.size != given.size or len(stories) != len(given):
+    if trained is None or trained.recipe.world is None:
         raise ValueError(
-            f"needs a reading for each scene, got {readings.shape.size} readings, "
-            f"{len(stories)} stories and given {given.shape}"
+            f"needs a run on {' or '.join(WORLDS)}: only of these it is known what a scene must "
+            "show"
         )
-    read = {
-        name: getattr(readings, name).reshape(given.shape)
-        for name in ("background", "colour", "shape", "direction")
-    }
-    wanted = {
-        "background": _positions([[s.background for s in story] for story in stories], BACKGROUNDS),
-        "colour": _positions([[s.colour for s in story] for story in stories], COLOURS),
-        "shape": _positions([[s.shape for s in story] for story in stories], SHAPES),
-        "direction": _positions([[s.direction for s in story] for story in stories], DIRECTIONS),
-    }
-    right = {name: read[name] == wanted[name] for name in read}
-    generated = ~given
-    scores = {name: _share(right[name], generated) for name in right}
-
-    says_it = np.array([[scene.says_it for scene in story] for story in stories])
-    scores["it"] = _share(right["shape"] & right["colour"], generated & says_it)
-
-    same_shape = (read["shape"] == read["shape"][:, :1]) & (read["shape"] != UNKNOWN)
-    same_colour = (read["colour"] == read["colour"][:, :1]) & (read["colour"] != UNKNOWN)
-    same = (same_shape & same_colour).all(1)
-    scores["same_actor"] = _share(same, np.ones_like(same))
-
-    leaked, could_leak = np.zeros_like(given), np.zeros_like(given)
-    for name in ("background", "direction"):
-        own = wanted[name][:, :, None]
-        others = wanted[name][:, None, :]
-        # An UNKNOWN reading is no scene's value, and a scene does not differ from itself.
-        leaked |= ((others != own) & (others == read[name][:, :, None])).any(2)
-        could_leak |= (others != own).any(2)
-    scores["leakage"] = _share(leaked, generated & could_leak)
-    return scores
-
-
-def _positions(
-    names: Sequence[Sequence[str]], table: Sequence[str] | dict[str, tuple]
-) -> Int[np.ndarray, "N S"]:
-    order = list(table)
-    return np.array([[order.index(name) for name in story] for story in names])
-
-
-def _share(success: Bool[np.ndarray, "*cases"], cases: Bool[np.ndarray, "*cases"]) -> Score:
-    return Score.of(int((success & cases).sum()), int(cases.sum()))
+    return trained.recipe, trained.recipe.world

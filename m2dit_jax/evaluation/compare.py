@@ -1,21 +1,21 @@
 """Trains and scores several arms that differ in the attention mask alone, with the same budget.
 
 Each run (an arm with a seed) is trained and evaluated by the commands a user would type, in
-processes of their own: they can be stopped, and the same comparison started again goes on.
+processes of their own: they can be stopped, and the same comparison started again goes on. What is
+done so far is in compare.md and compare.json as soon as a seed has all its arms.
 """
 
-import os
+import json
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
+import numpy as np
 from absl.flags import Error as FlagsError
 from absl.flags import FlagValues
 from ml_collections import ConfigDict, config_flags
@@ -23,33 +23,34 @@ from ml_collections import ConfigDict, config_flags
 from m2dit_jax.config.files import named_config
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.report import Comparison, Report, read_report
+from m2dit_jax.evaluation.arms import arm_cost, arm_flags, choose_arms, set_arm
+from m2dit_jax.evaluation.children import Children, core_shares, pin
+from m2dit_jax.evaluation.comparison import ArmCost, Comparison, RunScores
+from m2dit_jax.evaluation.report import Scores, read_report, scores_from_json
 from m2dit_jax.pipeline.load import run_options
-from m2dit_jax.utils.files import write_json, write_text
+from m2dit_jax.utils.files import read_json, write_json, write_text
 from m2dit_jax.utils.stopping import SIGNALS
-
-ARMS = ("symmetric", "full", "independent")
-
-
-class RunFailed(RuntimeError):
-    """A training or evaluation that ended with an error, which it has printed itself."""
 
 
 @dataclass(frozen=True)
 class ComparedRuns:
     """The runs to compare. `overrides` are flags like --config.train.steps=5 for the training.
 
-    `train_steps` is the number of steps that they make of the config; `evaluate_flags` are flags
-    of `m2dit_jax.evaluate`; `jobs` runs go on at the same time.
+    `costs` has the arms; `train_steps` is the number of steps that they make of the config;
+    `evaluate_flags` are flags of `m2dit_jax.evaluate`, and `long_flags` those of its stories of
+    `long_scenes` scenes, if there are to be any; `jobs` runs go on at the same time.
     """
 
     config_file: str
     overrides: Sequence[str]
+    costs: Mapping[str, ArmCost]
     train_steps: int
     seeds: Sequence[int]
     evaluate_flags: Sequence[str]
     workdir: Path
     jobs: int = 1
+    long_scenes: int = 0
+    long_flags: Sequence[str] = ()
 
 
 def compare(plan: ComparedRuns) -> Comparison:
@@ -59,18 +60,23 @@ def compare(plan: ComparedRuns) -> Comparison:
     the other runs are then told to save and end.
     """
     # Seed by seed, so that what an interrupted comparison has done can be compared.
-    runs = [(arm, seed) for seed in plan.seeds for arm in ARMS]
-    children = _Children()
+    runs = [(arm, seed) for seed in plan.seeds for arm in plan.costs]
+    children = Children()
+    clock = _Clock(len(runs), plan.jobs)
     shares: SimpleQueue[set[int]] = SimpleQueue()
     for share in core_shares(plan.jobs):
         shares.put(share)
+    done: dict[tuple[str, int], RunScores] = {}
     before = {number: signal.signal(number, _raise) for number in SIGNALS}
     try:
-        with ThreadPoolExecutor(plan.jobs, initializer=lambda: _pin(shares.get())) as pool:
-            reports = {pool.submit(_make_run, plan, children, *run): run for run in runs}
+        with ThreadPoolExecutor(plan.jobs, initializer=lambda: pin(shares.get())) as pool:
+            futures = {pool.submit(_make_run, plan, children, *run): run for run in runs}
             try:
-                for future in as_completed(reports):
-                    future.result()
+                for future in as_completed(futures):
+                    scores, worked = future.result()
+                    done[futures[future]] = scores
+                    clock.tell(worked)
+                    _write_table(plan, done)
             except BaseException:
                 children.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -78,44 +84,52 @@ def compare(plan: ComparedRuns) -> Comparison:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    by_run = {run: future.result() for future, run in reports.items()}
-    result = Comparison({arm: {seed: by_run[arm, seed] for seed in plan.seeds} for arm in ARMS})
-    write_text(plan.workdir / "compare.md", result.to_markdown())
-    write_json(plan.workdir / "compare.json", result.to_json())
-    return result
+    return _table(plan, done, plan.seeds)
 
 
 def compare_masks(
     config_file: str,
     overrides: Sequence[str],
+    arms: Sequence[str] | None,
     seeds: Sequence[int],
     stories: int,
+    long_scenes: int,
+    long_stories: int,
     seed: int,
     chosen: Callable[[SamplingOptions], SamplingOptions],
     option_flags: Sequence[str],
     workdir: Path,
     jobs: int,
 ) -> Comparison:
-    """Checks the config with every mask, then compares them as `compare` does.
+    """Checks the config with every arm (None: all of ARMS that it can have), then compares them.
 
-    `chosen` makes the sampling options of the evaluations out of those of the config;
+    `long_stories` of `long_scenes` scenes are made of windows as `evaluate long` does; 0 scenes:
+    none are. `chosen` makes the sampling options of the evaluations out of those of the config;
     `option_flags` are the flags that say the same. Raises ValueError before the workdir is made.
     """
     config = load_config_file(config_file, overrides)
-    for arm in ARMS:
-        config.model.mask = arm
+    costs = {}
+    for arm in choose_arms(build_recipe(config), arms):
+        set_arm(config, arm)
         recipe = build_recipe(config)
         chosen(run_options(recipe)).table(recipe.schedule)
+        costs[arm] = arm_cost(recipe)
     workdir.mkdir(parents=True, exist_ok=True)
     return compare(
         ComparedRuns(
             config_file=config_file,
             overrides=overrides,
+            costs=costs,
             train_steps=config.train.steps,
             seeds=seeds,
             evaluate_flags=[f"--stories={stories}", f"--seed={seed}", *option_flags],
             workdir=workdir,
             jobs=jobs,
+            long_scenes=long_scenes,
+            long_flags=[
+                *(f"--scenes={long_scenes}", f"--stories={long_stories}", f"--seed={seed}"),
+                *option_flags,
+            ],
         )
     )
 
@@ -135,97 +149,109 @@ def load_config_file(config_file: str, overrides: Sequence[str]) -> ConfigDict:
     return holder.value
 
 
-def core_shares(jobs: int) -> list[set[int]]:
-    """The cores that this process may use, dealt out; with more jobs than cores some are shared.
-
-    Two runs that each use all cores would wait for each other in every operation.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return [set() for _ in range(jobs)]
-    cores = sorted(os.sched_getaffinity(0))
-    if jobs >= len(cores):
-        return [{cores[job % len(cores)]} for job in range(jobs)]
-    return [
-        set(cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs]) for job in range(jobs)
-    ]
-
-
 def _raise(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt: the main thread only waits, so that it is not lost."""
     raise KeyboardInterrupt(number)
 
 
-def _pin(cores: set[int]) -> None:
-    """Keeps this thread, and the processes that it starts, on these cores."""
-    if cores:
-        os.sched_setaffinity(0, cores)
+def _table(
+    plan: ComparedRuns, done: Mapping[tuple[str, int], RunScores], seeds: Sequence[int]
+) -> Comparison:
+    arms = {arm: {seed: done[arm, seed] for seed in seeds} for arm in plan.costs}
+    return Comparison(arms, plan.costs, plan.long_scenes)
 
 
-def _make_run(plan: ComparedRuns, children: "_Children", arm: str, seed: int) -> Report:
-    folder = plan.workdir / f"{arm}-seed{seed}"
-    # The settings are in the name: a report made with others is not taken for this one.
-    settings = "".join(flag.replace("--", "-").replace("=", "_") for flag in plan.evaluate_flags)
-    path = folder / f"evaluation{settings}.json"
+def _write_table(plan: ComparedRuns, done: Mapping[tuple[str, int], RunScores]) -> None:
+    """Writes compare.md and compare.json of the seeds whose arms are all done, if there are any."""
+    seeds = [seed for seed in plan.seeds if all((arm, seed) in done for arm in plan.costs)]
+    if seeds:
+        table = _table(plan, done, seeds)
+        write_text(plan.workdir / "compare.md", table.to_markdown())
+        write_json(plan.workdir / "compare.json", table.to_json())
+
+
+def _make_run(
+    plan: ComparedRuns, children: "Children", arm: str, seed: int
+) -> tuple[RunScores, float]:
+    """The scores of a run, and the seconds that it took; 0 if it was there already."""
+    folder, started = plan.workdir / f"{arm}-seed{seed}", time.monotonic()
     label = f"{arm}, seed {seed}"
-    arm_flags = [f"--config.model.mask={arm}", f"--config.seed={seed}"]
     # A run that is trained to its end returns at once; one of another config is refused.
     children.run(
         label,
         "m2dit_jax.train",
         f"--config={plan.config_file}",
         *plan.overrides,
-        *arm_flags,
+        *arm_flags(arm),
+        f"--config.seed={seed}",
         f"--workdir={folder}",
     )
-    if path.exists() and read_report(path).checkpoint_step == plan.train_steps:
+    path, made = _evaluate(plan, children, label, folder, (), plan.evaluate_flags)
+    report, long = read_report(path), {}
+    if plan.long_scenes:
+        long_path, long_made = _evaluate(plan, children, label, folder, ("long",), plan.long_flags)
+        long, made = _long_scores(long_path), made or long_made
+    scores = RunScores(report, long, step_seconds(folder))
+    return scores, time.monotonic() - started if made else 0.0
+
+
+def _evaluate(
+    plan: ComparedRuns,
+    children: "Children",
+    label: str,
+    folder: Path,
+    program: Sequence[str],
+    flags: Sequence[str],
+) -> tuple[Path, bool]:
+    """The file of the scores of a trained run, and whether it had to be made."""
+    # The settings are in the name: a report made with others is not taken for this one.
+    settings = "".join(flag.replace("--", "-").replace("=", "_") for flag in (*program, *flags))
+    path = folder / f"evaluation{'-' * bool(program)}{settings}.json"
+    if path.exists() and read_json(path).get("checkpoint_step") == plan.train_steps:
         print(f"[{label}] {path} is there already", flush=True)
-    else:
-        flags = [f"--checkpoint={folder}", f"--json={path}", *plan.evaluate_flags]
-        children.run(label, "m2dit_jax.evaluate", *flags)
-    return read_report(path)
+        return path, False
+    checkpoint = f"--checkpoint={folder}"
+    children.run(label, "m2dit_jax.evaluate", *program, checkpoint, f"--json={path}", *flags)
+    return path, True
 
 
-class _Children:
-    """Processes of `python -m`, whose lines are printed with a label in front."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = False
-
-    def run(self, label: str, module: str, *flags: str) -> None:
-        """Runs to the end. Raises RunFailed unless the status is 0."""
-        with self._lock:
-            if self._stopped:
-                raise RunFailed(f"{label}: not started, since the comparison was stopped")
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *flags],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()},
-                # Ctrl-C is for this process alone, which then tells each child once.
-                process_group=0,
-            )
-            self._running.add(process)
-        with process:
-            for line in process.stdout or ():
-                print(f"[{label}] {line}", end="", flush=True)
-        with self._lock:
-            self._running.discard(process)
-        if process.returncode:
-            raise RunFailed(f"{label}: {module} ended with status {process.returncode}")
-
-    def stop(self) -> None:
-        """Terminates what runs, which lets a training save, and starts no more."""
-        with self._lock:
-            self._stopped = True
-            for process in self._running:
-                process.terminate()
+def _long_scores(path: Path) -> Scores:
+    """The scores of all scenes that `evaluate long --json` wrote."""
+    try:
+        return scores_from_json(read_json(path)["whole"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the report of long stories ({error!r})") from error
 
 
-def _python_path() -> str:
-    """PYTHONPATH with the folder of this package, wherever the command was started."""
-    root = str(Path(__file__).parents[2])
-    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+def step_seconds(folder: Path) -> float | None:
+    """The median time of a training step, from the speeds in a run's record; None if it has none.
+
+    (`training.record` is above this package.)
+    """
+    record, speeds = folder / "run.jsonl", []
+    if record.is_file():
+        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                speeds.append(float(json.loads(line)["steps_per_second"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # other events, and damaged lines
+    return float(np.median([1 / speed for speed in speeds if speed > 0])) if speeds else None
+
+
+@dataclass
+class _Clock:
+    """Tells how long the rest of the runs will take, by those that were made this time."""
+
+    runs: int
+    jobs: int
+    done: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def tell(self, seconds: float) -> None:
+        """A run is done, which took so many seconds; 0: it was there already."""
+        self.done += 1
+        self.seconds += [seconds] * (seconds > 0)
+        left = self.runs - self.done
+        if left and self.seconds:
+            minutes = np.mean(self.seconds) * left / min(self.jobs, left) / 60
+            print(f"{self.done} of {self.runs} runs done, {minutes:.0f} min left", flush=True)

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from m2dit_jax.data.shapes import ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.evaluation.accuracy import SCORES, StoryBatch, evaluate_stories, shapes_recipe
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, global_prompts, world_of
 from m2dit_jax.evaluation.report import Scores, scores_to_json
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.pipeline.engine import Engine
@@ -68,16 +67,17 @@ class SamplingTables:
 
     def to_markdown(self) -> str:
         """Shares in per cent, psnr in dB, rms of values from 0 to 255; generation / extension."""
+        names = list(self.savings[0].scores[TASKS[0]])
         lines = [
             f"Per cent of {self.stories} stories, psnr in dB, rms of values from 0 to 255; "
             "generation / extension.",
             "",
-            f"| sampler, steps | error | {' | '.join(SCORES)} |",
-            "|---" * (len(SCORES) + 2) + "|",
+            f"| sampler, steps | error | {' | '.join(names)} |",
+            "|---" * (len(names) + 2) + "|",
             *(f"| {row.name} | {_errors(row)} | {_cells(row)} |" for row in self.samplers),
             "",
-            f"| saving | evaluations | time | error | {' | '.join(SCORES)} |",
-            "|---" * (len(SCORES) + 4) + "|",
+            f"| saving | evaluations | time | error | {' | '.join(names)} |",
+            "|---" * (len(names) + 4) + "|",
         ]
         for row in self.savings:
             costs = row.costs.values()
@@ -132,7 +132,7 @@ def compare_sampling(
     seed: int,
     many_steps: int = MANY_STEPS,
 ) -> SamplingTables:
-    """Both tables, on held-out stories of shapes; the first of the savings is the full run.
+    """Both tables, on held-out stories of the run's world; the first saving is the full run.
 
     The errors of samplers are those against DDIM with `many_steps`. Progress goes to stderr.
     """
@@ -174,15 +174,22 @@ def compare_sampling(
 
 def _time_ratio(engine: Engine, options: SamplingOptions, full: SamplingOptions) -> float:
     """Time of sampling one extension, decoding included: median of the ratios of neighbours."""
-    data = shapes_recipe(engine).config.data
-    story = ShapesSource(0, data.scenes, data.frames, data.size, True, 1)[0]
+    recipe, world = world_of(engine)
+    data = recipe.config.data
+    story = world.open(0, world.lengths(data.scenes, data.frames, 0), data.size, True, 1)[0]
     given = np.arange(data.scenes)[None] < data.scenes - 1
 
     def run(chosen: SamplingOptions) -> Callable[[], float]:
         def timed() -> float:
             started = time.perf_counter()
-            clips = story["video"][None]
-            engine.sample_many([story["captions"]], [0], options=chosen, clips=clips, given=given)
+            engine.sample_many(
+                [story.captions],
+                [0],
+                options=chosen,
+                clips=story.video[None],
+                given=given,
+                global_prompts=global_prompts([story]),
+            )
             return time.perf_counter() - started
 
         timed()  # compiles
@@ -200,5 +207,5 @@ def _errors(row: Row) -> str:
 def _cells(row: Row) -> str:
     return " | ".join(
         " / ".join(scores[name].shown(scores[name].value) for scores in row.scores.values())
-        for name in SCORES
+        for name in row.scores[TASKS[0]]
     )

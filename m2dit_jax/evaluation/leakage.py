@@ -20,10 +20,10 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
-from m2dit_jax.data.shapes import BACKGROUNDS, DIRECTIONS, Scene, ShapesSource
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import shapes_recipe
+from m2dit_jax.evaluation.accuracy import global_prompts, world_of
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.masks import block_masks
 from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.pipeline.engine import Engine
@@ -93,59 +93,60 @@ class LeakReport:
 def measure_leakage(
     engine: Engine, num_stories: int, seed: int, options: SamplingOptions | None = None
 ) -> LeakReport:
-    """The leak meter on held-out stories of shapes; story i is sampled with seed + i.
+    """The leak meter on held-out stories of the run's world; story i is sampled with seed + i.
 
     Progress goes to stderr.
     """
-    recipe = shapes_recipe(engine)
+    recipe, world = world_of(engine)
     data = recipe.config.data
-    source = ShapesSource(seed, data.scenes, data.frames, data.size, True, num_stories)
+    lengths = world.lengths(data.scenes, data.frames, 0)
+    source = world.open(seed, lengths, data.size, True, num_stories)
     items = [source[index] for index in range(num_stories)]
-    stories, video = [item["scenes"] for item in items], np.stack([i["video"] for i in items])
+    video, texts = np.stack([item.video for item in items]), global_prompts(items)
     rng = np.random.default_rng([seed, 1])
-    others = [[_another(scene, story, rng) for scene in story] for story in stories]
+    others = [
+        [world.elsewhere(rng, item.scenes, number) for number in range(data.scenes)]
+        for item in items
+    ]
 
     def prompts(changed: int | None) -> list[list[str]]:
         return [
-            [(o if i == changed else s).caption for i, (s, o) in enumerate(pairs)]
-            for pairs in (zip(*both, strict=True) for both in zip(stories, others, strict=True))
+            [other if i == changed else own for i, (own, other) in enumerate(pairs)]
+            for pairs in (
+                zip(item.captions, other, strict=True)
+                for item, other in zip(items, others, strict=True)
+            )
         ]
+
+    def all_prompts(changed: int | None) -> list[list[str]]:
+        """With the global prompts, which stay as they are."""
+        captions = prompts(changed)
+        if texts is None:
+            return captions
+        return [[text, *story] for text, story in zip(texts, captions, strict=True)]
+
+    def sample(changed: int | None) -> Float[np.ndarray, "B S F H W C"]:
+        return engine.sample_many(
+            prompts(changed), seeds, options=options, global_prompts=texts
+        ).latents
 
     seeds = [seed + story for story in range(num_stories)]
     noisy = _halfway(engine, encode_pixels(jnp.asarray(video)), seeds)
     finished, evaluated, started = [], [], time.perf_counter()
-    plain = engine.sample_many(prompts(None), seeds, options=options).latents
-    v_plain = _v(engine, *noisy, prompts(None))
+    plain = sample(None)
+    v_plain = _v(engine, *noisy, all_prompts(None))
     for scene in range(data.scenes):
-        changed = prompts(scene)
-        made = engine.sample_many(changed, seeds, options=options).latents
-        finished.append(_relative_change(made, plain))
-        evaluated.append(_relative_change(_v(engine, *noisy, changed), v_plain))
+        finished.append(_relative_change(sample(scene), plain))
+        evaluated.append(_relative_change(_v(engine, *noisy, all_prompts(scene)), v_plain))
         print(
             f"prompt {scene + 1} of {data.scenes} changed, {time.perf_counter() - started:.0f} s",
             file=sys.stderr,
         )
     influence = [
-        _influence(engine, recipe, depth, *noisy, prompts(None))
+        _influence(engine, recipe, depth, *noisy, all_prompts(None))
         for depth in range(1, recipe.config.model.layers + 1)
     ]
     return LeakReport(engine.mask, num_stories, np.stack(finished), np.stack(evaluated), influence)
-
-
-def _another(scene: Scene, story: Sequence[Scene], rng: np.random.Generator) -> Scene:
-    """The same actor on a background that no scene of the story has, in another direction."""
-    used = {other.background for other in story}
-    backgrounds = [name for name in BACKGROUNDS if name not in used] or [
-        name for name in BACKGROUNDS if name != scene.background
-    ]
-    directions = [name for name in DIRECTIONS if name != scene.direction]
-    return Scene(
-        scene.shape,
-        scene.colour,
-        str(rng.choice(backgrounds)),
-        str(rng.choice(directions)),
-        scene.says_it,
-    )
 
 
 def _halfway(
@@ -185,10 +186,11 @@ def _influence(
     prompts: Sequence[Sequence[str]],
 ) -> Matrix:
     """Through the first `depth` blocks, with the model's own embeddings and output."""
-    config = replace(make_transformer_config(recipe.config), layers=depth)
-    graphdef = nnx.graphdef(
-        nnx.eval_shape(lambda: DEFAULT.transformer.make(config, rngs=nnx.Rngs(0)))
-    )
+    config = make_transformer_config(recipe.config)
+    shorter = replace(config, layers=depth)
+    model: Any = nnx.eval_shape(lambda: DEFAULT.transformer.make(shorter, rngs=nnx.Rngs(0)))
+    model.block_masks = block_masks(config.mask, config.layers)[:depth]
+    graphdef = nnx.graphdef(model)
     params = engine.networks.get("transformer").params
     params = params | {"blocks": jax.tree.map(lambda x: x[:depth], params["blocks"])}
     given = jnp.zeros(timesteps.shape, bool)
@@ -202,7 +204,8 @@ def _influence(
         def by_text(scene: Array) -> Float[Array, " S"]:
             only = (jnp.arange(latents.shape[1]) == scene)[:, None, None, None, None]
             (gradient,) = pull_back(projection * only)
-            return jnp.sqrt((gradient**2).sum((2, 3))).mean(0)
+            of_texts = jnp.sqrt((gradient**2).sum((2, 3))).mean(0)
+            return of_texts[-latents.shape[1] :]  # a global one reaches all scenes
 
         return jax.lax.map(by_text, jnp.arange(latents.shape[1]))
 

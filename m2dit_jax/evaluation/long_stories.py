@@ -11,18 +11,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.data.oracle import read_scenes
-from m2dit_jax.data.shapes import Scene, ShapesSource
+from m2dit_jax.data.worlds import DrawnStory
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES, score_stories, shapes_recipe
-from m2dit_jax.evaluation.fidelity import Fidelity, measure_fidelity, score_fidelity
+from m2dit_jax.evaluation.accuracy import global_prompts, world_of
 from m2dit_jax.evaluation.report import Scores
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.world_scores import SCORERS, WorldScorer
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories.windows import Group, Windows, next_group
-
-# Of a single scene; that all scenes have one actor is a matter of the whole story.
-SCENE_METRICS = tuple(metric for metric in METRICS if metric != "same_actor")
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,10 @@ class LongReport:
 
     def to_text(self) -> str:
         """A row for each scene: shares in per cent, psnr in dB, rms of values from 0 to 255."""
-        lines = ["scene " + "".join(f"{name:>16}" for name in SCORES)]
+        lines = ["scene " + "".join(f"{name:>16}" for name in self.whole)]
         for number, scores in enumerate(self.by_scene, 1):
-            lines.append(f"{number:<6}" + "".join(_cell(scores.get(m)) for m in SCORES))
-        lines.append("all   " + "".join(_cell(self.whole[name]) for name in SCORES))
+            lines.append(f"{number:<6}" + "".join(_cell(scores.get(m)) for m in self.whole))
+        lines.append("all   " + "".join(_cell(score) for score in self.whole.values()))
         n = self.whole["same_actor"].n
         lines.append(
             f"{n} stories, window {self.windows.window}, {self.windows.new_scenes} new, "
@@ -70,7 +66,7 @@ def evaluate_long(
 ) -> tuple[LongReport, list[str], UInt8[np.ndarray, "S F H W 3"]]:
     """The report, and the first story: its captions and its video. Progress goes to stderr."""
     started = time.perf_counter()
-    recipe = shapes_recipe(engine)
+    recipe, world = world_of(engine)
     assert engine.trained is not None  # it has a recipe
     batches = held_out_stories(recipe, scenes, num_stories, seed)
     videos, done = [], 0
@@ -95,8 +91,9 @@ def evaluate_long(
             )
         )
         done += len(batch)
-    stories = [story for batch in batches for story in batch]
-    by_scene, whole = score_by_scene(np.concatenate(videos), stories)
+    stories = [story.scenes for batch in batches for story in batch]
+    scorer = SCORERS[world.name]
+    by_scene, whole = score_by_scene(scorer, np.concatenate(videos), stories)
     report = LongReport(
         windows, by_scene, whole, time.perf_counter() - started, engine.trained.step
     )
@@ -105,7 +102,7 @@ def evaluate_long(
 
 def sample_long_stories(
     engine: Engine,
-    stories: Sequence[Sequence[Scene]],
+    stories: Sequence[DrawnStory],
     windows: Windows,
     *,
     seed: int,
@@ -119,7 +116,7 @@ def sample_long_stories(
     makes of its captions.
     """
     defaults = engine.defaults
-    number, scenes = len(stories), len(stories[0])
+    number, scenes = len(stories), len(stories[0].scenes)
     size = defaults.frames, defaults.height, defaults.width
     video = np.zeros((number, scenes, *size, 3), np.uint8)
     seeds = [seed + first_index + story for story in range(number)]
@@ -128,12 +125,13 @@ def sample_long_stories(
         group = next_group(pending, known, windows)
         chosen = list(group.scenes)
         made = engine.sample_many(
-            [[story[scene].caption for scene in chosen] for story in stories],
+            [[story.captions[scene] for scene in chosen] for story in stories],
             seeds,
             options=options,
             places=chosen,
             clips=video[:, chosen],
             given=np.array([[scene in group.context for scene in chosen]] * number),
+            global_prompts=global_prompts(stories),
         )
         video[:, chosen] = made.video
         pending = [scene for scene in pending if scene not in group.new]
@@ -144,31 +142,32 @@ def sample_long_stories(
 
 
 def score_by_scene(
-    video: UInt8[np.ndarray, "N S F H W 3"], stories: Sequence[tuple[Scene, ...]]
+    scorer: WorldScorer,
+    video: UInt8[np.ndarray, "N S F H W 3"],
+    stories: Sequence[tuple[Any, ...]],
 ) -> tuple[list[Scores], Scores]:
-    """The scores of each scene's place, and of all; see `score_stories` and `Fidelity`."""
-    readings = read_scenes(video.reshape(-1, *video.shape[2:]))
-    fidelity = measure_fidelity(video)
+    """The scores of each scene's place, and of all."""
     none_given = np.zeros(video.shape[:2], bool)
+    reading = scorer.read(video, stories, none_given)
     by_scene: list[Scores] = []
     for place in range(video.shape[1]):
         all_others = ~none_given
         all_others[:, place] = False
-        scores = score_stories(readings, stories, all_others)
-        of_place = Fidelity(*(values[:, place] for values in fidelity))
-        by_scene.append({m: scores[m] for m in SCENE_METRICS} | score_fidelity(of_place))
-    whole = score_stories(readings, stories, none_given) | score_fidelity(fidelity)
-    return by_scene, whole
+        scores = scorer.score(reading, stories, all_others)
+        by_scene.append({m: s for m, s in scores.items() if m not in scorer.of_stories})
+    return by_scene, scorer.score(reading, stories, none_given)
 
 
 def held_out_stories(
     recipe: Recipe, scenes: int, num_stories: int, seed: int, batch_size: int = 64
-) -> list[list[tuple[Scene, ...]]]:
-    """Stories of that many scenes, in batches of nearly one size."""
-    data = recipe.config.data
-    source = ShapesSource(seed, scenes, data.frames, data.size, True, num_stories)
+) -> list[list[DrawnStory]]:
+    """Stories of that many scenes of one length, in batches of nearly one size."""
+    data, world = recipe.config.data, recipe.world
+    assert world is not None  # there would be nothing to score
+    lengths = world.lengths(scenes, data.frames, 0)
+    source = world.open(seed, lengths, data.size, True, num_stories)
     size = math.ceil(num_stories / math.ceil(num_stories / batch_size))
-    stories = [source[index]["scenes"] for index in range(num_stories)]
+    stories = [source[index] for index in range(num_stories)]
     return [stories[start : start + size] for start in range(0, num_stories, size)]
 
 

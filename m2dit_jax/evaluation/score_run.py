@@ -1,4 +1,4 @@
-"""A run on shapes scored on held-out stories: generation, extension, and what sampling cost."""
+"""A run on a world scored on held-out stories: generation, extension, and what sampling cost."""
 
 import sys
 import time
@@ -28,7 +28,7 @@ class ScoredRun:
 
 
 def score_run(engine: Engine, num_stories: int, seed: int, options: SamplingOptions) -> ScoredRun:
-    """Samples and scores held-out stories of shapes; progress goes to stderr.
+    """Samples and scores held-out stories of the run's world; progress goes to stderr.
 
     Where the options save evaluations, the full run is made beside it to tell the error.
     """

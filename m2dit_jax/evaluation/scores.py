@@ -103,6 +103,27 @@ class Mean:
         return "-" if value is None else f"{value:.1f}"
 
 
+@dataclass(frozen=True)
+class BoundedScore:
+    """A mean over `n` cases between its floor and its ceiling; None with a note on why."""
+
+    value: float | None
+    floor: float | None = None
+    ceiling: float | None = None
+    n: int = 0
+    note: str = ""
+
+
+def pooled(scores: Sequence[Score | Mean]) -> Score | Mean:
+    """The score of all cases of several scores of one kind taken together."""
+    means = [score for score in scores if isinstance(score, Mean)]
+    if not means:
+        return Score.pooled([score for score in scores if isinstance(score, Score)])
+    if len(means) < len(scores):
+        raise TypeError("shares and means cannot be taken together")
+    return Mean.pooled(means)
+
+
 def shown_interval(score: Score | Mean) -> str:
     """The value with its interval in brackets, if it has them."""
     if score.low is None:

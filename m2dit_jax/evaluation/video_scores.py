@@ -6,19 +6,23 @@ ceiling, what a scene reaches with itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from m2dit_jax.evaluation.extractors import Extractor
-from m2dit_jax.evaluation.video_stories import VideoStory
+from m2dit_jax.evaluation.actors import ActorFeatures, ActorLikeness, likeness
+from m2dit_jax.evaluation.cuts import StoryCuts, asked_cuts, match_cuts
+from m2dit_jax.evaluation.extractors import STATISTICS_SIDE, Extractor, Extractors
+from m2dit_jax.evaluation.frame_consistency import frame_consistency
+from m2dit_jax.evaluation.scores import BoundedScore
+from m2dit_jax.evaluation.video_stories import VideoStory, shrunk
 from m2dit_jax.utils.frames import (
     brightness,
     colours,
-    decide_cut,
+    find_cuts,
     is_cut,
     is_frozen,
     motion,
@@ -34,7 +38,8 @@ class SceneFeatures:
     """Features of a scene; its frames are not kept.
 
     `halves` are the mean features of its first and second half, `first` and `last` its frames at
-    both ends, `cuts` how many it has within.
+    both ends, `shares` the `colours` of each frame, `subject` and `background` features of DINO and
+    CLIP.
     """
 
     features: Float[np.ndarray, "F D"]
@@ -43,8 +48,10 @@ class SceneFeatures:
     last: UInt8[np.ndarray, "E H W 3"]
     motion: float
     frozen: bool
-    cuts: int
     statistics: Mapping[str, float]
+    shares: Float[np.ndarray, "F 64"]
+    subject: Float[np.ndarray, "F D3"] | None = None
+    background: Float[np.ndarray, "F D4"] | None = None
 
     @property
     def mean(self) -> Float[np.ndarray, " D"]:
@@ -58,19 +65,12 @@ class SceneFeatures:
 
 
 @dataclass(frozen=True)
-class BoundedScore:
-    """A mean over `n` cases between its floor and its ceiling; None with a note on why."""
-
-    value: float | None
-    floor: float | None = None
-    ceiling: float | None = None
-    n: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class StoryScores:
-    """Scores of one story. `alignment` has a row for each scene and a column for each prompt."""
+    """Scores of one story. `alignment` has a row for each scene and a column for each prompt.
+
+    `cuts` are flags for the places where scenes meet, `film_cuts` the cuts of the whole; `subject`
+    and `background` are VBench's consistency of each scene.
+    """
 
     name: str
     prompts: Sequence[str]
@@ -82,7 +82,12 @@ class StoryScores:
     cuts_within: int
     motion: Sequence[float]
     frozen: Sequence[int]
+    film_cuts: StoryCuts
     drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    subject: Sequence[float] | None = None
+    background: Sequence[float] | None = None
+    actors: Sequence[ActorLikeness] = ()
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Scenes are numbered from 1."""
@@ -90,36 +95,53 @@ class StoryScores:
         return vars(self) | {
             "alignment": alignment,
             "frozen": [scene + 1 for scene in self.frozen],
+            "film_cuts": self.film_cuts.to_json(),
+            "actors": [asdict(actor) for actor in self.actors],
             "slope": {name: slope(values) for name, values in self.drift.items()},
         }
 
 
-def describe_scene(frames: UInt8[np.ndarray, "F H W 3"], extractor: Extractor) -> SceneFeatures:
+def describe_scene(
+    frames: UInt8[np.ndarray, "F H W 3"], extractor: Extractor | Extractors
+) -> SceneFeatures:
     """Everything that scores need of a scene of at least two frames."""
-    features = extractor.of_frames(frames)
+    use = extractor if isinstance(extractor, Extractors) else Extractors(extractor)
+    small = np.stack([shrunk(frame, STATISTICS_SIDE) for frame in frames])
+    known = {}  # by extractor: one may serve as two
+    for each in (use.main, use.dino, use.clip):
+        if each is not None and id(each) not in known:
+            known[id(each)] = each.of_frames(frames if each.side > STATISTICS_SIDE else small)
+    features = known[id(use.main)]
     middle = max(len(frames) // 2, 1)
-    shares = colours(frames)
-    changes = [float(np.abs(a - b).sum() / 2) for a, b in pairwise(shares)]
     return SceneFeatures(
         features,
         (features[:middle].mean(0), features[middle:].mean(0)),
-        frames[:_EDGE_FRAMES].copy(),
-        frames[-_EDGE_FRAMES:].copy(),
-        motion(frames),
-        is_frozen(frames),
-        sum(decide_cut(c, float(np.median(changes))) for c in changes) if len(changes) > 2 else 0,
+        small[:_EDGE_FRAMES].copy(),
+        small[-_EDGE_FRAMES:].copy(),
+        motion(small),
+        is_frozen(small),
         {
-            "brightness": brightness(frames),
-            "saturation": saturation(frames),
-            "sharpness": sharpness(frames),
+            "brightness": brightness(small),
+            "saturation": saturation(small),
+            "sharpness": sharpness(small),
         },
+        colours(small),
+        None if use.dino is None else known[id(use.dino)],
+        None if use.clip is None else known[id(use.clip)],
     )
 
 
 def score_story(
-    story: VideoStory, scenes: Sequence[SceneFeatures], extractor: Extractor
+    story: VideoStory,
+    scenes: Sequence[SceneFeatures],
+    extractor: Extractor,
+    tolerance: int = 2,
+    actors: Sequence[ActorFeatures] = (),
 ) -> StoryScores:
-    """Scores of a story from the features of its scenes, in their order."""
+    """Scores of a story from the features of its scenes, in their order.
+
+    `tolerance` is how many frames a cut may lie from where it is asked for.
+    """
     pairs = list(combinations(range(len(scenes)), 2))
     alike = {(i, j): float(scenes[i].mean @ scenes[j].mean) for i, j in pairs}
     acted = [alike[pair] for pair in pairs if story.same_actor(*pair)]
@@ -136,10 +158,14 @@ def score_story(
         None if texts is None else means @ texts.T,
         _mean([_best_match(scenes[i], scenes[j]) for i, j in pairs]),
         [_is_cut_between(a, b) for a, b in pairwise(scenes)],
-        sum(scene.cuts for scene in scenes),
+        sum(len(find_cuts(scene.shares)) for scene in scenes),
         [scene.motion for scene in scenes],
         [number for number, scene in enumerate(scenes) if scene.frozen],
+        _story_cuts(story, scenes, tolerance),
         drift,
+        _consistency([scene.subject for scene in scenes]),
+        _consistency([scene.background for scene in scenes]),
+        [likeness(actor) for actor in actors],
     )
 
 
@@ -203,6 +229,22 @@ def score_all(
     else:
         scores["sequence consistency"] = BoundedScore(None, note="needs visual and semantic scores")
     return scores
+
+
+def _story_cuts(story: VideoStory, scenes: Sequence[SceneFeatures], tolerance: int) -> StoryCuts:
+    """Of the scenes joined to one film, in which those of another size are cut for certain."""
+    lengths = [len(scene.shares) for scene in scenes]
+    starts = asked_cuts(lengths, [True] * (len(scenes) - 1))
+    found = set(find_cuts(np.concatenate([scene.shares for scene in scenes])))
+    sizes = [scene.first.shape[1:] for scene in scenes]
+    found |= {start for start, (a, b) in zip(starts, pairwise(sizes), strict=True) if a != b}
+    asked = story.asked or (True,) * (len(scenes) - 1)
+    return match_cuts(asked_cuts(lengths, asked), sorted(found), tolerance)
+
+
+def _consistency(features: Sequence[Float[np.ndarray, "_F _D"] | None]) -> list[float] | None:
+    known = [scene for scene in features if scene is not None]
+    return [float(frame_consistency(scene).mean()) for scene in known] or None
 
 
 def slope(values: Sequence[float]) -> float:

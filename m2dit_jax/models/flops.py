@@ -12,7 +12,7 @@ import numpy as np
 
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import base_mask, segment_table
+from m2dit_jax.models.masks import base_mask, block_masks, key_runs, segment_table
 
 # The forward attention that the backward pass of an implementation does again on top of the
 # gradients (twice the forward), as a share of it, beside what remat asks for. Of two products a
@@ -61,14 +61,14 @@ class ForwardFlops:
 
 
 def attention_pairs(layout: Layout, mask: str) -> int:
-    """Pairs of a query and a key that may see each other (`models.masks.scene_mask`).
+    """Pairs of a query and a key that it may see (`models.masks.scene_mask`), in one block.
 
     Padding, which sees only itself, is left out. For the causal mask they are the symmetric one's:
-    that is what is computed without a cache. Raises ValueError for an unknown mask.
+    that is what is computed without a cache. Raises ValueError as `segment_table` does.
     """
-    lengths = np.array(layout.segment_lengths[:-1])
     table = np.asarray(segment_table(layout, base_mask(mask)))[:-1, :-1]
-    return int(lengths @ table @ lengths)
+    keys = np.array(key_runs(layout, mask).lengths[:-1])
+    return int(np.array(layout.segment_lengths[:-1]) @ table @ keys)
 
 
 def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
@@ -80,16 +80,15 @@ def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
     modulations = scenes * 2 * 6 * time_dim * width
     linear = layout.real_tokens * (projections + feed_forward) + modulations
     # The logits, and the values that they weigh.
-    attention = attention_pairs(layout, config.mask) * 2 * width
+    pairs = sum(attention_pairs(layout, mask) for mask in block_masks(config.mask, config.layers))
+    attention = pairs * 2 * width
     embeddings = (
         video * patch * width
         + layout.text_tokens * config.text_dim * width
         + scenes * (width * time_dim + time_dim**2)
     )
     head = scenes * time_dim * 2 * width + video * width * patch
-    return ForwardFlops(
-        2 * config.layers * linear, 2 * config.layers * attention, 2 * (embeddings + head)
-    )
+    return ForwardFlops(2 * config.layers * linear, 2 * attention, 2 * (embeddings + head))
 
 
 def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> ForwardFlops:

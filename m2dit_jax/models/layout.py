@@ -17,6 +17,9 @@ class Layout:
     Scenes of different lengths have a tuple `video`, one count for each scene. `padding` tokens
     belong to no scene; they make the sequence divide over devices.
 
+    `frame` counts the video tokens of a frame, for masks by which scenes see single frames of each
+    other; 0: it is not known.
+
     With `global_text` the first of the `scenes` is none: it has the text that all scenes see, and
     no video.
 
@@ -29,6 +32,7 @@ class Layout:
     video: int | tuple[int, ...]
     padding: int = 0
     global_text: bool = False
+    frame: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.video, tuple):
@@ -40,7 +44,7 @@ class Layout:
             # One way to say it, so that equal layouts compare equal and take the faster paths.
             if len(set(self.video)) == 1:
                 object.__setattr__(self, "video", self.video[0])
-        least = {"scenes": 1, "text": 1, "padding": 0}
+        least = {"scenes": 1, "text": 1, "padding": 0, "frame": 0}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(
@@ -53,6 +57,10 @@ class Layout:
             )
         if min(counts[1:] if self.global_text else counts) < 1:
             raise ValueError(f"Layout.video must be at least 1, got {self.video}")
+        if self.frame and any(count % self.frame for count in counts):
+            raise ValueError(
+                f"Layout.video must be whole frames of {self.frame} tokens, got {self.video}"
+            )
 
     @property
     def video_counts(self) -> tuple[int, ...]:
@@ -90,11 +98,14 @@ class Layout:
         return tuple(accumulate(self.segment_lengths[:-1], initial=0))
 
     def share(self, parts: int) -> "Layout":
-        """The layout of one of so many equal parts of every segment, rounded up to whole tokens."""
+        """The layout of one of so many equal parts of every segment, rounded up to whole tokens.
+
+        Its frames are not known.
+        """
         text, padding, *video = (
             -(-n // parts) for n in (self.text, self.padding, *self.video_counts)
         )
-        return replace(self, text=text, video=tuple(video), padding=padding)
+        return replace(self, text=text, video=tuple(video), padding=padding, frame=0)
 
     def segment_scenes(self) -> Int[np.ndarray, " segments"]:
         """The scene of each of the 2*S segments; -1 for the padding."""

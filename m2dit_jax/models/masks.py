@@ -1,15 +1,15 @@
 """Which segments may attend to which: the paper's symmetric mask and those it is compared with.
 
-A mask is a table of segments (`Layout`), queries x keys. Everything else is derived from it: the
-mask of tokens (`scene_mask`), the groups of queries with equal keys (`query_groups`), and the codes
-by which a kernel finds out what a token may see (`segment_codes`). A new mask is a new entry of
-TABLES.
+A mask is a table of segments (`Layout`), queries x keys. Where scenes see only some frames of each
+other, a scene's column is divided into runs of frames. Everything else is derived from the table:
+the mask of tokens (`scene_mask`), the groups of queries with equal keys (`query_groups`), and the
+codes by which a kernel finds out what a token may see (`mask_codes.segment_codes`). A new mask is a
+new entry of TABLES.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,37 +19,79 @@ from jaxtyping import Array, Bool, Int
 from m2dit_jax.models.layout import Layout
 
 Booleans = Bool[np.ndarray | Array, "*shape"]
-Codes = Int[np.ndarray | Array, "*#shape"]
+Table = Bool[np.ndarray, "Q K"]
 
 
 class Pairs(NamedTuple):
-    """Facts about each pair of a query's and a key's segment: a mask is defined by them.
+    """Facts about each pair of a query's segment and a key's frame: a mask is defined by them.
 
-    Global text counts as video, and as a scene of its own.
+    Global text counts as video, as the first frame of a scene of its own, and as of the opening.
     """
 
-    same_scene: Bool[np.ndarray, "Q K"]
-    both_video: Bool[np.ndarray, "Q K"]
+    same_scene: Table
+    both_video: Table
+    frame: Int[np.ndarray, "1 K"]
+    """Number of the key's frame in its scene; 0 for text."""
+    opening: Bool[np.ndarray, "1 K"]
+    """Whether the key is of the story's first scene."""
 
 
 # The masks that depend on the layout alone; `segment_table` draws them. Padding is no concern of
 # theirs.
-TABLES: dict[str, Callable[[Pairs], Bool[np.ndarray, "Q K"]]] = {
+TABLES: dict[str, Callable[[Pairs], Table]] = {
     "symmetric": lambda pairs: pairs.same_scene | pairs.both_video,
     "full": lambda pairs: np.ones_like(pairs.same_scene),
     "independent": lambda pairs: pairs.same_scene,
+    "first_frame": lambda pairs: pairs.same_scene | (pairs.both_video & (pairs.frame == 0)),
+    "every_other_frame": lambda pairs: (
+        pairs.same_scene | (pairs.both_video & (pairs.frame % 2 == 0))
+    ),
+    "opening_frame": lambda pairs: (
+        pairs.same_scene | (pairs.both_video & (pairs.frame == 0) & pairs.opening)
+    ),
 }
 # The masks that hide generated scenes from given ones, and what they are apart from that.
 HIDE_GENERATED = {"causal": "symmetric"}
 
+
+class ByBlock(NamedTuple):
+    """A mask that is one table in a transformer's outer blocks and another in its inner ones.
+
+    The outer ones are the first and the last, as many of 30 as `first` and `last` say.
+    """
+
+    outer: str
+    inner: str
+    first: int
+    last: int
+
+
+# CineTrans masks the blocks 6 to 27 of the 30 of Wan 2.1 1.3B (arXiv 2508.11484, its released
+# settings).
+BY_BLOCK = {"block_diagonal": ByBlock("symmetric", "opening_frame", first=6, last=2)}
+
 STATIC_MASKS = tuple(TABLES)
-MASKS = (*STATIC_MASKS, *HIDE_GENERATED)
+MASKS = (*STATIC_MASKS, *HIDE_GENERATED, *BY_BLOCK)
+
+
+class KeyRuns(NamedTuple):
+    """The columns of a table: runs of tokens, one after the other, of one segment each."""
+
+    lengths: tuple[int, ...]
+    segments: tuple[int, ...]
+
+    def ids(self) -> Int[np.ndarray, " L"]:
+        """The run of each token of the joint sequence."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
 
 def segment_table(
     layout: Layout, mask: str = "symmetric", given: Bool[np.ndarray | Array, " S"] | None = None
 ) -> Bool[np.ndarray | Array, "Q K"]:
-    """The mask itself: True where the row's segment (query) may attend to the column's (key).
+    """The mask itself: True where the row's segment (query) may attend to the column's keys.
+
+    A column is a segment or, where segments see only some frames of it, a run of its frames
+    (`key_runs`).
 
     `symmetric` (Mask²DiT, section 3.2): text_i and video_i see each other and themselves, and all
     video sees all video. Padding sees padding, so that no row is empty, and no other segment sees
@@ -65,6 +107,19 @@ def segment_table(
         v1  0  1  0  1  1  1 0   v1  1  1  1  1  1  1 0   v1  0  1  0  0  1  0 0
         v2  0  0  1  1  1  1 0   v2  1  1  1  1  1  1 0   v2  0  0  1  0  0  1 0
         p   0  0  0  0  0  0 1   p   0  0  0  0  0  0 1   p   0  0  0  0  0  0 1
+
+    `first_frame` (HoloCine, arXiv 2510.20822, section 3.2) and `every_other_frame`: a scene sees
+    all of itself, and of other scenes only the first frame, or every second one from the first on.
+    `opening_frame` (what the inner blocks of CineTrans have, arXiv 2508.11484): all scenes see the
+    first frame of the story, and else only themselves. Scenes of three frames a, b and c:
+
+        first_frame                 every_other_frame           opening_frame
+           t0 t1 a0 bc0 a1 bc1 p       t0 t1 a0 b0 c0 a1 b1 c1 p   t0 t1 a0 bc0 v1 p
+        t0  1  0  1  1   0  0  0    t0  1  0  1  1  1  0  0  0 0   t0  1  0  1  1   0 0
+        t1  0  1  0  0   1  1  0    t1  0  1  0  0  0  1  1  1 0   t1  0  1  0  0   1 0
+        v0  1  0  1  1   1  0  0    v0  1  0  1  1  1  1  0  1 0   v0  1  0  1  1   0 0
+        v1  0  1  1  0   1  1  0    v1  0  1  1  0  1  1  1  1 0   v1  0  1  1  0   1 0
+        p   0  0  0  0   0  0  1    p   0  0  0  0  0  0  0  0 1   p   0  0  0  0   0 1
 
     `causal`: as symmetric, but segments of a `given` scene see none of a generated one. So what the
     model makes of given scenes stays the same while others are generated. Global text (g, in the
@@ -82,17 +137,23 @@ def segment_table(
         p   0  0  0  0  0  0 1
 
     (v0, empty there, is left out.) `given` may be traced, then so is the table; masks that do not
-    depend on it ignore it. Raises ValueError for an unknown mask, for one that needs
-    `given` and does not get it, and for global text under a mask that has no place for it.
+    depend on it ignore it. Raises ValueError for an unknown mask, for one that needs `given` or a
+    layout with frames and does not get it, for one that differs from block to block
+    (`block_masks`), and for global text under a mask that has no place for it.
     """
     check_given(mask, given)
     if layout.global_text:
         check_global_text(mask)
-    table = _static_table(layout, base_mask(mask))
+    table, runs = _static_table(layout, base_mask(mask))
     if given is None or not depends_on_given(mask):
-        return table
+        return table.copy()
     is_given = given_segments(layout, given)
-    return table & (is_given[None, :] | ~is_given[:, None])
+    return table & (is_given[np.array(runs.segments)][None, :] | ~is_given[:, None])
+
+
+def key_runs(layout: Layout, mask: str) -> KeyRuns:
+    """The columns of `segment_table`. Raises ValueError as it does."""
+    return _static_table(layout, base_mask(mask))[1]
 
 
 def scene_mask(
@@ -102,8 +163,22 @@ def scene_mask(
 
     Raises ValueError as it does.
     """
-    segments = layout.segments()
-    return jnp.asarray(segment_table(layout, mask, given))[segments][:, segments]
+    table = jnp.asarray(segment_table(layout, mask, given))
+    return table[layout.segments()][:, key_runs(layout, mask).ids()]
+
+
+def block_masks(mask: str, blocks: int) -> tuple[str, ...]:
+    """The mask of each block of a transformer, none of BY_BLOCK; for most it is the mask itself.
+
+    Of few blocks at least the first has the outer one. Raises ValueError for an unknown name.
+    """
+    check_mask(mask)
+    if mask not in BY_BLOCK:
+        return (mask,) * blocks
+    outer, inner, first, last = BY_BLOCK[mask]
+    first, last = max(1, round(blocks * first / 30)), round(blocks * last / 30)
+    middle = max(blocks - first - last, 0)
+    return ((outer,) * first + (inner,) * middle + (outer,) * last)[:blocks]
 
 
 def base_mask(mask: str) -> str:
@@ -132,93 +207,28 @@ def given_tokens(layout: Layout, given: Bool[Array, "B S"]) -> Bool[Array, "B L"
 def sees_other_video(layout: Layout, mask: str) -> Bool[np.ndarray, " Q"]:
     """Whether each segment sees the video of scenes that are not in the layout.
 
-    So it is with scenes whose keys are cached. Raises ValueError for masks that depend on `given`.
+    So it is with scenes whose keys are cached. Raises ValueError for masks that depend on `given`,
+    and for those by which scenes see only some frames of others.
     """
     scenes = layout.scenes
-    longer = replace(layout, scenes=scenes + 1, video=(*layout.video_counts, 1))
+    longer = replace(layout, scenes=scenes + 1, video=(*layout.video_counts, 1), frame=0)
     column = np.asarray(segment_table(longer, mask))[:, 2 * scenes + 1]
     return np.delete(column, [scenes, 2 * scenes + 1])
 
 
 class QueryGroup(NamedTuple):
-    """Segments whose queries see the same keys, and the segments of those keys."""
+    """Segments whose queries see the same keys, and the columns of those keys."""
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
 
 
-def query_groups(table: Bool[np.ndarray, "Q K"]) -> list[QueryGroup]:
+def query_groups(table: Table) -> list[QueryGroup]:
     """The rows of a table, those with equal entries together, by their first row."""
     rows: dict[tuple[int, ...], list[int]] = {}
     for row, seen in enumerate(table):
         rows.setdefault(tuple(np.flatnonzero(seen).tolist()), []).append(row)
     return [QueryGroup(tuple(queries), keys) for keys, queries in rows.items()]
-
-
-@dataclass(frozen=True)
-class SegmentCodes:
-    """A table as an integer for each segment, so that kernels need no table to look things up.
-
-    Segments of one clique see each other; other pairs do if they share one of the lowest `bits`.
-    There is an entry more than there are segments: for positions beyond the joint sequence, which
-    see each other and nothing else.
-    """
-
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
-    bits: int
-
-    def sees(self, queries: Codes, keys: Codes) -> Booleans:
-        """Whether tokens with these codes of queries may attend to those with these of keys."""
-        shared = queries & keys & ((1 << self.bits) - 1)
-        return ((queries ^ keys) < (1 << self.bits)) | (shared != 0)
-
-
-@lru_cache(maxsize=64)
-def segment_codes(layout: Layout, mask: str) -> SegmentCodes:
-    """The codes of a mask that does not depend on `given`.
-
-    Raises ValueError as `segment_table` does, and for a table that no 31 bits can tell.
-    """
-    table = np.pad(np.asarray(segment_table(layout, mask)), ((0, 1), (0, 1)))
-    table[-1, -1] = True
-    cliques = _cliques(table, np.append(layout.segment_scenes(), -2))
-    elsewhere = cliques[:, None] != cliques[None, :]
-    # Columns share a bit if each row sees all of them or none, apart from those of its clique.
-    shared: list[list[int]] = []
-    for column in np.flatnonzero((table & elsewhere).any(0)).tolist():
-        for columns in shared:
-            both = [*columns, column]
-            some = (table & elsewhere)[:, both].any(1)
-            if (table | ~elsewhere)[some][:, both].all():
-                columns.append(column)
-                break
-        else:
-            shared.append([column])
-    # A column without a bit is seen by its clique alone.
-    bits = len(shared)
-    if bits + int(cliques.max()).bit_length() > 31:
-        raise ValueError(f"the attention mask {mask!r} of {layout} needs more than 31 bits")
-    queries, keys = cliques << bits, cliques << bits
-    for bit, columns in enumerate(shared):
-        queries = queries | ((table & elsewhere)[:, columns].any(1).astype(int) << bit)
-        keys[columns] |= 1 << bit
-    return SegmentCodes(tuple(queries.tolist()), tuple(keys.tolist()), bits)
-
-
-def value_at(
-    positions: Int[Array, "*shape"], layout: Layout, values: tuple[int, ...]
-) -> Int[Array, "*shape"]:
-    """The value of the segment at each position, which may be traced; the last is for those beyond.
-
-    Comparisons and selections only: a TPU kernel does this for every block of keys.
-    """
-    at = jnp.full_like(positions, values[0])
-    starts = (*layout.segment_starts, layout.tokens)
-    for (before, value), start in zip(pairwise(values), starts[1:], strict=True):
-        if value != before:
-            at = jnp.where(positions >= start, value, at)
-    return at
 
 
 def check_mask(mask: str) -> None:
@@ -229,12 +239,14 @@ def check_mask(mask: str) -> None:
 
 def check_global_text(mask: str) -> None:
     """Raises ValueError if the mask has no place for text that all scenes see."""
-    table = _static_table(Layout(2, 1, (0, 1), global_text=True), base_mask(mask))
-    video_1, global_text = 3, 0
-    if not table[video_1, global_text]:
-        raise ValueError(
-            f"under the attention mask {mask!r} scenes share nothing: there can be no global prompt"
-        )
+    layout = Layout(2, 1, (0, 1), global_text=True, frame=1)
+    for table in {base_mask(of_block) for of_block in block_masks(mask, 30)}:
+        video_1, global_text = 3, 0
+        if not _static_table(layout, table)[0][video_1, global_text]:
+            raise ValueError(
+                f"under the attention mask {mask!r} scenes share nothing: there can be no global "
+                "prompt"
+            )
 
 
 def check_given(mask: str, given: object) -> None:
@@ -244,34 +256,48 @@ def check_given(mask: str, given: object) -> None:
         raise ValueError(f"the attention mask {mask!r} needs to know which scenes are `given`")
 
 
-def _static_table(layout: Layout, mask: str) -> Bool[np.ndarray, "Q K"]:
+def looks_at_frames(mask: str) -> bool:
+    """Whether scenes see only some frames of each other, in some block."""
+    layout = Layout(2, 1, 2, frame=1)
+    tables = {base_mask(of_block) for of_block in block_masks(mask, 30)}
+    return any(len(key_runs(layout, table).lengths) > 5 for table in tables)
+
+
+@lru_cache(maxsize=256)
+def _static_table(layout: Layout, mask: str) -> tuple[Table, KeyRuns]:
+    """The table of a mask in TABLES, not to be changed, and its columns."""
+    if mask in BY_BLOCK:
+        raise ValueError(f"the attention mask {mask!r} is not the same in all blocks")
+    if not layout.frame and looks_at_frames(mask):
+        raise ValueError(f"the attention mask {mask!r} needs a layout that knows its frames")
     scenes = layout.segment_scenes()
+    lengths, segments, frames = _frames(layout)
     is_video = np.arange(len(scenes)) >= layout.scenes
     is_video[0] |= layout.global_text
     real = scenes >= 0
-    same_scene = scenes[:, None] == scenes[None, :]
-    seen = TABLES[mask](Pairs(same_scene, is_video[:, None] & is_video[None, :]))
-    return np.where(real[:, None] & real[None, :], seen, same_scene)
+    same_scene = scenes[:, None] == scenes[segments][None, :]
+    pairs = Pairs(
+        same_scene,
+        is_video[:, None] & is_video[segments][None, :],
+        frames[None, :],
+        (scenes[segments] <= layout.global_text)[None, :],
+    )
+    seen = np.where(real[:, None] & real[segments][None, :], TABLES[mask](pairs), same_scene)
+    # Neighbours that all see alike are one column.
+    alike = (segments[1:] == segments[:-1]) & (seen[:, 1:] == seen[:, :-1]).all(0)
+    first = np.flatnonzero(np.append(True, ~alike))
+    lengths = np.add.reduceat(lengths, first)
+    return seen[:, first], KeyRuns(tuple(lengths.tolist()), tuple(segments[first].tolist()))
 
 
-def _cliques(table: Bool[np.ndarray, "N N"], scenes: Int[np.ndarray, " N"]) -> np.ndarray:
-    """A number for each segment, equal only where segments see each other and themselves.
+def _frames(layout: Layout) -> tuple[Int[np.ndarray, " K"], ...]:
+    """Tokens, segment and number in its scene of each frame; text and padding are one frame each.
 
-    Of one scene they get the same one where they may; scenes too, as under the full mask.
+    So are scenes without video, and all of them where the layout knows no frames.
     """
-    cliques: list[list[int]] = []
-    for scene in dict.fromkeys(scenes.tolist()):
-        members = np.flatnonzero(scenes == scene).tolist()
-        complete = table[np.ix_(members, members)].all()
-        for part in [members] if complete else [[member] for member in members]:
-            for clique in cliques:
-                both = [*clique, *part]
-                if table[np.ix_(both, both)].all():
-                    clique.extend(part)
-                    break
-            else:
-                cliques.append(part)
-    numbers = np.zeros(len(scenes), int)
-    for number, clique in enumerate(cliques):
-        numbers[clique] = number
-    return numbers
+    frames = []
+    for segment, tokens in enumerate(layout.segment_lengths):
+        is_video = layout.scenes <= segment < 2 * layout.scenes
+        count = max(tokens // layout.frame, 1) if is_video and layout.frame else 1
+        frames += [(tokens // count, segment, number) for number in range(count)]
+    return tuple(np.array(column) for column in zip(*frames, strict=True))

@@ -168,7 +168,7 @@ class StoryBuilder:
         given = jnp.array([[scene in group.context for scene in scenes]])
         prompts = [story.scenes[scene].prompt for scene in scenes]
         negatives = [plan.negative_prompt(scene) for scene in scenes]
-        if plan.settings.global_prompt:
+        if self._has_global_text:
             # Before the scenes' own; without guidance's negative branch it is what it always is.
             prompts, negatives = (
                 [plan.settings.global_prompt, *prompts],
@@ -205,10 +205,15 @@ class StoryBuilder:
                 self.store.put_text(text_key(self._fingerprint, prompt), embeds)
             self.engine.networks.done("text encoder")
 
+    @property
+    def _has_global_text(self) -> bool:
+        """Whether the model reads a global prompt, be it empty."""
+        return bool(self.plan.settings.global_prompt) or self.engine.facts.global_text
+
     @cached_property
     def _prompts(self) -> list[str]:
         plan, story = self.plan, self.plan.storyboard
-        everywhere = [plan.settings.global_prompt] if plan.settings.global_prompt else []
+        everywhere = [plan.settings.global_prompt] if self._has_global_text else []
         own = [scene.prompt for scene in story.scenes]
         negative = [plan.negative_prompt(scene) for scene in range(len(story.scenes))]
         return list(dict.fromkeys([*everywhere, *own, plan.settings.negative_prompt, *negative]))
@@ -276,7 +281,6 @@ class StoryBuilder:
         frames = self.store.frames(identity.key)
         wants_cut = story.scenes[scene].cut
         before = walk.outcomes.get(scene - 1) if wants_cut else None
-        prompts = [scene.prompt for scene in story.scenes]
         return judge(
             SceneToJudge(
                 latents,
@@ -284,10 +288,14 @@ class StoryBuilder:
                 wants_cut,
                 None if before is None else self.frames(before),
                 self._first_saturation(walk) if "saturation" in checks else None,
-                self.engine.facts.oracle(prompts, scene, frames) if "oracle" in checks else (),
+                self._read_misfits(scene, frames) if "oracle" in checks else (),
             ),
             checks,
         )
+
+    def _read_misfits(self, scene: int, frames: UInt8[np.ndarray, "F H W 3"]) -> list[str]:
+        prompts = [scene.prompt for scene in self.plan.storyboard.scenes]
+        return self.engine.facts.oracle(prompts, self.plan.settings.global_prompt, scene, frames)
 
     def _first_saturation(self, walk: StoryWalk) -> float | None:
         """Saturation of the first known scene; None while there is none."""

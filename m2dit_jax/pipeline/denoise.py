@@ -208,16 +208,23 @@ def denoise_batch(
     keys: Key[Array, "B S"],
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
+    frames: Frames = None,
 ) -> Generated:
     """The latents of a batch of stories, all steps in one compiled loop.
 
     `keys` are those of the scenes (`stories.noise`): the noise is that of `denoise` for each story
-    alone. Scenes have one length.
+    alone.
     """
     steps = for_story(steps, story.given)
     draws = bool(np.any(np.asarray(steps.weights)[:, 3]))
-    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache)
+    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
     return _denoise_batch(program, draws, transformer.params, steps, story, keys)
+
+
+def _fill_up(scene: Float[Array, "B S _F H W C"], longest: int) -> Float[Array, "B S _L H W C"]:
+    """The scene with zeros after its frames."""
+    missing = longest - scene.shape[2]
+    return jnp.pad(scene, ((0, 0), (0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -230,9 +237,17 @@ def _denoise_batch(
     keys: Key[Array, "B S"],
 ) -> Generated:
     shape = story.clean.shape[2:]
+    lengths = program.frames
 
     def noise(stream: int | Array) -> Latents:
-        return scene_noise(keys, stream, shape)
+        if lengths is None:
+            return scene_noise(keys, stream, shape)
+        # As each scene alone would draw it: noise depends on the shape that is drawn.
+        scenes = [
+            scene_noise(keys[:, scene : scene + 1], stream, (length, *shape[1:]))
+            for scene, length in enumerate(lengths)
+        ]
+        return jnp.concatenate([_fill_up(part, shape[0]) for part in scenes], axis=1)
 
     def step_noise(number: Array) -> Latents:
         if not draws:

@@ -25,11 +25,12 @@ from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.finite import check_finite
 
-Oracle = Callable[[Sequence[str], int, UInt8[np.ndarray, "F H W 3"]], list[str]]
+# (prompts of all scenes, global prompt, number of a scene, its frames) -> what it shows otherwise
+Oracle = Callable[[Sequence[str], str, int, UInt8[np.ndarray, "F H W 3"]], list[str]]
 
 
 def no_oracle(
-    prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
+    prompts: Sequence[str], global_prompt: str, scene: int, frames: UInt8[np.ndarray, "F H W 3"]
 ) -> list[str]:
     """No oracle exists for real video: always empty."""
     return []
@@ -52,7 +53,8 @@ class ModelFacts:
     weights' files and of the dtype, part of every cache key. `content`, a hash of all their bytes,
     which takes a while, tells whether what lies under a key was made with them; None says nothing.
     `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
-    otherwise than its prompt asks.
+    otherwise than its prompt asks. `global_text` says that the model has learnt with a global
+    prompt in every story, so that a story without one needs the empty one.
     """
 
     schedule: NoiseSchedule
@@ -63,6 +65,7 @@ class ModelFacts:
     fingerprint: Callable[[], str]
     provenance: Mapping[str, Any]
     oracle: Oracle = no_oracle
+    global_text: bool = False
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
 
@@ -208,14 +211,17 @@ class Engine:
         negative_prompt: str = "",
         noise_clips: bool = False,
         cache: bool = True,
+        global_prompts: Sequence[str] | None = None,
+        frames: tuple[int, ...] | None = None,
     ) -> Samples:
         """A batch of stories of the model's own size, in one compiled loop over the steps.
 
         Story i has the frames that a call with `seed=seeds[i]` gives. `given` scenes are those of
         `clips`, which holds anything for the others. `places` are those of the scenes in a longer
         story, from 0. `noise_clips` gives given scenes the noise of timestep 0; `cache` as in
-        `denoise`. Raises ValueError for a prompt or options that cannot be, NotFinite if the
-        networks make numbers that are none.
+        `denoise`. `global_prompts` are those of the stories. Scenes of unequal length, whose
+        `frames` are counted, are filled up with black. Raises ValueError for a prompt or options
+        that cannot be, NotFinite if the networks make numbers that are none.
         """
         options = options or self.options
         stories, scenes = len(prompts), len(prompts[0])
@@ -225,6 +231,14 @@ class Engine:
             given = np.zeros((stories, scenes), bool)
         steps = options.table(self.schedule, scenes)
         keys = story_keys(list(seeds), list(places))
+        if global_prompts is None and self.facts.global_text:
+            global_prompts = [""] * stories
+        if global_prompts is not None:
+            pairs = zip(global_prompts, prompts, strict=True)
+            prompts = [[text, *story] for text, story in pairs]
+        if frames is not None and len(set(frames)) == 1:
+            size, frames = (frames[0], *size[1:]), None
+            clips = None if clips is None else clips[:, :, : size[0]]
         with self.networks.session():
             embeds = self.embed_prompts(prompts)
             negative = None
@@ -237,12 +251,20 @@ class Engine:
                 clean = noise_given(self.schedule, clean, drawn)
             conditions = Conditions(clean, jnp.asarray(given), embeds, negative)
             transformer = self.networks.get("transformer")
-            made = denoise_batch(transformer, steps, conditions, keys, self._placement(), cache)
+            latent_frames = frames and tuple(
+                self.codec.latent_shape(n, *size[1:])[0] for n in frames
+            )
+            made = denoise_batch(
+                transformer, steps, conditions, keys, self._placement(), cache, latent_frames
+            )
             latents = np.asarray(made.latents, np.float32)
             check_finite("generated latents", latents)
             flat = latents.reshape(-1, *latents.shape[2:])
             video = self.codec.decode(self.networks, flat, size[0], "scene")
         video = video.reshape(stories, scenes, *video.shape[1:])
+        if frames is not None:
+            is_real = np.arange(size[0]) < np.array(frames)[:, None]
+            video = np.where(is_real[:, :, None, None, None], video, 0).astype(np.uint8)
         if clips is not None:
             # Given scenes come back as they went in, not as the codec's round trip of them.
             video = np.where(given[:, :, None, None, None, None], clips, video)

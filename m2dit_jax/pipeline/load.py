@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import UInt8
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.data.oracle import read_scene
-from m2dit_jax.data.shapes import parse_captions
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.network import LoadedNetwork, Params
@@ -151,8 +147,8 @@ def of_pixels_run(
     """
     config, dtype = recipe.config, dtype or default_dtype()
     networks = _SplitModel(recipe, params, dtype)
-    shapes = config.data.source == "shapes"
-    checks = ("finite", "frozen", "cut", "oracle" if shapes else "saturation")
+    world = recipe.world
+    checks = ("finite", "frozen", "cut", "oracle" if world else "saturation")
     facts = ModelFacts(
         schedule=recipe.schedule,
         defaults=run_defaults(recipe),
@@ -162,11 +158,12 @@ def of_pixels_run(
         fingerprint=fingerprint,
         content=content,
         provenance=provenance or {},
-        oracle=_shapes_oracle if shapes else no_oracle,
+        oracle=world.misfits if world else no_oracle,
+        global_text=recipe.has_global_text,
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
-    prompts = PromptTokenizer(recipe.tokenizer, config.data.text_length, shapes, "bytes")
+    prompts = PromptTokenizer(recipe.tokenizer, config.data.text_length, world is not None, "bytes")
     return Pipeline(
         facts,
         prompts,
@@ -218,8 +215,10 @@ def _of_folder(
         trained = build_recipe(
             Config.from_dict(read_record(folder.path)["config"], folder.path / RECORD)
         )
-        mask = trained.config.model.mask
-        folder.transformer_config = replace(folder.transformer_config, mask=mask)
+        model = trained.config.model
+        folder.transformer_config = replace(
+            folder.transformer_config, mask=model.mask, scene_positions=model.scene_positions
+        )
         defaults, source = run_defaults(trained), folder.path / RECORD
     facts = ModelFacts(
         schedule=folder.schedule,
@@ -443,20 +442,6 @@ def _check_trained_size(recipe: Recipe, frames: int, height: int, width: int) ->
             f"{trained[0]} frames of {trained[1]}x{trained[2]}"
             + (f", and other frames must be multiples of {patch}" if patch > 1 else "")
         )
-
-
-def _shapes_oracle(
-    prompts: Sequence[str], scene: int, frames: UInt8[np.ndarray, "F H W 3"]
-) -> list[str]:
-    """Problems that the oracle reads from the pixels: what is not as the captions say."""
-    wanted = parse_captions(prompts)[scene]
-    if wanted is None:
-        return []
-    return [
-        f"{name} is {found or 'not to be recognised'}, not {getattr(wanted, name)}"
-        for name, found in read_scene(frames).items()
-        if found != getattr(wanted, name)
-    ]
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -30,7 +30,8 @@ class SceneRecord:
 
     `settings` are those of the scene, of the whole story where it has none of its own.
     `context` are the 1-based numbers of the scenes that were given to it, `made_with` of those
-    that were generated in the same run. `evaluations` counts the calls of the network.
+    that were generated in the same run. `evaluations` counts the calls of the network. `cut` is the
+    storyboard's.
     """
 
     number: int
@@ -46,6 +47,7 @@ class SceneRecord:
     evaluations: int | None
     attempts: tuple[Attempt, ...]
     metrics: Mapping[str, float]
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def _read_scene(
             for i, attempt in enumerate(scene.list("attempts"))
         ),
         metrics=scene.metrics(),
+        cut=_from_board(storyboard, number - 1, "cut") is True,
     )
 
 
@@ -130,10 +133,16 @@ def _read_attempt(attempt: "_Fields") -> Attempt:
 
 def _clip_name(storyboard: Mapping[str, Any], index: int) -> str:
     """Name alone: the page may go to others, whom the folders of this machine do not concern."""
+    video = _from_board(storyboard, index, "video")
+    return Path(video).name if isinstance(video, str) else ""
+
+
+def _from_board(storyboard: Mapping[str, Any], index: int, name: str) -> Any:
+    """A field of a scene as the storyboard has it, None if it is not there."""
     try:
-        return Path(storyboard["scenes"][index]["video"]).name
+        return storyboard["scenes"][index][name]
     except (LookupError, TypeError):
-        return ""
+        return None
 
 
 def _own_video(folder: Path, name: str, place: str) -> Path:

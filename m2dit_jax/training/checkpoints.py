@@ -101,7 +101,8 @@ def compare_together(workdir: Path) -> None:
     """Compares the latest checkpoints with their digests, until one is good, sharing the reading.
 
     All processes call it, each reads a part, and `latest_good_step` need not read the good one
-    again. A process alone leaves it to that.
+    again, and finds the same in all: what one cannot read well counts as damaged in each. A process
+    alone leaves it to that.
     """
     count = jax.process_count()
     if count == 1:
@@ -109,10 +110,12 @@ def compare_together(workdir: Path) -> None:
     said = said_by_first("steps", " ".join(map(str, run_folder.steps(workdir))))
     for step in said.split():
         folder = workdir / FOLDER / step
-        found = digests.differences(folder, share=(jax.process_index(), count))
-        if gather_errors(f"compared/{step}", digests.summary(found) or None) is None:
+        found = run_folder.checkpoint_problem(folder, share=(jax.process_index(), count))
+        problem = gather_errors(f"compared/{step}", found)
+        if problem is None:
             digests.trust(folder)
             return
+        run_folder.count_as_damaged(folder, problem.replace("\n", "; "))
 
 
 def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:

@@ -15,15 +15,22 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
-from m2dit_jax.data.loader import Batch, EncodedSamples, SampleAt, make_loader, shapes_samples
-from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.loader import (
+    Batch,
+    EncodedSamples,
+    SampleAt,
+    make_loader,
+    unequal_lengths,
+    world_samples,
+)
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
+from m2dit_jax.data.worlds import World
 from m2dit_jax.training.frame_rates import rate_misfit
 from m2dit_jax.utils.machine import raise_open_files_limit
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 _HELD_OUT = 7  # a stream of random numbers of its own
-TRAINING_STORIES = 10_000_000  # of shapes; then they come round again
+TRAINING_STORIES = 10_000_000  # of a world; then they come round again
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,12 @@ class TrainingData:
 
     batches: Callable[[int, Sequence[int]], Iterator[Any]]
     """The given rows of all batches from a number on."""
-    batch_shapes: tuple[Any, ...]
+    batch_shapes: tuple[tuple[Any, tuple[int, ...] | None], ...]
+    """With the frames of each scene where they are unequal."""
     empty_prompt: Int[np.ndarray, " T"] | Float[Array, "T E"]
     latent_scale: float
     datasets: tuple[EncodedDataset, ...]
-    """Empty for shapes."""
+    """Empty for worlds."""
     held_out: Callable[[int], list[HeldOutStory]]
     """So many held-out stories, fewer if there are fewer; all have the first one's size."""
 
@@ -57,14 +65,8 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     """The data of `config.data`. Raises ValueError if they are missing or do not fit the model."""
     config = recipe.config
     data, stories = config.data, config.train.batch_size
-    if data.source == "shapes":
-        source = ShapesSource(
-            config.seed, data.scenes, data.frames, data.size, False, TRAINING_STORIES
-        )
-        # The first scene's caption names the actor, so that none is longer.
-        recipe.tokenize(source[0]["captions"])
-        samples = shapes_samples(source, recipe.tokenize, stories)
-        return _training_data(recipe, samples, (), [(0, 0)], partial(_held_out_shapes, recipe))
+    if recipe.world is not None:
+        return _open_world(recipe, recipe.world)
     raise_open_files_limit()
     datasets = tuple(EncodedDataset(Path(path)) for path in _paths(data))
     apart = tuple(EncodedDataset(Path(path)) for path in _names(data.held_out_paths))
@@ -106,13 +108,27 @@ def _left_out(dataset: EncodedDataset, config: Config, number: int) -> frozenset
         raise ValueError(f"config.data.held_out_share: {dataset.path}: {error}") from error
 
 
-def _held_out_shapes(recipe: Recipe, most: int) -> list[HeldOutStory]:
+def _open_world(recipe: Recipe, world: World) -> TrainingData:
+    config = recipe.config
+    data, stories = config.data, config.train.batch_size
+    lengths = world.lengths(data.scenes, data.frames, data.short_frames)
+    ragged = len(lengths) > 1
+    # Stories of a batch have the same lengths, also when they come round again.
+    count = TRAINING_STORIES - TRAINING_STORIES % stories if ragged else TRAINING_STORIES
+    source = world.open(config.seed, lengths, data.size, False, count, stories)
+    recipe.tokenize(world.longest_prompts())
+    samples = world_samples(source, recipe.tokenize, stories, ragged)
+    examples = [(batch, 0) for batch in range(len(lengths))]
+    return _training_data(recipe, samples, (), examples, partial(_held_out_drawn, recipe, world))
+
+
+def _held_out_drawn(recipe: Recipe, world: World, most: int) -> list[HeldOutStory]:
+    """Stories whose scenes all are long."""
     data = recipe.config.data
-    source = ShapesSource(recipe.config.seed, data.scenes, data.frames, data.size, True, most)
+    lengths = world.lengths(data.scenes, data.frames, 0)
+    source = world.open(recipe.config.seed, lengths, data.size, True, most)
     return [
-        HeldOutStory(
-            Batch(story["video"], recipe.tokenize(story["captions"])), tuple(story["captions"])
-        )
+        HeldOutStory(Batch(story.video, recipe.tokenize(story.prompts)), tuple(story.captions))
         for story in (source[number] for number in range(most))
     ]
 
@@ -152,10 +168,14 @@ def _training_data(
     held_out: Callable[[int], list[HeldOutStory]],
 ) -> TrainingData:
     stories = recipe.config.train.batch_size
-    shapes = {
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct((stories, *x.shape), x.dtype), sample_at(*at))
-        for at in examples
-    }
+    samples = [sample_at(*at) for at in examples]
+    shapes = dict.fromkeys(
+        (
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct((stories, *x.shape), x.dtype), sample),
+            unequal_lengths(sample),
+        )
+        for sample in samples
+    )
     scaling = {dataset.info.scaling_factor for dataset in datasets}
     latents = recipe.config.data.source == "latents"
     return TrainingData(

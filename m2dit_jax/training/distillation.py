@@ -42,14 +42,19 @@ def make_teach(
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     placement: Placement = ONE_DEVICE,
 ) -> Teach:
-    """The function (teacher's weights, student's weights, batch) -> target of the model's output.
+    """The function (teacher's weights, student's, batch, frames) -> target of the model's output.
 
     No gradient passes through it. The student is asked with the weights of the step itself, as in
     the paper, not with an average.
     """
     distill, schedule, steps = recipe.config.distill, recipe.schedule, small_steps_of(recipe)
 
-    def teach(teacher: Params, student: Params, batch: NoisyBatch) -> Float[Array, "B S F H W C"]:
+    def teach(
+        teacher: Params,
+        student: Params,
+        batch: NoisyBatch,
+        frames: tuple[int, ...] | None = None,
+    ) -> Float[Array, "B S F H W C"]:
         def of(params: Params, prompts: Array) -> PredictV:
             # Stopped here, so that no part of a gradient is prepared for.
             model = model_for_computing(
@@ -63,7 +68,7 @@ def make_teach(
             def predict(
                 latents: Float[Array, "B S F H W C"], timesteps: Int[Array, "B S"]
             ) -> Float[Array, "B S F H W C"]:
-                output = model(latents, text_embeds, timesteps, batch.given, placement)
+                output = model(latents, text_embeds, timesteps, batch.given, placement, frames)
                 return schedule.to_v(output, latents, timesteps)
 
             return predict

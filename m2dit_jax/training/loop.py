@@ -58,7 +58,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             START,
             step,
             changed=changed,
-            data=fingerprints(run.data.datasets),
+            data=fingerprints(run.data.datasets, run.config.data.source),
             datasets=describe(run.data.datasets),
             teacher=run.teacher and run.teacher.recorded,
             version=__version__,
@@ -145,7 +145,7 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
     Raises CheckpointError, in all processes, if another run has it.
     """
     problem, changed = None, {}
-    mine = ", ".join(fingerprints(run.data.datasets))
+    mine = ", ".join(fingerprints(run.data.datasets, run.config.data.source))
     first = said_by_first("data", mine)
     if first != mine:
         problem = (
@@ -157,7 +157,9 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
             stack.enter_context(only_run_in(run.workdir))
             # Again, as another run may have come and gone since `prepare`.
             changed = check_resume(run.config, run.workdir, run.override)
-            check_same_data(run.data.datasets, read_record(run.workdir), run.workdir)
+            check_same_data(
+                run.data.datasets, read_record(run.workdir), run.workdir, run.config.data.source
+            )
             if run.config.data.source == "latents":
                 keep_scaling_factor(run.workdir, run.data.latent_scale)
         except ValueError as error:

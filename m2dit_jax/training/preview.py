@@ -74,7 +74,8 @@ def write_first_batch(path: Path, batch: Batch | EncodedBatch, recipe: Recipe) -
     else:
         videos, prompts = np.asarray(batch.video)[:FIRST_BATCH_STORIES], _read(batch, recipe)
     stories = [
-        (video, texts, [False] * len(texts)) for video, texts in zip(videos, prompts, strict=False)
+        (video, texts[-len(video) :], [False] * len(video))
+        for video, texts in zip(videos, prompts, strict=False)
     ]
     with atomic_write(path) as part:
         stories_sheet(stories, [f"story {i}" for i in range(len(stories))]).save(part, format="PNG")

@@ -34,13 +34,16 @@ class TrainProgram:
     teacher: Any = None
     """Shapes and dtypes of the teacher's weights, with their shardings; None: there is none."""
 
-    def lower(self, batch: Any) -> Lowered:
-        """The step for batches of these shapes, ready to be compiled."""
+    def lower(self, batch: Any, frames: tuple[int, ...] | None = None) -> Lowered:
+        """The step for batches of these shapes, ready to be compiled.
+
+        `frames` are those of each scene, where they are unequal.
+        """
         everywhere, sharded = replicated(self.mesh), batch_sharding(self.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
         teacher = () if self.teacher is None else (self.teacher,)
         arguments = (_placed(key, everywhere), _placed(batch, sharded), *teacher)
-        return self.step.lower(self.state, *arguments)
+        return self.step.lower(self.state, *arguments, frames=frames)
 
 
 def make_train_program(
@@ -66,7 +69,9 @@ def make_train_program(
         placement,
         None if teacher is None else make_teach(recipe, empty_prompt, placement),
     )
-    jitted = jax.jit(step, out_shardings=shardings(state, mesh), donate_argnums=0)
+    jitted = jax.jit(
+        step, out_shardings=shardings(state, mesh), donate_argnums=0, static_argnames="frames"
+    )
     return TrainProgram(mesh, optimizer, state, jitted, teacher)
 
 

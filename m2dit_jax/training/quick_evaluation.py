@@ -6,8 +6,9 @@ import numpy as np
 
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.evaluation.accuracy import METRICS, StoryBatch, evaluate_stories
+from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories
 from m2dit_jax.evaluation.recall import recall_stories, training_stories
+from m2dit_jax.evaluation.scores import Score
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.training.metrics import MetricsWriter
 from m2dit_jax.training.preview import write_preview, write_recall
@@ -16,7 +17,7 @@ from m2dit_jax.training.preview import write_preview, write_recall
 def evaluate_held_out(
     engine: Engine, config: Config, step: int, workdir: Path, metrics: MetricsWriter
 ) -> None:
-    """Scores and shows held-out stories of shapes."""
+    """Scores and shows held-out stories of the run's world."""
     values = {}
     for task in ("generation", "extension"):
         batches: list[StoryBatch] = []
@@ -32,7 +33,7 @@ def evaluate_held_out(
             sheet = write_preview(workdir / "previews", step, batches[0], config.sample.fps)
             metrics.write_image(step, "preview", np.asarray(sheet))
         told = "  ".join(
-            f"{name} {score.value:.0%}" if name in METRICS else f"{name} {score.value:.1f}"
+            f"{name} {score.value:.0%}" if isinstance(score, Score) else f"{name} {score.value:.1f}"
             for name, score in scores.items()
             if score.value is not None
         )

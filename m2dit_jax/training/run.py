@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 
 from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.config.schema import Config
+from m2dit_jax.data.loader import unequal_lengths
 from m2dit_jax.parallel.context import target_of
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import print_once
@@ -88,7 +89,7 @@ def prepare(
     if config.first_weights and done is None:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
-    check_same_data(data.datasets, read_record(workdir), workdir)
+    check_same_data(data.datasets, read_record(workdir), workdir, config.data.source)
     for note in rate_notes(data.datasets, config.sample.fps):
         print_once(note)
     if config.data.source == "latents":
@@ -100,12 +101,15 @@ def prepare(
     init_key, seed_key = _keys(config.seed, mesh)
     first_state = make_first_state(recipe, program.optimizer, init_key, program.state)
     # Ahead of the first step, as tracing also finds what is wrong with a config: unknown names.
-    compiled = {_shapes(batch): program.lower(batch).compile() for batch in data.batch_shapes}
+    compiled = {
+        (_shapes(batch), frames): program.lower(batch, frames).compile()
+        for batch, frames in data.batch_shapes
+    }
 
     more = () if teacher is None else (teacher.load(program.teacher),)
 
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
-        return compiled[_shapes(batch)](state, key, batch, *more)
+        return compiled[_shapes(batch), unequal_lengths(batch)](state, key, batch, *more)
 
     return Run(
         recipe,
@@ -155,11 +159,13 @@ def show_sharding(config: Config) -> str:
     return "\n".join(tables)
 
 
+# Storyboards for models of the worlds.
+EXAMPLES = {"shapes": "lone_actor", "storyworld": "two_friends"}
+
+
 def next_commands(workdir: Path, source: str) -> str:
     """The commands that sample and evaluate a finished run, for the terminal."""
-    storyboard, model = "lone_actor", ""
-    if source != "shapes":
-        storyboard = "FILE"
+    storyboard, model = EXAMPLES.get(source, "FILE"), ""
     if source == "latents":
         model = " --model=FOLDER"
     commands = [
@@ -191,4 +197,4 @@ def _keys(seed: int, mesh: Mesh) -> tuple[Key[Array, ""], Key[Array, ""]]:
 
 
 def _shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(x.shape for x in batch)
+    return tuple(x.shape for x in jax.tree.leaves(batch))

@@ -33,14 +33,15 @@ class NoisyBatch(NamedTuple):
     target: Float[Array, "B S F H W C"]
     """What the model's output should be: v, or what else the schedule's prediction is."""
     timesteps: Int[Array, "B S"]
-    prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
-    """Token ids, or embeddings if the prompts were encoded beforehand."""
+    prompts: Int[Array, "B P T"] | Float[Array, "B P T E"]
+    """Token ids, or embeddings if the prompts were encoded beforehand; see `loader.Batch`."""
     given: Bool[Array, "B S"]
     weights: Float[Array, "B S"]
 
 
-# (weights of a teacher, those of the student, batch) -> what the model's output should be
-Teach = Callable[[Params, Params, NoisyBatch], Float[Array, "B S F H W C"]]
+# (weights of the model, batch, frames of each scene if unequal) -> what its output should be
+Target = Callable[[Params, NoisyBatch, tuple[int, ...] | None], Float[Array, "B S F H W C"]]
+Teach = Callable[..., Float[Array, "B S F H W C"]]  # the same, after the weights of a teacher
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ def draw_noisy_batch(
     dropped = jax.random.bernoulli(
         caption_key, config.caption_dropout, (stories, 1)
     ) | jax.random.bernoulli(
-        jax.random.fold_in(caption_key, 1), config.scene_caption_dropout, (stories, scenes)
+        jax.random.fold_in(caption_key, 1), config.scene_caption_dropout, prompts.shape[:2]
     )
-    dropped = dropped.reshape(stories, scenes, *(1,) * (prompts.ndim - 2))
+    dropped = dropped.reshape(*prompts.shape[:2], *(1,) * (prompts.ndim - 2))
     return NoisyBatch(
         noisy_latents=jnp.where(
             clean, given_latents, schedule.add_noise(latents, noise, timesteps)
@@ -136,7 +137,7 @@ def clean_latents(
     batch: Batch | EncodedBatch,
     draw: Callable[[tuple[int, ...]], Float[Array, "B S F H W C"]],
     latent_scale: float,
-) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B S T"] | Float[Array, "B S T E"]]:
+) -> tuple[Float[Array, "B S F H W C"], Int[Array, "B P T"] | Float[Array, "B P T E"]]:
     """The latents and prompts of a batch; `draw` makes the noise of the VAE's posterior."""
     if not isinstance(batch, EncodedBatch):
         return encode_pixels(batch.video), jnp.asarray(batch.token_ids)
@@ -151,9 +152,10 @@ def batch_loss(
     batch: NoisyBatch,
     config: StepConfig,
     placement: Placement = ONE_DEVICE,
-    target: Callable[[Params, NoisyBatch], Float[Array, "B S F H W C"]] | None = None,
+    frames: tuple[int, ...] | None = None,
+    target: Target | None = None,
 ) -> Float[Array, ""]:
-    """The loss of (a part of) a batch.
+    """The loss of (a part of) a batch; `frames` are those of each scene, if they are unequal.
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     `target` is what the output should be, by the parameters; None: the batch's.
@@ -162,9 +164,23 @@ def batch_loss(
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
         text_embeds = jax.lax.stop_gradient(text_embeds)
-    output = model(batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement)
-    wanted = batch.target if target is None else target(params, batch)
-    return weighted_error(output, wanted, batch.weights)
+    output = model(
+        batch.noisy_latents, text_embeds, batch.timesteps, batch.given, placement, frames
+    )
+    wanted = batch.target if target is None else target(params, batch, frames)
+    if frames is None:
+        return weighted_error(output, wanted, batch.weights)
+    wanted, real = real_frames_only(wanted, frames)
+    return weighted_error(output, wanted, batch.weights / real)
+
+
+def real_frames_only(
+    target: Float[Array, "B S F H W C"], frames: tuple[int, ...]
+) -> tuple[Float[Array, "B S F H W C"], Float[np.ndarray, " S"]]:
+    """The target with zeros, as the model has them, for what is no frame; and the share that is."""
+    lengths, longest = np.array(frames), target.shape[2]
+    is_real = np.arange(longest) < lengths[:, None]
+    return jnp.where(is_real[..., None, None, None], target, 0), lengths / longest
 
 
 def model_for_computing(
@@ -181,7 +197,8 @@ def loss_and_gradients(
     batch: NoisyBatch,
     config: StepConfig,
     placement: Placement = ONE_DEVICE,
-    target: Callable[[Params, NoisyBatch], Float[Array, "B S F H W C"]] | None = None,
+    frames: tuple[int, ...] | None = None,
+    target: Target | None = None,
 ) -> tuple[Float[Array, ""], Params]:
     """Loss and gradients of the whole batch, computed in `accumulate` parts to save memory.
 
@@ -190,7 +207,7 @@ def loss_and_gradients(
     parts = config.accumulate
     value_and_grad = jax.value_and_grad(partial(batch_loss, target=target), argnums=1)
     if parts == 1:
-        return value_and_grad(graphdef, params, batch, config, placement)
+        return value_and_grad(graphdef, params, batch, config, placement, frames)
     stories = batch.timesteps.shape[0]
     if stories % parts:
         raise ValueError(f"a batch of {stories} stories cannot be accumulated in {parts} parts")
@@ -200,7 +217,7 @@ def loss_and_gradients(
     )
 
     def add_piece(total, piece):
-        added = value_and_grad(graphdef, params, piece, config, placement)
+        added = value_and_grad(graphdef, params, piece, config, placement, frames)
         return jax.tree.map(jnp.add, total, added), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
@@ -219,6 +236,8 @@ def make_train_step(
 ) -> Callable[..., TrainState]:
     """The function (state, seed key, batch) -> next state; all its draws come from key and step.
 
+    Its argument `frames`, which is static, has those of each scene where they are unequal.
+
     `empty_prompt` decides what a batch is: a Batch for token ids, an EncodedBatch for embeddings.
     With `teach` the function has one more argument, the teacher's weights.
     """
@@ -228,6 +247,7 @@ def make_train_step(
         key: Key[Array, ""],
         batch: Batch | EncodedBatch,
         teacher: Params | None = None,
+        frames: tuple[int, ...] | None = None,
     ) -> TrainState:
         noisy = draw_noisy_batch(
             jax.random.fold_in(key, state.step),
@@ -239,7 +259,7 @@ def make_train_step(
         )
         target = None if teach is None else partial(teach, teacher)
         loss, gradients = loss_and_gradients(
-            graphdef, state.params, noisy, config, placement, target
+            graphdef, state.params, noisy, config, placement, frames, target
         )
         return state.updated(optimizer, gradients, loss, config.ema_decay)
 

@@ -47,7 +47,7 @@ class PreviewStory:
 
     title: str
     captions: tuple[str, ...]
-    prompts: Int[np.ndarray, "S T"] | Float[np.ndarray, "S T E"]
+    prompts: Int[np.ndarray, "P T"] | Float[np.ndarray, "P T E"]
 
     def to_markdown(self) -> str:
         """The title, and the captions as a numbered list."""
@@ -70,7 +70,7 @@ def choose_stories(
     if not held_out:
         raise ValueError("config.train.preview_every: there is no held-out story long enough")
     return [
-        PreviewStory(f"held-out story {number}", story.captions, np.asarray(story.sample[-1]))
+        PreviewStory(f"held-out story {number}", story.captions, np.asarray(story.sample.prompts))
         for number, story in enumerate(held_out)
     ]
 
@@ -90,24 +90,29 @@ def _from_storyboards(
                 f"config.train.preview_storyboards: {name} has {len(captions)} scenes, a story of "
                 f"this model {scenes}"
             )
-        chosen.append((Path(name).stem, captions))
+        chosen.append((Path(name).stem, captions, board.global_prompt))
     if model is None:
         return [
-            PreviewStory(title, captions, recipe.tokenize(captions)) for title, captions in chosen
+            PreviewStory(
+                title,
+                captions,
+                recipe.tokenize([text, *captions] if recipe.has_global_text else captions),
+            )
+            for title, captions, text in chosen
         ]
     tokenizer = PromptTokenizer(model.tokenizer(), model.text_length)
-    for title, captions in chosen:
+    for title, captions, _ in chosen:
         for scene, note in enumerate(map(tokenizer.check, captions), 1):
             if note:
                 print_once(f"preview {title}, scene {scene}: {note}")
     # Read, used and freed before the training state is made.
     text_encoder = model.text_encoder(default_dtype())
-    ids = np.stack([[tokenizer.ids(prompt) for prompt in captions] for _, captions in chosen])
+    ids = np.stack([[tokenizer.ids(prompt) for prompt in captions] for _, captions, _ in chosen])
     embeds = np.asarray(encode_prompts(text_encoder, jnp.asarray(ids)))
     check_finite("text embeddings of the preview's captions", embeds)
     return [
         PreviewStory(title, captions, row)
-        for (title, captions), row in zip(chosen, embeds, strict=True)
+        for (title, captions, _), row in zip(chosen, embeds, strict=True)
     ]
 
 
@@ -227,11 +232,11 @@ def sample_stories(
     placement: Placement,
     empty_prompt: Any,
     params: Params,
-    prompts: Int[Array, "B S T"] | Float[Array, "B S T E"],
+    prompts: Int[Array, "B P T"] | Float[Array, "B P T E"],
 ) -> Float[Array, "B S F H W C"]:
     """The latents of stories that are made from their prompts alone, all steps in one program."""
     config = recipe.config
-    stories, scenes = prompts.shape[:2]
+    stories, scenes = prompts.shape[0], config.data.scenes
     options = run_options(recipe)
     dtype = jnp.dtype(config.train.compute_dtype)
     params = jax.tree.map(lambda p: p.astype(dtype), params)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2dit_jax.utils.files import atomic_write
+
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
 
@@ -56,6 +58,29 @@ def failures_of_event_thread(board: Any) -> list[OSError]:
     thread = board.file_writer.event_writer._worker
     thread._record_writer = Writer(thread._record_writer)
     return failures
+
+
+def write_compiled_whole() -> None:
+    """Has JAX's cache write what was compiled whole or not at all.
+
+    It writes in place, and never again what is there: half a file, left by a kill or a full disk,
+    would be warned of and compiled anew at every start. Nothing public writes in another way.
+    """
+    from jax._src import lru_cache
+
+    put = lru_cache.LRUCache.put
+    if put.__module__ == __name__:
+        return
+
+    def put_whole(self: Any, key: str, value: bytes) -> None:
+        path = Path(str(self.path)) / f"{key}{lru_cache._CACHE_SUFFIX}"
+        if self.eviction_enabled or not path.parent.is_dir():  # with a lock; in the cloud
+            put(self, key, value)
+        elif not path.exists():
+            with atomic_write(path) as part:
+                part.write_bytes(value)
+
+    lru_cache.LRUCache.put = put_whole
 
 
 def computable_mask() -> Any:

@@ -11,6 +11,8 @@ import platform
 import sys
 from pathlib import Path
 
+from m2dit_jax.utils.compat import write_compiled_whole
+
 COMPILE_CACHE_HELP = (
     "folder that keeps what was compiled, for the next start; empty: none (default: "
     "JAX_COMPILATION_CACHE_DIR, or m2dit_jax/compiled in the user's folder of caches)"
@@ -31,6 +33,7 @@ def keep_compiled(folder: str | None) -> Path | None:
     if folder == "":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
+    write_compiled_whole()
     if folder is None and _ENVIRONMENT in os.environ:
         return Path(os.environ[_ENVIRONMENT])
     place = (default_folder() if folder is None else Path(folder).expanduser()) / _cpu_name()

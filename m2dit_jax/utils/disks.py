@@ -53,6 +53,14 @@ def disk_errno(error: BaseException) -> int | None:
     return None
 
 
+def in_words(error: BaseException) -> str | None:
+    """`describe` of an OSError, or of what a library made of one of the disk; None for others."""
+    if isinstance(error, OSError):
+        return describe(error)
+    number = disk_errno(error)
+    return None if number is None else describe(OSError(number, os.strerror(number)))
+
+
 def describe(error: OSError) -> str:
     """One line for the user: file, problem, and for a problem of the disk which one that is."""
     if error.errno not in _ERRNOS:
@@ -65,6 +73,19 @@ def describe(error: OSError) -> str:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     then = "there is room" if full else "that is possible"
     return f"{path}: {error.strerror}{_about_disk(path)}; once {then}, the same command goes on"
+
+
+def check_room(output: Path, nbytes: int) -> None:
+    """Raises ValueError if the disk of a file or folder, which need not exist, has fewer free."""
+    place = output.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < nbytes:
+        raise ValueError(
+            f"{output}: needs about {_size(nbytes)}, {_size(free)} are free; once there is room, "
+            "the same command goes on"
+        )
 
 
 def _about_disk(path: Path) -> str:

@@ -93,6 +93,28 @@ def decide_cut(strength: float, usual: float) -> bool:
     return strength >= CUT_LEAST and strength >= CUT_RATIO * usual
 
 
+def find_cuts(shares: Float[np.ndarray, "F 64"]) -> list[int]:
+    """Numbers of the frames, from 0, before which a new shot begins, from their `colours`.
+
+    The change to a frame must be CUT_LEAST or more, and CUT_RATIO times the median of the changes
+    around it (at most 7 on each side). Of two cuts a frame apart only the stronger counts. What
+    `is_cut` does not see is not found here either.
+    """
+    changes = [_colour_distance(a, b) for a, b in pairwise(shares)]
+    found: list[int] = []
+    for number, change in enumerate(changes):
+        start = max(number - _CUT_FRAMES + 1, 0)
+        near = changes[start:number] + changes[number + 1 : number + _CUT_FRAMES]
+        if not decide_cut(change, float(np.median(near)) if near else 0.0):
+            continue
+        if found and found[-1] == number:  # the frame before this one: a cut over two frames
+            if change > changes[number - 1]:
+                found[-1] = number + 1
+        else:
+            found.append(number + 1)
+    return found
+
+
 def colours(video: UInt8[np.ndarray, "F H W 3"]) -> Float[np.ndarray, "F 64"]:
     """The share of each frame that each of 4 x 4 x 4 colours takes; they add up to 1.
 

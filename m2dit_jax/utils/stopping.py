@@ -11,6 +11,7 @@ This module is imported first, before what takes seconds, and so imports only wh
 loaded already.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ def listen() -> None:
     main = threading.current_thread() is threading.main_thread()
     if _pipe is not None or not main or os.name == "nt":
         return
+    atexit.register(_leave)  # the first, so that it comes after those of libraries
     told, _pipe = os.pipe()
     os.set_blocking(_pipe, False)
     threading.Thread(target=_watch, args=(told,), name="signals", daemon=True).start()
@@ -108,6 +110,19 @@ def finish(status: int) -> int:
             sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _leave() -> None:
+    """Ends a process whose work is done before Python takes itself apart.
+
+    That takes seconds with JAX, and a signal then would end the process as if it had failed.
+    """
+    if _pipe is None or not _finished:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # it is broken, or closed
+            stream.flush()
+    os._exit(0)
 
 
 def _watch(told: int) -> None:

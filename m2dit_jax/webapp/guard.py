@@ -1,9 +1,13 @@
 """The app's server is for the user of this machine, and gives out files of its output alone."""
 
+import errno
+import os
+import shutil
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from m2dit_jax.utils.disks import describe
 from m2dit_jax.webapp.hosts import Hosts
 from m2dit_jax.webapp.shelf import MAX_CLIP_BYTES, Shelf
 
@@ -105,6 +109,9 @@ class Guard:
             return 0, (413, f"a clip may have {MAX_CLIP_BYTES / 1e6:.0f} MB at most")
         if not self.shelf.has_room_for(size + self._coming):
             return 0, (413, f"{self.shelf.output} holds too many uploads already")
+        if shutil.disk_usage(self.shelf.uploads).free < size + self._coming:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.shelf.uploads))
+            return 0, (507, describe(full))
         return size, None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
+from m2dit_jax.utils.disks import in_words
 from m2dit_jax.webapp.board import (
     SCENE_FIELDS,
     STORY_FIELDS,
@@ -163,8 +164,8 @@ def _attach(
     forms = _filled_in(shown, values)
     try:
         clip = shelf.keep_clip(Path(uploaded))
-    except ValueError as error:
-        return gr.skip(), problem_list([f"Scene {number}, clip: {error}"])
+    except (ValueError, OSError) as error:
+        return gr.skip(), problem_list([f"Scene {number}, clip: {in_words(error) or error}"])
     return _with_clip(forms, number, clip), ""
 
 
@@ -175,10 +176,11 @@ def _generate(
     try:
         storyboard = to_storyboard(_filled_in(shown, values[len(STORY_FIELDS) :]), settings)
         name = name or shelf.new()
-        run = runner.start(storyboard, shelf.folder(name))
-        shelf.keep_form(name, storyboard)
-    except ValueError as error:
-        yield gr.skip(), problem_list(problems(str(error))), gr.skip()
+        run = runner.start(
+            storyboard, shelf.folder(name), partial(shelf.keep_form, name, storyboard)
+        )
+    except (ValueError, OSError) as error:
+        yield gr.skip(), problem_list(problems(in_words(error) or str(error))), gr.skip()
         return
     yield gr.Dropdown(shelf.names(), value=name), "", story_view(run)
     before = ""
@@ -207,8 +209,8 @@ def _open(shelf: Shelf, runner: Runner, name: str | None) -> Iterator[tuple[Any,
     run = runner.of(folder)
     try:
         made, form = shelf.storyboard(name), shelf.form(name)
-    except ValueError as error:
-        yield (*_blank()[:-2], problem_list([str(error)]), "")
+    except (ValueError, OSError) as error:
+        yield (*_blank()[:-2], problem_list([in_words(error) or str(error)]), "")
         return
     if form is None:
         yield _blank()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from m2dit_jax.stories.progress import Report, StoryProgress
 from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.utils.disks import in_words
 from m2dit_jax.utils.errors import WorkFailed
 
 Make = Callable[[Storyboard, Path, Report], None]
@@ -54,11 +55,17 @@ class Runner:
         self._guard = threading.Lock()
         self._runs: dict[Path, Run] = {}
 
-    def start(self, storyboard: Storyboard, folder: Path) -> Run:
-        """Raises ValueError while the same story is being made."""
+    def start(
+        self, storyboard: Storyboard, folder: Path, first: Callable[[], object] = lambda: None
+    ) -> Run:
+        """Calls `first`, whose errors pass, and lets the story be made.
+
+        Raises ValueError while the same story is being made.
+        """
         with self._guard:
             if (old := self._runs.get(folder)) and not old.ended.is_set():
                 raise ValueError(f"{folder.name} is being made already: cancel it, or wait")
+            first()
             run = self._runs[folder] = Run(storyboard, folder)
         threading.Thread(target=self._run, args=(run,), daemon=True).start()
         return run
@@ -80,11 +87,13 @@ class Runner:
             run.state = "done"
         except Cancelled:
             run.state = "cancelled"
-        except (ValueError, OSError, WorkFailed) as error:
+        except (ValueError, WorkFailed) as error:
             run.error, run.state = str(error), "failed"
         except Exception as error:  # the thread's end: the user is told, the terminal has the rest
-            traceback.print_exc(file=sys.stderr)
-            run.error = f"{type(error).__name__}: {error} (the terminal says more)"
-            run.state = "failed"
+            line = in_words(error)
+            if line is None:
+                traceback.print_exc(file=sys.stderr)
+                line = f"{type(error).__name__}: {error} (the terminal says more)"
+            run.error, run.state = line, "failed"
         finally:
             run.ended.set()

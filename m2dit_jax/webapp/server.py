@@ -43,7 +43,6 @@ def start_server(
     from m2dit_jax.webapp.interface import STYLE, build_interface
 
     listening = _listen(host, port)
-    shelf.clear_uploads()
     app = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),  # no description of an API, neither here nor in Gradio's own
         build_interface(shelf, runner).queue(api_open=False),

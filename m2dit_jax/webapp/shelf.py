@@ -5,11 +5,13 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.files import read_json, write_json
+from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.media import VideoError, check_clip
 
 MAX_CLIP_BYTES = 200_000_000
@@ -105,8 +107,19 @@ class Shelf:
 
     # --- clips
 
-    def clear_uploads(self) -> None:
-        """Removes what was uploaded and never became a clip."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A context at whose start what was uploaded and never became a clip is removed.
+
+        Not where another process is in it for the same folder: the uploads may be its own.
+        """
+        with ExitStack() as stack:
+            with suppress(InUse):
+                stack.enter_context(exclusive(self.output / ".lock"))
+                self._clear_uploads()
+            yield
+
+    def _clear_uploads(self) -> None:
         for path in self.uploads.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

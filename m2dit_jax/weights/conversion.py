@@ -18,6 +18,7 @@ import numpy as np
 
 from m2dit_jax.models.families import NETWORK_NAMES
 from m2dit_jax.utils.digests import covered_files, digest_files, read_digests, write_digests
+from m2dit_jax.utils.disks import check_room, writing
 from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights.finite import FiniteScan
@@ -152,13 +153,14 @@ def execute(
     holds numbers that are none, or another process is at work for the same output.
     """
     if not plan.output.parent.exists():
-        _check_disk(plan, sum(job.nbytes for job in plan.jobs))
+        check_room(plan.output, sum(job.nbytes for job in plan.jobs) + _SLACK)
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     lock = plan.output.with_name(f".{plan.output.name}.convert.lock")
     try:
         with exclusive(lock):
             try:
-                _execute(plan, on_bytes, max_shard_bytes)
+                with writing(plan.partial):
+                    _execute(plan, on_bytes, max_shard_bytes)
             finally:
                 lock.unlink(missing_ok=True)
     except InUse as error:
@@ -181,7 +183,7 @@ def _execute(plan: ConversionPlan, on_bytes: Callable[[int], object], max_shard_
     _check_free(plan.output)
     _clear_way(plan)
     left = plan.unfinished_jobs()
-    _check_disk(plan, sum(job.nbytes for job in left))
+    check_room(plan.output, sum(job.nbytes for job in left) + _SLACK)
     plan.partial.mkdir(parents=True, exist_ok=True)
     _description_file(plan).write_text(_description(plan), encoding="utf-8")
     model, unfinished = plan.partial / "model", plan.partial / "unfinished"
@@ -327,14 +329,3 @@ def _clear_way(plan: ConversionPlan) -> None:
         shutil.rmtree(plan.partial)
     else:
         raise ValueError(f"{plan.partial}: is in the way; needs a name that is free for a while")
-
-
-def _check_disk(plan: ConversionPlan, nbytes: int) -> None:
-    place = plan.partial.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < nbytes + _SLACK:
-        raise ValueError(
-            f"{plan.output}: needs {(nbytes + _SLACK) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-        )

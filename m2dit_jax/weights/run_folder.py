@@ -78,9 +78,26 @@ def latest_good_step(workdir: Path) -> int | None:
     return None
 
 
-def checkpoint_problem(step_folder: Path) -> str | None:
-    """What differs from what was written into the folder of a step; None if it is whole."""
-    found = digests.differences(step_folder)
+_found_elsewhere: dict[tuple[str, int], str] = {}  # by folder and its time of change
+
+
+def count_as_damaged(step_folder: Path, problem: str) -> None:
+    """Has `checkpoint_problem` say this of the folder from now on, as another process found it."""
+    _found_elsewhere[_identity(step_folder)] = problem
+
+
+def _identity(folder: Path) -> tuple[str, int]:
+    return str(folder.absolute()), folder.stat().st_mtime_ns if folder.exists() else 0
+
+
+def checkpoint_problem(step_folder: Path, share: tuple[int, int] = (0, 1)) -> str | None:
+    """What differs from what was written into the folder of a step; None if it is whole.
+
+    `share` is the part of its files that this process reads, as `digests.differences` has it.
+    """
+    if problem := _found_elsewhere.get(_identity(step_folder)):
+        return problem
+    found = digests.differences(step_folder, share=share)
     if found:
         return digests.summary(found)
     try:

@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from configs import base, pretrain_5b, shapes
 from m2dit_jax.config.fields import declared_fields
 from m2dit_jax.config.schema import Config
+from m2dit_jax.models.masks import MASKS
 
 
 def _encoded_config(**changes):
@@ -29,10 +30,7 @@ def test_all_impossible_fields_are_named_together(tiny_config):
     assert "config.train.steps must be between 1 and 1000000000, got 0" in message
     assert "config.train.caption_dropout must be between 0 and 1, got 1.5" in message
     assert "config.data.size must be a multiple of config.model.patch_size 4, got 10" in message
-    assert (
-        "config.model.mask must be one of symmetric, full, independent, causal, got 'half'"
-        in message
-    )
+    assert f"config.model.mask must be one of {', '.join(MASKS)}, got 'half'" in message
 
 
 def test_what_another_source_reads_is_not_checked(tiny_config):
@@ -46,7 +44,7 @@ def test_what_another_source_reads_is_not_checked(tiny_config):
     [
         (
             {"data.source": "films"},
-            "config.data.source must be one of shapes, pixels, latents, got 'films'",
+            "config.data.source must be one of shapes, storyworld, pixels, latents, got 'films'",
         ),
         (
             {"data.height": 488},
@@ -178,8 +176,15 @@ def test_every_number_has_a_least_and_a_greatest_value(each):
     assert (rule.at_least is None) != (rule.above is None)
 
 
-@pytest.mark.parametrize("each", NUMBERS, ids=lambda each: each.name)
-@pytest.mark.parametrize("value", [-2, 10**30, 2**63, 1e300, math.nan, math.inf, -math.inf])
+ABSURD = [10**30, 2**63, 1e300, math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize(
+    ("each", "value"),
+    [(each, value) for each in NUMBERS for value in ABSURD]
+    + [(each, -2) for each in NUMBERS if (each.rule.at_least or 0) > -2],
+    ids=lambda part: getattr(part, "name", None),
+)
 def test_no_absurd_number_is_a_config(each, value):
     source = each.rule.sources[-1] if each.rule.sources else "latents"
     kind = get_args(each.type)[0] if get_origin(each.type) is tuple else each.type
@@ -201,4 +206,22 @@ def test_a_story_of_more_numbers_than_a_tensor_can_have_is_refused():
     config = base.get_config()
     config.data.frames, config.data.size = 9996, 16_384
     with pytest.raises(ValueError, match=r"frames, size make stories of 2\.41e\+13 numbers"):
+        Config.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data.size": 16}, "config.data.size must be at least 24 with config.data.source"),
+        ({"data.short_frames": 6}, "config.data.short_frames must be 0 or a multiple of"),
+        ({"data.short_frames": 8}, "less than config.data.frames 8, got 8"),
+        ({"model.mask": "independent"}, "config.model.mask: config.data.source 'storyworld' has"),
+    ],
+)
+def test_a_storyworld_that_cannot_be_drawn_is_refused(changed, message):
+    from configs import storyworld
+
+    config = storyworld.get_config()
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(ValueError, match=message):
         Config.from_dict(config)

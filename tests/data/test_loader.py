@@ -4,8 +4,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from m2dit_jax.data.loader import Batch, StallTimer, make_loader, on_devices, shapes_samples
-from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.loader import Batch, StallTimer, make_loader, on_devices, world_samples
+from m2dit_jax.data.worlds import WORLDS
 
 
 def fake_sample(batch, row):
@@ -40,16 +40,16 @@ def test_only_the_rows_asked_for_are_read(rows):
 
 
 def test_shapes_come_in_the_order_of_the_source_and_round_again():
-    source = ShapesSource(0, 2, 2, 8, False, 5)
+    source = WORLDS["shapes"].open(0, [(2, 2)], 8, False, 5)
 
     def tokenize(prompts):
         return np.array([[len(prompt)] for prompt in prompts], np.int32)
 
-    batches = list(islice(make_loader(shapes_samples(source, tokenize, 2), range(2)), 4))
+    batches = list(islice(make_loader(world_samples(source, tokenize, 2), range(2)), 4))
     videos = np.concatenate([batch.video for batch in batches])
     for number, video in enumerate(videos):
-        np.testing.assert_array_equal(video, source[number % 5]["video"])
-    assert batches[0].token_ids[1, 0, 0] == len(source[1]["captions"][0])
+        np.testing.assert_array_equal(video, source[number % 5].video)
+    assert batches[0].token_ids[1, 0, 0] == len(source[1].captions[0])
 
 
 def test_batches_are_put_on_devices_ahead():

@@ -4,8 +4,9 @@ import pytest
 from configs import base
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
 from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, ShapesSource
-from m2dit_jax.evaluation.accuracy import METRICS, evaluate_stories, score_stories
+from m2dit_jax.evaluation.accuracy import evaluate_stories
 from m2dit_jax.evaluation.scores import Score
+from m2dit_jax.evaluation.shapes_scores import METRICS, score_stories
 from tests.engines import random_engine
 
 STORY = (

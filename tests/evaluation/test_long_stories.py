@@ -11,6 +11,7 @@ from m2dit_jax.evaluation.long_stories import (
     sample_long_stories,
     score_by_scene,
 )
+from m2dit_jax.evaluation.world_scores import SCORERS
 from m2dit_jax.stories.windows import Windows
 from tests.engines import random_engine
 
@@ -27,7 +28,9 @@ def test_scores_belong_to_the_place_of_a_scene():
     stories = [source[i] for i in range(8)]
     video = np.stack([story["video"] for story in stories])
     video[:, 3] = 0
-    by_scene, whole = score_by_scene(video, [story["scenes"] for story in stories])
+    by_scene, whole = score_by_scene(
+        SCORERS["shapes"], video, [story["scenes"] for story in stories]
+    )
     shape = [scores["shape"].value for scores in by_scene]
     assert shape == [1, 1, 1, 0, 1]
     assert by_scene[0]["it"].n == 0 and by_scene[1]["background"].n == 8
@@ -56,7 +59,7 @@ def test_stories_do_not_depend_on_their_batch(engine):
 def test_stories_come_in_batches_of_nearly_one_size(engine):
     batches = held_out_stories(engine.trained.recipe, 2, 10, seed=0, batch_size=4)
     assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert len(batches[0][0]) == 2
+    assert len(batches[0][0].scenes) == 2
 
 
 @pytest.mark.slow

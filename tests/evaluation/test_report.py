@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from m2dit_jax.evaluation.accuracy import METRICS, SCORES
 from m2dit_jax.evaluation.fidelity import FIDELITY
-from m2dit_jax.evaluation.report import Comparison, Report, read_report
+from m2dit_jax.evaluation.report import Report, read_report
 from m2dit_jax.evaluation.scores import Mean, Score
+from m2dit_jax.evaluation.shapes_scores import METRICS, SCORES
 from m2dit_jax.utils.files import write_json
 
 
@@ -46,8 +46,6 @@ def test_a_report_of_an_older_version_has_no_fidelity(tmp_path):
     report = read_report(tmp_path / "report.json")
     assert report.generation["shape"] == Score.of(8, 10)
     assert report.generation["psnr"] == Mean(None, None, None, 0)
-    table = Comparison({"full": {0: report, 1: make_report()}}).to_markdown()
-    assert "| psnr | 25.0 (22.6 to 27.4); -, 25.0 | 10 |" in table
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"generation": {"it": {"value": 1}}}'])
@@ -65,28 +63,3 @@ def test_the_text_shows_every_metric_in_per_cent():
     assert [line.split()[0] for line in text.splitlines()[1:-1]] == list(SCORES)
     assert "checkpoint of step 1500" in text
     assert "None" not in text
-
-
-def test_a_comparison_pools_the_seeds():
-    comparison = Comparison(
-        {
-            "full": {0: make_report(8, 10), 1: make_report(1, 10)},
-            "symmetric": {0: make_report(10, 10), 1: make_report(10, 10)},
-        }
-    )
-    assert comparison.pooled("full", "generation")["shape"] == Score.of(9, 20)
-    content = comparison.to_json()
-    assert content["full"]["generation"]["shape"]["value"] == 0.45
-    assert content["full"]["seeds"]["1"] == make_report(1, 10).to_json()
-
-    lines = comparison.to_markdown().splitlines()
-    assert "| generation | full | symmetric | cases |" in lines
-    assert (
-        "| shape | 45.0 (25.8 to 65.8); 80.0, 10.0 | 100.0 (83.9 to 100.0); 100.0, 100.0 | 20 |"
-        in lines
-    )
-    assert "| it | -; -, - | -; -, - | 0 |" in lines
-    # 20 times 20 to 30, in tens.
-    assert (
-        "| psnr | 25.0 (23.5 to 26.5); 25.0, 25.0 | 25.0 (23.5 to 26.5); 25.0, 25.0 | 20 |" in lines
-    )

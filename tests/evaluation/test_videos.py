@@ -6,14 +6,20 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from m2dit_jax import evaluate
 from m2dit_jax.data.shapes import ShapesSource
-from m2dit_jax.evaluation.extractors import ClassicalExtractor, open_extractor
+from m2dit_jax.evaluation.extractors import (
+    ClassicalExtractor,
+    open_extractor,
+    open_extractors,
+)
 from m2dit_jax.evaluation.kernel_distance import kernel_distance
 from m2dit_jax.evaluation.video_scores import describe_scene, score_all, score_story, slope
-from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_prompts
+from m2dit_jax.evaluation.video_stories import VideoStory, find_stories, read_board
 from m2dit_jax.utils.media import write_mp4
+from tests.evaluation.networks import save_clip, save_dino
 
 CLASSICAL = ClassicalExtractor()
 SOURCE = ShapesSource(0, 3, 4, 32, True, 6)
@@ -23,6 +29,7 @@ class TextExtractor:
     """Knows a text as the picture that it names."""
 
     name = note = "test"
+    side = 128
 
     def __init__(self, pictures):
         self.pictures = pictures
@@ -153,7 +160,7 @@ def folder(tmp_path):
 
 def test_stories_are_found_or_named(folder, tmp_path):
     clips, board = folder
-    assert read_prompts(board) == ("a", "b")
+    assert read_board(board).prompts == ("a", "b")
     (story,), problems = find_stories(clips, board)
     assert [path.name for path in story.videos] == ["scene_1.mp4", "scene_2.mp4"]
     assert problems == [] and story.actors is None
@@ -209,6 +216,13 @@ def test_an_extractor_that_is_none_is_refused(tmp_path):
         open_extractor(str(tmp_path))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"--dino=.*none: no such folder, needs a folder with DI"):
+        open_extractors("classical", dino=tmp_path / "none")
+    with pytest.raises(ValueError, match=r"--extractor=.*none: .* needs classical or a folder"):
+        open_extractors(str(tmp_path / "none"))
+
+
 def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"needs torch, .*\[eval\].*classical needs nothing"):
@@ -217,35 +231,114 @@ def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
 
 def test_networks_from_a_folder(tmp_path):
     pytest.importorskip("torch", reason="optional extra: torch")
-    import transformers
-
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    dino = transformers.Dinov2Config(**small, image_size=28, patch_size=14)
-    transformers.Dinov2Model(dino).save_pretrained(tmp_path / "dino")
-    extractor = open_extractor(str(tmp_path / "dino"))
+    extractor = open_extractor(str(save_dino(tmp_path / "dino", "dinov2")))
     frames = SOURCE[0]["video"][0]
     features = extractor.of_frames(frames)
     assert features.shape == (4, 16) and extractor.of_texts(["a"]) is None
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
 
-    small |= {"intermediate_size": 32}
-    clip = transformers.CLIPConfig(
-        text_config={**small, "vocab_size": 600, "max_position_embeddings": 12},
-        vision_config={**small, "image_size": 28, "patch_size": 14},
-        projection_dim=8,
-    )
-    transformers.CLIPModel(clip).save_pretrained(tmp_path / "clip")
-    letters = [chr(code) for code in range(97, 123)]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *tokens])}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    transformers.CLIPTokenizer(
-        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
-    ).save_pretrained(tmp_path / "clip")
-    extractor = open_extractor(str(tmp_path / "clip"))
+    extractor = open_extractor(str(save_clip(tmp_path / "clip")))
     texts = extractor.of_texts(["a fox", "an owl that is much longer than twelve tokens are"])
     assert (
         texts is not None and texts.shape == (2, 8) and extractor.of_frames(frames).shape == (4, 8)
     )
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
+
+
+def test_dino_sees_the_whole_picture(tmp_path):
+    pytest.importorskip("torch", reason="optional extra: torch")
+    dino = open_extractors("classical", dino=save_dino(tmp_path / "dino", "vit")).dino
+    clip = open_extractors("classical", clip=save_clip(tmp_path / "clip")).clip
+    assert dino is not None and clip is not None and dino.side == clip.side == 28
+    wide = np.zeros((2, 56, 140, 3), np.uint8)
+    wide[1, :, :40] = 255  # outside of the middle square
+    assert np.abs(np.diff(dino.of_frames(wide), axis=0)).max() > 1e-4
+    assert np.abs(np.diff(clip.of_frames(wide), axis=0)).max() == 0
+
+
+def test_a_main_network_serves_for_its_scores_too(tmp_path):
+    pytest.importorskip("torch", reason="optional extra: torch")
+    clip, dino = save_clip(tmp_path / "clip"), save_dino(tmp_path / "dino", "vit")
+    found = open_extractors(str(clip))
+    assert found.clip is found.main is found.of_actors and found.dino is None
+    assert open_extractors(str(dino)).dino is not None
+    with pytest.raises(ValueError, match=r"--dino=.*clip: found a 'clip', needs a vit or dinov2"):
+        open_extractors("classical", dino=clip)
+    with pytest.raises(ValueError, match=r"--clip=.*dino: found a 'vit', needs a clip"):
+        open_extractors("classical", clip=dino)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"--clip=.*empty: found no config.json .* with CLIP"):
+        open_extractors("classical", clip=tmp_path / "empty")
+    (dino / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="dino: cannot be read as vit"):
+        open_extractors("classical", dino=dino)
+
+
+def test_the_whole_path_on_a_film_with_networks(tmp_path, capsys):
+    pytest.importorskip("torch", reason="optional extra: torch")
+    videos = SOURCE[0]["video"]
+    write_mp4(tmp_path / "film.mp4", np.concatenate(list(videos)), 4)
+    prompts = "".join(f"  - {{prompt: scene {number}, frames: 4}}\n" for number in (1, 2, 3))
+    (tmp_path / "board.yaml").write_text(f"scenes:\n{prompts}")
+    Image.fromarray(videos[0][0]).save(tmp_path / "it.png")
+    box = [0.0, 0.0, 0.75, 1.0]
+    seen = [{"scene": number, "box": box} for number in (1, 2, 3)]
+    actors = {"actors": [{"name": "it", "references": ["it.png"], "seen": seen}]}
+    (tmp_path / "actors.json").write_text(json.dumps(actors))
+    clip, dino = save_clip(tmp_path / "clip"), save_dino(tmp_path / "dino", "vit")
+    flags = [
+        *("videos", f"--videos={tmp_path / 'film.mp4'}", f"--storyboard={tmp_path / 'board.yaml'}"),
+        *(f"--clip={clip}", f"--dino={dino}", "--cut_tolerance=0.25s"),
+        f"--output={tmp_path / 'scores'}",
+    ]
+    assert evaluate.main(flags) == 0
+    said = capsys.readouterr().out
+    assert "cuts: 2 matched within 1 frames, 0 missed, 0 too many; on average 0.0" in said
+    content = json.loads((tmp_path / "scores/video_scores.json").read_text())
+    for name, count in (("subject", 9), ("background", 9)):
+        within, between = (
+            content["scores"][f"{name} {where}"] for where in ("consistency", "between scenes")
+        )
+        assert 0 < within["value"] <= 1 and within["n"] == count
+        assert 0 < between["value"] <= 1 and between["n"] == 2
+    assert content["extractors"] == {
+        **{"main": "classical", "subject": "vit, dino", "background": "clip, clip"},
+        "actors": "clip, clip",
+    }
+    (story,) = content["stories"]
+    assert story["film_cuts"]["matched"] == [[4, 4], [8, 8]]
+    (actor,) = story["actors"]
+    assert actor["seen"] == 3 and 0 < actor["cross"] <= 1 and 0 < actor["self_likeness"] <= 1
+    assert "actor it" in (tmp_path / "scores/video_scores.html").read_text()
+
+
+def test_without_networks_the_scores_say_what_they_need(folder, tmp_path, capsys):
+    clips, board = folder
+    assert evaluate.main([f"--videos={clips}", f"--storyboard={board}"]) == 0
+    said = capsys.readouterr().out
+    assert "needs --dino: a folder with DINO or DINOv2" in said
+    assert "needs --clip: a folder with CLIP" in said
+    assert "nobody said where the actors are (boxes in actors.json)" in said
+    assert (
+        "cuts: precision 100.0" in said
+        and "1 matched within 2 frames, 0 missed, 0 too many" in said
+    )
+
+
+def test_a_storyboard_may_ask_for_no_cut(folder, capsys):
+    clips, board = folder
+    board.write_text("scenes:\n  - prompt: a\n  - prompt: b\n    cut: false\n")
+    assert evaluate.main([f"--videos={clips}", f"--storyboard={board}"]) == 0
+    said = capsys.readouterr().out
+    assert "0 matched within 2 frames, 0 missed, 1 too many" in said
+    assert "clips: cuts too many at frame 4" in said
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "1.5", "s", "nans", "99s", "many"])
+def test_a_tolerance_that_is_none_is_refused(folder, tolerance, capsys):
+    clips, board = folder
+    with pytest.raises(SystemExit):
+        evaluate.main(
+            [f"--videos={clips}", f"--storyboard={board}", f"--cut_tolerance={tolerance}"]
+        )
+    assert "--cut_tolerance: found" in capsys.readouterr().err

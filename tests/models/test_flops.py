@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from m2dit_jax.models.flops import (
     text_encoder_flops,
 )
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import scene_mask
+from m2dit_jax.models.masks import STATIC_MASKS, scene_mask
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
 
@@ -27,13 +29,19 @@ TINY = TransformerConfig(
 )
 
 
-@pytest.mark.parametrize("mask", ["symmetric", "independent", "full"])
+@pytest.mark.parametrize("mask", STATIC_MASKS)
 @pytest.mark.parametrize("video", [5, (2, 7, 4)])
 def test_pairs_are_those_of_the_mask(mask, video):
-    layout = Layout(3, 2, video)
+    layout = Layout(3, 2, video, frame=1)
     assert attention_pairs(layout, mask) == int(np.asarray(scene_mask(layout, mask)).sum())
-    padded = Layout(3, 2, video, padding=3)
+    padded = Layout(3, 2, video, padding=3, frame=1)
     assert attention_pairs(padded, mask) == attention_pairs(layout, mask)
+
+
+def test_blocks_with_different_masks_are_added_up():
+    layout, mixed = Layout(3, 2, 6, frame=2), replace(TINY, mask="block_diagonal", layers=3)
+    blocks = [attention_pairs(layout, m) for m in ("symmetric", "opening_frame", "opening_frame")]
+    assert forward_flops(mixed, layout).attention == sum(blocks) * 4 * TINY.width
 
 
 def test_a_story_of_5b_is_1_95_petaflop():

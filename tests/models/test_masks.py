@@ -5,19 +5,23 @@ import pytest
 
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import (
+    BY_BLOCK,
+    HIDE_GENERATED,
     MASKS,
     STATIC_MASKS,
-    Pairs,
+    block_masks,
     check_global_text,
     depends_on_given,
     given_tokens,
+    key_runs,
+    looks_at_frames,
     query_groups,
     scene_mask,
     sees_other_video,
-    segment_codes,
     segment_table,
-    value_at,
 )
+
+TABLES = (*STATIC_MASKS, *HIDE_GENERATED)  # the masks that are one table in all blocks
 
 TWO_SCENES = Layout(scenes=2, text=1, video=1)  # t0 t1 v0 v1
 
@@ -37,15 +41,68 @@ DRAWINGS = {
     "1 0 0 1 0 0 0 / 0 1 0 0 1 0 0 / 0 0 1 0 0 1 0 / 0 0 0 0 0 0 1",
     "causal": "1 0 0 1 0 0 0 / 0 1 0 0 1 0 0 / 0 0 1 0 0 1 0 /"
     "1 0 0 1 0 0 0 / 0 1 0 1 1 1 0 / 0 0 1 1 1 1 0 / 0 0 0 0 0 0 1",
+    # t0 t1 t2 a0 bc0 a1 bc1 a2 bc2 p: the first of three frames, and the others
+    "first_frame": "1 0 0 1 1 0 0 0 0 0 / 0 1 0 0 0 1 1 0 0 0 / 0 0 1 0 0 0 0 1 1 0 /"
+    "1 0 0 1 1 1 0 1 0 0 / 0 1 0 1 0 1 1 1 0 0 / 0 0 1 1 0 1 0 1 1 0 / 0 0 0 0 0 0 0 0 0 1",
+    # t0 t1 t2 a0 b0 c0 a1 b1 c1 a2 b2 c2 p
+    "every_other_frame": "1 0 0 1 1 1 0 0 0 0 0 0 0 / 0 1 0 0 0 0 1 1 1 0 0 0 0 /"
+    "0 0 1 0 0 0 0 0 0 1 1 1 0 /"
+    "1 0 0 1 1 1 1 0 1 1 0 1 0 / 0 1 0 1 0 1 1 1 1 1 0 1 0 / 0 0 1 1 0 1 1 0 1 1 1 1 0 /"
+    "0 0 0 0 0 0 0 0 0 0 0 0 1",
+    # t0 t1 t2 a0 bc0 v1 v2 p
+    "opening_frame": "1 0 0 1 1 0 0 0 / 0 1 0 0 0 1 0 0 / 0 0 1 0 0 0 1 0 /"
+    "1 0 0 1 1 0 0 0 / 0 1 0 1 0 1 0 0 / 0 0 1 1 0 0 1 0 / 0 0 0 0 0 0 0 1",
 }
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", TABLES)
 def test_the_table_of_segments_is_what_is_drawn(mask):
-    layout = Layout(scenes=3, text=4, video=(5, 6, 7), padding=2)
+    layout = Layout(scenes=3, text=4, video=(6, 6, 6), padding=2, frame=2)
     table = segment_table(layout, mask, np.array([True, False, False]))
     assert isinstance(table, np.ndarray)
     np.testing.assert_array_equal(table, picture(DRAWINGS[mask]))
+
+
+@pytest.mark.parametrize(
+    "mask, lengths, segments",
+    [
+        ("symmetric", (4, 4, 2, 6, 0), (0, 1, 2, 3, 4)),
+        ("first_frame", (4, 4, 2, 2, 4, 0), (0, 1, 2, 3, 3, 4)),
+        ("every_other_frame", (4, 4, 2, 2, 2, 2, 0), (0, 1, 2, 3, 3, 3, 4)),
+        ("opening_frame", (4, 4, 2, 6, 0), (0, 1, 2, 3, 4)),
+    ],
+)
+def test_columns_are_as_long_as_all_see_alike(mask, lengths, segments):
+    layout = Layout(scenes=2, text=4, video=(2, 6), frame=2)
+    assert key_runs(layout, mask) == (lengths, segments)
+
+
+def test_masks_of_frames_need_to_know_them():
+    assert [mask for mask in MASKS if looks_at_frames(mask)] == [
+        "first_frame",
+        "every_other_frame",
+        "opening_frame",
+        "block_diagonal",
+    ]
+    with pytest.raises(ValueError, match="'first_frame' needs a layout that knows its frames"):
+        scene_mask(TWO_SCENES, "first_frame")
+
+
+def test_the_blocks_of_cinetrans():
+    masks = block_masks("block_diagonal", 30)
+    assert masks == ("symmetric",) * 6 + ("opening_frame",) * 22 + ("symmetric",) * 2
+    assert block_masks("block_diagonal", 3) == ("symmetric", "opening_frame", "opening_frame")
+    assert [len(block_masks("block_diagonal", blocks)) for blocks in range(1, 50)] == [
+        *range(1, 50)
+    ]
+    assert block_masks("causal", 2) == ("causal", "causal")
+    with pytest.raises(ValueError, match="'block_diagonal' is not the same in all blocks"):
+        scene_mask(TWO_SCENES, "block_diagonal")
+
+
+@pytest.mark.parametrize("mask", BY_BLOCK)
+def test_the_tables_of_blocks_exist(mask):
+    assert {BY_BLOCK[mask].outer, BY_BLOCK[mask].inner} <= set(TABLES)
 
 
 def has_global_text(mask: str) -> bool:
@@ -57,16 +114,16 @@ def has_global_text(mask: str) -> bool:
 
 
 LAYOUTS = [
-    Layout(1, 2, 3),
-    Layout(3, 2, 1, padding=2),
-    Layout(2, 1, (3, 1)),
-    Layout(40, 1, 1, padding=1),
-    Layout(4, 2, (0, 1, 2, 1), padding=1, global_text=True),
+    Layout(1, 2, 3, frame=1),
+    Layout(3, 2, 1, padding=2, frame=1),
+    Layout(2, 1, (6, 2), frame=2),
+    Layout(40, 1, 3, padding=1, frame=1),
+    Layout(4, 2, (0, 1, 4, 3), padding=1, global_text=True, frame=1),
 ]
 LAYOUTS_AND_MASKS = [
     (layout, mask)
     for layout in LAYOUTS
-    for mask in MASKS
+    for mask in TABLES
     if has_global_text(mask) or not layout.global_text
 ]
 STATIC = [(layout, mask) for layout, mask in LAYOUTS_AND_MASKS if not depends_on_given(mask)]
@@ -76,7 +133,8 @@ STATIC = [(layout, mask) for layout, mask in LAYOUTS_AND_MASKS if not depends_on
 def test_the_mask_of_tokens_repeats_the_table(layout, mask):
     given = np.arange(layout.scenes) % 2 == 0
     table = segment_table(layout, mask, given)
-    repeated = table.repeat(layout.segment_lengths, 0).repeat(layout.segment_lengths, 1)
+    keys = key_runs(layout, mask).lengths
+    repeated = table.repeat(layout.segment_lengths, 0).repeat(keys, 1)
     np.testing.assert_array_equal(scene_mask(layout, mask, given), repeated)
     traced = jax.jit(lambda given: scene_mask(layout, mask, given))(given)
     np.testing.assert_array_equal(traced, repeated)
@@ -85,7 +143,8 @@ def test_the_mask_of_tokens_repeats_the_table(layout, mask):
 @pytest.mark.parametrize("layout, mask", LAYOUTS_AND_MASKS)
 def test_every_segment_sees_itself(layout, mask):
     given = np.arange(layout.scenes) % 2 == 0
-    assert np.diag(segment_table(layout, mask, given)).all()
+    own = np.array(key_runs(layout, mask).segments) == np.arange(2 * layout.scenes + 1)[:, None]
+    assert segment_table(layout, mask, given)[own].all()
 
 
 @pytest.mark.parametrize("layout, mask", STATIC)
@@ -98,32 +157,6 @@ def test_groups_are_the_rows_of_the_table(layout, mask):
     np.testing.assert_array_equal(again, table)
     assert sorted(row for group in groups for row in group.queries) == [*range(len(table))]
     assert len({group.keys for group in groups}) == len(groups)
-
-
-@pytest.mark.parametrize("layout, mask", STATIC)
-def test_codes_tell_what_the_table_says(layout, mask):
-    codes = segment_codes(layout, mask)
-    told = codes.sees(np.array(codes.queries)[:, None], np.array(codes.keys))
-    np.testing.assert_array_equal(told[:-1, :-1], segment_table(layout, mask))
-    np.testing.assert_array_equal(told[-1], [False] * (len(told) - 1) + [True])
-    np.testing.assert_array_equal(told[:, -1], [False] * (len(told) - 1) + [True])
-
-
-def test_masks_that_no_code_was_made_for(monkeypatch):
-    """Neighbours only; text that does not see its own video."""
-    near = np.abs(np.subtract.outer([*range(4)] * 2 + [9], [*range(4)] * 2 + [9])) < 2
-
-    def neighbours(pairs: Pairs) -> np.ndarray:
-        return pairs.same_scene | (pairs.both_video & near)
-
-    def blind_text(pairs: Pairs) -> np.ndarray:
-        return np.eye(len(near), dtype=bool) | pairs.both_video
-
-    tables = {"neighbours": neighbours, "blind_text": blind_text}
-    monkeypatch.setattr("m2dit_jax.models.masks.TABLES", tables)
-    monkeypatch.setattr("m2dit_jax.models.masks.MASKS", tuple(tables))
-    for mask in tables:
-        test_codes_tell_what_the_table_says(Layout(4, 1, 1), mask)
 
 
 def test_scenes_elsewhere_are_seen_as_those_here_are():
@@ -245,37 +278,8 @@ def test_causal_must_be_told_what_is_given():
         scene_mask(TWO_SCENES, "causal")
 
 
-def allowed(rows, columns, layout, mask):
-    """The mask at any positions, as a kernel finds it by codes."""
-    codes = segment_codes(layout, mask)
-    return codes.sees(value_at(rows, layout, codes.queries), value_at(columns, layout, codes.keys))
-
-
-@pytest.mark.parametrize("variant", STATIC_MASKS)
-def test_rule_at_traced_positions_gives_those_rows_of_the_mask(variant):
-    rows = np.array([6, 0, 3])
-    columns = jnp.arange(UNEQUAL_PADDED.tokens)
-
-    @jax.jit
-    def some_rows(rows):
-        return allowed(rows[:, None], columns[None, :], UNEQUAL_PADDED, variant)
-
-    expected = np.asarray(scene_mask(UNEQUAL_PADDED, variant))[rows]
-    np.testing.assert_array_equal(some_rows(rows), expected)
-
-
-@pytest.mark.parametrize("variant", STATIC_MASKS)
-def test_positions_beyond_the_sequence_see_only_each_other(variant):
-    end = UNEQUAL_PADDED.tokens
-    positions = jnp.arange(end + 2)
-    mask = np.asarray(allowed(positions[:, None], positions[None, :], UNEQUAL_PADDED, variant))
-    np.testing.assert_array_equal(mask[:end, :end], scene_mask(UNEQUAL_PADDED, variant))
-    assert mask[end:, end:].all()
-    assert not mask[:end, end:].any() and not mask[end:, :end].any()
-
-
 def test_unknown_mask_is_named():
-    with pytest.raises(ValueError, match="'diagonal'.*symmetric, full, independent, causal"):
+    with pytest.raises(ValueError, match=f"'diagonal'.*{', '.join(MASKS)}"):
         scene_mask(TWO_SCENES, "diagonal")
 
 
@@ -293,9 +297,6 @@ def test_global_text_and_all_video_see_each_other():
         [0, 0, 0, 0, 0, 1],
     ]
     np.testing.assert_array_equal(scene_mask(WITH_GLOBAL), np.array(expected, bool))
-    positions = jnp.arange(6)
-    seen = allowed(positions[:, None], positions[None, :], WITH_GLOBAL, "symmetric")
-    np.testing.assert_array_equal(seen, np.array(expected, bool))
 
 
 def test_under_the_causal_mask_global_text_is_given():

@@ -21,6 +21,7 @@ from m2dit_jax.parallel.mesh import make_mesh
 
 EQUAL, UNEQUAL = Layout(3, 2, 5), Layout(2, 3, (4, 9))
 WITH_GLOBAL = Layout(3, 2, (0, 5, 3), global_text=True)
+FRAMES = Layout(3, 1, 6, frame=2)
 ANYWHERE = {  # that a CPU runs them
     "splash": partial(splash, interpret=True),
     "cudnn": partial(cudnn, backend="xla"),
@@ -60,6 +61,9 @@ CASES = [
     Case("cudnn", EQUAL, heads=6),
     Case("grouped", UNEQUAL, "independent", heads=6, sizes=(2, 1, 4)),
     Case("chunked", EQUAL, "full", heads=3, sizes=(1, 4, 2)),
+    # Scenes see some frames of others, by a part of the queries.
+    Case("grouped", FRAMES, "first_frame", heads=6, sizes=(2, 1, 4)),
+    Case("splash", FRAMES, "every_other_frame", heads=3, sizes=(1, 2, 4)),
     Case("grouped", WITH_GLOBAL),
     Case("dense", WITH_GLOBAL, "causal", heads=3, sizes=(2, 1, 4)),
     Case("dense", UNEQUAL, "causal", sizes=(2, 1, 4)),

@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 
@@ -206,6 +207,23 @@ def test_if_none_is_good_all_are_named(workdir, state):
         checkpoints.restore_latest(manager, state)
     manager.close()
     assert run_folder.steps(workdir) == [6, 4]  # nothing is moved
+
+
+def test_what_another_process_found_damaged_is_so_for_this_one(workdir, monkeypatch, capsys):
+    found = {"compared/6": "process 1: state/d/a has changed\nprocess 2: state/ is missing"}
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(checkpoints, "gather_errors", lambda name, problem: found.get(name))
+    monkeypatch.setattr(checkpoints, "said_by_first", lambda name, text: text)
+    checkpoints.compare_together(workdir)
+    assert run_folder.latest_good_step(workdir) == 4
+    assert (
+        "6: is damaged (process 1: state/d/a has changed; process 2: state/ is missing); step 4 is"
+    ) in capsys.readouterr().err
+    folder = workdir / "checkpoints/6"
+    other = folder.rename(workdir / "other")
+    shutil.copytree(other, folder)  # as if it were saved anew
+    os.utime(folder)
+    assert run_folder.latest_good_step(workdir) == 6
 
 
 def test_older_versions_wrote_no_digests(workdir, state):

@@ -8,7 +8,7 @@ import pytest
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
 from m2dit_jax.data.shapes import SHAPES_VERSION, ShapesSource
 from m2dit_jax.training import data_identity
-from m2dit_jax.training.data_identity import SHAPES, check_same_data, describe, fingerprints
+from m2dit_jax.training.data_identity import check_same_data, describe, fingerprints
 from m2dit_jax.training.frame_rates import rate_misfit, rate_notes
 
 INFO = EncodedInfo("pixels", "stories", 4, 16, 16)
@@ -84,7 +84,7 @@ def test_another_content_with_the_same_settings_is_told(tmp_path):
 
 
 def test_generated_data_are_known_by_the_generators_version():
-    assert fingerprints([]) == [f"shapes {SHAPES_VERSION}"] == [SHAPES]
+    assert fingerprints([]) == [f"shapes {SHAPES_VERSION}"]
     check_same_data([], [{"event": "start", "data": []}], Path("run"))
     check_same_data([], record(), Path("run"))
     text = problem([], [{"event": "start", "data": ["shapes 0"]}])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from m2dit_jax.utils.digests import read_digests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.multiprocess]
 
@@ -161,14 +164,20 @@ def alone(start, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(start, tmp_path_factory):
-    """The metrics of two processes with half of the devices each, which nobody interrupts."""
+def workdir_of_two(start, tmp_path_factory):
+    """Of two processes with half of the devices each, which nobody interrupts."""
     workdir = tmp_path_factory.mktemp("two")
     ends = start(workdir, 2, more=WATCHED).finish()
     assert [status for status, _ in ends] == [0, 0], ends
     assert "processes   2" in ends[0][1] and "step" not in ends[1][1]
     assert (workdir / "previews" / f"stories_{STEPS:06}.png").exists()
-    return _lines(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(workdir_of_two):
+    """Their metrics."""
+    return _lines(workdir_of_two)
 
 
 @pytest.mark.slow
@@ -191,6 +200,29 @@ def test_when_one_is_killed_all_stop_and_the_restart_goes_on_exactly(start, two,
     assert [status for status, _ in ends] == [0, 0], ends
     assert f"4 of {STEPS} done" in ends[0][1]
     assert _lines(tmp_path) == _losses(two)
+
+
+@pytest.mark.slow
+def test_all_go_on_from_the_same_checkpoint_where_each_finds_another_damaged(
+    start, workdir_of_two, two, tmp_path
+):
+    workdir = shutil.copytree(workdir_of_two, tmp_path / "run")
+    for step, number in ((12, 1), (8, 0)):  # the process that reads what has rotted
+        folder = workdir / "checkpoints" / str(step)
+        arrays = [name for name in sorted(read_digests(folder))[number::2] if "/d/" in name]
+        path = folder / max(arrays, key=lambda name: (folder / name).stat().st_size)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    ends = start(workdir, 2, more=WATCHED).finish()
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert f"4 of {STEPS} done" in ends[0][1]
+    for _, output in ends:
+        assert "checkpoints/12: is damaged (process 1: state/" in output, output
+        assert "checkpoints/8: is damaged (process 0: state/" in output, output
+        assert "step 4 is used" in output and "Traceback" not in output
+    assert sorted(os.listdir(workdir / "damaged_checkpoints")) == ["12", "8"]
+    assert _lines(workdir) == two
 
 
 @pytest.mark.slow

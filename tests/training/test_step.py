@@ -9,6 +9,7 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.diffusion.loss import weighted_error
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import RunningMetrics, TrainState
 from m2dit_jax.training.step import (
@@ -16,6 +17,7 @@ from m2dit_jax.training.step import (
     draw_noisy_batch,
     loss_and_gradients,
     make_train_step,
+    real_frames_only,
 )
 
 STORIES = 4
@@ -342,3 +344,12 @@ def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(training, batch):
     following = step(skipped, jax.random.key(0), batch)
     assert (following.step, following.updates, following.metrics.first_bad_step) == (3, 2, -1)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(following.params))
+
+
+def test_frames_that_fill_up_a_scene_count_nothing():
+    target = jnp.ones((2, 2, 4, 1, 1, 3))
+    real, share = real_frames_only(target, (4, 1))
+    np.testing.assert_array_equal(share, [1, 0.25])
+    np.testing.assert_array_equal(real[0, :, :, 0, 0, 0], [[1, 1, 1, 1], [1, 0, 0, 0]])
+    weights = jnp.full((2, 2), 0.25) / share
+    assert weighted_error(0 * real, real, weights) == pytest.approx(1)

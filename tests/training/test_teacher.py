@@ -60,7 +60,7 @@ def test_a_run_of_the_same_model_is_a_teacher(run, tiny_config):
         ("model.layers", 2, "config.model.layers is 2, that of the run 1"),
         ("model.mask", "full", "config.model.mask is 'full', that of the teacher 'symmetric'"),
         ("diffusion.snr_shift", 3.0, "config.diffusion.snr_shift is 3.0, that of the teacher 24.0"),
-        ("diffusion.prediction", "x0", "prediction is 'x0', that of the teacher 'v'"),
+        ("diffusion.prediction", "v", "prediction is 'v', that of the teacher 'x0'"),
     ],
 )
 def test_another_model_is_no_teacher(field, value, problem, run, tiny_config):

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src.lru_cache import LRUCache
 
 from m2dit_jax.utils import compile_cache
 from m2dit_jax.utils.compile_cache import default_folder, keep_compiled
@@ -98,3 +100,22 @@ def test_a_second_start_compiles_nothing_again(tmp_path):
     assert start(tmp_path / "kept") == 0
     assert start(tmp_path / "kept") > 0
     assert start("") == 0
+
+
+def test_what_is_compiled_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
+    place = keep_compiled(str(tmp_path))
+    assert place is not None
+    cache = LRUCache(str(place), max_size=-1)
+    write = Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_bytes", full)
+        cache.put("key", b"program")
+    assert list(place.iterdir()) == [] and cache.get("key") is None
+    cache.put("key", b"program")
+    cache.put("key", b"another")
+    assert cache.get("key") == b"program" and len(list(place.iterdir())) == 1

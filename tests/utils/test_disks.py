@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from m2dit_jax.utils.disks import describe, disk_errno, writing
+from m2dit_jax.utils.disks import describe, disk_errno, in_words, writing
 from m2dit_jax.utils.files import atomic_write
 
 
@@ -53,3 +53,12 @@ def test_one_line_names_file_problem_and_disk(tmp_path):
     assert describe(copied).startswith(f"{tmp_path}/copy: File too large")
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "story.yaml")
     assert describe(missing) == "[Errno 2] No such file or directory: 'story.yaml'"
+
+
+def test_what_libraries_make_of_a_full_disk_is_a_line_too(tmp_path):
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = failed(errno.ENOSPC)
+    line = in_words(wrapped)
+    assert line and line.startswith("standard output, or a file, cannot be written: No space left")
+    assert in_words(failed(errno.EROFS, "a")) == describe(failed(errno.EROFS, "a"))
+    assert in_words(ValueError("seed: found -1")) is None

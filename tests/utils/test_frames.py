@@ -11,6 +11,7 @@ from m2dit_jax.utils.frames import (
     brightness,
     colours,
     cut_strength,
+    find_cuts,
     is_cut,
     is_frozen,
     motion,
@@ -105,6 +106,18 @@ def test_colours_between_levels_count_for_both():
     assert shares[0, 0] == 1
     near, far = (0 * 4 + 1) * 4 + 3, (1 * 4 + 1) * 4 + 3
     np.testing.assert_allclose(shares[1, [near, far]], [0.6, 0.4])
+
+
+def test_cuts_are_found_where_they_are():
+    red, green, blue = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+    assert find_cuts(colours(flat(*[red] * 3, *[green] * 4, *[blue] * 2))) == [3, 7]
+    assert find_cuts(colours(flat(*[red] * 5))) == []
+    assert find_cuts(colours(flat(red))) == []
+    # Half blue, then blue: one cut, at the stronger of two neighbouring changes.
+    between = (120, 0, 80)
+    assert len(find_cuts(colours(flat(*[red] * 4, between, *[blue] * 4)))) == 1
+    # What changes all the time has no cuts.
+    assert find_cuts(colours(flat(*[red, green] * 6))) == []
 
 
 @given(video=videos, other=videos)

@@ -129,6 +129,16 @@ def test_a_signal_while_python_ends_does_not_undo_the_work():
     assert process.returncode == 0 and errors == ""
 
 
+def test_nothing_is_at_work_after_the_last_moment_at_which_a_signal_is_seen_to():
+    code = (
+        "last = Dying()\natexit.register(print, 'said late', end='')\n"
+        "run_command(lambda: print('done', end=' '))"
+    )
+    process = start(code)
+    printed, errors = process.communicate(timeout=25)
+    assert (process.returncode, printed, errors) == (0, "done said late", "")
+
+
 def test_a_failure_does_not_wait_for_threads_of_libraries():
     code = (
         "def work():\n    threading.Thread(target=busy).start()\n    raise ValueError('seed: -1')\n"

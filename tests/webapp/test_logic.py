@@ -1,11 +1,13 @@
 """The app without a browser: its form, its folder, its runs, what it shows and gives out."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from m2dit_jax.webapp.runs import Run, Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
 from m2dit_jax.webapp.view import story_view
+from tests.utils.test_locks import hold
 
 
 @pytest.fixture
@@ -108,8 +111,17 @@ def test_uploads_are_bounded_in_total_and_what_nobody_uses_makes_room(shelf, upl
     assert shelf.has_room_for(2 * size) and not shelf.has_room_for(2 * size + 1)
     assert kept.exists() and not stray.exists()
     stray.write_bytes(b"")
-    shelf.clear_uploads()
-    assert not list(shelf.uploads.iterdir()) and kept.exists()
+    with shelf.in_use():
+        assert not list(shelf.uploads.iterdir()) and kept.exists()
+
+
+def test_uploads_of_another_app_in_the_same_folder_are_left(shelf, uploaded):
+    other = hold(shelf.output / ".lock")
+    with shelf.in_use():
+        assert uploaded.exists()
+    other.communicate("")
+    with shelf.in_use():
+        assert not uploaded.exists()
 
 
 def test_a_story_that_was_never_finished_has_its_form(shelf):
@@ -211,7 +223,7 @@ def test_only_requests_to_this_server_by_its_own_page_are_answered(shelf):
     assert answer(shelf, **forwarded) == (200, [{b"host": b"127.0.0.1:7860"}])
 
 
-def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf):
+def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf, monkeypatch):
     def upload(**headers):
         return answer(shelf, "/gradio_api/upload", **headers)[0]
 
@@ -222,6 +234,10 @@ def test_uploads_say_their_size_and_are_no_larger_than_a_clip_may_be(shelf):
     (shelf.uploads / "much").touch()
     os.truncate(shelf.uploads / "much", 1_999_999_500)  # it takes no room on the disk
     assert upload(content_length="1000") == 413
+    (shelf.uploads / "much").unlink()
+    usage = SimpleNamespace(total=2000, free=999)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert upload(content_length="1000") == 507
 
 
 def test_stories_are_made_one_after_the_other(shelf):
@@ -289,6 +305,34 @@ def test_what_went_wrong_is_text_and_the_next_story_goes_on(shelf, capsys):
         ("done", []),
     ]
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_line_for_the_user_and_nothing_for_the_terminal(shelf, capsys):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shelf.output / "story.mp4"))
+    errors = [full, RuntimeError("saving failed: No space left on device")]
+
+    def make(storyboard, folder, report):
+        raise errors.pop(0)
+
+    runner = Runner(make)
+    folder = shelf.folder(shelf.new())
+    for start in (f"{shelf.output}/story.mp4: No space", "standard output, or a file, cannot"):
+        run = runner.start(story("a"), folder)
+        assert run.ended.wait(10)
+        assert run.state == "failed" and run.error.startswith(start)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_form_that_cannot_be_kept_starts_nothing(shelf):
+    def keep():
+        raise OSError(errno.ENOSPC, "full")
+
+    runner = Runner(lambda *_: None)
+    folder = shelf.folder(shelf.new())
+    with pytest.raises(OSError, match="full"):
+        runner.start(story("a"), folder, keep)
+    assert runner.of(folder) is None
+    assert runner.start(story("a"), folder).ended.wait(10)
 
 
 def test_finished_scenes_show_while_others_are_at_work(shelf):

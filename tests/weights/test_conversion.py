@@ -159,8 +159,8 @@ def test_the_output_must_be_new_and_outside(tmp_path):
 def test_a_full_disk(tmp_path, monkeypatch):
     source = tiny_network(tmp_path / "source", "transformer")
     usage = namedtuple("usage", "free")(10**8)
-    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ValueError, match="needs 0.1 GB, 0.1 GB are free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match=r"deep/out: needs about 100\.\d MB, 100\.0 MB are free"):
         convert(source, tmp_path / "deep" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -58,6 +58,7 @@ from m2dit_jax.data.encoded import (
     shard_name,
     write_shard,
 )
+from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.utils.locks import InUse, exclusive
@@ -100,7 +101,7 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
             changed=_changed_since(job),
         )
     job.codec.load()
-    with _locked(job.output):
+    with _locked(job.output), writing(job.output):
         _drop_changed(job)
         _clear_leftovers(job)
         write_json(job.output / PROGRESS / SETTINGS, job.settings)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from m2dit_jax.data.encode.records import SETTINGS, ShardRecord, read_record, se
 from m2dit_jax.data.encoded import FINISHED, PROGRESS, SKIPPED, EncodedInfo
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene
+from m2dit_jax.utils.disks import check_room
 
 # A shard is closed at so much; tensorflow-datasets wants no more. Where that would make more shards
 # than MOST_SHARDS, they are larger: a file system and whoever copies a dataset want few files.
@@ -200,15 +200,7 @@ def _check_disk(job: EncodeJob) -> None:
     if (job.output / FINISHED).exists():
         left = []
     scenes = job.scenes_in(left)
-    needed = _COMPRESSED * scenes * job.info.scene_nbytes
-    place = job.output.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise ValueError(
-            f"{job.output}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-        )
+    check_room(job.output, int(_COMPRESSED * scenes * job.info.scene_nbytes))
 
 
 def _frames(scene: ClipScene) -> list[int | None]:

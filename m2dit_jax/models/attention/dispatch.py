@@ -20,6 +20,7 @@ from m2dit_jax.models.masks import (
     check_given,
     depends_on_given,
     given_tokens,
+    key_runs,
     scene_mask,
     segment_table,
 )
@@ -101,7 +102,8 @@ def dense(
         allowed = scene_mask(layout, mask)
     else:
         table = np.asarray(segment_table(layout, mask))
-        allowed = jnp.asarray(table[query_layout.segments()][:, layout.segments()])
+        keys = key_runs(layout, mask).ids()
+        allowed = jnp.asarray(table[query_layout.segments()][:, keys])
     return jax.nn.dot_product_attention(query, key, value, mask=allowed[None, None])
 
 

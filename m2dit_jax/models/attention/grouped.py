@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from m2dit_jax.models.attention.by_head import attend_by_head
 from m2dit_jax.models.attention.chunks import attend_in_chunks
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import query_groups, segment_table
+from m2dit_jax.models.masks import key_runs, query_groups, segment_table
 
 Heads = Float[Array, "B L N K"]
 Queries = Float[Array, "B Q N K"]
@@ -37,10 +37,9 @@ def grouped(
     """
     table = np.asarray(segment_table(layout, mask))
     query_lengths = (query_layout or layout).segment_lengths
+    key_lengths = key_runs(layout, mask).lengths
     together = together and layout.equal_scenes
-    return attend_groups(
-        query, key, value, query_lengths, layout.segment_lengths, table, attend, together
-    )
+    return attend_groups(query, key, value, query_lengths, key_lengths, table, attend, together)
 
 
 def by_head(
@@ -87,6 +86,9 @@ def attend_groups(
     batches: dict[object, list[tuple[np.ndarray, np.ndarray]]] = {}
     for number, group in enumerate(query_groups(table[np.ix_(rows, columns)])):
         queries, keys = query_spans[list(group.queries)], key_spans[list(group.keys)]
+        # In one order, so that groups which see others' frames before or after their own scene
+        # are of one shape; to the attention the order of keys is nothing.
+        keys = keys[np.argsort(keys[:, 1], kind="stable")] if together else keys
         shape = tuple(queries[:, 1]), tuple(keys[:, 1])
         batches.setdefault(shape if together else number, []).append((queries, keys))
     parts: dict[int, Array] = {}

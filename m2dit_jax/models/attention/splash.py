@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.models.attention.causal import hide_generated
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import segment_codes, value_at
+from m2dit_jax.models.mask_codes import segment_codes, value_at
+from m2dit_jax.models.masks import key_runs
 from m2dit_jax.utils.compat import computable_mask
 
 Heads = Float[Array, "B L N K"]
@@ -89,15 +90,16 @@ class SceneMask(computable_mask()):
 
     def __init__(self, layout: Layout, mask: str, tokens: int, query_layout: Layout, queries: int):
         codes = segment_codes(layout, mask)
+        runs = key_runs(layout, mask)
 
         def mask_function(query_codes, key_positions):
-            return codes.sees(query_codes, value_at(key_positions, layout, codes.keys))
+            return codes.sees(query_codes, value_at(key_positions, runs.lengths, codes.keys))
 
         super().__init__((queries, tokens), mask_function)
-        beyond = len(codes.keys) - 1
-        self._keys = _filled(layout, tokens, beyond)
+        self._keys = _filled(runs.ids(), tokens, len(codes.keys) - 1)
         # A query must see something: without keys beyond the sequence, some that are in it.
-        self._queries = _filled(query_layout, queries, beyond if tokens > layout.tokens else 0)
+        beyond = len(codes.queries) - 1 if tokens > layout.tokens else 0
+        self._queries = _filled(query_layout.segments(), queries, beyond)
         self._codes = codes
         self.q_sequence = np.array(codes.queries, np.int32)[self._queries]
         self._identity = (layout, mask, tokens, query_layout, queries)
@@ -118,9 +120,9 @@ class SceneMask(computable_mask()):
         return hash(self._identity)
 
 
-def _filled(layout: Layout, tokens: int, segment: int) -> Int[np.ndarray, " tokens"]:
-    """The segment of each token, and of those that the layout is filled up with."""
-    return np.concatenate([layout.segments(), np.full(tokens - layout.tokens, segment)])
+def _filled(ids: Int[np.ndarray, " L"], tokens: int, beyond: int) -> Int[np.ndarray, " tokens"]:
+    """The id of each token, and of those that the sequence is filled up with."""
+    return np.concatenate([ids, np.full(tokens - len(ids), beyond)])
 
 
 # Going through the whole mask to find the blocks that nobody sees takes seconds at full size, and

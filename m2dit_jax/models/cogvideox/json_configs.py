@@ -102,7 +102,7 @@ def transformer_config(json: Json) -> TransformerConfig:
 
 
 # Fields of a transformer that change nothing about its weights, and that no config.json has.
-CHOICES = ("mask", "attention", "scan", "remat")
+CHOICES = ("mask", "scene_positions", "attention", "scan", "remat")
 
 
 def transformer_json(

@@ -26,8 +26,8 @@ class StoryModel(nnx.Module):
         self.transformer = M2DiT(transformer, rngs=rngs)
 
     def encode_text(
-        self, prompts: Int[Array, "B S T"] | Float[Array, "B S T E"]
-    ) -> Float[Array, "B S T E"]:
+        self, prompts: Int[Array, "B P T"] | Float[Array, "B P T E"]
+    ) -> Float[Array, "B P T E"]:
         """Text embeddings of each scene's prompt, from token ids or, without encoder, as given."""
         if self.text_encoder is None:
             return prompts

@@ -1,7 +1,8 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
-from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.models.attention.cached import KeyValues
-from m2dit_jax.models.attention.dispatch import check_implementation
 from m2dit_jax.models.cogvideox.grid import Grid
 from m2dit_jax.models.cogvideox.layers import (
     ExpertModulation,
@@ -21,67 +21,21 @@ from m2dit_jax.models.cogvideox.layers import (
     Rope,
     TimeEmbedding,
     modulate,
+    sinusoidal_embedding,
 )
-from m2dit_jax.models.cogvideox.rope import axis_dims, rope_table
+from m2dit_jax.models.cogvideox.patches import join_patches, patchify, split_video, unpatchify
+from m2dit_jax.models.cogvideox.rope import rope_table
 from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
+from m2dit_jax.models.cogvideox.transformer_config import TransformerConfig
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import HIDE_GENERATED, check_given, check_mask, depends_on_given
+from m2dit_jax.models.masks import (
+    HIDE_GENERATED,
+    block_masks,
+    check_given,
+    depends_on_given,
+)
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.remat import REMAT
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Shape and variants of the transformer; names as in CogVideoX where it has them.
-
-    `rotary` positions turn the video tokens' queries and keys; time runs on through the scenes.
-    `added_positions` adds sines and cosines of a patch's place within its scene, so that it knows
-    its frame and quarter before it has looked at anything. (What it brings beside rotary positions
-    was not measured by itself.)
-
-    `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
-    is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
-    rotary without, 2B has added positions with a base, divided by the two scales.
-
-    `remat` names what the backward pass keeps of a block (REMAT): `none` everything, `full` its
-    input alone, `attention` the attention's outcome too, `matrices` the outputs of the linear
-    layers too.
-
-    The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
-    norms are in float32.
-    """
-
-    channels: int
-    patch_size: int
-    layers: int
-    heads: int
-    head_dim: int
-    text_dim: int
-    time_dim: int
-    mask: str = "symmetric"
-    attention: str = "grouped"
-    patch_size_t: int = 1
-    rotary: bool = True
-    added_positions: bool = False
-    base_grid: Grid | None = None
-    spatial_scale: float = 1.0
-    temporal_scale: float = 1.0
-    norm_eps: float = 1e-5
-    scan: bool = True
-    remat: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.rotary:
-            axis_dims(self.head_dim)
-        check_mask(self.mask)
-        check_implementation(self.attention)
-        if self.remat not in REMAT:
-            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
-
-    @property
-    def width(self) -> int:
-        """Features of a token."""
-        return self.heads * self.head_dim
 
 
 class Block(nnx.Module):
@@ -150,6 +104,7 @@ class M2DiT(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
+        self.block_masks = block_masks(config.mask, config.layers)
         width = config.width
         patch_values = config.channels * config.patch_size_t * config.patch_size**2
         zeros = nnx.initializers.zeros_init()
@@ -236,8 +191,9 @@ class M2DiT(nnx.Module):
         tokens, time_embed, rope, layout, _ = embedded
         everyone = jnp.ones(latents.shape[:2], bool)
 
-        def run_block(tokens, params):
+        def run_block(mask, tokens, params):
             block = nnx.merge(block_def, placement.gather_params(params))
+            block.attention.mask = mask
             kept = block.keep(tokens, time_embed, layout, rope, placement)
             tokens = block(tokens, time_embed, layout, rope, placement, everyone)
             return placement.shard_tokens(tokens), kept
@@ -301,19 +257,25 @@ class M2DiT(nnx.Module):
             (0,) * has_global + counts,
             placement.padding(texts * text_length + sum(counts)),
             has_global,
+            frame=math.prod(grid[1:]),
         )
         positions = (layout, grid, places, story_scenes)
         dtype = self.proj_out.kernel.dtype
 
         patches = patchify(latents.astype(dtype), patch, patch_t)
         no_text = jnp.zeros((*text_embeds.shape[:3], patches.shape[-1]), dtype)
-        patches = _join(layout, no_text, patches)
+        patches = join_patches(layout, no_text, patches)
         tokens = self.patch_embed(placement.shard_tokens(patches))
         if self.config.added_positions:
             tokens += self._added_positions(*positions).astype(dtype)
         text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
-        tokens = checkpoint_name(placement.replace_text(tokens, text, layout), "patch_embed")
+        tokens = placement.replace_text(tokens, text, layout)
+        if self.config.scene_positions:
+            scene = self._scene_positions(layout, places).astype(dtype)
+            scene = placement.shard_stories(jnp.broadcast_to(scene, (len(text), *scene.shape)))
+            tokens += placement.spread(scene, scene, layout)
+        tokens = checkpoint_name(tokens, "patch_embed")
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
@@ -329,7 +291,7 @@ class M2DiT(nnx.Module):
         shift, scale = (placement.spread(x, x, layout) for x in (shift, scale))
         tokens = modulate(self.norm_out(tokens), shift, scale)
         patches = self.proj_out(checkpoint_name(tokens, "norm_out"))
-        video = _split_video(
+        video = split_video(
             layout, placement.shard_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
         )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
@@ -350,6 +312,13 @@ class M2DiT(nnx.Module):
             table = _consecutive(table, layout, places)
         return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
 
+    def _scene_positions(
+        self, layout: Layout, places: Int[np.ndarray, " S"]
+    ) -> Float[Array, "P D"]:
+        """Sines and cosines of each scene's place in its story; zeros for global text."""
+        table = sinusoidal_embedding(jnp.asarray(places)[None], self.config.width)[0]
+        return jnp.pad(table, ((layout.scenes - len(places), 0), (0, 0)))
+
     def _joint_rope(
         self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
     ) -> Rope:
@@ -367,11 +336,12 @@ class M2DiT(nnx.Module):
         tokens, time_embed, rope, layout, _ = embedded
         block_def, stacked = nnx.split(self.blocks)
 
-        def run_block(tokens, layer):
+        def run_block(mask, tokens, layer):
             params, cached = layer
 
             def block(params, tokens, time_embed, rope, placement):
                 this_layer = nnx.merge(block_def, params)
+                this_layer.attention.mask = mask
                 return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
@@ -379,18 +349,34 @@ class M2DiT(nnx.Module):
         keep = REMAT[self.config.remat]
         if keep is not None:
             # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
-            run_block = jax.checkpoint(run_block, policy=keep, prevent_cse=not self.config.scan)
+            run_block = jax.checkpoint(
+                run_block, policy=keep, prevent_cse=not self.config.scan, static_argnums=0
+            )
         return self._over_layers(run_block, tokens, (stacked, cached))[0]
 
     def _over_layers(self, run_block, tokens, layers):
-        """The last tokens, and what `run_block` gives beside its tokens, stacked."""
-        if self.config.scan:
-            return jax.lax.scan(run_block, tokens, layers)
-        kept = []
-        for layer in range(self.config.layers):
-            tokens, beside = run_block(tokens, jax.tree.map(lambda p, i=layer: p[i], layers))
-            kept.append(beside)
-        return tokens, jax.tree.map(lambda *parts: jnp.stack(parts), *kept)
+        """The last tokens, and what `run_block` gives beside its tokens, stacked.
+
+        Blocks of one mask after the other are a scan of their own.
+        """
+        kept, start = [], 0
+        for mask, blocks in groupby(self.block_masks):
+            stop = start + len(list(blocks))
+            if self.config.scan:
+                some = layers
+                if stop - start < len(self.block_masks):
+                    some = jax.tree.map(lambda p, span=slice(start, stop): p[span], layers)
+                tokens, beside = jax.lax.scan(partial(run_block, mask), tokens, some)
+                kept.append(beside)
+            else:
+                for layer in range(start, stop):
+                    one = jax.tree.map(lambda p, i=layer: p[i], layers)
+                    tokens, beside = run_block(mask, tokens, one)
+                    kept.append(jax.tree.map(lambda x: x[None], beside))
+            start = stop
+        if len(kept) == 1:
+            return tokens, kept[0]
+        return tokens, jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
 
 
 def _consecutive(
@@ -400,55 +386,3 @@ def _consecutive(
     if layout.equal_scenes:
         return table[places].reshape(-1, table.shape[2])
     return table.reshape(-1, table.shape[2])[: sum(layout.video_counts)]
-
-
-def _join(
-    layout: Layout, text: Float[Array, "B P T D"], video: Float[Array, "B S V D"]
-) -> Float[Array, "B L D"]:
-    """The joint sequence, without what scenes are filled up with."""
-    if layout.equal_scenes:
-        return layout.join(text, video)
-    counts = layout.video_counts[layout.global_text :]
-    parts = [video[:, scene, :count] for scene, count in enumerate(counts)]
-    return layout.join_scenes([text[:, scene] for scene in range(text.shape[1])], parts)
-
-
-def _split_video(
-    layout: Layout, tokens: Float[Array, "B L D"], longest: int
-) -> Float[Array, "B S V D"]:
-    """The inverse of `_join`, as far as video goes; scenes are filled up with zeros."""
-    if layout.equal_scenes:
-        return layout.split(tokens)[1]
-    _, parts = layout.split_scenes(tokens)
-    return jnp.stack(
-        [
-            jnp.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0)))
-            for part in parts[layout.global_text :]
-        ],
-        axis=1,
-    )
-
-
-def patchify(
-    latents: Float[Array, "B S F H W C"], patch: int, patch_t: int = 1
-) -> Float[Array, "B S V P"]:
-    """Patches of `patch_t` frames as tokens, in the order frame, row, column.
-
-    The values of a patch are in the order channel, frame, row, column (CogVideoX 1.5's).
-    """
-    batch, scenes, frames, height, width, channels = latents.shape
-    grid = (frames // patch_t, height // patch, width // patch)
-    x = latents.reshape(batch, scenes, grid[0], patch_t, grid[1], patch, grid[2], patch, channels)
-    x = x.transpose(0, 1, 2, 4, 6, 8, 3, 5, 7)
-    return x.reshape(batch, scenes, grid[0] * grid[1] * grid[2], channels * patch_t * patch**2)
-
-
-def unpatchify(
-    tokens: Float[Array, "B S V P"], grid: tuple[int, int, int], patch: int, patch_t: int = 1
-) -> Float[Array, "B S F H W C"]:
-    """The inverse of `patchify`; `grid` counts patches in time, height and width."""
-    batch, scenes = tokens.shape[:2]
-    time, rows, columns = grid
-    x = tokens.reshape(batch, scenes, time, rows, columns, -1, patch_t, patch, patch)
-    x = x.transpose(0, 1, 2, 6, 3, 7, 4, 8, 5)
-    return x.reshape(batch, scenes, time * patch_t, rows * patch, columns * patch, -1)

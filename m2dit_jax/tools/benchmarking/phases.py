@@ -113,7 +113,7 @@ def train_step(recipe: Recipe) -> Phase:
 def sample_step(recipe: Recipe) -> Phase:
     """A step of DDIM with guidance for a batch of stories: two forward passes in one."""
     layout, stories = recipe.story_layout(), recipe.config.train.batch_size
-    compiled = _sampling_step(recipe, (False,) * layout.scenes)
+    compiled = _sampling_step(recipe, (False,) * recipe.config.data.scenes)
     return Phase(
         *compiled,
         flops=2 * stories * _story_flops(recipe),
@@ -126,6 +126,11 @@ def extend_step(recipe: Recipe) -> Phase:
 
     The mask is the causal one, whatever the config's; the given scenes are in the cache already.
     """
+    if recipe.has_global_text:
+        raise ValueError(
+            f"config.data.source {recipe.config.data.source!r}: its stories have a global prompt, "
+            "and with one nothing of given scenes is cached"
+        )
     recipe = _causal(recipe)
     layout, stories = recipe.story_layout(), recipe.config.train.batch_size
     scenes = layout.scenes
@@ -179,7 +184,8 @@ def _prompt_flops(recipe: Recipe) -> int:
     config = recipe.config
     if config.data.source == "latents":
         return 0
-    return text_encoder_flops(config.text_encoder, config.data.scenes, config.data.text_length)
+    texts = recipe.story_layout().scenes
+    return text_encoder_flops(config.text_encoder, texts, config.data.text_length)
 
 
 def _cast_params(recipe: Recipe) -> Params:
@@ -200,9 +206,10 @@ def _random_inputs(recipe: Recipe) -> tuple[jax.Array, jax.Array, jax.Array]:
     stories, scenes = config.train.batch_size, config.data.scenes
     keys = jax.random.split(jax.random.key(config.seed), 3)
     text = (config.data.text_length, make_transformer_config(config).text_dim)
+    texts = recipe.story_layout().scenes  # a global one among them
     return (
         jax.random.normal(keys[0], (stories, scenes, *recipe.latent_shape())),
-        jax.random.normal(keys[1], (stories, scenes, *text)),
+        jax.random.normal(keys[1], (stories, texts, *text)),
         jax.random.randint(keys[2], (stories, scenes), 0, config.diffusion.timesteps),
     )
 
@@ -217,7 +224,8 @@ def random_batch(recipe: Recipe) -> Batch | EncodedBatch:
         mean, text_embeds = latents.astype(jnp.bfloat16), text_embeds.astype(jnp.bfloat16)
         return EncodedBatch(mean, jnp.full_like(mean, -4.0), text_embeds)
     video = random.integers(0, 256, (stories, scenes, *recipe.latent_shape()), np.uint8)
-    token_ids = np.broadcast_to(_empty_prompt(recipe), (stories, scenes, config.data.text_length))
+    texts = recipe.story_layout().scenes
+    token_ids = np.broadcast_to(_empty_prompt(recipe), (stories, texts, config.data.text_length))
     return Batch(jnp.asarray(video), jnp.asarray(token_ids))
 
 

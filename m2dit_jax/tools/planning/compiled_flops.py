@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import base_mask, segment_table
+from m2dit_jax.models.masks import base_mask, block_masks, key_runs, segment_table
 from m2dit_jax.tools.planning.hlo import ArrayShape, Instruction, Module
 
 # Products of matrices that a kernel makes, by a part of its name: forward, the logits and the
@@ -149,7 +149,10 @@ def _kernel_flops(
 
 
 def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str, parts: int) -> int:
-    """Operations of one product: the kernel works on whole blocks that somebody sees."""
+    """Operations of one product: the kernel works on whole blocks that somebody sees.
+
+    Where masks differ from block to block of the model it is their mean, over 30 of them.
+    """
     blocks = next(shape.dims[-2:] for shape in operands if shape.dtype == "s8")
     query, key = [shape for shape in operands if shape.dtype != "s8" and len(shape.dims) > 2][:2]
     *heads, rows, width = query.dims
@@ -158,8 +161,9 @@ def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str, parts: 
     if rows % blocks[0] or columns % blocks[1]:
         blocks = blocks[::-1]
     sizes = rows // blocks[0], columns // blocks[1]
-    seen = visible_blocks(layout, mask, rows, columns, *sizes, parts)
-    return 2 * math.prod(heads) * width * seen * math.prod(sizes)
+    masks = block_masks(mask, 30)
+    seen = sum(visible_blocks(layout, one, rows, columns, *sizes, parts) for one in masks)
+    return 2 * math.prod(heads) * width * seen * math.prod(sizes) // len(masks)
 
 
 @lru_cache(maxsize=64)
@@ -180,16 +184,17 @@ def visible_blocks(
     table = np.pad(np.asarray(segment_table(layout, base_mask(mask))), ((0, 1), (0, 1)))
     table[-1, -1] = True  # what lies beyond sees itself
 
-    def present(layout: Layout, length: int, block: int) -> np.ndarray:
-        """A row for each block: the segments that it has tokens of."""
-        beyond = np.full(length - layout.tokens, len(table) - 1)
-        segments = np.concatenate([layout.segments(), beyond]).reshape(-1, block)
-        return np.stack([(segments == i).any(1) for i in range(len(table))], axis=1).astype(int)
+    def present(ids: np.ndarray, last: int, length: int, block: int) -> np.ndarray:
+        """A row for each block: the rows or columns of the table that it has tokens of."""
+        beyond = np.full(length - len(ids), last)
+        blocks = np.concatenate([ids, beyond]).reshape(-1, block)
+        return np.stack([(blocks == i).any(1) for i in range(last + 1)], axis=1).astype(int)
 
+    queries, keys = layout.share(parts).segments(), key_runs(layout, mask).ids()
     meet = (
-        present(layout.share(parts), rows, row_block)
+        present(queries, len(table) - 1, rows, row_block)
         @ table.astype(int)
-        @ present(layout, columns, column_block).T
+        @ present(keys, table.shape[1] - 1, columns, column_block).T
     )
     return int((meet > 0).sum())
 

@@ -151,13 +151,14 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         ),
         mesh,
     )
-    latents = jnp.zeros((1, layout.scenes, *recipe.latent_shape()))
+    scenes = recipe.config.data.scenes
+    latents = jnp.zeros((1, scenes, *recipe.latent_shape()))
     # A text encoder's result is float32, whatever its weights are.
     embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim))
     options = run_options(recipe)
     negative = embeds if options.needs_negative else None
     story = Conditions(latents, jnp.zeros(latents.shape[:2], bool), embeds, negative)
-    steps = options.table(recipe.schedule, layout.scenes)
+    steps = options.table(recipe.schedule, scenes)
     first = first_step(LoadedNetwork(nnx.graphdef(model), params), steps, story, latents, placement)
     arguments = _shapes((first.part, step_row(first.steps, 0)))
     # The state of a step lies where the step before has left it.
@@ -256,7 +257,9 @@ def _batch(recipe: Recipe) -> tuple[Any, Any]:
         empty = np.zeros(embeds.shape[2:], jnp.bfloat16)
         return EncodedBatch(moments, moments, embeds), empty
     video = shaped(jnp.uint8, *recipe.scene_size(), 3)
-    return Batch(video, shaped(jnp.int32, data.text_length)), recipe.tokenize([""])[0]
+    texts = recipe.story_layout().scenes  # a global one among them
+    token_ids: Any = jax.ShapeDtypeStruct((stories, texts, data.text_length), jnp.int32)
+    return Batch(video, token_ids), recipe.tokenize([""])[0]
 
 
 def _shapes(tree: Any, place: Sharding | None = None) -> Any:

@@ -12,12 +12,12 @@ from m2dit_jax.models.attention.dispatch import CHOICES, IMPLEMENTATIONS, attent
 from m2dit_jax.models.attention.splash import splash
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import STATIC_MASKS, segment_table
+from m2dit_jax.models.masks import STATIC_MASKS, scene_mask
 
-EQUAL = Layout(3, 5, 7)
-PADDED = Layout(2, 3, 5, padding=3)
-UNEQUAL = Layout(3, 2, (5, 1, 4), padding=2)
-WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True)
+EQUAL = Layout(3, 5, 6, frame=2)
+PADDED = Layout(2, 3, 5, padding=3, frame=1)
+UNEQUAL = Layout(3, 2, (6, 2, 4), padding=2, frame=2)
+WITH_GLOBAL = Layout(3, 2, (0, 3, 4), padding=1, global_text=True, frame=1)
 # Compiles in a tenth of the time: these programs are only run once.
 
 # What runs on a CPU: the kernel interpreted, and cuDNN's groups without cuDNN.
@@ -69,7 +69,7 @@ def test_all_equal_dense_forward_and_gradient(name, layout, mask, monkeypatch):
 
 @pytest.mark.parametrize("mask", STATIC_MASKS)
 def test_splash_over_several_blocks_equals_dense(mask):
-    layout = Layout(2, 20, (150, 70), padding=3)  # 263 tokens in blocks of 128
+    layout = Layout(2, 20, (150, 70), padding=3, frame=10)  # 263 tokens in blocks of 128
     chex.assert_trees_all_close(
         output_and_gradient("splash", layout, mask),
         dense_output_and_gradient(layout, mask),
@@ -81,14 +81,12 @@ def test_splash_over_several_blocks_equals_dense(mask):
 @pytest.mark.parametrize("mask", STATIC_MASKS)
 @pytest.mark.parametrize("name", HERE)
 def test_a_token_reads_exactly_what_the_table_allows(name, mask):
-    layout = Layout(scenes=2, text=1, video=(2, 1), padding=1)  # t0 t1 v0 v0 v1 p
+    layout = Layout(scenes=2, text=1, video=(2, 1), padding=1, frame=1)  # t0 t1 v0 v0 v1 p
     query, key, _ = heads(layout)
     one_hot = np.eye(6, 8, dtype=np.float32)[None, :, None]
     value = jnp.asarray(np.broadcast_to(one_hot, query.shape))
     out = jax.jit(partial(HERE[name], layout=layout, mask=mask))(query, key, value)
-    segments = layout.segments()
-    table = np.asarray(segment_table(layout, mask))
-    np.testing.assert_array_equal(np.asarray(out)[0, :, 0, :6] > 0, table[segments][:, segments])
+    np.testing.assert_array_equal(np.asarray(out)[0, :, 0, :6] > 0, scene_mask(layout, mask))
 
 
 @pytest.mark.parametrize("name", HERE)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from m2dit_jax.models.attention.grouped import grouped
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import STATIC_MASKS, segment_table
+from m2dit_jax.models.masks import STATIC_MASKS, scene_mask
 
 
 def sum_of_keys(query, key, value):
@@ -21,13 +21,14 @@ def sum_of_keys(query, key, value):
     st.integers(1, 5),
     st.lists(st.integers(1, 6), min_size=1, max_size=4),
     st.booleans(),
+    st.booleans(),
     st.integers(0, 2),
     st.sampled_from(STATIC_MASKS),
 )
-def test_groups_are_the_mask_for_any_counts(together, text, video, equal, padding, mask):
-    layout = Layout(len(video), text, video[0] if equal else tuple(video), padding)
+def test_groups_are_the_mask_for_any_counts(together, text, video, frames, equal, padding, mask):
+    frame = 2 if frames else 1
+    video = [frame * count for count in video]
+    layout = Layout(len(video), text, video[0] if equal else tuple(video), padding, frame=frame)
     one_hot = jnp.asarray(np.eye(layout.tokens, dtype=np.float32)[None, :, None])
     run = jax.jit(lambda x: grouped(x, x, x, layout, mask, sum_of_keys, together))
-    segments = layout.segments()
-    token_mask = np.asarray(segment_table(layout, mask))[segments][:, segments]
-    np.testing.assert_array_equal(np.asarray(run(one_hot))[0, :, 0], token_mask)
+    np.testing.assert_array_equal(np.asarray(run(one_hot))[0, :, 0], scene_mask(layout, mask))

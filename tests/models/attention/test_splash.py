@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from m2dit_jax.models.attention.splash import SceneMask, splash
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import STATIC_MASKS, scene_mask
 
-LAYOUT = Layout(scenes=2, text=3, video=(5, 2), padding=2)
+LAYOUT = Layout(scenes=2, text=3, video=(5, 2), padding=2, frame=1)
 TOKENS = 24
 
 
@@ -50,7 +51,7 @@ def test_mask_is_made_once_for_equal_layouts():
     qkv = [jnp.ones((1, LAYOUT.tokens, 1, 8))] * 3
     attention_splash._make_kernel.cache_clear()
     for _ in range(2):  # each is traced anew: what the first trace cached must not belong to it
-        layout = Layout(LAYOUT.scenes, LAYOUT.text, LAYOUT.video, LAYOUT.padding)
+        layout = replace(LAYOUT)
         jax.eval_shape(lambda *qkv, of=layout: splash(*qkv, of, "symmetric", interpret=True), *qkv)
     info = attention_splash._make_kernel.cache_info()
     assert (info.misses, info.hits) == (1, 1)

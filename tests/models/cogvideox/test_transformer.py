@@ -65,6 +65,46 @@ def test_scan_and_remat_equal_the_unrolled_blocks(changes):
     chex.assert_trees_all_close(jax.tree.leaves(other), jax.tree.leaves(plain), atol=1e-5)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_each_block_has_its_own_mask(scan):
+    """Others' later frames reach a scene only if some block lets them."""
+    changes = dict(mask="block_diagonal", scan=scan)
+    inputs = make_inputs()
+
+    def first_scene_moves(layers: int, masks: tuple[str, ...], place: tuple[int, int]) -> bool:
+        model = random_transformer(TransformerConfig(**(FIELDS | changes | {"layers": layers})))
+        assert model.block_masks == masks
+        latents = inputs[0].at[:, *place].add(1.0)
+        moved = predict(model, (latents, *inputs[1:])) - predict(model, inputs)
+        return bool(jnp.abs(moved[:, 0]).max() > 1e-6)
+
+    mixed = ("symmetric", "opening_frame", "opening_frame")
+    assert first_scene_moves(3, mixed, (2, 2))
+    changes["mask"] = "opening_frame"
+    assert not first_scene_moves(2, ("opening_frame",) * 2, (2, 2))
+    assert first_scene_moves(2, ("opening_frame",) * 2, (0, 2))
+
+
+def test_scan_runs_blocks_of_several_masks_as_unrolled():
+    changes = dict(mask="block_diagonal", layers=3)
+    plain, scanned = make_model(**changes), make_model(**changes, scan=True)
+    inputs = make_inputs()
+    chex.assert_trees_all_close(predict(scanned, inputs), predict(plain, inputs), atol=1e-5)
+
+
+def test_text_that_knows_its_scene_may_not_change_places():
+    """Under the full mask video cannot tell whose text it sees, unless that knows its scene."""
+    latents, text, timesteps = make_inputs()
+    swapped = latents, text[:, ::-1], timesteps
+    plain = make_model(mask="full")
+    inputs = latents, text, timesteps
+    np.testing.assert_allclose(predict(plain, swapped), predict(plain, inputs), atol=1e-5)
+    knows = make_model(mask="full", scene_positions=True)
+    assert jnp.abs(predict(knows, swapped) - predict(knows, inputs)).max() > 1e-3
+    with_global = latents, jnp.concatenate([text[:, :1], text], axis=1), timesteps
+    assert predict(knows, with_global).shape == latents.shape
+
+
 def test_a_fresh_model_predicts_zero():
     model = M2DiT(TransformerConfig(**FIELDS), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(predict(model, make_inputs()), 0)

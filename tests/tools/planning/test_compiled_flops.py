@@ -98,9 +98,9 @@ def test_cudnn_attention_in_closed_form():
         assert compiled_flops(module, None, "").kernels == products * 2 * 4 * 6 * 10 * 8
 
 
-@pytest.mark.parametrize("mask", ["symmetric", "independent", "full"])
+@pytest.mark.parametrize("mask", ["symmetric", "independent", "full", "first_frame"])
 def test_visible_blocks_are_those_with_any_pair(mask):
-    layout = Layout(2, 4, 6, padding=4)
+    layout = Layout(2, 4, 6, padding=4, frame=2)
     allowed = np.asarray(scene_mask(layout, mask))
     expected = sum(
         allowed[r : r + 4, c : c + 2].any() for r in range(0, 24, 4) for c in range(0, 24, 2)

@@ -1,0 +1,31 @@
+"""Little films of actors in places: global prompts, scenes of two lengths, what no prompt says.
+
+Run: python -m m2dit_jax.train --config=configs/storyworld.py --workdir=runs/storyworld
+Hardware: 2 cores, no accelerator; a proposal for 60 to 90 minutes that nobody has trained yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """configs/base.py on the other world, with a model that is some larger."""
+    config = base.get_config()
+    config.data.source = "storyworld"
+    config.data.frames = 8
+    config.data.short_frames = 4
+    config.data.size = 32
+    config.data.text_length = 20
+    config.text_encoder.d_model = 96
+    config.text_encoder.num_heads = 3
+    config.text_encoder.d_ff = 192
+    config.text_encoder.num_layers = 2
+    config.model.patch_size_t = 4
+    config.model.layers = 4
+    config.train.steps = 4000
+    config.train.learning_rate = 4e-3
+    config.train.eval_every = 1000
+    config.train.checkpoint_minutes = 10.0
+    config.sample.fps = 8.0
+    return config

@@ -1,0 +1,66 @@
+"""The shape and the variants of the transformer."""
+
+from dataclasses import dataclass
+
+from m2dit_jax.models.attention.dispatch import check_implementation
+from m2dit_jax.models.cogvideox.grid import Grid
+from m2dit_jax.models.cogvideox.rope import axis_dims
+from m2dit_jax.models.masks import check_mask
+from m2dit_jax.models.remat import REMAT
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape and variants of the transformer; names as in CogVideoX where it has them.
+
+    `rotary` positions turn the video tokens' queries and keys; time runs on through the scenes.
+    `added_positions` adds sines and cosines of a patch's place within its scene, so that it knows
+    its frame and quarter before it has looked at anything. (What it brings beside rotary positions
+    was not measured by itself.) `scene_positions` adds those of the number of a scene in its story
+    to all its tokens, those of the text too: then attention can tell by itself whose text it sees,
+    which under the full mask nothing else says.
+
+    `base_grid` counts the patches (time, height, width) of a scene of the training videos. If there
+    is one, both kinds of positions are fitted to it as in CogVideoX: 5B is rotary with a base, 1.5
+    rotary without, 2B has added positions with a base, divided by the two scales.
+
+    `remat` names what the backward pass keeps of a block (REMAT): `none` everything, `full` its
+    input alone, `attention` the attention's outcome too, `matrices` the outputs of the linear
+    layers too.
+
+    The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
+    norms are in float32.
+    """
+
+    channels: int
+    patch_size: int
+    layers: int
+    heads: int
+    head_dim: int
+    text_dim: int
+    time_dim: int
+    mask: str = "symmetric"
+    attention: str = "grouped"
+    patch_size_t: int = 1
+    rotary: bool = True
+    added_positions: bool = False
+    scene_positions: bool = False
+    base_grid: Grid | None = None
+    spatial_scale: float = 1.0
+    temporal_scale: float = 1.0
+    norm_eps: float = 1e-5
+    scan: bool = True
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.rotary:
+            axis_dims(self.head_dim)
+        check_mask(self.mask)
+        check_implementation(self.attention)
+        if self.remat not in REMAT:
+            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.heads * self.head_dim
