@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from m2dit_jax.config.recipe import Recipe, build_recipe
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.families import DEFAULT
@@ -28,6 +28,7 @@ from m2dit_jax.weights.run_folder import RECORD, find_weights, holds_weights, re
 
 Params = Any
 FIELD = "config.distill.teacher"
+_OF_COMPUTING = ("attention", "scan", "remat")  # fields of a transformer with the same results
 _OF_SAMPLING = ("spacing", "steps_offset")  # fields of a schedule that say nothing about the noise
 
 
@@ -65,16 +66,20 @@ def find_teacher(recipe: Recipe) -> Teacher:
     """
     path = Path(recipe.config.distill.teacher).expanduser()
     said = check_weights(recipe, path, FIELD)
-    mask, schedule = _mask_and_schedule(path)
-    ours, problems = recipe.config.model.mask, []
-    if mask != ours:
-        problems.append(f"config.model.mask is {ours!r}, that of the teacher {mask!r}")
-    for field in fields(NoiseSchedule):
-        here, there = (getattr(each, field.name) for each in (recipe.schedule, schedule))
-        if here != there and field.name not in _OF_SAMPLING:
-            problems.append(
-                f"config.diffusion.{field.name} is {here!r}, that of the teacher {there!r}"
-            )
+    transformer, schedule = _transformer_and_schedule(path)
+    noise = [field.name for field in fields(NoiseSchedule) if field.name not in _OF_SAMPLING]
+    # Of the transformer, what the check of its weights leaves out.
+    same = [name for name in DEFAULT.weightless if name not in _OF_COMPUTING]
+    problems = [
+        f"config.{section}.{name} is {getattr(here, name)!r}, that of the teacher "
+        f"{getattr(there, name)!r}"
+        for section, names, here, there in (
+            ("model", same, make_transformer_config(recipe.config), transformer),
+            ("diffusion", noise, recipe.schedule, schedule),
+        )
+        for name in names
+        if getattr(here, name) != getattr(there, name)
+    ]
     raise_misfits(FIELD, path, problems)
     if holds_weights(path):
         found = find_weights(path)
@@ -82,16 +87,19 @@ def find_teacher(recipe: Recipe) -> Teacher:
     return Teacher(path.absolute(), fingerprint(path, ("transformer",)), said)
 
 
-def _mask_and_schedule(path: Path) -> tuple[str, NoiseSchedule]:
+def _transformer_and_schedule(path: Path) -> tuple[Any, NoiseSchedule]:
+    """The config of a teacher's transformer, and its noise."""
+    config = None
     if holds_weights(path):
-        theirs = build_recipe(Config.from_dict(find_weights(path).config, path))
-        return theirs.config.model.mask, theirs.schedule
-    if (path / RECORD).is_file():  # a model folder that was converted from a run
-        theirs = build_recipe(Config.from_dict(read_record(path)["config"], path / RECORD))
-        return theirs.config.model.mask, theirs.schedule
+        config = find_weights(path).config
+    elif (path / RECORD).is_file():  # a model folder that was converted from a run
+        config = read_record(path)["config"]
+    if config is not None:
+        theirs = build_recipe(Config.from_dict(config, path))
+        return make_transformer_config(theirs.config), theirs.schedule
     transformer = read_json_as(DEFAULT.transformer.config, path / "transformer/config.json")
     schedule = read_json_as(DEFAULT.schedule, path / "scheduler/scheduler_config.json")
-    return transformer.mask, schedule
+    return transformer, schedule
 
 
 def check_same_teacher(teacher: Teacher, lines: list[dict[str, Any]], workdir: Path) -> None:
