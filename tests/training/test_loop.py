@@ -361,7 +361,7 @@ def test_a_workdir_that_is_no_folder_is_refused(train, tmp_path):
         ({"train.given_scenes": "none"}, "train.given_scenes must be one of all_but_last, any"),
         (
             {"model.mask": "round"},
-            "config.model.mask must be one of symmetric, full, independent, causal",
+            "config.model.mask must be one of symmetric, full, independent, ",
         ),
         ({"model.attention": "x", "model.mask": "y"}, "model.attention must be one of auto, dense"),
         ({"data.text_length": 7}, "takes 8 tokens"),
