@@ -11,10 +11,9 @@ import m2dit_jax
 from m2dit_jax import evaluate, sample, train
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.shapes import ShapesSource
-from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import sample_held_out
 from m2dit_jax.evaluation.long_stories import sample_long_stories
-from m2dit_jax.pipeline.load import load, of_pixels_run
+from m2dit_jax.pipeline.load import load, of_pixels_run, run_options
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.stories.yaml import StoryboardError
@@ -43,9 +42,7 @@ def apart(a, b):
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_one_by_one_and_in_a_batch_a_story_has_the_same_frames(engine, story, sampler):
     made = engine(story["captions"], seed=8, steps=STEPS, sampler=sampler)
-    options = SamplingOptions(
-        sampler=sampler, steps=STEPS, guidance_scale=engine.defaults.guidance_scale
-    )
+    options = run_options(engine.trained.recipe).replace(sampler=sampler, steps=STEPS)
     batches = sample_held_out(
         engine, num_stories=2, extension=False, seed=7, options=options, batch_size=2
     )
@@ -70,7 +67,7 @@ def test_a_given_scene_is_the_same_to_both(engine, story, tmp_path):
         batch = engine.sample_many(
             [story["captions"]],
             [8],
-            options=SamplingOptions(steps=STEPS, guidance_scale=engine.defaults.guidance_scale),
+            options=run_options(engine.trained.recipe).replace(steps=STEPS),
             clips=np.stack([clip, np.zeros_like(clip)])[None],
             given=np.array([[True, False]]),
             noise_clips=noise_given,
@@ -82,7 +79,7 @@ def test_a_given_scene_is_the_same_to_both(engine, story, tmp_path):
 def test_long_stories_side_by_side_are_those_of_a_call(engine):
     source = ShapesSource(3, 4, 2, 8, True, 2)
     stories = [source[index]["scenes"] for index in range(2)]
-    options = SamplingOptions(steps=STEPS, guidance_scale=2.0)
+    options = run_options(engine.trained.recipe).replace(steps=STEPS)
     video = sample_long_stories(engine, stories, Windows(2, 1, False), seed=5, options=options)
     alone = engine(
         [scene.caption for scene in stories[1]],
@@ -198,7 +195,7 @@ def test_a_story_is_extended_from_its_latents(engine, tmp_path, monkeypatch):
     batch = engine.sample_many(
         [longer.prompts],
         [1],
-        options=SamplingOptions(steps=2, guidance_scale=engine.defaults.guidance_scale),
+        options=run_options(engine.trained.recipe).replace(steps=2),
         clips=np.stack([*story.frames, np.zeros_like(story.frames[0])])[None],
         given=np.array([[True, True, False]]),
     )
