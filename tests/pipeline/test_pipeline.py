@@ -11,6 +11,7 @@ import m2dit_jax
 from m2dit_jax import evaluate, sample, train
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.evaluation.accuracy import sample_held_out
 from m2dit_jax.evaluation.long_stories import sample_long_stories
 from m2dit_jax.pipeline.load import load, of_pixels_run, run_options
@@ -77,12 +78,12 @@ def test_a_given_scene_is_the_same_to_both(engine, story, tmp_path):
 
 
 def test_long_stories_side_by_side_are_those_of_a_call(engine):
-    source = ShapesSource(3, 4, 2, 8, True, 2)
-    stories = [source[index]["scenes"] for index in range(2)]
+    source = WORLDS["shapes"].open(3, [(2,) * 4], 8, True, 2)
+    stories = [source[index] for index in range(2)]
     options = run_options(engine.trained.recipe).replace(steps=STEPS)
     video = sample_long_stories(engine, stories, Windows(2, 1, False), seed=5, options=options)
     alone = engine(
-        [scene.caption for scene in stories[1]],
+        stories[1].captions,
         seed=6,
         steps=STEPS,
         guidance_scale=2.0,

@@ -55,11 +55,13 @@ def test_a_batch_that_is_filled_up_counts_each_story_once(tiny_config):
 
 
 @pytest.mark.slow
-def test_the_loss_is_that_of_the_generated_scenes(tiny_config):
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_the_loss_is_that_of_the_generated_scenes(tiny_config, prediction):
+    tiny_config.diffusion.prediction = prediction
     recipe = _recipe(tiny_config)
     story = open_training_data(recipe).held_out(1)[0].sample
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], story)
-    params = jax.tree.map(jnp.zeros_like, _params(recipe))  # v_pred is zero
+    params = jax.tree.map(jnp.zeros_like, _params(recipe))  # the output is zero
     given = jnp.array([True, False])
     losses = story_losses(
         recipe, 1.0, ONE_DEVICE, params, batch, jnp.array([0]), jnp.int32(2), given
@@ -70,7 +72,10 @@ def test_the_loss_is_that_of_the_generated_scenes(tiny_config):
     noise = np.asarray(jax.random.normal(key, latents.shape[1:]))
     alpha = recipe.schedule.alphas_cumprod()[timestep]
     v = np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * latents[0]
-    np.testing.assert_allclose(losses, [np.mean(v[1] ** 2)], rtol=1e-4)
+    # An x0 of zero is a v of sqrt(alpha / (1 - alpha)) times the noisy latents.
+    noisy = np.sqrt(alpha) * latents[0] + np.sqrt(1 - alpha) * noise
+    found = 0 if prediction == "v" else np.sqrt(alpha / (1 - alpha)) * noisy
+    np.testing.assert_allclose(losses, [np.mean((found - v)[1] ** 2)], rtol=1e-4)
 
 
 def _on_a_mesh(config, stories):

@@ -58,8 +58,8 @@ def same_model(config, folder):
     config.model.base_grid = transformer.base_grid
     config.model.spatial_scale = transformer.spatial_scale
     config.model.scan, config.model.remat = transformer.scan, transformer.remat
-    config.diffusion.snr_shift = 1.0
-    config.sample.steps, config.sample.guidance_scale = 2, 6.0
+    config.diffusion.snr_shift, config.diffusion.prediction = 1.0, "v"
+    config.sample.steps, config.sample.guidance_scale, config.sample.guidance_end = 2, 6.0, 1.0
     return config
 
 
@@ -75,8 +75,8 @@ def sampling_texts(folder, config, devices, dtype):
 def training_texts(config, workdir):
     lowered = []
 
-    def record(program, batch):
-        lowered.append(lower(program, batch).as_text())
+    def record(program, *arguments):
+        lowered.append(lower(program, *arguments).as_text())
         raise Recorded
 
     lower = TrainProgram.lower
