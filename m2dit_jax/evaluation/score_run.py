@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, sample_held_out
+from m2dit_jax.evaluation.accuracy import (
+    StoryBatch,
+    evaluate_stories,
+    sample_held_out,
+    world_of,
+)
 from m2dit_jax.evaluation.report import Report
 from m2dit_jax.evaluation.sampling_cost import Cost, cost_of
 from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.pipeline.load import run_options
 from m2dit_jax.report.sheets import stories_sheet
 from m2dit_jax.utils.progress import progress_bar
 
@@ -30,8 +36,10 @@ class ScoredRun:
 def score_run(engine: Engine, num_stories: int, seed: int, options: SamplingOptions) -> ScoredRun:
     """Samples and scores held-out stories of the run's world; progress goes to stderr.
 
-    Where the options save evaluations, the full run is made beside it to tell the error.
+    Where the options save evaluations that the run's own do not, the run without these savings is
+    made beside it to tell the error.
     """
+    full_options = _without_savings(engine, options)
     started = time.perf_counter()
     scores, shown, costs = {}, {}, {}
     for task in TASKS:
@@ -52,7 +60,7 @@ def score_run(engine: Engine, num_stories: int, seed: int, options: SamplingOpti
             )
         shown[task] = batches[0]
         full = None
-        if options != options.full():
+        if options != full_options:
             print(f"{task} with every evaluation", file=sys.stderr)
             full = list(
                 sample_held_out(
@@ -60,7 +68,7 @@ def score_run(engine: Engine, num_stories: int, seed: int, options: SamplingOpti
                     num_stories=num_stories,
                     extension=task == "extension",
                     seed=seed,
-                    options=options.full(),
+                    options=full_options,
                 )
             )
         costs[task] = cost_of(batches, full)
@@ -75,6 +83,12 @@ def score_run(engine: Engine, num_stories: int, seed: int, options: SamplingOpti
         },
     )
     return ScoredRun(report, costs, shown)
+
+
+def _without_savings(engine: Engine, options: SamplingOptions) -> SamplingOptions:
+    """The options with every evaluation, but with the guidance interval that the run has anyway."""
+    own = run_options(world_of(engine)[0])
+    return options.full().replace(guidance_start=own.guidance_start, guidance_end=own.guidance_end)
 
 
 def scored_sheet(scored: ScoredRun) -> Image.Image:
