@@ -44,14 +44,14 @@ def checkpoint(tmp_path_factory):
 def test_a_checkpoint_is_scored(checkpoint, tmp_path, capsys):
     file, sheet = tmp_path / "new" / "scores.json", tmp_path / "sheet.png"
     flags = [f"--checkpoint={checkpoint}", "--stories=3", f"--json={file}", f"--sheet={sheet}"]
-    sampling = ["--sampler=unip_3", "--steps=2", "--guidance_end=0.5"]
+    sampling = ["--sampler=unip_3", "--steps=4", "--reuse_uncond=2"]
     assert evaluate.main([*flags, *sampling]) == 0
     content = json.loads(file.read_text())
     assert set(content) == {"generation", "extension", "seconds", "checkpoint_step", "sampling"}
     assert content["sampling"]["options"]["sampler"] == "unip_3"
-    # Two branches in the first of two steps, one in the second.
-    assert content["sampling"]["generation"]["evaluations"] == 3
-    assert content["sampling"]["extension"]["full_evaluations"] == 4
+    # Two branches in the first of four steps; in the run's own sampling in the second too.
+    assert content["sampling"]["generation"]["evaluations"] == 5
+    assert content["sampling"]["extension"]["full_evaluations"] == 6
     assert content["sampling"]["generation"]["error"] > 0
     assert content["checkpoint_step"] == 1
     assert content["seconds"] > 0
