@@ -1,7 +1,8 @@
 """Little films of actors in places: global prompts, scenes of two lengths, what no prompt says.
 
 Run: python -m m2dit_jax.train --config=configs/storyworld.py --workdir=runs/storyworld
-Hardware: 2 cores, no accelerator; a proposal for 60 to 90 minutes that nobody has trained yet.
+Hardware: 2 cores of an AMD EPYC, no accelerator: 0.68 steps/s (2026-11-27), so 100 minutes.
+A proposal: nobody has trained it for longer than 60 steps yet.
 """
 
 from ml_collections import ConfigDict
