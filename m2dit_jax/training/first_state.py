@@ -69,6 +69,10 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
         )
     theirs = read_json_as(_NETWORK.config, folder / "config.json")
     problems = _transformer_differences(make_transformer_config(recipe.config), theirs, "folder")
+    scheduler = folder.parent / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        prediction = read_json_as(DEFAULT.schedule, scheduler).prediction
+        problems += _prediction_differences(recipe.config, prediction, "folder")
     try:
         open_leaves(folder, _NETWORK, abstract_params(recipe)["transformer"])
     except ValueError as error:
@@ -85,6 +89,7 @@ def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:
         return [f"config.data.source is {sources[0]!r}, that of the {owner} {sources[1]!r}"]
     transformers = make_transformer_config(ours), make_transformer_config(theirs)
     problems = _transformer_differences(*transformers, owner)
+    problems += _prediction_differences(ours, theirs.diffusion.prediction, owner)
     if ours.data.source != "latents":
         problems += [
             f"config.text_encoder.{name} is {here}, that of the {owner} {there}"
@@ -101,6 +106,13 @@ def _transformer_differences(ours: Any, theirs: Any, owner: str) -> list[str]:
         for name, here, there in _differing(ours, theirs)
         if name not in DEFAULT.weightless
     ]
+
+
+def _prediction_differences(ours: Config, theirs: str, owner: str) -> list[str]:
+    here = ours.diffusion.prediction
+    if here == theirs:
+        return []
+    return [f"config.diffusion.prediction is {here!r}, that of the {owner} {theirs!r}"]
 
 
 def _differing(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:

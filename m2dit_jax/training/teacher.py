@@ -29,7 +29,8 @@ from m2dit_jax.weights.run_folder import RECORD, find_weights, holds_weights, re
 Params = Any
 FIELD = "config.distill.teacher"
 _OF_COMPUTING = ("attention", "scan", "remat")  # fields of a transformer with the same results
-_OF_SAMPLING = ("spacing", "steps_offset")  # fields of a schedule that say nothing about the noise
+# Fields of a schedule that say nothing about the noise; the check of weights compares the last.
+_NOT_OF_NOISE = ("spacing", "steps_offset", "prediction")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def find_teacher(recipe: Recipe) -> Teacher:
     path = Path(recipe.config.distill.teacher).expanduser()
     said = check_weights(recipe, path, FIELD)
     transformer, schedule = _transformer_and_schedule(path)
-    noise = [field.name for field in fields(NoiseSchedule) if field.name not in _OF_SAMPLING]
+    noise = [field.name for field in fields(NoiseSchedule) if field.name not in _NOT_OF_NOISE]
     # Of the transformer, what the check of its weights leaves out.
     same = [name for name in DEFAULT.weightless if name not in _OF_COMPUTING]
     problems = [

@@ -116,6 +116,17 @@ def test_all_that_does_not_fit_is_named_together(config, tmp_path):
     assert "norm_q.weight (found (16,), needs (32,))" in message
 
 
+def test_a_folder_whose_output_means_something_else_is_refused(config, tmp_path):
+    (tmp_path / "model" / "scheduler").mkdir()
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.write_text('{"prediction_type": "sample"}')
+    config.diffusion.prediction = "v"
+    with pytest.raises(ValueError, match="prediction is 'v', that of the folder 'x0'"):
+        check_init_from(build_recipe(config))
+    config.diffusion.prediction = "x0"
+    assert check_init_from(build_recipe(config)).startswith("starts from ")
+
+
 def test_weights_that_are_not_what_their_config_says(config, tmp_path):
     folder = tmp_path / "other" / "transformer"
     tiny_network(folder, "transformer", text_embed_dim=7)
@@ -196,6 +207,7 @@ def test_all_that_does_not_fit_another_run_is_named_together(tiny_config, tmp_pa
     tiny_config.model.layers = 2
     tiny_config.model.time_dim = 32
     tiny_config.text_encoder.d_model = 32
+    tiny_config.diffusion.prediction = "v"
     with pytest.raises(ValueError) as error:
         check_init_from(build_recipe(tiny_config))
     message = str(error.value)
@@ -204,6 +216,7 @@ def test_all_that_does_not_fit_another_run_is_named_together(tiny_config, tmp_pa
         "config.model.layers is 2, that of the run 1",
         "config.model.time_dim is 32, that of the run 16",
         "config.text_encoder.d_model is 32, that of the run 16",
+        "config.diffusion.prediction is 'v', that of the run 'x0'",
         "transformer.text_proj.kernel (found (16, 16), needs (32, 16))",
     ):
         assert problem in message

@@ -61,7 +61,7 @@ def test_a_run_of_the_same_model_is_a_teacher(run, tiny_config):
         ("model.mask", "full", "config.model.mask is 'full', that of the teacher 'symmetric'"),
         ("model.scene_positions", True, "scene_positions is True, that of the teacher False"),
         ("diffusion.snr_shift", 3.0, "config.diffusion.snr_shift is 3.0, that of the teacher 24.0"),
-        ("diffusion.prediction", "v", "prediction is 'v', that of the teacher 'x0'"),
+        ("diffusion.prediction", "v", "prediction is 'v', that of the run 'x0'"),
     ],
 )
 def test_another_model_is_no_teacher(field, value, problem, run, tiny_config):
