@@ -9,6 +9,7 @@ import numpy as np
 
 from m2dit_jax.evaluation.fidelity import FIDELITY
 from m2dit_jax.evaluation.scores import Mean, Score, shown_interval
+from m2dit_jax.evaluation.world_scores import SCORERS
 from m2dit_jax.utils.files import read_json
 
 Scores = Mapping[str, Score | Mean]
@@ -71,10 +72,10 @@ def scores_to_json(scores: Scores) -> dict[str, Any]:
 def scores_from_json(mapping: Mapping[str, Mapping[str, Any]]) -> Scores:
     """The inverse of `scores_to_json`. Raises KeyError or TypeError for anything else.
 
-    FIDELITY, which older reports lack, has no case there.
+    There are all metrics of a world; FIDELITY, which older reports lack, has no case there.
     """
-    if not mapping:
-        raise KeyError("no scores")
+    if not any(set(scorer.metrics) <= set(mapping) for scorer in SCORERS.values()):
+        raise KeyError(f"scores of {' or '.join(SCORERS)}")
     names = dict.fromkeys((*mapping, *FIDELITY))
     return {
         name: Mean(**mapping.get(name, _NO_CASE)) if name in FIDELITY else Score(**mapping[name])

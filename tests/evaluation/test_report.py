@@ -56,6 +56,15 @@ def test_what_is_no_report_is_refused_by_name(tmp_path, text):
         read_report(path)
 
 
+@pytest.mark.parametrize("task", ["generation", "extension"])
+def test_a_report_that_lacks_a_metric_is_refused(tmp_path, task):
+    content = make_report().to_json()
+    del content[task]["shape"]
+    write_json(tmp_path / "report.json", content)
+    with pytest.raises(ValueError, match="report.json: not the report of an evaluation"):
+        read_report(tmp_path / "report.json")
+
+
 def test_the_text_shows_every_metric_in_per_cent():
     text = make_report().to_text()
     assert "background      80.0 (49.0 to 94.3), n = 10" in text
