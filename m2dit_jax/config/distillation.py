@@ -66,8 +66,8 @@ class DistillConfig:
         return (2 + (self.guidance_scale != 1)) * bool(self.teacher)
 
     def problems(self, train: Any, sample: Any, timesteps: int) -> list[str]:
-        """What does not go together, beside `config.train` and `config.sample`; if there is a
-        teacher."""
+        """Problems of fields that do not go together, with those of `config.train` and
+        `config.sample`; without a teacher there are none."""
         if not self.teacher:
             return []
         problems = []

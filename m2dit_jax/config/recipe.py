@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes: model, noise schedule, tokenizer, world."""
+"""The objects that a config describes: model, noise schedule, tokenizer, world."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ class Recipe:
 
     @property
     def world(self) -> World | None:
-        """What draws the stories; None where they are from files."""
+        """The world that draws the stories; None if they come from files."""
         return WORLDS.get(self.config.data.source)
 
     @property

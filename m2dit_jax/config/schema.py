@@ -545,7 +545,7 @@ class Config:
 
     @property
     def first_weights(self) -> str:
-        """Where the first weights are from: init_from, or else the teacher; empty: nowhere."""
+        """Path of the first weights: init_from, else the teacher; empty for fresh weights."""
         return self.train.init_from or self.distill.teacher
 
     @property

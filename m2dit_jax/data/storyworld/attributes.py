@@ -1,4 +1,4 @@
-"""What stories are made of, by name, in orders that never change; and what a scene holds."""
+"""The attributes of actors and scenes: their names, in orders that never change."""
 
 from dataclasses import dataclass
 
@@ -43,12 +43,12 @@ class Actor:
 
     @property
     def named(self) -> tuple[str, str, str]:
-        """What a caption says of it: body, colour and part."""
+        """Body, colour and part, which captions say."""
         return self.body, self.colour, self.part
 
     @property
     def look(self) -> tuple[str, str]:
-        """What no caption says of it: its pattern and the colour of this."""
+        """The pattern and its colour, which no caption says."""
         return self.pattern, self.second
 
 
