@@ -96,7 +96,7 @@ def write_caption(subject: str, several: bool, motion: str, place: str, returns:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a caption asks for; actors from left to right."""
+    """The content of a caption; the actors stand from left to right."""
 
     actors: tuple[Named, ...]
     motion: str
