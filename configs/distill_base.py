@@ -1,11 +1,13 @@
-"""configs/base.py's model distilled: 4 evaluations a story, with guidance learnt, instead of 40.
+"""configs/base.py's model distilled: 4 evaluations a story, with guidance learnt, instead of 30.
 
 Run: python -m m2dit_jax.train --config=configs/distill_base.py --workdir=runs/distill_base
 after the run of configs/base.py, which is the teacher (`config.distill.teacher`).
 
 Any model here can be distilled so: `distill` changes what is different of its config.
 
-Hardware: 2 cores of an AMD EPYC, no accelerator. Time and scores: not measured yet.
+Hardware: 2 cores of an AMD EPYC, no accelerator: 3.3 steps/s, so 5 minutes. Scores: after 200 steps
+27.7 dB and all accuracies 100 per cent in generation (docs/few_steps.md); the whole run was not
+measured, and shapes from prompts leave nothing to distil.
 """
 
 from ml_collections import ConfigDict
