@@ -233,6 +233,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="of all networks (default: bfloat16 on accelerators, float32 on CPUs)",
     )
     group.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="LoRA to add to the transformer, a .safetensors file or a folder with one, several "
+        "times for several; the weight is 1 where none is given",
+    )
+    group.add_argument(
         "--decoder",
         choices=DECODERS,
         help="how a VAE decodes (default: whole where the device's memory is enough, else strips)",
@@ -262,6 +270,7 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
         flags.checkpoint,
         dtype=flags.dtype,
         decoder=flags.decoder,
+        lora=flags.lora,
         model=flags.model,
         memory=flags.memory,
         mesh=flags.mesh,

@@ -19,10 +19,16 @@ from typing import Any
 
 import jax
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import (
+    Recipe,
+    build_recipe,
+    make_transformer_config,
+    without_adapters,
+)
 from m2dit_jax.config.schema import Config
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.pipeline.load import base_model, check_encoded_with
+from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.conversion import (
     DTYPES,
     ConversionPlan,
@@ -36,7 +42,7 @@ from m2dit_jax.weights.mapping import check_shapes, flatten
 from m2dit_jax.weights.model_folder import Component, find_components
 from m2dit_jax.weights.networks import read_config, read_json, torch_parts
 from m2dit_jax.weights.released import ReleasedModel
-from m2dit_jax.weights.run_folder import RECORD, TrainedWeights, find_weights, record_text
+from m2dit_jax.weights.run_folder import RECORD, TrainedWeights, record_text
 
 _NETWORK = DEFAULT.transformer
 _SCHEDULER = "scheduler/scheduler_config.json"
@@ -60,7 +66,7 @@ def make_export_plan(
     Raises ValueError for what is missing or does not fit; no weights have been read then.
     """
     found = find_weights(source, weights)
-    recipe = build_recipe(Config.from_dict(found.config, found.place))
+    recipe = build_recipe(without_adapters(Config.from_dict(found.config, found.place)))
     check_place(output, source)
     record = {RECORD: record_text(found)}
     if recipe.config.data.source != "latents":
