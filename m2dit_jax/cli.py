@@ -208,7 +208,7 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --model, --dtype, --decoder, --memory, --mesh and --compile_cache."""
+    """Adds the flags of `load_pipeline`: --checkpoint, --model, --lora, --dtype and others."""
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES

@@ -73,3 +73,6 @@ class Adapters:
             return LoadedNetwork(network.graphdef, params)
 
         return load_adapted
+
+
+NO_ADAPTERS = Adapters()

@@ -27,7 +27,7 @@ from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
-from m2dit_jax.pipeline.adapters import Adapters
+from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters
 from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
@@ -147,7 +147,7 @@ def of_pixels_run(
     fingerprint: Callable[[], str] = lambda: "",
     content: Callable[[], str | None] = lambda: None,
     provenance: dict[str, Any] | None = None,
-    adapters: Adapters = Adapters(),
+    adapters: Adapters = NO_ADAPTERS,
     say: Say = quiet,
 ) -> Pipeline:
     """A pipeline of a run on pixels whose averaged weights `params` reads or has.

@@ -14,7 +14,7 @@ none.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from m2dit_jax.models.lora import NAME
+from m2dit_jax.models.lora import NAME, merge
 from m2dit_jax.utils.digests import digest_files
 from m2dit_jax.utils.files import read_json
+from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part
 
 Tree = Any
@@ -115,6 +116,23 @@ def read_lora(choice: LoraChoice, parts: Mapping[str, Part]) -> Tree:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
 
 
+def add_lora(leaves: dict[str, Leaf], adapters: Tree, weight: float) -> None:
+    """Puts, in place of the leaves that adapters change, ones that read with these added."""
+    flat: dict[Any, Any] = flatten_dict(adapters)
+    for layer in {place[:-2] for place in flat}:
+        pair = {name: flat[(*layer, NAME, name)] for name in ("a", "b")}
+        leaf = leaves[name := ".".join((*layer, "kernel"))]
+        pieces = (
+            _adapted(piece, {key: x[i] if leaf.stacked else x for key, x in pair.items()}, weight)
+            for i, piece in enumerate(leaf.pieces)
+        )
+        leaves[name] = replace(leaf, pieces=tuple(pieces))
+
+
+def _adapted(piece: Tensor, pair: Mapping[str, np.ndarray], weight: float) -> Tensor:
+    return replace(piece, read=lambda: np.asarray(merge(piece.read(), pair, weight)))
+
+
 def lora_digest(choice: LoraChoice) -> str:
     """The file's SHA-256 and the weight."""
     path = choice.file()
@@ -150,7 +168,9 @@ def _read_pairs(
         )
     told = _told_alpha(path, about)
     ranks = {module: len(pair["a"]) for module, pair in found.items() if "a" in pair}
-    return found, {module: alphas.get(module, told or rank) for module, rank in ranks.items()}
+    return found, {
+        module: float(alphas.get(module, told or rank)) for module, rank in ranks.items()
+    }
 
 
 def _parse(name: str) -> tuple[str, str | None]:
