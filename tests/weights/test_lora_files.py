@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def some_adapters(rank=2):
 
 
 def pair_of(layer="attention.to_q", number=1):
-    flat = flatten_dict(some_adapters())
+    flat: dict[Any, Any] = flatten_dict(some_adapters())
     return [flat[("blocks", *layer.split("."), "lora", name)][number] for name in ("a", "b")]
 
 
@@ -58,7 +59,8 @@ def test_what_is_written_is_read_with_its_scale_in_b(tmp_path):
     a, b = pair_of()
     np.testing.assert_array_equal(tensors[f"transformer.{TO_Q}.lora_A.weight"], a.T)
     np.testing.assert_array_equal(tensors[f"transformer.{TO_Q}.lora_B.weight"], 0.25 * b.T)
-    scaled = {k: 0.25 * x if k[-1] == "b" else x for k, x in flatten_dict(adapters).items()}
+    flat: dict[Any, Any] = flatten_dict(adapters)
+    scaled = {k: 0.25 * x if k[-1] == "b" else x for k, x in flat.items()}
     same(read_lora(LoraChoice(path), PARTS), unflatten_dict(scaled))
     same(read_lora(LoraChoice(tmp_path), PARTS), unflatten_dict(scaled))
 
