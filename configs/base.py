@@ -113,6 +113,13 @@ def get_config() -> ConfigDict:
     config.train.preview_model = ""
     config.train.wandb = "off"
 
+    config.train.lora = ConfigDict()
+    config.train.lora.rank = 0
+    config.train.lora.alpha = 0.0
+    config.train.lora.targets = ("to_q", "to_k", "to_v", "to_out")
+    config.train.lora.dropout = 0.0
+    config.train.lora.base_dtype = "float32"
+
     config.sample = ConfigDict()
     config.sample.steps = 20
     config.sample.guidance_scale = 2.0

@@ -208,7 +208,7 @@ def _help(option: OptionField) -> str:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --model, --dtype, --decoder, --memory, --mesh and --compile_cache."""
+    """Adds the flags of `load_pipeline`: --checkpoint, --model, --lora, --dtype and others."""
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES
@@ -231,6 +231,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         help="of all networks (default: bfloat16 on accelerators, float32 on CPUs)",
+    )
+    group.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="LoRA to add to the transformer, a .safetensors file or a folder with one, several "
+        "times for several; the weight is 1 where none is given",
     )
     group.add_argument(
         "--decoder",
@@ -262,6 +270,7 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
         flags.checkpoint,
         dtype=flags.dtype,
         decoder=flags.decoder,
+        lora=flags.lora,
         model=flags.model,
         memory=flags.memory,
         mesh=flags.mesh,

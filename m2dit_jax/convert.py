@@ -11,8 +11,11 @@ from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
+from m2dit_jax.weights.lora_files import LoraChoice
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
 from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
+
+LORA = "lora"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(flags: argparse.Namespace) -> None:
     started = time.perf_counter()
+    if flags.to == LORA:
+        print(_export_lora(flags))
+        return
     plan = _plan(flags)
     if RECORD in plan.texts:
         record = json.loads(plan.texts[RECORD])
@@ -47,20 +53,30 @@ def _convert(flags: argparse.Namespace) -> None:
     print(f"{plan.output}: {plan.to} form, {_size(size)} of weights, {seconds:.1f} s")
 
 
+def _export_lora(flags: argparse.Namespace) -> Path:
+    for flag in ("base", "dtype", "lora"):
+        if getattr(flags, flag):
+            raise ValueError(f"--{flag} does not go with --to={LORA}")
+    from m2dit_jax.pipeline.export import export_lora
+
+    return export_lora(flags.source, flags.output, flags.weights)
+
+
 def _plan(flags: argparse.Namespace) -> ConversionPlan:
+    lora = [LoraChoice.parse(text) for text in flags.lora]
     if holds_weights(flags.source):
         # Only now: the imports take seconds.
         from m2dit_jax.pipeline.export import make_export_plan
 
         return make_export_plan(
-            flags.source, flags.output, flags.to, flags.dtype, flags.base, flags.weights
+            flags.source, flags.output, flags.to, flags.dtype, flags.base, flags.weights, lora
         )
     for flag in ("base", "weights"):
         if getattr(flags, flag) is not None:
             raise ValueError(
                 f"--{flag} is for a training run, and {flags.source} holds no checkpoint"
             )
-    return make_plan(flags.source, flags.output, flags.to, flags.dtype)
+    return make_plan(flags.source, flags.output, flags.to, flags.dtype, lora)
 
 
 def _line(job: Job) -> str:
@@ -116,8 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_argument_group("form")
     form.add_argument(
         "--to",
-        choices=FORMS,
-        help="form of the files (default: the one the source is not in; of a run: diffusers)",
+        choices=(*FORMS, LORA),
+        help="form of the files (default: the one the source is not in; of a run: diffusers); "
+        "lora: the adapters alone that a run has trained, as a file for diffusers",
+    )
+    form.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="LoRA to add to the transformer, several times for several",
     )
     form.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: as it is, and bitwise exact)"

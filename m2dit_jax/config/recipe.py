@@ -1,7 +1,7 @@
 """The objects that a config describes: model, noise schedule, tokenizer, world."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.lora import add_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +55,7 @@ class Recipe:
         return self.world is not None and self.world.has_global_prompt
 
     def init_params(self, key: Key[Array, ""]) -> Params:
-        """Fresh parameters as a nested dict of arrays."""
+        """Fresh parameters as a nested dict of arrays, those of adapters among them."""
         return nnx.to_pure_dict(nnx.state(self.new_model(nnx.Rngs(key)), nnx.Param))
 
     def new_model(self, rngs: nnx.Rngs) -> Any:
@@ -118,6 +119,12 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
     return Recipe(config, nnx.graphdef(model), NoiseSchedule(**asdict(config.diffusion)), tokenizer)
 
 
+def without_adapters(config: Config) -> Config:
+    """The config of the same model without adapters: what their weights are added to."""
+    lora = replace(config.train.lora, rank=0)
+    return replace(config, train=replace(config.train, lora=lora))
+
+
 def make_transformer_config(config: Config) -> Any:
     """The transformer of `config.model` for the channels and text embeddings of the data."""
     latents = config.data.source == "latents"
@@ -142,4 +149,8 @@ def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
             num_layers=text.num_layers,
             num_heads=text.num_heads,
         )
-    return DEFAULT.story_model(text_encoder, make_transformer_config(config), rngs=rngs)
+    model: Any = DEFAULT.story_model(text_encoder, make_transformer_config(config), rngs=rngs)
+    lora = config.train.lora
+    if lora.rank:
+        add_adapters(model.transformer.blocks, lora.targets, lora.rank, lora.scale, rngs)
+    return model

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from m2dit_jax.config.distillation import DistillConfig
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
+from m2dit_jax.config.lora import LoraConfig
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
@@ -415,6 +416,7 @@ class TrainConfig(OptimizerConfig):
         resume=FREE,
         absent="off",
     )
+    lora: LoraConfig = setting("Low-rank adapters, trained instead of all weights.")
 
     def problems(self) -> list[str]:
         """The problems that the ranges of single fields do not show."""
@@ -532,6 +534,7 @@ class Config:
             *self.train.problems(),
             *self._timestep_problems(),
             *self.distill.problems(self.train, self.sample, self.diffusion.timesteps),
+            *self.train.lora.problems(self.train, self.distill),
             *self._held_out_problems(),
             *self._source_problems(),
         ] or self._story_problems()
@@ -540,8 +543,10 @@ class Config:
 
     @property
     def trains_text_encoder(self) -> bool:
-        """False if the model has a text encoder and it stays as initialised."""
-        return self.data.source == "latents" or self.text_encoder.trained
+        """False if the model has a text encoder and it stays as it is."""
+        if self.data.source == "latents":
+            return True
+        return self.text_encoder.trained and not self.train.lora.rank
 
     @property
     def first_weights(self) -> str:

@@ -14,15 +14,24 @@ the attention mask, and the defaults of sampling.
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import (
+    Recipe,
+    build_recipe,
+    make_transformer_config,
+    without_adapters,
+)
 from m2dit_jax.config.schema import Config
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.pipeline.load import base_model, check_encoded_with
+from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.conversion import (
     DTYPES,
     ConversionPlan,
@@ -30,13 +39,15 @@ from m2dit_jax.weights.conversion import (
     check_output,
     check_place,
     make_jobs,
+    with_lora,
 )
 from m2dit_jax.weights.lazy import Leaf, Tensor, layered
-from m2dit_jax.weights.mapping import check_shapes, flatten
+from m2dit_jax.weights.lora_files import NAMES, LoraChoice, lora_digest, write_lora
+from m2dit_jax.weights.mapping import check_shapes, expected_parts, flatten
 from m2dit_jax.weights.model_folder import Component, find_components
 from m2dit_jax.weights.networks import read_config, read_json, torch_parts
 from m2dit_jax.weights.released import ReleasedModel
-from m2dit_jax.weights.run_folder import RECORD, TrainedWeights, find_weights, record_text
+from m2dit_jax.weights.run_folder import RECORD, TrainedWeights, record_text
 
 _NETWORK = DEFAULT.transformer
 _SCHEDULER = "scheduler/scheduler_config.json"
@@ -49,22 +60,28 @@ def make_export_plan(
     dtype: str | None = None,
     base: Path | None = None,
     weights: str | None = None,
+    lora: Sequence[LoraChoice] = (),
 ) -> ConversionPlan:
     """A conversion of a run, the folder of a step in it, or a converted run of our own kind.
 
     `to` is "diffusers" (the default of runs on latents) or "orbax", `dtype` a key of
     conversion.DTYPES, None keeps each network's. `base` is the model folder whose transformer was
-    trained, by default the one that training started from. `weights` is "ema" or "params", by
+    trained, by default the one that training started from. `lora` are files of adapters that are
+    added to the transformer. `weights` is "ema" or "params", by
     default the average where one was kept.
 
     Raises ValueError for what is missing or does not fit; no weights have been read then.
     """
     found = find_weights(source, weights)
-    recipe = build_recipe(Config.from_dict(found.config, found.place))
+    recipe = build_recipe(without_adapters(Config.from_dict(found.config, found.place)))
     check_place(output, source)
     record = {RECORD: record_text(found)}
     if recipe.config.data.source != "latents":
-        for flag, value in (("--to=diffusers", to == "diffusers"), ("--base", base is not None)):
+        for flag, value in (
+            ("--to=diffusers", to == "diffusers"),
+            ("--base", base is not None),
+            ("--lora", bool(lora)),
+        ):
             if value:
                 raise ValueError(
                     f"{source}: {flag} is for runs on latents; this model has a text encoder of "
@@ -78,12 +95,33 @@ def make_export_plan(
     others = make_jobs(
         (part for part in find_components(folder) if part.name != "transformer"), dtype
     )
-    jobs = (_transformer_job(found, recipe, folder, dtype), *others)
+    jobs = (with_lora(_transformer_job(found, recipe, folder, dtype), lora), *others)
     scheduler = read_json(folder / _SCHEDULER)
     changed = DEFAULT.schedule_json(recipe.schedule, scheduler)
     if changed != scheduler:
         record[_SCHEDULER] = _text(changed)
-    return check_output(ConversionPlan(folder, output, to or "diffusers", dtype, jobs, record))
+    plan = ConversionPlan(folder, output, to or "diffusers", dtype, jobs, record)
+    return check_output(replace(plan, adapters=" ".join(lora_digest(each) for each in lora)))
+
+
+def export_lora(source: Path, output: Path, weights: str | None = None) -> Path:
+    """Writes the adapters that a run trained as a file that diffusers loads, and returns its path.
+
+    Raises ValueError for a run that trained none, and if the file is there.
+    """
+    found = run_folder.find_weights(source, weights)
+    config = Config.from_dict(found.config, found.place)
+    if not config.train.lora.rank:
+        raise ValueError(f"{source}: trained no adapters (config.train.lora); --to=lora needs some")
+    network = DEFAULT.transformer
+    shapes = network.shapes(make_transformer_config(without_adapters(config)))[1]
+    target = output / NAMES[0]
+    if target.exists():
+        raise ValueError(f"{target}: exists; needs a folder without it")
+    output.mkdir(parents=True, exist_ok=True)
+    adapters = found.load()["transformer"]
+    write_lora(target, adapters, config.train.lora.scale, expected_parts(network.rules, shapes, ()))
+    return target
 
 
 def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: str | None) -> Job:

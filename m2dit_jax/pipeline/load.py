@@ -12,32 +12,35 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import (
+    Recipe,
+    build_recipe,
+    make_transformer_config,
+    without_adapters,
+)
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
+from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
+from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters
 from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.model_folder import unused_line
+from m2dit_jax.weights.networks import read_config
 from m2dit_jax.weights.released import DTYPES, ReleasedModel, default_dtype
-from m2dit_jax.weights.run_folder import (
-    RECORD,
-    CheckpointError,
-    TrainedWeights,
-    find_weights,
-    read_record,
-)
+from m2dit_jax.weights.run_folder import RECORD, CheckpointError, TrainedWeights, read_record
 
 _LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
 _PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -52,6 +55,7 @@ def load(
     mesh: Mesh | int | None = None,
     decoder: str | None = None,
     model: Path | str | None = None,
+    lora: Sequence[str] = (),
     say: Say = quiet,
 ) -> Pipeline:
     """A pipeline of a training run, a model folder (diffusers or Orbax), or a name of the Hub.
@@ -67,7 +71,8 @@ def load(
     runs on pixels are sampled on one. `decoder` says how a VAE decodes: "whole", "strips" or
     "tiles", by default whole where the device's memory is enough, else in strips. `model` is, for a
     run on latents, the folder of the model that its videos were encoded with, by default the
-    one that its training started from. `say` gets a line now and then.
+    one that its training started from. `lora` are files of adapters, FILE or FILE:WEIGHT, that are
+    added to the transformer in the order given. `say` gets a line now and then.
 
     Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
     """
@@ -81,25 +86,28 @@ def load(
             raise ValueError(
                 f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
             )
-        return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, say)
+        return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, lora, say)
     found = find_weights(path)
-    config = Config.from_dict(found.config, found.place)
+    config = without_adapters(Config.from_dict(found.config, found.place))
     if config.data.source == "latents":
         folder = ReleasedModel(base_model(path, config, model))
-        return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, say)
+        return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, lora, say)
     for name, value in (("model", model), ("decoder", decoder), ("mesh", mesh)):
         if value is not None:
             raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
     _say_target(Target.here(), say)
+    recipe = build_recipe(config)
+    adapters = _run_adapters(lora, recipe)
     return of_pixels_run(
-        build_recipe(config),
+        recipe,
         found.load,
         found.step,
         dtype=dtype,
         memory=memory,
-        fingerprint=lambda: f"{found.fingerprint()}{_dtype_suffix(dtype)}",
+        fingerprint=lambda: f"{found.fingerprint()}{_dtype_suffix(dtype)}{adapters.fingerprint}",
         content=found.content_fingerprint,
-        provenance=_run_provenance(path, found, dtype),
+        provenance=_run_provenance(path, found, dtype) | adapters.provenance,
+        adapters=adapters,
         say=say,
     )
 
@@ -139,6 +147,7 @@ def of_pixels_run(
     fingerprint: Callable[[], str] = lambda: "",
     content: Callable[[], str | None] = lambda: None,
     provenance: dict[str, Any] | None = None,
+    adapters: Adapters = NO_ADAPTERS,
     say: Say = quiet,
 ) -> Pipeline:
     """A pipeline of a run on pixels whose averaged weights `params` reads or has.
@@ -168,7 +177,10 @@ def of_pixels_run(
         facts,
         prompts,
         NetworkSet(
-            {"text encoder": networks.text_encoder, "transformer": networks.transformer},
+            {
+                "text encoder": networks.text_encoder,
+                "transformer": adapters.added_to(networks.transformer),
+            },
             memory != "turns",
             say,
         ),
@@ -208,6 +220,7 @@ def _of_folder(
     memory: Memory,
     mesh: Mesh | int | None,
     decoder: str | None,
+    lora: Sequence[str],
     say: Say,
 ) -> Pipeline:
     defaults, source = None, folder.path / "transformer/config.json"
@@ -220,6 +233,9 @@ def _of_folder(
             folder.transformer_config, mask=model.mask, scene_positions=model.scene_positions
         )
         defaults, source = run_defaults(trained), folder.path / RECORD
+    json = read_config(folder.path / "transformer")
+    network = folder.family.transformer
+    adapters = Adapters.read(lora, network, network.abstract(json), network.window(json))
     facts = ModelFacts(
         schedule=folder.schedule,
         defaults=defaults
@@ -235,13 +251,13 @@ def _of_folder(
         source=str(source),
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
-        fingerprint=lambda: _folder_fingerprint(folder, dtype),
+        fingerprint=lambda: _folder_fingerprint(folder, dtype) + adapters.fingerprint,
         content=lambda: _folder_content(folder),
-        provenance=_folder_provenance(folder, dtype, decoder),
+        provenance=_folder_provenance(folder, dtype, decoder) | adapters.provenance,
     )
     _check_folder(folder, tuple(folder.family.networks), say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
-    transformer = partial(folder.transformer, dtype, mesh=mesh)
+    transformer = adapters.added_to(partial(folder.transformer, dtype, mesh=mesh))
     return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
 
 
@@ -253,22 +269,28 @@ def _of_latents_run(
     memory: Memory,
     mesh: Mesh | int | None,
     decoder: str | None,
+    lora: Sequence[str],
     say: Say,
 ) -> Pipeline:
     """The run's transformer with the other networks of the folder."""
-    recipe = build_recipe(sampled_config(Config.from_dict(found.config, found.place)))
+    config = without_adapters(Config.from_dict(found.config, found.place))
+    recipe = build_recipe(sampled_config(config))
     check_encoded_with(path, recipe.config, folder)
     folder.transformer_config = make_transformer_config(recipe.config)
+    adapters = _run_adapters(lora, recipe)
     facts = ModelFacts(
         schedule=recipe.schedule,
         defaults=run_defaults(recipe),
         source="config.sample",
         mask=recipe.config.model.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
-        fingerprint=lambda: f"{found.fingerprint()} {_folder_fingerprint(folder, dtype)}",
+        fingerprint=lambda: (
+            f"{found.fingerprint()} {_folder_fingerprint(folder, dtype)}{adapters.fingerprint}"
+        ),
         content=lambda: f"{found.content_fingerprint()} {_folder_content(folder)}",
         provenance=_folder_provenance(folder, dtype, decoder)
         | _run_provenance(path, found, dtype)
+        | adapters.provenance
         | {"model": str(folder.path.absolute())},
         trained=TrainedRun(recipe, found.step),
     )
@@ -281,7 +303,14 @@ def _of_latents_run(
         params = _cast(params["transformer"], dtype)
         return LoadedNetwork(nnx.graphdef(model.transformer), params)
 
+    transformer = adapters.added_to(transformer)
     return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+
+
+def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
+    """LoRA files for the transformer of a run."""
+    network = DEFAULT.transformer
+    return Adapters.read(lora, network, network.shapes(make_transformer_config(recipe.config))[1])
 
 
 def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:

@@ -17,16 +17,13 @@ from jaxtyping import Array, Key
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.mapping import check_shapes, flatten
 from m2dit_jax.weights.model_folder import unused_line
 from m2dit_jax.weights.networks import load_params, open_leaves, read_json_as
-from m2dit_jax.weights.run_folder import (
-    CheckpointError,
-    CheckpointGone,
-    find_weights,
-    holds_weights,
-)
+from m2dit_jax.weights.run_folder import CheckpointError, CheckpointGone, holds_weights
 
 OF_THE_DATA = ("channels", "text_dim")
 _NETWORK = DEFAULT.transformer
@@ -141,8 +138,8 @@ def make_first_state(
     """A function that makes the state before the first step, with the shardings of `state`.
 
     With `config.train.init_from` (or a teacher) it reads the weights, in float32, when it is
-    called; every process reads a part. It raises CheckpointError if they have been damaged since
-    `check_init_from`.
+    called; every process reads a part. Adapters are fresh always. It raises CheckpointError if
+    the weights have been damaged since `check_init_from`.
     """
     train = recipe.config.train
 
@@ -150,8 +147,11 @@ def make_first_state(
         return TrainState.create(params, optimizer, train.ema_decay)
 
     places = jax.tree.map(lambda x: x.sharding, state)
-    if not recipe.config.first_weights:
-        create_fresh = jax.jit(lambda key: create(recipe.init_params(key)), out_shardings=places)
+    if train.lora.rank or not recipe.config.first_weights:
+        create_fresh = jax.jit(
+            lambda key: create(trained_params(recipe, recipe.init_params(key))),
+            out_shardings=places,
+        )
         return lambda: create_fresh(key)
 
     create_in_place = jax.jit(create, out_shardings=places, donate_argnums=0)
@@ -166,9 +166,18 @@ def make_first_state(
 def state_shapes(recipe: Recipe, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes and dtypes of the state; nothing is read or allocated."""
     return jax.eval_shape(
-        lambda params: TrainState.create(params, optimizer, recipe.config.train.ema_decay),
-        abstract_params(recipe),
+        lambda key: TrainState.create(
+            trained_params(recipe, recipe.init_params(key)),
+            optimizer,
+            recipe.config.train.ema_decay,
+        ),
+        jax.random.key(0),
     )
+
+
+def trained_params(recipe: Recipe, params: Any) -> Any:
+    """Of a model's parameters those that are trained: adapters alone, if there are some."""
+    return split_adapters(params)[1] if recipe.config.train.lora.rank else params
 
 
 def _source(recipe: Recipe) -> tuple[Path, str]:
@@ -202,5 +211,5 @@ def _read(path: Path, abstract: Any, dtype: np.dtype) -> Any:
 
 
 def abstract_params(recipe: Recipe) -> Any:
-    """Shapes and dtypes of all parameters of the recipe's model."""
-    return jax.eval_shape(recipe.init_params, jax.random.key(0))
+    """Shapes and dtypes of the parameters of the recipe's model, without adapters."""
+    return split_adapters(jax.eval_shape(recipe.init_params, jax.random.key(0)))[0]

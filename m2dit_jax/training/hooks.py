@@ -182,7 +182,9 @@ def _evaluate(
 ) -> TrainState:
     """Evaluates in the first process, on one device: models that can be looked at are small."""
     started, step = time.perf_counter(), int(state.step)
-    whole = jax.jit(lambda x: x, out_shardings=replicated(run.program.mesh))(state.averaged)
+    whole = jax.jit(lambda x: x, out_shardings=replicated(run.program.mesh))(
+        run.sampled_params(state)
+    )
     if is_first():
         params = jax.tree.map(lambda x: x.addressable_data(0), whole)
         engine, place = of_pixels_run(run.recipe, lambda: params, step), run.workdir
@@ -204,7 +206,7 @@ def _validate(
 ) -> TrainState:
     assert run.validation is not None  # or the hook never is due
     started, step = time.perf_counter(), int(state.step)
-    values = run.validation(state.averaged)
+    values = run.validation(run.sampled_params(state))
     metrics.write(step, values)
     losses = "  ".join(
         f"{name.split('/')[1]} {value:.4f}" for name, value in values.items() if "loss" in name
@@ -220,7 +222,7 @@ def _preview(
     """Samples on all devices; the first process decodes and writes, and the others wait."""
     assert run.previews is not None  # or the hook never is due
     started, step = time.perf_counter(), int(state.step)
-    latents = run.previews.latents(state.averaged)
+    latents = run.previews.latents(run.sampled_params(state))
     if is_first():
         folder = run.workdir / "previews"
         try:

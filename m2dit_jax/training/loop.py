@@ -30,6 +30,7 @@ from m2dit_jax.training.wandb_writer import WandbWriter
 from m2dit_jax.training.workdir import check_resume, only_run_in
 from m2dit_jax.utils.machine import process_started
 from m2dit_jax.weights import run_folder
+from m2dit_jax.weights.adapted_run import keep_base
 from m2dit_jax.weights.latent_scale import keep_scaling_factor
 from m2dit_jax.weights.run_folder import CheckpointError
 
@@ -60,7 +61,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             changed=changed,
             data=fingerprints(run.data.datasets, run.config.data.source),
             datasets=describe(run.data.datasets),
-            teacher=run.teacher and run.teacher.recorded,
+            **({} if run.frozen is None else {run.frozen.kind: run.frozen.recorded}),
             version=__version__,
             process_started=process_started(),
         )
@@ -162,6 +163,8 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
             )
             if run.config.data.source == "latents":
                 keep_scaling_factor(run.workdir, run.data.latent_scale)
+            if run.frozen is not None and run.frozen.kind == "base":
+                keep_base(run.workdir, run.frozen.place, run.frozen.fingerprint)
         except ValueError as error:
             problem = str(error)
     problem = gather_errors("workdir", problem)

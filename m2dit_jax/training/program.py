@@ -14,10 +14,10 @@ from m2dit_jax.parallel.mesh import batch_sharding, replicated, story_shards
 from m2dit_jax.parallel.rules import shardings, with_shardings
 from m2dit_jax.training.distillation import make_teach, step_config
 from m2dit_jax.training.first_state import state_shapes
+from m2dit_jax.training.frozen import frozen_shapes
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import make_train_step
-from m2dit_jax.training.teacher import teacher_shapes
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class TrainProgram:
     state: TrainState
     """Shapes and dtypes, with the sharding of each array."""
     step: Wrapped
-    """(state, seed key, batch) -> next state; the state is donated. With a teacher its weights are
-    one more argument."""
-    teacher: Any = None
-    """Shapes and dtypes of the teacher's weights, with their shardings; None: there is none."""
+    """(state, seed key, batch) -> next state; the state is donated. Weights that are not trained
+    are one more argument."""
+    frozen: Any = None
+    """Shapes and dtypes of weights that are not trained, with their shardings: a teacher's, or
+    those that adapters are for; None: there are none."""
 
     def lower(self, batch: Any, frames: tuple[int, ...] | None = None) -> Lowered:
         """The step for batches of these shapes, ready to be compiled.
@@ -41,8 +42,8 @@ class TrainProgram:
         """
         everywhere, sharded = replicated(self.mesh), batch_sharding(self.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        teacher = () if self.teacher is None else (self.teacher,)
-        arguments = (_placed(key, everywhere), _placed(batch, sharded), *teacher)
+        frozen = () if self.frozen is None else (self.frozen,)
+        arguments = (_placed(key, everywhere), _placed(batch, sharded), *frozen)
         return self.step.lower(self.state, *arguments, frames=frames)
 
 
@@ -58,7 +59,7 @@ def make_train_program(
     config = recipe.config
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
     state = with_shardings(state_shapes(recipe, optimizer), mesh)
-    placement, teacher = placement_on(mesh), teacher_shapes(recipe, mesh)
+    placement = placement_on(mesh)
     step = make_train_step(
         recipe.graphdef,
         optimizer,
@@ -67,12 +68,12 @@ def make_train_program(
         step_config(recipe),
         latent_scale,
         placement,
-        None if teacher is None else make_teach(recipe, empty_prompt, placement),
+        make_teach(recipe, empty_prompt, placement) if config.distill.teacher else None,
     )
     jitted = jax.jit(
         step, out_shardings=shardings(state, mesh), donate_argnums=0, static_argnames="frames"
     )
-    return TrainProgram(mesh, optimizer, state, jitted, teacher)
+    return TrainProgram(mesh, optimizer, state, jitted, frozen_shapes(recipe, mesh))
 
 
 def _placed(shapes: Any, place: NamedSharding) -> Any:

@@ -64,9 +64,9 @@ def last_data(lines: list[dict[str, Any]]) -> list[str] | None:
     return known[-1] if known else None
 
 
-def last_teacher(lines: list[dict[str, Any]]) -> dict[str, str] | None:
-    """Place and fingerprint of the teacher that the run last learnt from; None: none is known."""
-    known = [line["teacher"] for line in lines if line["event"] == START and line.get("teacher")]
+def last_frozen(lines: list[dict[str, Any]], kind: str) -> dict[str, str] | None:
+    """Place and fingerprint of the teacher or base that the run last had; None: none is known."""
+    known = [line[kind] for line in lines if line["event"] == START and line.get(kind)]
     return known[-1] if known else None
 
 

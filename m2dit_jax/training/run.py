@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import unequal_lengths
+from m2dit_jax.models.lora import join_adapters
 from m2dit_jax.parallel.context import target_of
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.processes import print_once
@@ -20,17 +21,18 @@ from m2dit_jax.training.data import TrainingData, open_training_data
 from m2dit_jax.training.data_identity import check_same_data
 from m2dit_jax.training.first_state import check_init_from, make_first_state, state_shapes
 from m2dit_jax.training.frame_rates import rate_notes
+from m2dit_jax.training.frozen import (
+    FrozenWeights,
+    check_same_frozen,
+    find_base,
+    frozen_shapes,
+)
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.program import TrainProgram, make_train_program
 from m2dit_jax.training.record import read_record
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.story_previews import Previews, choose_stories, open_preview_model
-from m2dit_jax.training.teacher import (
-    Teacher,
-    check_same_teacher,
-    find_teacher,
-    teacher_shapes,
-)
+from m2dit_jax.training.teacher import find_teacher
 from m2dit_jax.training.validation import Validation
 from m2dit_jax.training.wandb_writer import import_wandb
 from m2dit_jax.training.workdir import check_resume
@@ -55,13 +57,19 @@ class Run:
     """Steps to trace, soon after the start."""
     override: bool = False
     """Whether a run that is there goes on with another learning rate or number of steps."""
-    teacher: Teacher | None = None
-    """The model that is distilled."""
+    frozen: FrozenWeights | None = None
+    """The model that is distilled, or that adapters are for."""
+    frozen_params: Any = None
+    """Its weights."""
 
     @property
     def config(self) -> Config:
         """The config of the recipe."""
         return self.recipe.config
+
+    def sampled_params(self, state: TrainState) -> Any:
+        """The weights of the whole model to sample with, adapters beside it."""
+        return _with_base(self.recipe, state.averaged, self.frozen_params)
 
 
 def prepare(
@@ -82,11 +90,11 @@ def prepare(
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
         print_once(next_commands(workdir, config.data.source))
         return None
-    teacher = find_teacher(recipe) if config.distill.teacher else None
-    if teacher is not None:
-        check_same_teacher(teacher, read_record(workdir), workdir)
-        print_once(f"learns from {teacher.said}")
-    if config.first_weights and done is None:
+    frozen = _find_frozen(recipe)
+    if frozen is not None:
+        check_same_frozen(frozen, read_record(workdir), workdir)
+        print_once(f"{_IS_TO_THE_RUN[frozen.kind]} {frozen.said}")
+    if config.first_weights and done is None and not config.train.lora.rank:
         print_once(check_init_from(recipe))
     data = open_training_data(recipe)
     check_same_data(data.datasets, read_record(workdir), workdir, config.data.source)
@@ -106,7 +114,8 @@ def prepare(
         for batch, frames in data.batch_shapes
     }
 
-    more = () if teacher is None else (teacher.load(program.teacher),)
+    frozen_params = None if frozen is None else frozen.load(program.frozen)
+    more = () if frozen is None else (frozen_params,)
 
     def train_step(state: TrainState, key: Key[Array, ""], batch: Any) -> TrainState:
         return compiled[_shapes(batch), unequal_lengths(batch)](state, key, batch, *more)
@@ -123,8 +132,22 @@ def prepare(
         _previews(recipe, program, data),
         profile_steps,
         override,
-        teacher,
+        frozen,
+        frozen_params,
     )
+
+
+_IS_TO_THE_RUN = {"teacher": "learns from", "base": "trains adapters of"}
+
+
+def _find_frozen(recipe: Recipe) -> FrozenWeights | None:
+    if recipe.config.distill.teacher:
+        return find_teacher(recipe)
+    return find_base(recipe) if recipe.config.train.lora.rank else None
+
+
+def _with_base(recipe: Recipe, trained: Any, frozen: Any) -> Any:
+    return join_adapters(frozen, trained) if recipe.config.train.lora.rank else trained
 
 
 def _validation(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Validation | None:
@@ -132,7 +155,7 @@ def _validation(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Va
     if not train.validate_every:
         return None
     stories = data.held_out(train.validation_stories)
-    weights = program.state.averaged
+    weights = _with_base(recipe, program.state.averaged, program.frozen)
     return Validation(recipe, program.mesh, stories, data.latent_scale, weights)
 
 
@@ -141,21 +164,22 @@ def _previews(recipe: Recipe, program: TrainProgram, data: TrainingData) -> Prev
         return None
     model = open_preview_model(recipe)
     stories = choose_stories(recipe, data, model)
-    weights = program.state.averaged
+    weights = _with_base(recipe, program.state.averaged, program.frozen)
     return Previews(recipe, program.mesh, stories, data.empty_prompt, model, weights)
 
 
 def show_sharding(config: Config) -> str:
-    """A table of what each device of `config.mesh` holds of the training state, and of a teacher.
+    """A table of what each device of `config.mesh` holds of the state, and of weights that stay.
 
     Raises ValueError as `prepare` does.
     """
     recipe, mesh = build_recipe(config), make_mesh(asdict(config.mesh))
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
     tables = [sharding_table(state_shapes(recipe, optimizer), mesh)]
-    teacher = teacher_shapes(recipe, mesh)
-    if teacher is not None:
-        tables += ["and of the teacher:", sharding_table(teacher, mesh)]
+    frozen = frozen_shapes(recipe, mesh)
+    if frozen is not None:
+        kind = "teacher" if config.distill.teacher else "base"
+        tables += [f"and of the {kind}:", sharding_table(frozen, mesh)]
     return "\n".join(tables)
 
 

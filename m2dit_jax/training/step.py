@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from m2dit_jax.config.lora import LoraConfig
 from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
@@ -19,11 +20,13 @@ from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, weighted_error
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.diffusion.timesteps import TimestepDraw
 from m2dit_jax.models.coding import sample_latents
+from m2dit_jax.models.lora import dropout, join_adapters
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.training.state import TrainState
 
 Params = Any
+DROPOUT = 1  # stream of a step's draws
 
 
 class NoisyBatch(NamedTuple):
@@ -58,6 +61,7 @@ class StepConfig:
     accumulate: int
     ema_decay: float
     compute_dtype: str
+    lora: LoraConfig
     timesteps: TimestepDraw = TimestepDraw()
     train_text_encoder: bool = True
 
@@ -154,12 +158,17 @@ def batch_loss(
     placement: Placement = ONE_DEVICE,
     frames: tuple[int, ...] | None = None,
     target: Target | None = None,
+    whole: Callable[[Params], Params] | None = None,
 ) -> Float[Array, ""]:
     """The loss of (a part of) a batch; `frames` are those of each scene, if they are unequal.
+
+    `whole` makes the model's parameters of those that are trained, where these are not all.
 
     The parameters are cast in here, so that their gradients have the dtype that they are kept in.
     `target` is what the output should be, by the parameters; None: the batch's.
     """
+    if whole is not None:
+        params = whole(params)
     model = model_for_computing(graphdef, params, config.compute_dtype, placement)
     text_embeds = model.encode_text(batch.prompts)
     if not config.train_text_encoder:
@@ -199,13 +208,14 @@ def loss_and_gradients(
     placement: Placement = ONE_DEVICE,
     frames: tuple[int, ...] | None = None,
     target: Target | None = None,
+    whole: Callable[[Params], Params] | None = None,
 ) -> tuple[Float[Array, ""], Params]:
     """Loss and gradients of the whole batch, computed in `accumulate` parts to save memory.
 
-    `target` as for `batch_loss`. Raises ValueError if the batch does not divide.
+    `target` and `whole` as for `batch_loss`. Raises ValueError if the batch does not divide.
     """
     parts = config.accumulate
-    value_and_grad = jax.value_and_grad(partial(batch_loss, target=target), argnums=1)
+    value_and_grad = jax.value_and_grad(partial(batch_loss, target=target, whole=whole), argnums=1)
     if parts == 1:
         return value_and_grad(graphdef, params, batch, config, placement, frames)
     stories = batch.timesteps.shape[0]
@@ -239,14 +249,15 @@ def make_train_step(
     Its argument `frames`, which is static, has those of each scene where they are unequal.
 
     `empty_prompt` decides what a batch is: a Batch for token ids, an EncodedBatch for embeddings.
-    With `teach` the function has one more argument, the teacher's weights.
+    With `teach` the function has one more argument, the teacher's weights; with adapters
+    (`config.lora`) the weights that they are for.
     """
 
     def train_step(
         state: TrainState,
         key: Key[Array, ""],
         batch: Batch | EncodedBatch,
-        teacher: Params | None = None,
+        frozen: Params | None = None,
         frames: tuple[int, ...] | None = None,
     ) -> TrainState:
         noisy = draw_noisy_batch(
@@ -257,9 +268,21 @@ def make_train_step(
             config,
             latent_scale,
         )
-        target = None if teach is None else partial(teach, teacher)
+        target = None if teach is None else partial(teach, frozen)
+
+        def with_base(adapters: Params) -> Params:
+            draw = jax.random.fold_in(jax.random.fold_in(key, state.step), DROPOUT)
+            return join_adapters(frozen, dropout(draw, adapters, config.lora.dropout))
+
         loss, gradients = loss_and_gradients(
-            graphdef, state.params, noisy, config, placement, frames, target
+            graphdef,
+            state.params,
+            noisy,
+            config,
+            placement,
+            frames,
+            target,
+            with_base if config.lora.rank else None,
         )
         return state.updated(optimizer, gradients, loss, config.ema_decay)
 

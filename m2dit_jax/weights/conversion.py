@@ -7,7 +7,7 @@ that is being written, `model/` holds those that are done, `plan.json` tells wha
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from m2dit_jax.utils.files import read_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf, Tensor
+from m2dit_jax.weights.lora_files import LoraChoice, add_lora, lora_digest, read_lora
 from m2dit_jax.weights.mapping import Part, tensors_from_leaves
 from m2dit_jax.weights.model_folder import (
     Component,
@@ -80,6 +81,8 @@ class ConversionPlan:
     dtype: str | None
     jobs: tuple[Job, ...]
     texts: Mapping[str, str] = field(default_factory=dict)
+    adapters: str = ""
+    """Hashes of the LoRA files whose matrices are added, with their weights."""
 
     @property
     def partial(self) -> Path:
@@ -97,20 +100,50 @@ class ConversionPlan:
         ]
 
 
-def make_plan(source: Path, output: Path, to: str | None, dtype: str | None) -> ConversionPlan:
+def make_plan(
+    source: Path,
+    output: Path,
+    to: str | None,
+    dtype: str | None,
+    lora: Sequence[LoraChoice] = (),
+) -> ConversionPlan:
     """A plan for which everything but the numbers has been checked.
 
-    `to` is "orbax" or "diffusers", None the other form.
+    `to` is "orbax" or "diffusers", None the other form, or with `lora`, files of adapters that are
+    added to the transformer, the form that it has.
 
     Raises ValueError, with all that does not fit in any of the networks.
     """
     components = find_components(source)
     form = form_of(components)
     other = "diffusers" if form == "orbax" else "orbax"
-    if to not in (None, other):
+    if lora:
+        other = to or form
+    elif to not in (None, other):
         raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
     check_place(output, source)
-    return check_output(ConversionPlan(source, output, other, dtype, make_jobs(components, dtype)))
+    jobs = tuple(with_lora(job, lora) for job in make_jobs(components, dtype))
+    if lora and not any(_is_transformer(job) for job in jobs):
+        raise ValueError(f"{source}: has no transformer that --lora could be added to")
+    digests = " ".join(lora_digest(choice) for choice in lora)
+    return check_output(ConversionPlan(source, output, other, dtype, jobs, adapters=digests))
+
+
+def with_lora(job: Job, lora: Sequence[LoraChoice]) -> Job:
+    """The job with adapters added to its arrays, if it is that of a transformer.
+
+    Raises ValueError, naming the file, for adapters that do not fit.
+    """
+    if not lora or not _is_transformer(job):
+        return job
+    leaves = dict(job.leaves)
+    for choice in lora:
+        add_lora(leaves, read_lora(choice, job.parts), choice.weight)
+    return replace(job, leaves=leaves)
+
+
+def _is_transformer(job: Job) -> bool:
+    return job.component.network.class_name.endswith("Transformer3DModel")
 
 
 def check_output(plan: ConversionPlan) -> ConversionPlan:
@@ -302,6 +335,8 @@ def _description(plan: ConversionPlan) -> str:
         "files": files,
         "texts": [dict(plan.texts), *(dict(job.texts) for job in plan.jobs)],
     }
+    if plan.adapters:
+        what["adapters"] = plan.adapters
     return json.dumps(what, indent=1, sort_keys=True)
 
 

@@ -97,7 +97,7 @@ def unused_line(folder: Path) -> str:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     line = f"{folder}: not used: {', '.join(found[:_SHOWN])}{more}"
     if any("lora" in name.lower() or "adapter" in name.lower() for name in found):
-        line += " (adapters such as LoRA are not applied; merge them into the transformer first)"
+        line += " (adapters such as LoRA are applied where --lora asks for them)"
     return line
 
 

@@ -269,12 +269,15 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def record_text(found: TrainedWeights) -> str:
     """The contents of the m2dit.json of weights that are converted."""
+    config = found.config.to_dict()
+    if config.get("train", {}).get("lora"):  # they have been added to the weights
+        config["train"]["lora"]["rank"] = 0
     record = {
         "format": FORMAT,
         "checkpoint": str(found.place),
         "step": found.step,
         "weights": found.weights,
-        "config": found.config.to_dict(),
+        "config": config,
     }
     return json.dumps(record, indent=2) + "\n"
 

@@ -60,8 +60,8 @@ def _train(sizes, config, changes):
     config.distill.teacher = ""  # else the first weights would be its
     state = make_first_state(build_recipe(config), program.optimizer, keys[0], program.state)()
     step, losses, more = program.lower(batch).compile(), [], ()
-    if program.teacher is not None:
-        places = jax.tree.map(lambda x: x.sharding, program.teacher)
+    if program.frozen is not None:
+        places = jax.tree.map(lambda x: x.sharding, program.frozen)
         more = (jax.jit(_another_model(recipe), out_shardings=places)(keys[0]),)
     for _ in range(2):
         state = step(state, keys[1], on_mesh(batch, range(STORIES), STORIES, mesh), *more)

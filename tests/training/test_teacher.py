@@ -10,8 +10,9 @@ from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.training.first_state import check_init_from
+from m2dit_jax.training.frozen import check_same_frozen, frozen_shapes
 from m2dit_jax.training.record import read_record
-from m2dit_jax.training.teacher import check_same_teacher, find_teacher, teacher_shapes
+from m2dit_jax.training.teacher import find_teacher
 from m2dit_jax.weights.run_folder import find_weights
 from tests.training.test_first_state import _save_run
 from tests.weights.tiny_models import BFLOAT16, tiny_network
@@ -44,7 +45,7 @@ def test_a_run_of_the_same_model_is_a_teacher(run, tiny_config):
     teacher = find_teacher(recipe)
     assert teacher.place == run / "checkpoints/7" and "weights 'ema'" in teacher.said
     assert check_init_from(recipe) == f"starts from {teacher.said}", "the student, too"
-    weights = teacher.load(teacher_shapes(recipe, make_mesh(tiny_config.mesh.to_dict())))
+    weights = teacher.load(frozen_shapes(recipe, make_mesh(tiny_config.mesh.to_dict())))
     expected = find_weights(run).load()
 
     def same(actual, expected):
@@ -95,12 +96,12 @@ def test_a_run_goes_on_with_its_teacher_only(run, tiny_config, tmp_path):
     teacher = find_teacher(build_recipe(_student_of(tiny_config, run)))
     lines = [{"event": "start", "teacher": teacher.recorded}]
     (tmp_path / "checkpoints/3").mkdir(parents=True)
-    check_same_teacher(teacher, lines, tmp_path)
-    check_same_teacher(teacher, [{"event": "start"}], tmp_path)
+    check_same_frozen(teacher, lines, tmp_path)
+    check_same_frozen(teacher, [{"event": "start"}], tmp_path)
     lines[0]["teacher"] = {"place": "elsewhere", "fingerprint": "another"}
     with pytest.raises(ValueError, match=r"learnt from, which was elsewhere; needs the same"):
-        check_same_teacher(teacher, lines, tmp_path)
-    check_same_teacher(teacher, lines, tmp_path / "without a checkpoint")
+        check_same_frozen(teacher, lines, tmp_path)
+    check_same_frozen(teacher, lines, tmp_path / "without a checkpoint")
 
 
 @pytest.mark.e2e

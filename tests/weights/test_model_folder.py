@@ -130,7 +130,7 @@ def test_what_is_not_used_is_named_and_what_explains_is_not(tmp_path):
     assert unused_line(tmp_path) == (
         f"{tmp_path}: not used: adapter_config.json, pytorch_lora_weights.safetensors, "
         "safety_checker/, transformer/model.bin, transformer/model.fp16.safetensors and 1 more "
-        "(adapters such as LoRA are not applied; merge them into the transformer first)"
+        "(adapters such as LoRA are applied where --lora asks for them)"
     )
 
 

@@ -11,6 +11,7 @@ from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.attention.dispatch import Heads
 from m2dit_jax.models.cogvideox.rope import apply_rope
 from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.lora import Linear
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Rope = tuple[Float[Array, "L K"], ...]  # cosines and sines; empty without rotation
@@ -80,10 +81,10 @@ class JointAttention(nnx.Module):
         self.heads = heads
         self.mask = mask
         self.implementation = implementation
-        self.to_q = nnx.Linear(width, width, rngs=rngs)
-        self.to_k = nnx.Linear(width, width, rngs=rngs)
-        self.to_v = nnx.Linear(width, width, rngs=rngs)
-        self.to_out = nnx.Linear(width, width, rngs=rngs)
+        self.to_q = Linear(width, width, rngs=rngs)
+        self.to_k = Linear(width, width, rngs=rngs)
+        self.to_v = Linear(width, width, rngs=rngs)
+        self.to_out = Linear(width, width, rngs=rngs)
         self.norm_q = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
         self.norm_k = nnx.LayerNorm(width // heads, epsilon=1e-6, rngs=rngs)
 
@@ -122,8 +123,8 @@ class FeedForward(nnx.Module):
     """Linear to four times the width, GELU (tanh approximation), Linear back."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.linear_1 = nnx.Linear(width, 4 * width, rngs=rngs)
-        self.linear_2 = nnx.Linear(4 * width, width, rngs=rngs)
+        self.linear_1 = Linear(width, 4 * width, rngs=rngs)
+        self.linear_2 = Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         return self.linear_2(jax.nn.gelu(self.linear_1(tokens), approximate=True))

@@ -22,10 +22,12 @@ from m2dit_jax.models.flops import (
     generated_flops,
     text_encoder_flops,
 )
+from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.memory import program_bytes
 from m2dit_jax.training.distillation import make_teach, step_config
+from m2dit_jax.training.first_state import trained_params
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.step import make_train_step
@@ -68,7 +70,7 @@ def forward(recipe: Recipe) -> Phase:
 def train_step(recipe: Recipe) -> Phase:
     """A whole training step: random draws, loss, gradients and update, the state donated.
 
-    A teacher that the config has is one of random weights.
+    A teacher, and weights that adapters are for, are random ones.
     """
     config = recipe.config
     optimizer = make_optimizer(config.train, config.trains_text_encoder)
@@ -81,22 +83,24 @@ def train_step(recipe: Recipe) -> Phase:
         step_config(recipe),
         teach=make_teach(recipe, empty_prompt) if distils else None,
     )
-    teacher = (_cast_params(recipe),) if distils else ()
+    frozen = ()
+    if distils or config.train.lora.rank:
+        frozen = (split_adapters(_cast_params(recipe))[0],)
     key, batch = jax.random.key(config.seed), random_batch(recipe)
 
     @jax.jit
     def first_state() -> TrainState:
-        params = recipe.init_params(jax.random.key(config.seed))
+        params = trained_params(recipe, recipe.init_params(jax.random.key(config.seed)))
         return TrainState.create(params, optimizer, config.train.ema_decay)
 
     # Compiled before the state is made, as in training: their memory does not add up.
     shapes = jax.eval_shape(first_state)
-    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch, *teacher).compile()
+    compiled = jax.jit(step, donate_argnums=0).lower(shapes, key, batch, *frozen).compile()
     state = first_state()
 
     def run() -> TrainState:
         nonlocal state
-        state = jax.block_until_ready(compiled(state, key, batch, *teacher))
+        state = jax.block_until_ready(compiled(state, key, batch, *frozen))
         return state
 
     stories = config.train.batch_size

@@ -173,7 +173,7 @@ def _damage_checkpoint(folder: Path, random: Random) -> None:
 
 def _read_checkpoint(folder: Path) -> None:
     from m2dit_jax.config.schema import Config
-    from m2dit_jax.weights.run_folder import find_weights
+    from m2dit_jax.weights.adapted_run import find_weights
 
     found = find_weights(folder)
     Config.from_dict(found.config, found.place)

@@ -102,7 +102,11 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
     forward = forward_flops(transformer, layout)
     evaluations = config.distill.evaluations
     flops = (TRAINING_FACTOR + evaluations) * forward.total
-    teacher = {} if program.teacher is None else {"teacher": local_bytes(program.teacher)}
+    frozen, trained = {}, state.params
+    if program.frozen is not None:
+        kind = "teacher" if config.distill.teacher else "base"
+        frozen = {kind: local_bytes(program.frozen)}
+        trained = program.frozen if kind == "base" else trained
     return Program(
         lowered=(program.lower(batch),),
         runs=(1,),
@@ -110,7 +114,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             "parameters": local_bytes(state.params),
             "optimizer": local_bytes(state.opt_state),
             "ema": local_bytes(state.ema),
-            **teacher,
+            **frozen,
         },
         model_flops=stories * flops,
         required_flops=stories * (flops + repeated_flops(forward, transformer.remat, attention)),
@@ -118,7 +122,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             transformer,
             layout,
             Parts.of(mesh),
-            dtype.itemsize * _sharded_items(state.params),
+            dtype.itemsize * _sharded_items(trained),
             stories // story_shards(mesh),
             dtype.itemsize,
             evaluations,

@@ -1,0 +1,78 @@
+"""LoRA files added to the transformer of a pipeline when it is loaded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+
+from m2dit_jax.models.family import NetworkSpec
+from m2dit_jax.models.lora import merge_adapters
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.weights.lora_files import LoraChoice, lora_digest, read_lora
+from m2dit_jax.weights.mapping import expected_parts
+
+Load = Callable[[], LoadedNetwork]
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters that are added, each with its weight; none is allowed."""
+
+    trees: tuple[Any, ...] = ()
+    choices: tuple[LoraChoice, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        lora: Sequence[str],
+        network: NetworkSpec,
+        abstract: Any,
+        window: tuple[int, ...] = (),
+    ) -> "Adapters":
+        """The files of FILE or FILE:WEIGHT for a transformer with the shapes `abstract`.
+
+        `window` is that of its convolutions in PyTorch. Raises ValueError, naming the file, for
+        what does not fit.
+        """
+        if not lora:
+            return cls()
+        choices = tuple(LoraChoice.parse(text) for text in lora)
+        parts = expected_parts(network.rules, abstract, window)
+        return cls(tuple(read_lora(choice, parts) for choice in choices), choices)
+
+    @property
+    def fingerprint(self) -> str:
+        """The files' hashes and weights, "" without any: part of the keys of finished scenes."""
+        return "".join(f" lora {lora_digest(choice)}" for choice in self.choices)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a finished story says of them."""
+        if not self.choices:
+            return {}
+        return {
+            "lora": [
+                {"path": str(choice.file().absolute()), "weight": choice.weight}
+                for choice in self.choices
+            ]
+        }
+
+    def added_to(self, load: Load) -> Load:
+        """The same transformer, with the adapters added when it is loaded."""
+        if not self.choices:
+            return load
+
+        def load_adapted() -> LoadedNetwork:
+            network = load()
+            params = network.params
+            for tree, choice in zip(self.trees, self.choices, strict=True):
+                add = partial(merge_adapters, scale=choice.weight)
+                params = jax.jit(add)(params, tree)
+            return LoadedNetwork(network.graphdef, params)
+
+        return load_adapted
+
+
+NO_ADAPTERS = Adapters()

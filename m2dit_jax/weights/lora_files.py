@@ -1,0 +1,247 @@
+"""LoRA files: read in the forms that others write, written in that of diffusers.
+
+A file is one of adapters of a transformer, by PyTorch's names of its layers:
+
+    transformer.transformer_blocks.0.attn1.to_q.lora_A.weight    diffusers and PEFT; [rank, in]
+    base_model.model.transformer_blocks...lora_A.default.weight  PEFT, with adapter_config.json
+    diffusion_model.transformer_blocks...lora_down.weight        finetrainers; with .alpha
+    lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight   kohya; with .alpha
+
+The scale (alpha / rank) is multiplied into B, so that what is returned, and what is written, has
+none.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from m2dit_jax.models.lora import NAME, merge
+from m2dit_jax.utils.digests import digest_files
+from m2dit_jax.utils.files import read_json
+from m2dit_jax.weights.lazy import Leaf, Tensor
+from m2dit_jax.weights.mapping import Part
+
+Tree = Any
+NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # diffusers, PEFT
+_PREFIXES = ("transformer.", "diffusion_model.", "base_model.model.", "")
+_KOHYA = "lora_unet_"
+_MATRICES = {"lora_A": "a", "lora_down": "a", "lora_B": "b", "lora_up": "b"}
+_ENDS = re.compile(r"(.+?)\.(lora_A|lora_B|lora_down|lora_up)(?:\.\w+)?\.weight")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class LoraChoice:
+    """A file of adapters, or a folder with one, and the weight that they are added with."""
+
+    path: Path
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "LoraChoice":
+        """What FILE or FILE:WEIGHT means. Raises ValueError for a weight that is no number."""
+        path, colon, weight = text.rpartition(":")
+        if not colon or not path or Path(text).exists() or "/" in weight or "\\" in weight:
+            return cls(Path(text).expanduser())
+        try:
+            number = float(weight)
+        except ValueError:
+            number = float("nan")
+        if not abs(number) <= 100:
+            raise ValueError(
+                f"{text}: needs FILE or FILE:WEIGHT, a number from -100 to 100 such as 0.8, "
+                f"found {weight!r}"
+            )
+        return cls(Path(path).expanduser(), number)
+
+    def file(self) -> Path:
+        """The file itself. Raises ValueError, saying what would be right, if there is none."""
+        if self.path.is_file():
+            if self.path.suffix != ".safetensors":
+                raise ValueError(
+                    f"{self.path}: needs a .safetensors file: pickled ones can run code"
+                )
+            return self.path
+        found = [self.path / name for name in NAMES if (self.path / name).is_file()]
+        if not found:
+            raise ValueError(
+                f"{self.path}: no LoRA there; needs a .safetensors file, or a folder with "
+                f"{' or '.join(NAMES)}"
+            )
+        return found[0]
+
+
+def write_lora(
+    path: Path, adapters: Tree, scale: float, parts: Mapping[str, Part], prefix: str = "transformer"
+) -> None:
+    """Writes a transformer's adapters as diffusers names them, in float32.
+
+    `parts` are PyTorch's tensors of the transformer (`networks.torch_parts`).
+    """
+    flat = {".".join(key): np.asarray(x, np.float32) for key, x in flatten_dict(adapters).items()}
+    tensors = {}
+    for name, part in parts.items():
+        layer = part.leaf.removesuffix(".kernel")
+        if f"{layer}.{NAME}.a" not in flat:
+            continue
+        a, b = (flat[f"{layer}.{NAME}.{matrix}"] for matrix in ("a", "b"))
+        if part.layer is not None:
+            a, b = a[part.layer], b[part.layer]
+        module = name.removesuffix(".weight")
+        tensors[f"{prefix}.{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
+        tensors[f"{prefix}.{module}.lora_B.weight"] = np.ascontiguousarray(scale * b.T)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def read_lora(choice: LoraChoice, parts: Mapping[str, Part]) -> Tree:
+    """The adapters of a file, as a tree beside the transformer's parameters, scales within B.
+
+    Layers that the file leaves out have zeros, lower ranks are filled up with them. Raises
+    ValueError, naming the file, for names that no linear layer has, other shapes, or matrices
+    without their partner.
+    """
+    path = choice.file()
+    try:
+        found, alphas = _read_pairs(path, parts)
+        return _stack(path, found, alphas, parts)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def add_lora(leaves: dict[str, Leaf], adapters: Tree, weight: float) -> None:
+    """Puts, in place of the leaves that adapters change, ones that read with these added."""
+    flat: dict[Any, Any] = flatten_dict(adapters)
+    for layer in {place[:-2] for place in flat}:
+        pair = {name: flat[(*layer, NAME, name)] for name in ("a", "b")}
+        leaf = leaves[name := ".".join((*layer, "kernel"))]
+        pieces = (
+            _adapted(piece, {key: x[i] if leaf.stacked else x for key, x in pair.items()}, weight)
+            for i, piece in enumerate(leaf.pieces)
+        )
+        leaves[name] = replace(leaf, pieces=tuple(pieces))
+
+
+def _adapted(piece: Tensor, pair: Mapping[str, np.ndarray], weight: float) -> Tensor:
+    return replace(piece, read=lambda: np.asarray(merge(piece.read(), pair, weight)))
+
+
+def lora_digest(choice: LoraChoice) -> str:
+    """The file's SHA-256 and the weight."""
+    path = choice.file()
+    return f"{next(iter(digest_files(path.parent, [path.name]).values()))}:{choice.weight:g}"
+
+
+def _read_pairs(
+    path: Path, parts: Mapping[str, Part]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """A and B of each of PyTorch's layers in the file, and the alphas that it tells."""
+    modules = {name.removesuffix(".weight") for name in parts if name.endswith(".weight")}
+    by_kohya = {module.replace(".", "_"): module for module in modules}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    alphas: dict[str, float] = {}
+    unknown = []
+    with safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+        for name in names:
+            layer, matrix = _parse(name)
+            module = _module(layer, modules, by_kohya)
+            if module is None or matrix is None:
+                unknown.append(name)
+            elif matrix == "alpha":
+                alphas[module] = float(file.get_tensor(name))
+            else:
+                found.setdefault(module, {})[matrix] = _float32(file.get_tensor(name))
+        about = dict(file.metadata() or {})
+    if unknown or not found:
+        shown = ", ".join(unknown[:_SHOWN]) + (" ..." if len(unknown) > _SHOWN else "")
+        raise ValueError(
+            f"{path}: needs low-rank matrices of this transformer's layers, found "
+            + (f"{len(unknown)} other tensors: {shown}" if unknown else "none")
+        )
+    told = _told_alpha(path, about)
+    ranks = {module: len(pair["a"]) for module, pair in found.items() if "a" in pair}
+    return found, {
+        module: float(alphas.get(module, told or rank)) for module, rank in ranks.items()
+    }
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """The layer of a tensor's name, and whether it is its a, b or alpha."""
+    if name.endswith(".alpha"):
+        return name.removesuffix(".alpha"), "alpha"
+    match = _ENDS.fullmatch(name)
+    return (match[1], _MATRICES[match[2]]) if match else (name, None)
+
+
+def _module(layer: str, modules: set[str], by_kohya: Mapping[str, str]) -> str | None:
+    """PyTorch's name of a layer of the transformer; None if there is none of that name."""
+    if layer.startswith(_KOHYA):
+        return by_kohya.get(layer.removeprefix(_KOHYA))
+    for first in _PREFIXES:
+        for second in _PREFIXES:  # base_model.model.transformer. ...
+            module = layer.removeprefix(first).removeprefix(second)
+            if module in modules:
+                return module
+    return None
+
+
+def _told_alpha(path: Path, about: Mapping[str, str]) -> float | None:
+    """The alpha of all layers that diffusers' header or PEFT's JSON beside the file tells."""
+    config: Mapping[str, Any] = {}
+    if "lora_adapter_metadata" in about:
+        told = json.loads(about["lora_adapter_metadata"])
+        config = {key.removeprefix("transformer."): value for key, value in told.items()}
+    elif (beside := path.with_name("adapter_config.json")).is_file():
+        config = read_json(beside)
+    odd = ("alpha_pattern", "rank_pattern", "use_dora", "use_rslora")
+    if used := [key for key in odd if config.get(key)]:
+        raise ValueError(f"{path}: has {', '.join(used)}, which is not known here")
+    alpha = config.get("lora_alpha")
+    return None if alpha is None else float(alpha)
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def _stack(
+    path: Path,
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    alphas: Mapping[str, float],
+    parts: Mapping[str, Part],
+) -> Tree:
+    """The matrices as ours, layers stacked, scales in B."""
+    layers: dict[str, int] = {}
+    for part in parts.values():
+        layers[part.leaf] = max(layers.get(part.leaf, 0), (part.layer or 0) + 1)
+    rank = max((len(pair["a"]) for pair in found.values() if "a" in pair), default=1)
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+    problems = []
+    for module, pair in found.items():
+        part = parts[f"{module}.weight"]
+        shapes = {name: matrix.shape for name, matrix in pair.items()}
+        outputs, inputs = part.shape[0], part.shape[-1]
+        r = len(pair.get("a", ()))
+        if len(part.shape) != 2 or shapes != {"a": (r, inputs), "b": (outputs, r)}:
+            problems.append(
+                f"{module} (found {shapes}, needs a of [rank, {inputs}] and b of [{outputs}, rank])"
+            )
+            continue
+        place = (*part.leaf.removesuffix(".kernel").split("."), NAME)
+        stacked = () if part.layer is None else (layers[part.leaf],)
+        a = flat.setdefault((*place, "a"), np.zeros((*stacked, inputs, rank), np.float32))
+        b = flat.setdefault((*place, "b"), np.zeros((*stacked, rank, outputs), np.float32))
+        at = ... if part.layer is None else part.layer
+        a[at][:, :r] = pair["a"].T
+        b[at][:r] = alphas[module] / r * pair["b"].T
+    if problems:
+        raise ValueError(f"{path}: does not fit the transformer: {'; '.join(problems[:_SHOWN])}")
+    return unflatten_dict(flat)
