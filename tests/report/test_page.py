@@ -131,7 +131,7 @@ def test_a_folder_without_a_story_is_named_and_nothing_written(tmp_path, capsys)
 def test_several_stories_stand_side_by_side_and_what_differs_is_marked(old, full, tmp_path, capsys):
     target = tmp_path / "both.html"
     assert main([str(old), str(full), f"--output={target}"]) == 0
-    assert re.fullmatch(rf"{target}: 2 stories, 0\.\d MB\n", capsys.readouterr().out)
+    assert re.fullmatch(rf"{target}: 2 stories, [\d.]+ kB\n", capsys.readouterr().out)
     rows = re.findall(
         r"<tr( class=differs)?><th scope=\"row\">(.*?)</th>(.*?)</tr>", target.read_text()
     )
