@@ -247,7 +247,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE[:WEIGHT]",
         help="LoRA to add to the transformer, a .safetensors file or a folder with one, several "
-        "times for several; the weight is 1 where none is given",
+        "times for several (default: none; the weight is 1 where none is given)",
     )
     group.add_argument(
         "--decoder",

@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="LoRA to add to the transformer, several times for several",
+        help="LoRA to add to the transformer, several times for several (default: none)",
     )
     form.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: as it is, and bitwise exact)"
