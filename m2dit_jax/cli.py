@@ -4,9 +4,11 @@ Imports of what loads jax stand in the functions: commands without a model start
 """
 
 import argparse
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,17 +255,37 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """A context in which errors of opening a model name flags, not a call's arguments.
+
+    `flag` is the one that names the checkpoint.
+    """
+    from m2dit_jax.weights.run_folder import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{flag}: {error}") from error
+    except ValueError as error:
+        as_typed = re.sub(r"^(\w+)='([^']*)'", r"--\1=\2", str(error))
+        if as_typed == str(error):
+            raise
+        raise ValueError(as_typed) from error
+
+
 def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
     """The pipeline that the flags name; it reports on stderr. Raises ValueError as `load` does."""
     from m2dit_jax.pipeline.load import load
 
     keep_compiled(flags.compile_cache)
-    return load(
-        flags.checkpoint,
-        dtype=flags.dtype,
-        decoder=flags.decoder,
-        model=flags.model,
-        memory=flags.memory,
-        mesh=flags.mesh,
-        say=lambda line: print(line, file=sys.stderr),
-    )
+    with naming("--checkpoint"):
+        return load(
+            flags.checkpoint,
+            dtype=flags.dtype,
+            decoder=flags.decoder,
+            model=flags.model,
+            memory=flags.memory,
+            mesh=flags.mesh,
+            say=lambda line: print(line, file=sys.stderr),
+        )

@@ -33,6 +33,7 @@ from m2dit_jax.cli import (
 )
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
+from m2dit_jax.utils.sizes import size_text
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
@@ -177,7 +178,7 @@ def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
         lines.append(
             f"{job.output}: {len(counts)} stories, {sum(counts)} scenes of {info.frames} frames "
             f"of {info.height}x{info.width}, codec {info.codec}, {len(job.shards)} shards, "
-            f"{size / 1e6:.1f} MB" + (" (was finished before)" if report.was_finished else "")
+            f"{size_text(size)}" + (" (was finished before)" if report.was_finished else "")
         )
     if report.skipped:
         lines.append(f"skipped {len(report.skipped)} scenes, each named in skipped.json:")
@@ -231,7 +232,7 @@ def _check(path: Path) -> int:
     size = dataset.check()
     seconds = time.perf_counter() - started
     if size:
-        print(f"{path}: whole: {len(dataset)} stories, {size / 1e6:.1f} MB read in {seconds:.1f} s")
+        print(f"{path}: whole: {len(dataset)} stories, {size_text(size)} read in {seconds:.1f} s")
     else:
         print(f"{path}: has no digests.json to compare with, as datasets of older versions")
     return 0

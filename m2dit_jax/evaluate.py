@@ -25,6 +25,7 @@ from m2dit_jax.cli import (
     count,
     filled,
     make_parser,
+    naming,
     options_from_flags,
     options_given,
     processes,
@@ -191,7 +192,8 @@ def _score_videos(flags: argparse.Namespace) -> None:
 def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, SamplingOptions]:
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
-    engine = load(flags.checkpoint, dtype=flags.dtype)
+    with naming("--checkpoint"):
+        engine = load(flags.checkpoint, dtype=flags.dtype)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")

@@ -281,7 +281,7 @@ def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
     flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
     assert encode.main(flags) == 0
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 0
-    assert re.search(r"set: whole: 3 stories, [\d.]+ MB read in", capsys.readouterr().out)
+    assert re.search(r"set: whole: 3 stories, [\d.]+ kB read in", capsys.readouterr().out)
     (tmp_path / "set/skipped.json").write_text("{")
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 2
     assert "set: is damaged: skipped.json has 1 bytes, needs" in capsys.readouterr().err
@@ -365,7 +365,7 @@ def test_a_foreign_folder_is_left_alone(clips, tmp_path, capsys):
 def test_too_small_a_disk_is_found_first(clips, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     assert encode.main([*of_manifest(clips / "stories.jsonl", tmp_path / "s"), *PIXELS]) == 2
-    assert "MB, 0.0 MB are free" in capsys.readouterr().err
+    assert ", 1.00 kB are free" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 

@@ -55,7 +55,10 @@ def problems(message: str) -> list[str]:
     for line in message.splitlines():
         line = line.removeprefix("storyboard: ")
         line = re.sub(r"^scenes\[(\d+)\]\.?", lambda m: f"Scene {int(m[1]) + 1}, ", line)
-        lines.append(line.replace("_", " ", 1) if line.startswith(STORY_FIELDS) else line)
+        if line.startswith(STORY_FIELDS):  # the name alone: values are to be typed, such as unip_3
+            name, colon, problem = line.partition(":")
+            line = name.replace("_", " ") + colon + problem
+        lines.append(line)
     return lines
 
 

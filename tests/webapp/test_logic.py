@@ -391,3 +391,8 @@ def test_what_is_lost_of_prompts_and_numbers_that_are_none_are_told(tmp_path):
     failed = Runner(make).start(board, tmp_path)
     assert failed.ended.wait(10)
     assert failed.state == "failed" and failed.error.startswith("scene 1: generated latents")
+
+
+def test_values_in_messages_stay_as_they_are_to_be_typed():
+    (line,) = problems("storyboard: guidance_scale: found 'a_b', needs one of ddim, unip_3")
+    assert line == "guidance scale: found 'a_b', needs one of ddim, unip_3"
