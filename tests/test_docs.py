@@ -84,6 +84,25 @@ def test_pages_that_the_code_names_are_there():
             assert (ROOT / name).exists(), f"{path.relative_to(ROOT)} names {name}"
 
 
+_MESSAGES_OF_OTHERS = ("RESOURCE_EXHAUSTED", "No space left on device")
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    source = "\n".join(path.read_text(encoding="utf-8") for path in CODE)
+    source = re.sub(r"\"\s*\n\s*(?:\+ )?f?\"", "", source)  # texts over several lines
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (.*?) \| ", page, re.MULTILINE)
+    spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
+    messages = [span for span in spans if " " in span]
+    assert len(messages) > 20
+    for message in messages:
+        if message.startswith(_MESSAGES_OF_OTHERS):
+            continue
+        # Words in capitals and numbers stand for what a message names.
+        for part in re.split(r"\.\.\.|\b[A-Z]+\b|[A-Z]x[A-Z]|\d+|'", message):
+            assert part.strip(" :,()") in source, message
+
+
 def written_commands():
     """Page, command of ours and its arguments, wherever a block of code has one."""
     for page in PAGES:
