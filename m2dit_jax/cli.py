@@ -7,6 +7,7 @@ import argparse
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,20 +41,26 @@ if TYPE_CHECKING:
 _MOST_REPLACED = 3  # times that what is read may be replaced
 
 
-def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A command's parser: flags are never abbreviated, --help ends with an example.
+def make_parser(command: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A command's parser: flags are never abbreviated, --help ends with examples.
 
     A flag of type Path must not be empty: "" would be the current folder.
     """
     parser = argparse.ArgumentParser(
         prog=f"m2dit {command}",
         description=description,
-        epilog=f"Example: m2dit {command} {example}",
+        epilog="\n".join(f"Example: m2dit {command} {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.register("type", Path, lambda text: Path(filled(text)))
     return parser
+
+
+def wrapped(name: str, text: str) -> str:
+    """A name and what it is, as argparse sets them out."""
+    lines = textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"  {name}\n{lines}"
 
 
 def filled(text: str) -> str:
