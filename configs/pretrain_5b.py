@@ -9,8 +9,8 @@ as `python -m m2dit_jax.convert` writes it, at `config.train.init_from`.
 
 Hardware: nothing of this size was run. The model has 5,570,283,072 parameters; in float32 they and
 AdamW's two moments are 62 GiB, and the gradients 21 GiB more while a step is computed, all of it
-spread over the devices. A story is 53,328 tokens and 7.8 PFLOP. The README has what a step takes of
-some machines according to their compilers (python -m m2dit_jax.plan).
+spread over the devices. A story is 53,328 tokens and 7.8 PFLOP. docs/memory.md has what a
+step takes of some machines according to their compilers (python -m m2dit_jax.plan).
 
 The settings are those of the paper's scripts, among them AdamW with decay of everything, clipping
 at 0.05, a story on each of 8 devices, all stories with the same weight, and no averaged weights

@@ -1,4 +1,4 @@
-"""The shapes task with a longer budget: the checkpoint behind the README's figures and pictures.
+"""The shapes task with a longer budget: the checkpoint behind figures in docs/results.md.
 
 Run: python -m m2dit_jax.train --config=configs/shapes.py --workdir=runs/shapes
 Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 41 minutes beside other work on the same

@@ -177,7 +177,7 @@ def other_pythons(repo, tmp_path, monkeypatch):
     """Python 3.14 is pyenv's alone, the others are on PATH."""
     write_script(tmp_path / "pyenv/versions/3.14.2/bin/python", STUB)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
-    for name in ("ruff", "pyright", "lint-imports"):
+    for name in ("ruff", "pyright", "lint-imports", "mkdocs"):
         write_script(tmp_path / "bin" / name, "#!/bin/bash\n")
 
 
