@@ -1,4 +1,7 @@
-"""Samples a story: m2dit sample --checkpoint=DIR --storyboard=FILE --output=DIR"""
+"""Samples a story: m2dit sample --checkpoint=DIR --storyboard=FILE --output=DIR
+
+Without a file: --prompt="a red cross" --prompt="it moves up", one for each scene.
+"""
 
 import argparse
 import sys
@@ -32,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sample(flags: argparse.Namespace) -> None:
     started = time.perf_counter()
     # From the cheapest check to the dearest; the weights come last.
-    storyboard = Storyboard.read(find_storyboard(flags.storyboard))
+    if flags.storyboard is None:
+        storyboard = Storyboard.from_prompts(flags.prompt, "--prompt")
+    else:
+        storyboard = Storyboard.read(find_storyboard(flags.storyboard))
     storyboard = storyboard.override(options_given(flags, StoryOptions), "--")
     pipeline = load_pipeline(flags)
     if flags.explain:
@@ -58,8 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_model_flags(parser)
     group = parser.add_argument_group("story")
-    group.add_argument(
-        "--storyboard", required=True, help="YAML or JSON file, or the name of one that is shipped"
+    scenes = group.add_mutually_exclusive_group(required=True)
+    scenes.add_argument(
+        "--storyboard", help="YAML or JSON file, or the name of one that is shipped"
+    )
+    scenes.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="what a scene shows, instead of a storyboard; given again for each scene",
     )
     group.add_argument(
         "--output",

@@ -307,6 +307,29 @@ def test_scenes_with_settings_of_their_own_under_a_global_prompt_and_a_gate(run)
 
 
 @pytest.mark.slow
+def test_prompts_are_given_instead_of_a_file_and_scenes_kept(checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    where = [f"--checkpoint={checkpoint}", f"--output={out}"]
+    said = ["--prompt=a red cross", "--prompt=it moves up"]
+    assert sample.main([*where, *said]) == 0
+    first = json.loads((out / "story.json").read_text("utf-8"))
+    assert [scene["prompt"] for scene in first["scenes"]] == ["a red cross", "it moves up"]
+    board = first["storyboard"]
+    board["scenes"] = [board["scenes"][0] | {"keep": True}, board["scenes"][1] | {"take": 1}]
+    (tmp_path / "story.json").write_text(json.dumps(board), "utf-8")
+    capsys.readouterr()
+    assert sample.main([*where, f"--storyboard={tmp_path / 'story.json'}", "--explain"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "scene 1: kept, as keep asks" and "its take: 0 -> 1" in lines[1]
+    assert sample.main([*where, f"--storyboard={tmp_path / 'story.json'}"]) == 0
+    second = json.loads((out / "story.json").read_text("utf-8"))["scenes"]
+    assert [(scene["status"], scene.get("take")) for scene in second] == [
+        *(("kept", None), ("generated", 1))
+    ]
+    assert second[0]["key"] == first["scenes"][0]["key"]
+    assert second[0]["frames_sha256"] == first["scenes"][0]["frames_sha256"]
+
+
 def test_the_example_runs_as_a_command(checkpoint, tmp_path):
     storyboard = ROOT / "configs" / "storyboards" / "lone_actor.yaml"
     done = subprocess.run(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +18,9 @@ from m2dit_jax.diffusion.sampling import Conditions, Latents, noise_given
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories import noise
 from m2dit_jax.stories.gate import SceneToJudge, Verdict, judge
+from m2dit_jax.stories.history import History
 from m2dit_jax.stories.inputs import Identity, text_key
+from m2dit_jax.stories.keeping import standing_scenes
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.progress import ProgressTracker, Report
 from m2dit_jax.stories.store import SceneStore
@@ -32,15 +35,29 @@ OnScene = Callable[[int, UInt8[np.ndarray, "F H W 3"]], None]
 
 
 class StoryBuilder:
-    """Makes the scenes of a plan; a second run of the same plan finds all of them made."""
+    """Makes the scenes of a plan; a second run of the same plan finds all of them made.
 
-    def __init__(self, plan: StoryPlan, engine: Engine, store: SceneStore):
+    `history` is that of the folder. Raises StoryboardError if a scene that is to be kept cannot be.
+    """
+
+    def __init__(
+        self,
+        plan: StoryPlan,
+        engine: Engine,
+        store: SceneStore,
+        history: History = MappingProxyType({}),
+    ):
         self.plan, self.engine, self.store = plan, engine, store
         self._fingerprint = engine.fingerprint
+        self._standing = standing_scenes(
+            plan, self._fingerprint, history, lambda key: store.about(key) is not None
+        )
 
     def outlook(self) -> StoryWalk:
         """The walk as it will go if every scene that is still to be made passes the gate."""
-        walk = StoryWalk(self.plan, self._fingerprint)
+        walk = StoryWalk(self.plan, self._fingerprint, self._standing)
+        with suppress(KeyError):
+            self._judge_standing(walk)
         while group := walk.next_group():
             for scene, identity in walk.identities(group).items():
                 there = self.store.about(identity.key) is not None
@@ -64,7 +81,8 @@ class StoryBuilder:
         `on_group` after each group what has become of scenes until then.
         """
         made: set[int] = set()  # scenes of which something was generated in this run
-        settings, walk = self.plan.settings, StoryWalk(self.plan, self._fingerprint)
+        settings = self.plan.settings
+        walk = StoryWalk(self.plan, self._fingerprint, self._standing)
         scenes = len(self.plan.storyboard.scenes)
         tracker = ProgressTracker(scenes, settings.steps, report, tuple(self.plan.notes))
         tracker.expect(_groups_to_make(self.outlook()))
@@ -72,6 +90,10 @@ class StoryBuilder:
         tracker.finish(walk.outcomes)
         decode_at_once = bool(self.plan.checks) or self.engine.codec.instant
         with self.engine.networks.session(together=decode_at_once):
+            if decode_at_once:
+                for scene in self._standing:
+                    self._hand_over(scene, self._standing[scene].identity, on_scene)
+                self._judge_standing(walk)
             while group := walk.next_group():
                 identities = walk.identities(group)
                 if any(self.store.about(identity.key) is None for identity in identities.values()):
@@ -114,7 +136,9 @@ class StoryBuilder:
         started = time.monotonic()
         plan, scenes = self.plan, group.scenes
         keys = [
-            noise.scene_key(plan.seed(s), 0 if s in group.context else walk.attempt(s))
+            noise.scene_key(
+                plan.seed(s), 0 if s in group.context else walk.attempt(s), plan.take(s)
+            )
             for s in scenes
         ]
         lengths, size = self._latent_sizes(scenes)
@@ -266,6 +290,12 @@ class StoryBuilder:
     def _hand_over(self, scene: int, identity: Identity, on_scene: OnScene) -> None:
         self._decode(scene, identity)
         on_scene(scene, self.store.frames(identity.key))
+
+    def _judge_standing(self, walk: StoryWalk) -> None:
+        """The verdicts on scenes that stand, but on those that are kept: nobody judges these."""
+        for scene, outcome in self._standing.items():
+            if outcome.status != "kept" and self.plan.checks:
+                walk.judge_standing(scene, self._judge(walk, scene, outcome.identity))
 
     def _judge(self, walk: StoryWalk, scene: int, identity: Identity) -> Verdict:
         """The gate's verdict on the frames in the store.

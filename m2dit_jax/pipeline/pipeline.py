@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,9 @@ from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.pipeline.story import Story
 from m2dit_jax.stories.explain import explain
+from m2dit_jax.stories.history import History, read_build, read_history, write_build
 from m2dit_jax.stories.inputs import Inputs, clip_identity
-from m2dit_jax.stories.output import (
-    SCENES,
-    check_output,
-    only_story_in,
-    read_build,
-    write_build,
-    write_scene,
-)
+from m2dit_jax.stories.output import SCENES, check_output, only_story_in, write_scene
 from m2dit_jax.stories.plan import StoryPlan, plan_story
 from m2dit_jax.stories.progress import Report, silent
 from m2dit_jax.stories.store import MemoryStore, SceneStore
@@ -76,6 +71,7 @@ class Pipeline(Engine):
             prepare,
             lambda plan, scene, frames: write_scene(folder, scene, frames, plan.settings),
             lambda plan, outcomes: write_build(folder, _inputs(previous, outcomes, plan)),
+            read_history(folder),
         )
         made.save(folder, seconds=round(time.monotonic() - started, 3))
         return made
@@ -121,7 +117,7 @@ class Pipeline(Engine):
         for note in plan.notes:
             self.networks.say(note)
         store = SceneStore(folder / SCENES, lambda: self.content)
-        builder = StoryBuilder(plan, self, store)
+        builder = StoryBuilder(plan, self, store, read_history(folder))
         return explain(builder.outlook(), read_build(folder), store.problem)
 
     def _storyboard(
@@ -144,11 +140,12 @@ class Pipeline(Engine):
             lambda plan, scene, frames: None
         ),
         on_group: Callable[[StoryPlan, dict[int, Outcome]], None] = lambda plan, outcomes: None,
+        history: History = MappingProxyType({}),
     ) -> Story:
         plan = plan_story(storyboard, self)
         for note in plan.notes:
             self.networks.say(note)
-        builder = StoryBuilder(plan, self, store)
+        builder = StoryBuilder(plan, self, store, history)
         prepare(plan, builder)
         outcomes = builder.build(
             on_step,

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from m2dit_jax.report.story import write_page
+from m2dit_jax.stories.history import write_build
 from m2dit_jax.stories.output import (
     SCENES,
     check_output,
     story_digest,
-    write_build,
     write_scene,
     write_story,
 )

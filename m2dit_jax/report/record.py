@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from m2dit_jax.utils.files import read_json
 
-STATUSES = ("given", "generated", "reused")
+STATUSES = ("given", "kept", "generated", "reused")
 
 
 class RecordError(ValueError):

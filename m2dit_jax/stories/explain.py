@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from m2dit_jax.stories.inputs import Inputs, changes
+from m2dit_jax.stories.inputs import Inputs, changes, own_changes
 from m2dit_jax.stories.walk import StoryWalk
 
 
@@ -21,6 +21,11 @@ def explain(
         inputs, before = outcome.identity.inputs, previous.get(scene)
         if outcome.status == "given":
             line = "given"
+        elif outcome.status == "kept":
+            reasons = own_changes(forecast.plan, forecast.model, scene, inputs)
+            line = "; without it: ".join(
+                ["kept, as keep asks", *filter(None, ["; ".join(reasons)])]
+            )
         elif outcome.status == "reused":
             line = "kept" if inputs == before else "kept, from a run before the last"
         elif before is None:

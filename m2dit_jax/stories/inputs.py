@@ -64,17 +64,19 @@ def scene_identity(
         {
             "model": model,
             "scene": scene + 1,
-            **_settings(plan.settings),
+            **story_inputs(plan.settings),
             "beside": [
-                _beside(plan, number, known[number] if number in group.context else None, attempts)
+                scene_inputs(
+                    plan, number, known[number] if number in group.context else None, attempts
+                )
                 for number in group.scenes
             ],
         }
     )
 
 
-def _settings(settings: StoryOptions) -> dict[str, Any]:
-    """Those of the story that its latents depend on."""
+def story_inputs(settings: StoryOptions) -> dict[str, Any]:
+    """Settings of the story that its latents depend on."""
     fields = declared(StoryOptions)
     values = {name: getattr(settings, name) for name in _names("latents")}
     return {
@@ -89,33 +91,31 @@ def _names(affects: Affects) -> list[str]:
     return [field.name for field in fields if field.affects == affects]
 
 
-def _beside(
+def scene_inputs(
     plan: StoryPlan, number: int, key: str | None, attempts: Mapping[int, int]
 ) -> dict[str, Any]:
-    """Inputs that a scene of the group brings in, the one in question among them."""
+    """Inputs that a scene of a group brings in, itself among those that it is generated with.
+
+    `key` is that of a scene which is given, None for one that is generated.
+    """
     inputs = {
         "scene": number + 1,
         "prompt": plan.storyboard.scenes[number].prompt,
         **{name: plan.setting(name, number) for name in _names("scene") if name != "seed"},
     }
-    # By the seed noise is drawn, which a given scene has none of, unless it is asked for.
+    # Takes came when there were stories already, whose scenes all are the first.
+    seed = {"seed": plan.seed(number)} | ({"take": take} if (take := plan.take(number)) else {})
     if key is None:
-        return inputs | {"seed": plan.seed(number), "attempt": attempts.get(number, 0)}
-    seed = {"seed": plan.seed(number)} if plan.settings.noise_given else {}
-    return inputs | {"given": key} | seed
+        return inputs | seed | {"attempt": attempts.get(number, 0)}
+    # By the seed noise is drawn, which a given scene has none of, unless it is asked for.
+    return inputs | {"given": key} | (seed if plan.settings.noise_given else {})
 
 
 def changes(old: Inputs, new: Inputs) -> list[str]:
     """Why a scene with the new inputs is not the one with the old ones."""
     if "clip" in old or "clip" in new:
         return ["it was given before" if "clip" in old else "it was generated before"]
-    reasons = [
-        "the model is another"
-        if name == "model"
-        else f"{name}: {_change(_setting(old, name), _setting(new, name))}"
-        for name in {**new, **old}
-        if name != "beside" and _setting(old, name) != _setting(new, name)
-    ]
+    reasons = _story_changes(old, new)
     before = {scene["scene"]: scene for scene in old["beside"]}
     after = {scene["scene"]: scene for scene in new["beside"]}
     if before.keys() != after.keys():
@@ -123,6 +123,29 @@ def changes(old: Inputs, new: Inputs) -> list[str]:
     for number in before.keys() & after.keys():
         reasons += _scene_changes(before[number], after[number], own=number == new["scene"])
     return reasons
+
+
+def own_inputs(inputs: Inputs) -> Inputs:
+    """What a generated scene brought in itself: its prompt, its seed, its settings."""
+    return next(scene for scene in inputs["beside"] if scene["scene"] == inputs["scene"])
+
+
+def own_changes(plan: StoryPlan, model: str, scene: int, inputs: Inputs) -> list[str]:
+    """Why a scene with these inputs is not as the plan has it, whatever becomes of others."""
+    own = own_inputs(inputs)
+    now = scene_inputs(plan, scene, None, {scene: own["attempt"]}) | {"scene": own["scene"]}
+    story = {"model": model, **story_inputs(plan.settings)}
+    return [*_story_changes(inputs, story), *_scene_changes(own, now, own=True)]
+
+
+def _story_changes(old: Inputs, new: Inputs) -> list[str]:
+    return [
+        "the model is another"
+        if name == "model"
+        else f"{name}: {_change(_setting(old, name), _setting(new, name))}"
+        for name in {**new, **old}
+        if name not in ("beside", "scene") and _setting(old, name) != _setting(new, name)
+    ]
 
 
 def _setting(inputs: Inputs, name: str) -> Any:
@@ -133,14 +156,20 @@ def _setting(inputs: Inputs, name: str) -> Any:
 
 def _scene_changes(old: Inputs, new: Inputs, own: bool) -> list[str]:
     whose = "its" if own else f"scene {new['scene']}'s"
-    reasons = []
-    for name in sorted(old.keys() | new.keys()):
+    reasons, names = [], old.keys() | new.keys()
+    if ("given" in old) != ("given" in new):
+        how = ("given to", "made with") if "given" in new else ("made with", "given to")
+        reasons.append(f"scene {new['scene']} is {how[0]} it now, and was {how[1]} it before")
+        names -= {"given", "seed", "take", "attempt"}  # one of the two has none of these
+    for name in sorted(names):
         if old.get(name) == new.get(name):
             continue
-        if name == "given":
+        if name == "take":
+            reasons.append(f"{whose} take: {_change(old.get(name, 0), new.get(name, 0))}")
+        elif name == "given":
             reasons.append(f"scene {new['scene']}, which is given to it, is another")
-        elif name == "attempt":
-            reasons.append(f"{whose} attempt {old.get(name, 0)} failed")
+        elif name == "attempt" and new[name] > old[name]:
+            reasons.append(f"{whose} attempt {old[name]} failed")
         else:
             reasons.append(f"{whose} {name}: {_change(old.get(name), new.get(name))}")
     return reasons

@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, Key
 
 # Streams of a scene's key. What a step draws is STEPS plus its number.
 CLIP, GIVEN, START, STEPS = range(4)
+_TAKES = 2**31  # what a take's number is added to: no place of a scene and no attempt is as high
 
 
-def scene_key(seed: Sequence[int], attempt: int = 0) -> Key[Array, ""]:
-    """Key of a scene by the numbers of `scene_seed`, another one for each attempt."""
+def scene_key(seed: Sequence[int], attempt: int = 0, take: int = 0) -> Key[Array, ""]:
+    """Key of a scene by the numbers of `scene_seed`, another one for each take and attempt."""
     key = jax.random.key(seed[0])
-    for number in (*seed[1:], attempt):
+    for number in (*seed[1:], *([_TAKES + take] if take else []), attempt):
         key = jax.random.fold_in(key, number)
     return key
 

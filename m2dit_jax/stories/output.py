@@ -15,19 +15,18 @@ from jaxtyping import UInt8
 
 import m2dit_jax
 from m2dit_jax.report.sheets import contact_sheet
-from m2dit_jax.stories.inputs import Inputs
+from m2dit_jax.stories.inputs import own_inputs
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.store import SceneStore
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import Outcome
 from m2dit_jax.stories.yaml import StoryboardError
-from m2dit_jax.utils.files import atomic_write, read_json, write_json
+from m2dit_jax.utils.files import atomic_write, write_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.media import enlargement, frames_digest, write_gif, write_mp4
 
 SCENES = "scenes"  # the folder of what the scenes are made of
-BUILD = "build.json"  # what the scenes of the last build depended on
 # Pixels of all frames, as they are written, up to which there is a GIF: it is made in memory.
 GIF_MOST = 60_000_000
 
@@ -126,21 +125,6 @@ def story_digest(scenes: Sequence[str]) -> str:
     return hashlib.sha256("".join(scenes).encode()).hexdigest()
 
 
-def write_build(folder: Path, inputs: Mapping[int, Inputs]) -> None:
-    """Writes what each scene depends on, for the next build to compare."""
-    scenes = {str(scene + 1): inputs[scene] for scene in sorted(inputs)}
-    write_json(folder / BUILD, {"scenes": scenes})
-
-
-def read_build(folder: Path) -> dict[int, Inputs]:
-    """Inputs of the last build by scene, from 0; empty if they cannot be read."""
-    try:
-        scenes = read_json(folder / BUILD)["scenes"]
-        return {int(number) - 1: inputs for number, inputs in scenes.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
-
-
 def scene_name(scene: int) -> str:
     """File name of a scene's video."""
     return f"scene_{scene + 1}.mp4"
@@ -162,12 +146,13 @@ def _record(
     if outcome.group is None:
         return record
     made = store.about(outcome.identity.key) or {}
-    group = outcome.group
+    group, made_by = outcome.group, own_inputs(outcome.identity.inputs)
     return record | {
         "key": outcome.identity.key,
-        "seed": plan.setting("seed", scene),
-        "guidance_scale": plan.setting("guidance_scale", scene),
-        "negative_prompt": plan.negative_prompt(scene),
+        "seed": made_by["seed"][0],
+        **({"take": made_by["take"]} if "take" in made_by else {}),
+        "guidance_scale": made_by["guidance_scale"],
+        "negative_prompt": made_by["negative_prompt"],
         "context": [number + 1 for number in group.context],
         "made_with": [number + 1 for number in group.new if number != scene],
         **{name: made[name] for name in ("seconds", "steps", "evaluations") if name in made},

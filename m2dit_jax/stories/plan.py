@@ -96,6 +96,10 @@ class StoryPlan:
         """Numbers that the noise of a scene is drawn by."""
         return scene_seed(self.settings.seed, scene, self.storyboard.scenes[scene].seed)
 
+    def take(self, scene: int) -> int:
+        """Number of the take of a scene, 0 for the first."""
+        return self.storyboard.scenes[scene].take
+
     def clip(self, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
         """Frames of a given scene. Raises VideoError if the file is no longer what it was."""
         return _read_given(self.storyboard.scenes[scene], self.frames(scene), self.settings)

@@ -9,9 +9,14 @@ scenes:
   - prompt: The fox crosses a frozen river.
     frames: 25                # the others have the story's, or the model's
     cut: true                 # the gate asks for a cut between the scene before and this one
+  - prompt: It drinks.
+    take: 1                   # drawn anew; 0 is the first take, and is not lost
+  - prompt: It looks back.
+    keep: true                # stays as it was made, whatever changes before it
+  - The sun goes down.        # nothing but a prompt
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +35,7 @@ from m2dit_jax.utils.options import (
     Scale,
     Seed,
     Share,
+    Take,
     Text,
     joined_surrogates,
     option,
@@ -61,6 +67,12 @@ def _crops_a_clip(crop: float, info: Any) -> float:
 
 def _as_path(video: Any) -> Any:
     return Path(video) if isinstance(video, str) else video
+
+
+def _without_clip(value: int, scene: Any) -> int:  # ValidationInfo, which isinstance cannot tell
+    if value and scene.data.get("video") is not None:
+        raise ValueError("a scene without video; a clip is kept as it is, and has no takes")
+    return value
 
 
 class Scene(Options, frozen=True):
@@ -95,6 +107,17 @@ class Scene(Options, frozen=True):
         "The check `cut` asks for a cut between the scene before and this one.",
         affects="checks",
     )
+    take: Annotated[Take, AfterValidator(_without_clip)] = option(
+        0,
+        "Number of the take: another one draws other noise for this scene alone; all are kept, and "
+        "going back to one finds it.",
+        affects="scene",
+    )
+    keep: Annotated[bool, AfterValidator(_without_clip)] = option(
+        False,
+        "The scene stays as it was made in the output folder, whatever has changed, and is given "
+        "to the others; it is found by its prompt and take.",
+    )
 
     @property
     def given(self) -> bool:
@@ -123,6 +146,13 @@ class Scene(Options, frozen=True):
         return same_video and mine == others
 
 
+def _from_prompts(scenes: Any) -> Any:
+    """The scenes; one that is nothing but a text is its prompt."""
+    if not isinstance(scenes, list | tuple):
+        return scenes
+    return [{"prompt": scene} if isinstance(scene, str) else scene for scene in scenes]
+
+
 def _not_all_given(scenes: tuple[Scene, ...]) -> tuple[Scene, ...]:
     if all(scene.given for scene in scenes):
         problem = f"all {len(scenes)} have a video, needs one without: nothing is left to generate"
@@ -138,7 +168,10 @@ class Storyboard(StoryOptions, frozen=True):
     """
 
     scenes: Annotated[
-        tuple[Scene, ...], Field(strict=False, min_length=1), AfterValidator(_not_all_given)
+        tuple[Scene, ...],
+        Field(strict=False, min_length=1),
+        BeforeValidator(_from_prompts),
+        AfterValidator(_not_all_given),
     ] = Field(
         description="The story's scenes, in order.",
         json_schema_extra={"needed": "a list of scenes, each with a prompt"},
@@ -164,6 +197,21 @@ class Storyboard(StoryOptions, frozen=True):
         StoryboardError, without line numbers.
         """
         return cls._from_tree(from_value(mapping), Path(folder), source)
+
+    @classmethod
+    def from_prompts(cls, prompts: Sequence[str], flag: str) -> "Storyboard":
+        """Storyboard of scenes that are nothing but a prompt; `flag` names them in errors.
+
+        Raises StoryboardError, naming the flag and which of them it is.
+        """
+        names = {f"scenes[{i}].prompt": f"{flag} (scene {i + 1})" for i in range(len(prompts))}
+        try:
+            storyboard = cls(scenes=tuple(prompts))  # pyright: ignore[reportArgumentType]
+        except OptionError as error:
+            lines = (f"{names.get(path, path)}: {problem}" for path, problem in error.problems)
+            raise StoryboardError(problem_lines(lines)) from None
+        storyboard._places.update(names)
+        return storyboard
 
     @classmethod
     def _from_tree(cls, tree: Item, folder: Path, source: str) -> "Storyboard":
@@ -302,6 +350,8 @@ class _Reader:
 
     def _scene(self, path: str, item: Item) -> Any:
         self.lines[path] = item.line
+        if isinstance(item.value, str):
+            self.lines[f"{path}.prompt"] = item.line
         if not isinstance(item.value, tuple):
             return item.plain()
         return self.mapping(item, path, tuple(Scene.model_fields))

@@ -1,7 +1,8 @@
 """The way through a story, group by group: what is known, what is pending, what failed."""
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from m2dit_jax.stories.gate import Verdict
@@ -9,7 +10,7 @@ from m2dit_jax.stories.inputs import Identity, clip_identity, scene_identity
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.windows import Group, next_group
 
-Status = Literal["given", "generated", "reused"]
+Status = Literal["given", "kept", "generated", "reused"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Attempt:
 
 @dataclass
 class Outcome:
-    """Result of a scene. A given one has neither group nor attempts; the last attempt counts."""
+    """Result of a scene. A given one has neither group nor attempts; the last attempt counts.
+
+    One that is kept has no attempts: nobody judges it.
+    """
 
     status: Status
     identity: Identity
@@ -40,10 +44,11 @@ class StoryWalk:
     """State of a story on its way: which group comes next, and how those before went.
 
     A scene that fails is drawn again until its retries are used up, and no attempt of it is given
-    to others; `known` has the keys of those that may be.
+    to others; `known` has the keys of those that may be. `standing` are the scenes that are there
+    before anything is made, and are given to others (`stories.keeping`).
     """
 
-    def __init__(self, plan: StoryPlan, model: str):
+    def __init__(self, plan: StoryPlan, model: str, standing: Mapping[int, Outcome] | None = None):
         self.plan = plan
         self.model = model
         self.outcomes: dict[int, Outcome] = {}
@@ -53,6 +58,9 @@ class StoryWalk:
             if given:
                 self.outcomes[scene] = Outcome("given", clip_identity(plan, model, scene))
                 self.known[scene] = self.outcomes[scene].identity.key
+        for scene, outcome in (standing or {}).items():
+            self.outcomes[scene] = replace(outcome)
+            self.known[scene] = outcome.identity.key
         scenes = range(len(plan.storyboard.scenes))
         # Ascending, as a story may have many thousands.
         self._pending = [scene for scene in scenes if scene not in self.outcomes]
@@ -71,6 +79,14 @@ class StoryWalk:
             scene: scene_identity(self.plan, self.model, group, self.known, attempts, scene)
             for scene in group.new
         }
+
+    def judge_standing(self, scene: int, verdict: Verdict) -> None:
+        """Notes what the gate finds of a scene that stands; one that fails is given to nobody."""
+        outcome = self.outcomes[scene]
+        outcome.attempts = [Attempt(0, outcome.identity, verdict)]
+        if not verdict.passed:
+            del self.known[scene]
+            self._known.remove(scene)
 
     def attempt(self, scene: int) -> int:
         """The number of the scene's next drawing."""

@@ -28,6 +28,7 @@ MAX_COUNT = 100_000  # of steps and much else
 MAX_FRAMES = 10_000  # of a scene
 MAX_WINDOW = 256  # scenes at once: what each depends on names all the others
 MAX_SIDE = 16_384  # pixels, what video codecs go up to
+MAX_TAKE = 1000
 MAX_SCALE = 1000.0
 MIN_FPS, MAX_FPS = 0.1, 240.0
 _SHOWN = 50  # problems in a message; the others are counted
@@ -269,9 +270,13 @@ def wrong(value: Any, needed: str) -> str:
 
 
 def unknown_key(name: Any, names: Iterable[str]) -> str:
-    """The message about a name that is none, with the nearest one, or all."""
-    names = list(names)
-    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    """The message about a name that is none, with the nearest one, or all.
+
+    Of those that begin with it the first, which is declared before its refinements.
+    """
+    names, text = list(names), str(name)[:100]
+    near = [n for n in names if len(text) > 2 and n.startswith(f"{text}_")]
+    near = near or difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"needs one of {', '.join(names)}"
     return f"unknown key {shown(name)}, {hint}"
 
@@ -317,6 +322,7 @@ Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
 WindowSize = Annotated[int, Field(ge=1, le=MAX_WINDOW)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Take = Annotated[int, Field(ge=0, le=MAX_TAKE)]
 Scale = Annotated[float, Field(ge=0, le=MAX_SCALE)]
 FrameRate = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS)]
 Share = Annotated[float, Field(ge=0, le=1)]

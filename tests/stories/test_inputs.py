@@ -1,9 +1,12 @@
+import numpy as np
+
 from m2dit_jax.stories.gate import Verdict
 from m2dit_jax.stories.inputs import changes
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.walk import StoryWalk
+from m2dit_jax.utils.media import write_mp4
 from m2dit_jax.utils.options import declared
 from tests.stories.fake_engine import FakeEngine
 
@@ -95,3 +98,25 @@ def test_a_changed_option_makes_a_scene_anew_exactly_if_it_affects_it():
         after = all_inputs("abcde", **{name: value})
         assert (after != before) == (affects in ("latents", "scene", "windows")), name
         assert all((name in inputs) == (affects == "latents") for inputs in after), name
+
+
+def test_takes_count_where_they_are_not_the_first():
+    def inputs(take):
+        scenes = [{"prompt": "a"}, {"prompt": "b", "take": take}]
+        plan = plan_story(Storyboard.from_mapping({"scenes": scenes}), FakeEngine())
+        outcomes = walk_through(StoryWalk(plan, "weights"))
+        return [outcomes[scene].identity.inputs for scene in sorted(outcomes)]
+
+    assert inputs(0) == all_inputs("ab")
+    assert changes(inputs(0)[1], inputs(2)[1]) == ["its take: 0 -> 2"]
+    assert changes(inputs(2)[0], inputs(1)[0]) == ["scene 2's take: 2 -> 1"]
+
+
+def test_a_scene_that_is_given_now_has_not_failed(tmp_path):
+    write_mp4(tmp_path / "clip.mp4", np.full((2, 4, 4, 3), 90, np.uint8), 4)
+    scenes = [{"prompt": "a", "video": "clip.mp4"}, {"prompt": "b"}]
+    plan = plan_story(Storyboard.from_mapping({"scenes": scenes}, tmp_path), FakeEngine())
+    given = walk_through(StoryWalk(plan, "weights"))[1].identity.inputs
+    made = all_inputs("ab")[1]
+    assert changes(made, given) == ["scene 1 is given to it now, and was made with it before"]
+    assert changes(given, made) == ["scene 1 is made with it now, and was given to it before"]

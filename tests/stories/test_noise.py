@@ -27,6 +27,8 @@ def test_every_draw_is_another():
         start_noise([key], [1], SIZE)[0, 0],
         *(step_noise([key], step, [1], SIZE)[0, 0] for step in (0, 1)),
         *(start_noise([scene_key([7, 2], n)], [1], SIZE)[0, 0] for n in (1, 2)),
+        *(start_noise([scene_key([7, 2], 0, n)], [1], SIZE)[0, 0] for n in (1, 2)),
+        *(start_noise([scene_key([7], 0, n)], [1], SIZE)[0, 0] for n in (1, 2)),
         *(start_noise([scene_key(seed)], [1], SIZE)[0, 0] for seed in ([7, 3], [2], [8, 2])),
     ]
     assert len({np.asarray(draw).tobytes() for draw in draws}) == len(draws)

@@ -113,8 +113,6 @@ scenes:
         "story.yaml:10: scenes[2].prompt: missing, needs a text that says what the scene shows",
         "story.yaml:10: scenes[2].video: found 'no.mp4', "
         "needs the path of a readable video (no.mp4: no such file)",
-        "story.yaml:11: scenes[3]: found 'a fox', needs a mapping with the keys "
-        "prompt, video, negative_prompt, guidance_scale, frames, seed, cut",
         "story.yaml:13: scenes[4].prompt: given twice, first on line 12, needs one value",
     ]
 
@@ -330,3 +328,39 @@ def test_of_many_problems_the_first_are_named_and_the_others_counted(problems):
 def test_checks_of_odd_types_are_refused(problems, value):
     (found,) = problems(f"{ONE_SCENE}checks: {value}")
     assert "checks: found" in found and "needs one or a list of finite, frozen" in found
+
+
+def test_a_scene_may_be_nothing_but_its_prompt(read, problems):
+    assert read("scenes: [a red cross, it moves up]").scenes == (
+        *(Scene(prompt="a red cross"), Scene(prompt="it moves up")),
+    )
+    board = Storyboard(scenes=["a", {"prompt": "b"}])  # pyright: ignore[reportArgumentType]
+    assert [scene.prompt for scene in board.scenes] == ["a", "b"]
+    assert problems("scenes:\n  - a\n  - ''\n  - 3\n") == [
+        "story.yaml:3: scenes[1].prompt: found '', needs a text that says what the scene shows",
+        "story.yaml:4: scenes[2]: found 3, needs a mapping with the keys prompt, video, "
+        "negative_prompt, guidance_scale, frames, seed, cut, take, keep",
+    ]
+
+
+def test_prompts_alone_are_a_storyboard_whose_errors_name_the_flag():
+    board = Storyboard.from_prompts(["a", "b"], "--prompt")
+    assert board == Storyboard.from_mapping({"scenes": ["a", "b"]})
+    assert board.place("scenes[1].prompt") == "--prompt (scene 2)"
+    with pytest.raises(StoryboardError, match=r"^--prompt \(scene 2\): found ' ', needs a text"):
+        Storyboard.from_prompts(["a", " "], "--prompt")
+
+
+def test_kept_scenes_and_takes_are_of_scenes_without_video(read, problems, tmp_path):
+    scenes = read("scenes: [{prompt: a, keep: true}, {prompt: b, take: 2}]")
+    assert [(s.keep, s.take) for s in scenes.scenes] == [(True, 0), (False, 2)]
+    assert scenes.to_mapping()["scenes"] == [
+        *({"prompt": "a", "keep": True}, {"prompt": "b", "take": 2})
+    ]
+    found = problems(
+        "scenes:\n- {prompt: a, video: story.yaml, keep: true, take: 1}\n- {prompt: b, take: -1}"
+    )
+    needed = "needs a scene without video; a clip is kept as it is, and has no takes"
+    assert f"story.yaml:2: scenes[0].keep: found true, {needed}" in found
+    assert f"story.yaml:2: scenes[0].take: found 1, {needed}" in found
+    assert "story.yaml:3: scenes[1].take: found -1, needs a whole number, from 0 to 1000" in found
