@@ -10,9 +10,10 @@ from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.utils.options import declared
 
 STORY_FIELDS = tuple(declared(StoryOptions))
-# Those with a field of their own; `video` has its button, `crop` is shown beside a clip.
-SCENE_FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "frames", "cut")
-_BY_BUTTONS = ("crop", "keep", "take")
+# Those with a field of their own; `crop` is shown beside a clip.
+SCENE_FIELDS = ("prompt", "crop", "negative_prompt", "seed", "guidance_scale", "frames", "cut")
+_BY_BUTTONS = ("keep", "take")
+_SCENE_DEFAULTS = {name: option.default for name, option in declared(Scene).items()}
 _EMPTY = (None, "", [], ())
 
 
@@ -90,19 +91,11 @@ def filled_in(shown: Form, settings: Sequence[Any], fields: Sequence[Any]) -> Fo
 
 def _scene_mapping(scene: SceneForm) -> dict[str, Any]:
     values = _filled(scene.values, (*SCENE_FIELDS, *_BY_BUTTONS))
-    values = {
-        name: value
-        for name, value in values.items()
-        if not (name in ("cut", *_BY_BUTTONS) and value == _scene_default(name))
-    }
+    values = {name: value for name, value in values.items() if value != _SCENE_DEFAULTS.get(name)}
     if scene.clip is None:
+        values.pop("crop", None)
         return values
     return values | {"video": str(scene.clip.absolute())}
-
-
-def _scene_default(name: str) -> Any:
-    option = declared(Scene).get(name)
-    return option.default if option else 0
 
 
 def _filled(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

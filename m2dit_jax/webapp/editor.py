@@ -16,6 +16,8 @@ from m2dit_jax.webapp.fields import component, scene_field
 from m2dit_jax.webapp.view import clip_view, problem_list
 
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}
+_SMALL: dict[str, Any] = {"size": "sm", "min_width": 0}
+Change = Callable[[Form], Form]
 
 
 @dataclass
@@ -24,9 +26,9 @@ class Cards:
 
     fields: list[Any] = field(default_factory=list)
     more: list[Any] = field(default_factory=list)  # the part of each card that opens
-    crops: list[tuple[int, Any, Any]] = field(default_factory=list)  # scene, slider, its picture
+    pictures: list[tuple[int, Any]] = field(default_factory=list)  # scene, its clip
     uploads: list[tuple[int, Any]] = field(default_factory=list)
-    buttons: list[tuple[Any, Callable[[Form], Form]]] = field(default_factory=list)
+    buttons: list[tuple[Any, Change]] = field(default_factory=list)
 
 
 def draw_cards(desk: Desk, form: Form) -> Cards:
@@ -41,53 +43,55 @@ def draw_cards(desk: Desk, form: Form) -> Cards:
 
 
 def _draw_card(cards: Cards, desk: Desk, form: Form, scene: int, each: SceneForm) -> None:
-    number = scene + 1
-    prompt, *others = SCENE_FIELDS
-    cards.fields.append(scene_field(prompt, each.values.get(prompt), number, each.locked))
+    number, given = scene + 1, each.clip is not None
+
+    def draw(name: str) -> None:
+        value = each.values.get(name)
+        cards.fields.append(scene_field(name, value, number, each.locked, given))
+
+    prompt, crop, *others = SCENE_FIELDS
+    draw(prompt)
     if each.clip is not None:
-        _draw_clip(cards, desk, form, scene, each.clip)
+        place = each.values.get(crop)
+        shown = clip_view(each.clip, picture_size(desk, form), 0.5 if place is None else place)
+        cards.pictures.append((scene, gr.HTML(shown)))
+    draw(crop)
     with gr.Row(elem_classes="buttons"):
-        if each.clip is not None:
-            _button(cards, "Not given", number, partial(edits.give_clip, scene=scene, clip=None))
-        else:
-            _button(cards, "Unlock" if each.locked else "Lock", number, _at(edits.lock, scene))
-            if len(form.scenes) > 1:
-                _button(cards, "Lock the others", number, _at(edits.lock_others, scene))
-            another = partial(edits.take, scene=scene, number=each.take + 1)
-            _button(cards, "Another take", number, another)
-            if each.take:
-                before = partial(edits.take, scene=scene, number=each.take - 1)
-                _button(cards, f"Back to take {each.take - 1}", number, before)
-        if scene:
-            _button(cards, "Up", number, _at(edits.move_up, scene))
-        if number < len(form.scenes):
-            _button(cards, "Down", number, _at(edits.move_down, scene))
-        _button(cards, "Duplicate", number, _at(edits.duplicate, scene))
-        _button(cards, "Remove", number, _at(edits.remove, scene))
-        if each.clip is None and not each.locked:
-            options: dict[str, Any] = {"file_types": ["video"], "type": "filepath"}
-            upload = component(gr.UploadButton, "Give a clip", size="sm", min_width=0, **options)
+        for text, change in _changes(form, scene, each).items():
+            name = f"scene-{number}-{text.lower().replace(' ', '-')}"
+            button = component(gr.Button, text, elem_id=name, **_SMALL)
+            cards.buttons.append((button, change))
+        if not given and not each.locked:
+            kind: dict[str, Any] = {"file_types": ["video"], "type": "filepath"}
+            upload = component(gr.UploadButton, "Give a clip", **kind, **_SMALL)
             cards.uploads.append((scene, upload))
     with gr.Accordion(f"Settings of scene {number}", open=False) as more:
-        cards.fields += [
-            scene_field(name, each.values.get(name), number, each.locked) for name in others
-        ]
+        for name in others:
+            draw(name)
     cards.more.append(more)
 
 
-def _draw_clip(cards: Cards, desk: Desk, form: Form, scene: int, clip: Path) -> None:
-    crop = form.scenes[scene].values.get("crop")
-    crop = 0.5 if crop is None else crop
-    picture = gr.HTML(clip_view(clip, picture_size(desk, form), crop))
-    slider = component(
-        gr.Slider,
-        *(0, 1, crop),
-        step=0.01,
-        label="Part of the clip",
-        info="The frame on the clip shows what is kept: 0 is the left or the top.",
-        elem_id=f"scene-{scene + 1}-crop",
-    )
-    cards.crops.append((scene, slider, picture))
+def _changes(form: Form, scene: int, each: SceneForm) -> dict[str, Change]:
+    """What a scene's buttons do, by the text on them."""
+
+    def at(edit: Callable[..., Form], **more: Any) -> Change:
+        return lambda form: edit(form, scene, **more)
+
+    changes: dict[str, Change] = {}
+    if each.clip is not None:
+        changes["Not given"] = at(edits.give_clip, clip=None)
+    else:
+        changes["Unlock" if each.locked else "Lock"] = at(edits.lock)
+        if len(form.scenes) > 1:
+            changes["Lock the others"] = at(edits.lock_others)
+        changes["Another take"] = at(edits.take, number=each.take + 1)
+        if each.take:
+            changes[f"Back to take {each.take - 1}"] = at(edits.take, number=each.take - 1)
+    if scene:
+        changes["Up"] = at(edits.move_up)
+    if scene + 1 < len(form.scenes):
+        changes["Down"] = at(edits.move_down)
+    return changes | {"Duplicate": at(edits.duplicate), "Remove": at(edits.remove)}
 
 
 def picture_size(desk: Desk, form: Form) -> tuple[int, int]:
@@ -100,14 +104,14 @@ def picture_size(desk: Desk, form: Form) -> tuple[int, int]:
 
 def connect_cards(
     cards: Cards, desk: Desk, form: Form, board: gr.State, settings: list[Any], messages: gr.HTML
-) -> None:
-    """Connects the cards' buttons, clips and sliders with the board that the page shows."""
+) -> list[Any]:
+    """Connects the cards' buttons and clips with the board; the events that change it."""
     inputs = [*settings, *cards.fields]
 
     def filled(values: tuple[Any, ...]) -> Form:
         return filled_in(form, values[: len(STORY_FIELDS)], values[len(STORY_FIELDS) :])
 
-    def edit(change: Callable[[Form], Form], *values: Any) -> Form:
+    def edit(change: Change, *values: Any) -> Form:
         return change(filled(values))
 
     def attach(scene: int, uploaded: str, *values: Any) -> tuple[Any, str]:
@@ -118,30 +122,33 @@ def connect_cards(
             return gr.skip(), problem_list([line])
         return edits.give_clip(filled(values), scene, clip), ""
 
-    def show_crop(scene: int, crop: float, *values: Any) -> str:
-        clip = form.scenes[scene].clip
-        assert clip is not None
-        return clip_view(clip, picture_size(desk, filled(values)), crop)
+    def show_clips(*values: Any) -> Any:
+        now = filled(values)
+        views = [
+            clip_view(clip, picture_size(desk, now), now.scenes[scene].values["crop"])
+            for scene, _ in cards.pictures
+            if (clip := now.scenes[scene].clip)
+        ]
+        return views if len(views) > 1 else views[0]
 
-    for button, change in cards.buttons:
+    events = [
         button.click(partial(edit, change), inputs, board, **_QUIET)
-    for scene, upload in cards.uploads:
+        for button, change in cards.buttons
+    ]
+    events += [
         upload.upload(partial(attach, scene), [upload, *inputs], [board, messages])
-    for scene, slider, picture in cards.crops:
-        slider.input(
-            partial(show_crop, scene),
-            [slider, *inputs],
-            picture,
+        for scene, upload in cards.uploads
+    ]
+    if cards.pictures:
+        crop = SCENE_FIELDS.index("crop")
+        sliders = [cards.fields[scene * len(SCENE_FIELDS) + crop] for scene, _ in cards.pictures]
+        sizes = [settings[STORY_FIELDS.index(name)] for name in ("height", "width")]
+        gr.on(
+            [slider.input for slider in sliders] + [size.input for size in sizes],
+            show_clips,
+            inputs,
+            [picture for _, picture in cards.pictures],
             trigger_mode="always_last",
             **_QUIET,
         )
-
-
-def _button(cards: Cards, text: str, number: int, change: Callable[[Form], Form]) -> None:
-    name = text.lower().replace(" ", "-")
-    button = component(gr.Button, text, size="sm", min_width=0, elem_id=f"scene-{number}-{name}")
-    cards.buttons.append((button, change))
-
-
-def _at(edit: edits.Edit, scene: int) -> Callable[[Form], Form]:
-    return lambda form: edit(form, scene)
+    return events

@@ -63,11 +63,6 @@ def give_clip(form: Form, scene: int, clip: Path | None) -> Form:
     return _changed(form, scene, replace(form.scenes[scene].filled(**values), clip=clip))
 
 
-def crop_clip(form: Form, scene: int, crop: float) -> Form:
-    """The form with another part of a scene's clip."""
-    return _changed(form, scene, form.scenes[scene].filled(crop=crop))
-
-
 def _changed(form: Form, scene: int, changed: SceneForm) -> Form:
     return replace(form, scenes=(*form.scenes[:scene], changed, *form.scenes[scene + 1 :]))
 

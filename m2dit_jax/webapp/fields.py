@@ -44,8 +44,10 @@ def story_field(name: str, model: AppModel) -> Any:
 def story_value(name: str, model: AppModel, value: Any = None) -> Any:
     """What a story's field shows: its own value, or the model's default."""
     value = getattr(model.defaults, name) if value is None else value
-    many = declared(StoryOptions)[name].many and declared(StoryOptions)[name].choices
-    return list(value or ()) if many else value
+    option = declared(StoryOptions)[name]
+    if option.choices:
+        return list(value or ()) if option.many else value or ""
+    return value
 
 
 def story_info(name: str, model: AppModel) -> str:
@@ -60,13 +62,19 @@ def story_info(name: str, model: AppModel) -> str:
     return text
 
 
-def scene_field(name: str, value: Any, number: int, locked: bool) -> Any:
-    """A field of the scene with this number, from 1; a locked scene's prompt stays as it is."""
+def scene_field(name: str, value: Any, number: int, locked: bool, given: bool) -> Any:
+    """A field of the scene with this number, from 1.
+
+    A `locked` scene's prompt stays as it is; only a `given` one has a clip to choose a part of.
+    """
     option = declared(Scene)[name]
     options: dict[str, Any] = {"elem_id": f"scene-{number}-{name}"}
     if name == "prompt":
         options |= {"label": f"Scene {number}", "lines": 2, "placeholder": "what the scene shows"}
         options |= {"interactive": not locked}
+    if name == "crop":
+        options |= {"label": "part of the clip", "visible": given}
+        value = option.default if value is None else value
     return _field(option, value, info=scene_info(name), nothing="the story's", **options)
 
 
