@@ -14,6 +14,7 @@ STORY_FIELDS = tuple(declared(StoryOptions))
 SCENE_FIELDS = ("prompt", "crop", "negative_prompt", "seed", "guidance_scale", "frames", "cut")
 _BY_BUTTONS = ("keep", "take")
 _SCENE_DEFAULTS = {name: option.default for name, option in declared(Scene).items()}
+_OPTIONS = {**declared(StoryOptions), **declared(Scene)}  # of the same name they are of one kind
 _EMPTY = (None, "", [], ())
 
 
@@ -59,7 +60,7 @@ class Form:
         settings = {
             name: value
             for name, value in _filled(self.settings, STORY_FIELDS).items()
-            if name not in usual or value != _plain(usual[name])
+            if name not in usual or value != _plain(name, usual[name])
         }
         return {"scenes": [_scene_mapping(scene) for scene in self.scenes], **settings}
 
@@ -99,14 +100,14 @@ def _scene_mapping(scene: SceneForm) -> dict[str, Any]:
 
 
 def _filled(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    found = {name: _plain(values.get(name)) for name in names}
+    found = {name: _plain(name, values.get(name)) for name in names}
     return {name: value for name, value in found.items() if value not in _EMPTY}
 
 
-def _plain(value: Any) -> Any:
-    """The value as a storyboard file has it; blank text is none."""
-    if isinstance(value, str) and not value.strip():
-        return ""
+def _plain(name: str, value: Any) -> Any:
+    """The value of a field as a storyboard file has it; blank text is none."""
+    if isinstance(value, str):
+        return _OPTIONS[name].from_text(value) if value.strip() else ""
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, float) and value.is_integer():  # of a browser's number

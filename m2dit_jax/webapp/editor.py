@@ -43,11 +43,10 @@ def draw_cards(desk: Desk, form: Form) -> Cards:
 
 
 def _draw_card(cards: Cards, desk: Desk, form: Form, scene: int, each: SceneForm) -> None:
-    number, given = scene + 1, each.clip is not None
+    number = scene + 1
 
     def draw(name: str) -> None:
-        value = each.values.get(name)
-        cards.fields.append(scene_field(name, value, number, each.locked, given))
+        cards.fields.append(scene_field(name, each, number))
 
     prompt, crop, *others = SCENE_FIELDS
     draw(prompt)
@@ -61,7 +60,7 @@ def _draw_card(cards: Cards, desk: Desk, form: Form, scene: int, each: SceneForm
             name = f"scene-{number}-{text.lower().replace(' ', '-')}"
             button = component(gr.Button, text, elem_id=name, **_SMALL)
             cards.buttons.append((button, change))
-        if not given and not each.locked:
+        if each.clip is None and not each.locked:
             kind: dict[str, Any] = {"file_types": ["video"], "type": "filepath"}
             upload = component(gr.UploadButton, "Give a clip", **kind, **_SMALL)
             cards.uploads.append((scene, upload))

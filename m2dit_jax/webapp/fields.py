@@ -7,7 +7,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Scene
 from m2dit_jax.utils.options import OptionField, declared
-from m2dit_jax.webapp.board import STORY_FIELDS
+from m2dit_jax.webapp.board import STORY_FIELDS, SceneForm
 from m2dit_jax.webapp.model import AppModel
 
 # At the top of a story's settings; the others are below these, in the order of their declaration.
@@ -62,18 +62,19 @@ def story_info(name: str, model: AppModel) -> str:
     return text
 
 
-def scene_field(name: str, value: Any, number: int, locked: bool, given: bool) -> Any:
+def scene_field(name: str, scene: SceneForm, number: int) -> Any:
     """A field of the scene with this number, from 1.
 
-    A `locked` scene's prompt stays as it is; only a `given` one has a clip to choose a part of.
+    A locked scene's prompt stays as it is; only a given one has a clip to choose a part of.
     """
-    option = declared(Scene)[name]
+    option, value = declared(Scene)[name], scene.values.get(name)
     options: dict[str, Any] = {"elem_id": f"scene-{number}-{name}"}
     if name == "prompt":
-        options |= {"label": f"Scene {number}", "lines": 2, "placeholder": "what the scene shows"}
-        options |= {"interactive": not locked}
+        state = [f"take {scene.take}"] * bool(scene.take) + ["locked"] * scene.locked
+        options |= {"label": ", ".join([f"Scene {number}", *state]), "lines": 2}
+        options |= {"placeholder": "what the scene shows", "interactive": not scene.locked}
     if name == "crop":
-        options |= {"label": "part of the clip", "visible": given}
+        options |= {"label": "part of the clip", "visible": scene.clip is not None}
         value = option.default if value is None else value
     return _field(option, value, info=scene_info(name), nothing="the story's", **options)
 
@@ -93,8 +94,9 @@ def _field(option: OptionField, value: Any, nothing: str, **options: Any) -> Any
         return component(gr.Dropdown, choices, value=value or "", **options)
     if option.kind is bool:
         return component(gr.Checkbox, value=bool(value), **options)
-    if option.kind not in (int, float):
-        return component(gr.Textbox, value=value or "", **({"placeholder": nothing} | options))
+    if option.kind not in (int, float) or option.default is None:  # a number is never empty
+        value = "" if value is None else str(value)
+        return component(gr.Textbox, value=value, **({"placeholder": nothing} | options))
     least, most = option.least, option.most
     if option.kind is float and most is not None and most - (least or 0) <= _LONGEST_SLIDER:
         return component(gr.Slider, least, most, value=value, step=0.01, **options)

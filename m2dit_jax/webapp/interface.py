@@ -93,10 +93,10 @@ def _lay_out_form(page: Page, desk: Desk) -> gr.Column:
     """All of the form but the scenes, whose place is returned."""
     with gr.Row(elem_classes="top"):
         names = desk.shelf.names()
-        options: dict[str, Any] = {"label": "Story", "value": None, "scale": 3, "min_width": 140}
+        options: dict[str, Any] = {"label": "Story", "value": None, "scale": 2, "min_width": 140}
         page.story = component(gr.Dropdown, names, **options)
         for text in ("New story", "Example"):
-            page.buttons[text] = component(gr.Button, text, scale=1, min_width=80)
+            page.buttons[text] = component(gr.Button, text, scale=1, min_width=115)
     editor = gr.Column()
     fields = {}
     with gr.Accordion("Settings of the story", open=False) as settings:

@@ -1,4 +1,4 @@
-"""What the page knows of the model: its defaults, its limits, its words, an example to begin with."""
+"""What the page knows of the model: its defaults, its limits, its words, and an example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

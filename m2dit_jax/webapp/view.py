@@ -46,11 +46,10 @@ def story_view(run: Run, takes: Takes | None = None) -> str:
             scene.prompt,
             number in finished,
             "at work" if number in at_work else unfinished,
-            (takes or {}).get(number, {}),
         )
         for number, scene in enumerate(run.storyboard.scenes)
     ]
-    return _story(_whole(run.folder) if run.state == "done" else "", cards)
+    return _story(_whole(run.folder) if run.state == "done" else "", cards, takes or {})
 
 
 def finished_view(
@@ -58,10 +57,10 @@ def finished_view(
 ) -> str:
     """A story that was made before, by the scenes of its storyboard."""
     cards = [
-        _card(folder, number, scene.get("prompt") or "", True, "", (takes or {}).get(number, {}))
+        _card(folder, number, scene.get("prompt") or "", True, "")
         for number, scene in enumerate(scenes)
     ]
-    return _story(_whole(folder), cards)
+    return _story(_whole(folder), cards, takes or {})
 
 
 def outlook_view(problems: Sequence[Problem], lines: Sequence[str]) -> str:
@@ -130,15 +129,15 @@ def _state(run: Run) -> str:
     match run.state:
         case "waiting":
             return "Waiting until another story is finished."
-        case "running" if progress is None:
-            return f"Loading the model and reading the prompts, {_since(run.changed)}."
-        case "running" if not progress.at_work:
-            return f"{len(progress.finished)} of {progress.scenes} scenes finished."
+        case "running" if progress is None or not progress.at_work:
+            if progress and len(progress.finished) == progress.scenes:
+                return "All scenes are made; the files are being written."
+            return f"Reading the model and the prompts, {_since(run.changed)}."
         case "running":
             numbers = [number + 1 for number in progress.at_work]
             where = f"{_scenes(numbers)} of {progress.scenes}"
             if progress.step == 0:
-                return f"{where}: compiling, then the first step; {_since(run.changed)}."
+                return f"{where}: compiling, then the first step, {_since(run.changed)}."
             left = progress.seconds_left
             more = "" if left is None else f", about {_duration(left)} left"
             return f"{where}: step {progress.step} of {progress.steps}{more}."
@@ -183,8 +182,9 @@ def _scenes(numbers: Sequence[int]) -> str:
     return f"Scene{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
 
 
-def _story(whole: str, cards: Sequence[str]) -> str:
-    return f"<div class=story>{whole}<div class=cards>{''.join(cards)}</div></div>"
+def _story(whole: str, cards: Sequence[str], takes: Takes) -> str:
+    compared = "".join(_takes(scene, videos) for scene, videos in takes.items())
+    return f"<div class=story>{whole}<div class=cards>{''.join(cards)}</div>{compared}</div>"
 
 
 def _whole(folder: Path) -> str:
@@ -202,7 +202,6 @@ def _card(
     prompt: str,
     finished: bool,
     otherwise: str,
-    takes: Mapping[int, Path],
 ) -> str:
     path = folder / f"scene_{number + 1}.mp4"
     # Those of an earlier story of this folder do not count.
@@ -210,7 +209,7 @@ def _card(
     if not picture:
         picture = f"<div class=empty>{otherwise}</div>"
     text = f"<b>{number + 1}</b> <span dir=auto>{escape(prompt)}</span>"
-    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>{_takes(number, takes)}"
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def _takes(number: int, takes: Mapping[int, Path]) -> str:
