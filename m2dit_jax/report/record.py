@@ -31,7 +31,7 @@ class SceneRecord:
     `settings` are those of the scene, of the whole story where it has none of its own.
     `context` are the 1-based numbers of the scenes that were given to it, `made_with` of those
     that were generated in the same run. `evaluations` counts the calls of the network. `cut` is the
-    storyboard's.
+    storyboard's. `digest` is the SHA-256 of its frames, "" in older files.
     """
 
     number: int
@@ -48,11 +48,15 @@ class SceneRecord:
     attempts: tuple[Attempt, ...]
     metrics: Mapping[str, float]
     cut: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class StoryRecord:
-    """A story in `folder`. `settings` are all of its storyboard but the scenes."""
+    """A story in `folder`. `settings` are all of its storyboard but the scenes.
+
+    `storyboard` is the whole of it, with clips by their names alone.
+    """
 
     folder: Path
     video: Path
@@ -61,6 +65,7 @@ class StoryRecord:
     seconds: float | None
     origin: Mapping[str, Any]
     config: Mapping[str, Any]
+    storyboard: Mapping[str, Any]
 
 
 def read_record(folder: Path) -> StoryRecord:
@@ -84,6 +89,7 @@ def read_record(folder: Path) -> StoryRecord:
         seconds=story.number("seconds"),
         origin=dict(story.mapping("checkpoint")) | dict(story.mapping("versions")),
         config=story.mapping("config"),
+        storyboard=_without_folders(storyboard),
     )
 
 
@@ -119,6 +125,7 @@ def _read_scene(
         ),
         metrics=scene.metrics(),
         cut=_from_board(storyboard, number - 1, "cut") is True,
+        digest=scene.value("frames_sha256", str) or "",
     )
 
 
@@ -135,6 +142,17 @@ def _clip_name(storyboard: Mapping[str, Any], index: int) -> str:
     """Name alone: the page may go to others, whom the folders of this machine do not concern."""
     video = _from_board(storyboard, index, "video")
     return Path(video).name if isinstance(video, str) else ""
+
+
+def _without_folders(storyboard: Mapping[str, Any]) -> dict[str, Any]:
+    scenes = storyboard.get("scenes")
+    if not isinstance(scenes, list):
+        return dict(storyboard)
+    named = [
+        {**scene, "video": name} if (name := _clip_name(storyboard, i)) else scene
+        for i, scene in enumerate(scenes)
+    ]
+    return {**storyboard, "scenes": named}
 
 
 def _from_board(storyboard: Mapping[str, Any], index: int, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Parts of pages about one scene: pictures of its video, its settings and what it took."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,33 @@ def _small_frames(path: Path) -> Iterator[Image.Image]:
         yield picture
 
 
-def scene_settings(scene: SceneRecord) -> dict[str, Any]:
+def common_settings(scenes: Sequence[SceneRecord]) -> dict[str, Any]:
+    """Settings that are the same for all scenes that have them, where two or more do."""
+    columns = [_own_settings(scene) for scene in scenes]
+    common = {}
+    for name in dict.fromkeys(name for column in columns for name in column):
+        values = [column[name] for column in columns if name in column]
+        if len(values) > 1 and all(value == values[0] for value in values):
+            common[name] = values[0]
+    return common
+
+
+def _own_settings(scene: SceneRecord) -> dict[str, Any]:
+    found = {**scene.settings, "steps": scene.steps}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def scene_settings(scene: SceneRecord, leave_out: Container[str] = ()) -> dict[str, Any]:
     """The settings that a scene was made with, by name; unknown ones are left out."""
-    fields = {name: value for name, value in scene.settings.items() if value is not None}
+    fields = {n: value for n, value in _own_settings(scene).items() if n not in leave_out}
     if scene.clip and scene.status == "given":
         fields["clip"] = scene.clip
+    return fields
+
+
+def scene_neighbours(scene: SceneRecord) -> dict[str, Any]:
+    """Which scenes a scene was made from and together with, as links; none if none are known."""
+    fields = {}
     if scene.context:
         fields["was given"] = _links(scene.context)
     if scene.made_with:
@@ -48,9 +70,9 @@ def scene_settings(scene: SceneRecord) -> dict[str, Any]:
 
 
 def scene_costs(scene: SceneRecord) -> dict[str, Any]:
-    """The time, steps and evaluations that a scene took; unknown ones are left out."""
+    """The time and the evaluations that a scene took; unknown ones are left out."""
     time = None if scene.seconds is None else seconds(scene.seconds)
-    fields = {"time": time, "steps": scene.steps, "evaluations": scene.evaluations}
+    fields = {"time": time, "evaluations": scene.evaluations}
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.report.document import seconds, write_document
+from m2dit_jax.report.downloads import downloads
 from m2dit_jax.report.record import STATUSES, StoryRecord, read_record
-from m2dit_jax.report.scenes import scene_costs, scene_settings, thumbnails
+from m2dit_jax.report.scenes import (
+    common_settings,
+    scene_costs,
+    scene_neighbours,
+    scene_settings,
+    thumbnails,
+)
 
 PAGE = "index.html"
 
@@ -29,6 +36,8 @@ def write_page(folder: Path, target: Path | None = None) -> Path:
         summary=_summary(story),
         story=story,
         scenes=_scenes(story),
+        common=common_settings(story.scenes),
+        downloads=downloads(story, story.folder.absolute().name),
         settings={
             "Settings of the story": story.settings,
             "Model and versions": story.origin,
@@ -54,12 +63,14 @@ def _scenes(story: StoryRecord) -> list[dict[str, Any]]:
     """
     shots = [thumbnails(scene.video) for scene in story.scenes]
     places = list(accumulate((frames for _, frames in shots), initial=0))
-    total = places[-1]
+    total, common = places[-1], common_settings(story.scenes)
     return [
         {
             "record": record,
             "pictures": uris,
-            "fields": scene_settings(record) | scene_costs(record),
+            "fields": scene_settings(record, common)
+            | scene_neighbours(record)
+            | scene_costs(record),
             "start": start / total,
             "jump": (start + 0.5) / total,
             "end": end / total,

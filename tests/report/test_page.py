@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.page import main
+from m2dit_jax.report.comparison import _verdict
 from m2dit_jax.report.record import RecordError, read_record
 from m2dit_jax.report.story import write_page
 from m2dit_jax.utils.media import write_mp4
@@ -70,8 +72,8 @@ def test_all_that_is_known_of_a_scene_stands_on_the_page(full):
     text = text_of(write_page(full))
     for part in (
         *("Story of 3 scenes", "1 given, 2 generated", "a red cross moves left on gray"),
-        *("seed 11 guidance scale 3.5 negative prompt blur frames 3", "was given scene 1"),
-        *("made together with scene 3 time 1 min 15 s steps 20 evaluations 31",),
+        *("seed 11 guidance scale 3.5 negative prompt blur frames 3 steps 20 was given scene 1",),
+        *("made together with scene 3 time 1 min 15 s evaluations 31",),
         *("2 attempts seed 7: frozen: 0.02 (motion 0.02) seed 11: passed (motion 3.125)",),
         *("measured motion 3.125 cut 12", "clip cross.mp4"),
     ):
@@ -81,7 +83,8 @@ def test_all_that_is_known_of_a_scene_stands_on_the_page(full):
 
 def test_an_older_story_shows_with_the_settings_of_its_storyboard(old):
     text = text_of(write_page(old))
-    assert "Scene 2 generated it moves up on navy seed 3" in text
+    assert "All scenes seed 3 Scene 1" in text  # once for all
+    assert text.count("seed 3") == 2 and "Settings of the story seed 3" in text
     assert "attempt" not in text and "measured" not in text
 
 
@@ -140,6 +143,52 @@ def test_several_stories_stand_side_by_side_and_what_differs_is_marked(old, full
     assert target.read_text().count("data:video/mp4") == 8
 
 
+@pytest.mark.parametrize(
+    ("digests", "verdict", "marked"),
+    [
+        ("abc", "All scenes are the same.", []),
+        ("abz", "Scene 3 differs, the others are the same.", ["3"]),
+        ("xyc", "Scenes 1 and 2 differ, the other one is the same.", ["1", "2"]),
+        ("xyz", "All scenes differ.", ["1", "2", "3"]),
+    ],
+)
+def test_the_page_of_two_says_which_scenes_differ_by_their_frames(
+    old, tmp_path, digests, verdict, marked
+):
+    def with_digests(digests, **others):
+        def edit(story):
+            for scene, digest in zip(story["scenes"], digests, strict=True):
+                scene["frames_sha256"] = digest
+            story["scenes"][1] |= others
+
+        return edit
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    change(make_story(one), with_digests("abc", made_with=[3]))
+    change(make_story(two), with_digests(digests, status="reused", made_with=[1]))
+    assert main([str(one), str(two), f"--output={tmp_path / 'both.html'}"]) == 0
+    assert f"{verdict} All settings are the same." in text_of(tmp_path / "both.html")
+    html = (tmp_path / "both.html").read_text()
+    assert re.findall(r'class="first differs" id="scene-(\d)"', html) == marked
+    rows = re.findall(r"class=differs><th scope=\"row\">(.*?)</th>", html)
+    assert rows == ["made together with"] * ("2" in marked)  # never how an equal one came about
+
+
+def test_many_scenes_that_differ_are_told_in_spans():
+    assert _verdict([n in (2, *range(7, 13)) for n in range(1, 15)]) == (
+        "Scenes 2 and 7 to 12 differ, the others are the same."
+    )
+    assert _verdict([True, False, True, False, False, True, True]).startswith("Scenes 1, 3, 6 and")
+
+
+def test_a_storyboard_may_be_saved_without_the_folders_of_this_machine(full):
+    html = write_page(full).read_text()
+    (uri,) = re.findall(r'download="full_storyboard.json" href="data:.*?base64,(.*?)"', html)
+    storyboard = json.loads(base64.b64decode(uri))
+    assert storyboard["seed"] == 3 and storyboard["scenes"][0]["video"] == "cross.mp4"
+    assert [scene["prompt"] for scene in storyboard["scenes"]] == PROMPTS
+
+
 def test_stories_of_different_length_and_same_name_fit_one_page(full, tmp_path):
     (tmp_path / "other").mkdir()
     short = make_story(tmp_path / "other" / "full")
@@ -147,6 +196,7 @@ def test_stories_of_different_length_and_same_name_fit_one_page(full, tmp_path):
     assert main([str(full), str(short), f"--output={tmp_path / 'both.html'}"]) == 0
     text = text_of(tmp_path / "both.html")
     assert "no such scene" in text and "other/full" in text
+    assert "Scene 3 differs" in text
 
 
 def test_in_a_browser_scenes_are_jumped_to_by_key_and_nothing_is_loaded_or_wrong(full):
@@ -158,6 +208,10 @@ def test_in_a_browser_scenes_are_jumped_to_by_key_and_nothing_is_loaded_or_wrong
         page.press("Enter")
         page.wait("now.textContent === 'Scene 2: it moves up on navy'")
         assert page.run("story.currentTime") == pytest.approx(3.5 / 4, abs=0.01)
+        saved = page.run(
+            "[...document.querySelectorAll('.downloads a')].map(a => [a.href, a.hidden])"
+        )
+        assert saved[0] == [page.run("story.src"), False] and len(saved) == 2
         page.size(360, 700)
         assert page.run("document.documentElement.scrollWidth") <= 360
         assert page.errors == []
@@ -173,6 +227,9 @@ def test_in_a_browser_players_side_by_side_move_together(old, full, tmp_path):
     with open_browser() as page:
         page.open(target.as_uri())
         page.wait("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+        page.size(390, 800)
+        assert page.run("document.documentElement.scrollWidth") <= 390
+        assert page.run("document.querySelector('.wide').scrollWidth") <= 390
         page.run("document.querySelector('[data-group=story]').currentTime = 1.5")
         page.wait(f"{times}.every(t => t === 1.5)")
         page.run("document.getElementById('play-all').click()")

@@ -29,6 +29,12 @@ if (story) {
   mark();
 }
 
+// Videos are in the page once, in their players.
+for (const link of document.querySelectorAll("a[data-player]")) {
+  link.href = document.getElementById(link.dataset.player).src;
+  link.hidden = false;
+}
+
 // Players of one group play, pause and jump together.
 const groups = new Map();
 for (const video of document.querySelectorAll("video[data-group]")) {
