@@ -120,8 +120,8 @@ class OptionField:
     affects: Affects | None
     by_model: bool
     later: bool
-    least: float | None = None  # of one value, as `most`
-    most: float | None = None
+    least: int | float | None = None  # of one value, as `most`
+    most: int | float | None = None
 
     @property
     def default_text(self) -> str:

@@ -20,17 +20,19 @@ class Outlook:
 
     problems: tuple[Problem, ...] = ()
     lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # of what is lost of prompts
 
 
 @dataclass(frozen=True)
 class Opened:
     """A story as the page shows it: its form, the scenes that were made, its run if there is one.
 
-    `problem` says why the form is not the story's.
+    `fps` is the rate of the videos that were made. `problem` says why the form is not the story's.
     """
 
     form: Form
     made: tuple[Mapping[str, Any], ...] = ()
+    fps: float = 0.0
     run: Run | None = None
     problem: str = ""
 
@@ -43,6 +45,7 @@ class Desk:
         self.runner = runner
         self.model = model
         self._guard = threading.Lock()
+        self._writing = threading.Lock()
         self._pages = 0
         self._names: dict[int, str] = {}
 
@@ -66,13 +69,15 @@ class Desk:
         return Opened(
             self.example(0) if form is None else Form.from_mapping(form, self.shelf.clips),
             () if made is None else tuple(made["scenes"]),
+            float((made or {}).get("fps", self.model.defaults.fps)),
             self.runner.of(folder),
         )
 
     def keep(self, name: str | None, page: int, form: Form) -> str:
         """Writes the form as it is, filled in or not; the name of its story, made if need be."""
         name = self._named(name, page)
-        self.shelf.keep_draft(name, form.to_mapping(self.model.defaults))
+        with self._writing:  # a field and a button may write the same draft at once
+            self.shelf.keep_draft(name, form.to_mapping(self.model.defaults))
         return name
 
     def look_ahead(self, name: str | None, form: Form) -> Outlook:
@@ -81,7 +86,8 @@ class Desk:
             storyboard = form.to_storyboard(self.model.defaults)
             # A story that is not begun has no folder: one that cannot be, then, of that name.
             folder = self.shelf.folder(name) if name else self.shelf.output / "new"
-            return Outlook(lines=tuple(self.model.explain(storyboard, folder)))
+            notes, lines = self.model.look_ahead(storyboard, folder)
+            return Outlook(lines=tuple(lines), notes=tuple(notes))
         except (ValueError, OSError) as error:
             return Outlook(problems=tuple(read_problems(in_words(error) or str(error))))
 

@@ -76,7 +76,7 @@ class PageEvents:
         if not found.made:
             return ""
         prompts = [scene.get("prompt") or "" for scene in found.made]
-        return finished_view(folder, found.made, take_videos(folder, prompts, self._fps))
+        return finished_view(folder, found.made, take_videos(folder, prompts, found.fps))
 
     # --- it is written
 
@@ -93,7 +93,7 @@ class PageEvents:
 
     def _outlook(self, name: str | None, form: Form) -> str:
         ahead = self.desk.look_ahead(name, form)
-        return outlook_view(ahead.problems, ahead.lines)
+        return outlook_view(ahead.problems, ahead.lines, ahead.notes)
 
     def _keep(self, name: str | None, page: int, form: Form) -> tuple[Any, str]:
         try:
@@ -111,7 +111,7 @@ class PageEvents:
         form = _filled(shown, values)
         ahead = self.desk.look_ahead(name, form)
         shown_at = tuple(problem for problem in ahead.problems if not problem.is_missing_prompt)
-        view = outlook_view(ahead.problems, ahead.lines)
+        view = outlook_view(ahead.problems, ahead.lines, ahead.notes)
         return view, *self._marks(form, marked, shown_at)
 
     def _marks(
@@ -158,7 +158,7 @@ class PageEvents:
             return story, problem_list(lines), "", *nothing, *self._marks(form, marked, ())
         view = story_view(run)
         watched = state_view(run), view, view, gr.Timer(active=True), gr.skip()
-        ahead_view = outlook_view((), ahead.lines)
+        ahead_view = outlook_view((), ahead.lines, ())
         return story, "", ahead_view, *watched, *self._marks(form, marked, ())
 
     def watch(self, name: str | None, seen: str) -> tuple[Any, ...]:
@@ -185,11 +185,8 @@ class PageEvents:
         if run.state != "done":
             return {}
         prompts = [scene.prompt for scene in run.storyboard.scenes]
-        return take_videos(run.folder, prompts, self._fps)
-
-    @property
-    def _fps(self) -> float:
-        return self.desk.model.defaults.fps
+        fps = run.storyboard.filled(self.desk.model.defaults).fps
+        return take_videos(run.folder, prompts, fps)
 
 
 def _filled(shown: Form, values: Sequence[Any]) -> Form:

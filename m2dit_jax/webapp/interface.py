@@ -15,6 +15,7 @@ from m2dit_jax.webapp.fields import MAIN_FIELDS, MORE_FIELDS, component, story_f
 from m2dit_jax.webapp.gallery import gallery_view, model_view
 
 _LOOK_EVERY = 0.5  # seconds
+_NOTHING = Form(())  # until the page is loaded: what is typed is never in a form that will go
 _EMPTY = Form((SceneForm(),) * 3)
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 # The address names the story, so that a page that is loaded again shows it again.
@@ -64,7 +65,7 @@ def build_interface(desk: Desk) -> gr.Blocks:
     """The page: the storyboard at the left, at the right what comes of it and what there is."""
     events = PageEvents(desk)
     with gr.Blocks(title="Mask²DiT stories", analytics_enabled=False) as blocks:
-        page = Page(gr.State(0), gr.State(_EMPTY), gr.State(()), gr.State(""), _timer())
+        page = Page(gr.State(0), gr.State(_NOTHING), gr.State(()), gr.State(""), _timer())
         gr.Markdown("# Stories, scene by scene")
         with gr.Row(equal_height=False, elem_classes="page"):
             with gr.Column(elem_classes="form"):
@@ -117,6 +118,8 @@ def _lay_out_form(page: Page, desk: Desk) -> gr.Column:
 
 def _lay_out_scenes(page: Page, desk: Desk, events: PageEvents, form: Form) -> None:
     """The scenes' cards, and all that depends on what the fields hold."""
+    if not form.scenes:
+        return
     cards = draw_cards(desk, form)
     fields = [*page.settings, *cards.fields]
     marks = [page.marked, *page.more, *cards.more, *fields]

@@ -21,6 +21,7 @@ _EXAMPLE = (
 )
 _MOST_WORDS = 300
 Mappings = Callable[[int], Mapping[str, Any]]
+LookAhead = Callable[[Storyboard, Path], tuple[Sequence[str], Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class AppModel:
     `words` are all that its prompts may have, none where every text will do. `frames` are the
     lengths that its scenes may have, `fixed_size` says that its pictures have one size alone,
     `global_text` that it reads a text for all scenes. `example` gives a storyboard's content for
-    each number. `explain` is `Pipeline.explain`: a line for each scene, before it is made.
+    each number. `look_ahead` is that of the pipeline: notes, and a line for each scene.
     """
 
     name: str
@@ -41,7 +42,7 @@ class AppModel:
     fixed_size: bool = False
     global_text: bool = True
     example: Mappings = lambda number: {"scenes": [{"prompt": prompt} for prompt in _EXAMPLE]}
-    explain: Callable[[Storyboard, Path], Sequence[str]] = lambda storyboard, folder: ()
+    look_ahead: LookAhead = lambda storyboard, folder: ((), ())
 
     def facts(self) -> list[str]:
         """What the model can do, a sentence each."""
@@ -79,7 +80,7 @@ def describe_model(pipeline: Pipeline, name: str) -> AppModel:
         fixed_size=not _takes_sizes(pipeline),
         global_text=_reads_global_text(pipeline),
         example=_examples(pipeline.defaults, world, captions),
-        explain=pipeline.explain,
+        look_ahead=pipeline.look_ahead,
     )
 
 

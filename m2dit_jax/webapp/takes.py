@@ -11,7 +11,9 @@ from m2dit_jax.utils.media import write_mp4
 _FOLDER = "takes"  # of a story
 
 
-def take_videos(folder: Path, prompts: Sequence[str], fps: float) -> dict[int, dict[int, Path]]:
+def take_videos(
+    folder: Path, prompts: Sequence[str], fps: int | float
+) -> dict[int, dict[int, Path]]:
     """The videos of all takes by scene, from 0, and take; only of scenes with several takes."""
     store = SceneStore(folder / SCENES)
     found: dict[int, dict[int, Path]] = {}
@@ -23,9 +25,9 @@ def take_videos(folder: Path, prompts: Sequence[str], fps: float) -> dict[int, d
     return found
 
 
-def _video(folder: Path, store: SceneStore, key: str, fps: float) -> Path | None:
+def _video(folder: Path, store: SceneStore, key: str, fps: int | float) -> Path | None:
     """The video of a take; None if its frames are gone."""
-    path = folder / _FOLDER / f"{key[:24]}.mp4"
+    path = folder / _FOLDER / f"{key[:24]}-{fps:g}.mp4"
     if path.is_file():
         return path
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from m2dit_jax.report.story import PAGE
+from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.utils.media import video_frames
 from m2dit_jax.webapp.problems import Problem, read_problems
 from m2dit_jax.webapp.runs import Run
@@ -63,21 +64,24 @@ def finished_view(
     return _story(_whole(folder), cards, takes or {})
 
 
-def outlook_view(problems: Sequence[Problem], lines: Sequence[str]) -> str:
+def outlook_view(problems: Sequence[Problem], lines: Sequence[str], notes: Sequence[str]) -> str:
     """What Generate will do: a line for all scenes of which the same is true, or what is wrong."""
-    if problems:
-        unwritten = [p.scene + 1 for p in problems if p.is_missing_prompt and p.scene is not None]
-        said = [str(problem) for problem in problems if not problem.is_missing_prompt]
-        if unwritten:
-            said.append(f"{_scenes(unwritten)}: no prompt yet")
-        return problem_list(said)
+    unwritten = [p.scene + 1 for p in problems if p.is_missing_prompt and p.scene is not None]
+    said = [str(problem) for problem in problems if not problem.is_missing_prompt]
+    if unwritten:
+        said.append(f"{_scenes(unwritten)}: no prompt yet")
+    noted = [str(problem) for problem in read_problems("\n".join(notes))]
+    return f"{problem_list(said)}{_lines_view(lines)}{note_list(noted)}"
+
+
+def _lines_view(lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
     scenes: dict[str, list[int]] = {}
     for line in lines:
         place, _, text = line.partition(": ")
         scenes.setdefault(text, []).append(int(place.removeprefix("scene ")))
     made = sum(len(numbers) for text, numbers in scenes.items() if text.startswith("to be made"))
-    if not lines:
-        return ""
     head = f"Generate makes {made} of {len(lines)} scenes." if made else "All scenes are made."
     items = "".join(
         f"<li><b>{_scenes(numbers)}</b>: {escape(text)}</li>" for text, numbers in scenes.items()
@@ -97,7 +101,7 @@ def note_list(lines: Sequence[str]) -> str:
     return f"<ul class=notes>{items}</ul>" if items else ""
 
 
-def clip_view(clip: Path, size: tuple[int, int], crop: float) -> str:
+def clip_view(clip: Path, size: tuple[int, int], crop: int | float) -> str:
     """A given clip with a frame around the part that a story of this height and width keeps.
 
     `crop` is the part's place as in `Screen`. Raises VideoError for what is no readable video.
@@ -129,23 +133,26 @@ def _state(run: Run) -> str:
     match run.state:
         case "waiting":
             return "Waiting until another story is finished."
-        case "running" if progress is None or not progress.at_work:
-            if progress and len(progress.finished) == progress.scenes:
-                return "All scenes are made; the files are being written."
-            return f"Reading the model and the prompts, {_since(run.changed)}."
         case "running":
-            numbers = [number + 1 for number in progress.at_work]
-            where = f"{_scenes(numbers)} of {progress.scenes}"
-            if progress.step == 0:
-                return f"{where}: compiling, then the first step, {_since(run.changed)}."
-            left = progress.seconds_left
-            more = "" if left is None else f", about {_duration(left)} left"
-            return f"{where}: step {progress.step} of {progress.steps}{more}."
+            return _at_work(progress, _since(run.changed))
         case "done":
             return f"Finished in {_duration(run.seconds)}."
         case "cancelled":
             return "Cancelled. What is finished stays, and Generate goes on with it."
     return "Failed."
+
+
+def _at_work(progress: StoryProgress | None, since: str) -> str:
+    if progress is None or not progress.at_work:
+        if progress and len(progress.finished) == progress.scenes:
+            return "All scenes are made; the files are being written."
+        return f"Reading the model and the prompts, {since}."
+    where = f"{_scenes([number + 1 for number in progress.at_work])} of {progress.scenes}"
+    if progress.step == 0:
+        return f"{where}: compiling, then the first step, {since}."
+    left = progress.seconds_left
+    more = "" if left is None else f", about {_duration(left)} left"
+    return f"{where}: step {progress.step} of {progress.steps}{more}."
 
 
 def _bar(run: Run) -> str:
