@@ -78,7 +78,8 @@ def build_interface(desk: Desk) -> gr.Blocks:
                     page.gallery = gr.HTML(gallery_view(desk.shelf))
         with editor:
 
-            @gr.render(inputs=[page.board])
+            # Not when the page is loaded, too: the cards would be drawn twice, over what is typed.
+            @gr.render(inputs=[page.board], triggers=[page.board.change])
             def _(form: Form) -> None:
                 _lay_out_scenes(page, desk, events, form)
 

@@ -241,8 +241,8 @@ def test_every_field_of_a_story_can_be_typed_in(slow_app):
         assert type_in_every_field(page) > 4 * 5 + 8
         page.type(field("steps"), "0")
         click(page, "Generate")
-        told = page.wait("document.querySelector('.problems')?.innerText")
-        assert "steps: found 0, needs a whole number, from 1 to 100000" in told
+        told = "[...document.querySelectorAll('.problems')].map(p => p.innerText).join()"
+        page.wait(f"{told}.includes('steps: found 0, needs a whole number, from 1 to 100000')")
         wrong = (
             "document.querySelector('#story-steps.wrong, .wrong #story-steps, #story-steps .wrong')"
         )
@@ -284,7 +284,9 @@ def test_typed_work_outlives_a_reload_and_a_cancelled_story(slow_app):
         page.wait(holds("Scene 3", ""))
         choose(page, story)
         page.wait(holds("Scene 3", "0"))
-        assert page.errors == []
+        # A page that is left ends its requests.
+        left = ("AbortError", "errored out")
+        assert [error for error in page.errors if not any(text in error for text in left)] == []
 
 
 @pytest.mark.slow  # by keys alone, on a phone

@@ -35,7 +35,7 @@ def page(gr, desk, monkeypatch):
     locked = SceneForm({"prompt": "a fox", "keep": True, "take": 2})
     form = Form((SceneForm({"prompt": "b"}, clip_in(desk.shelf.clips)), locked, SceneForm()))
     # Scenes are rendered when a page is opened; here at once, among the other components.
-    monkeypatch.setattr(gr, "render", lambda inputs: lambda show: show(form))
+    monkeypatch.setattr(gr, "render", lambda inputs, triggers: lambda show: show(form))
     return list(build_interface(desk).blocks.values())
 
 
