@@ -77,7 +77,6 @@ def build_interface(desk: Desk) -> gr.Blocks:
                 with gr.Accordion("Earlier stories", open=True):
                     page.gallery = gr.HTML(gallery_view(desk.shelf))
         with editor:
-
             # Not when the page is loaded, too: the cards would be drawn twice, over what is typed.
             @gr.render(inputs=[page.board], triggers=[page.board.change])
             def _(form: Form) -> None:
