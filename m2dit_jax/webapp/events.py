@@ -144,36 +144,36 @@ class PageEvents:
         story, problem = self._keep(name, page, form)
         nothing = tuple(gr.skip() for _ in range(5))
         if problem:
-            return story, problem, gr.skip(), *nothing, *self._marks(form, marked, ())
+            return story, problem, *nothing, gr.skip(), *self._marks(form, marked, ())
         ahead = self.desk.look_ahead(name, form)
         try:
             if ahead.problems:
-                return (
-                    *(story, problem_list(list(map(str, ahead.problems))), "", *nothing),
-                    *self._marks(form, marked, ahead.problems),
-                )
+                lines = problem_list([str(problem) for problem in ahead.problems])
+                return story, lines, *nothing, "", *self._marks(form, marked, ahead.problems)
             _, run = self.desk.generate(name, page, form)
         except (ValueError, OSError) as error:
             lines = [str(p) for p in read_problems(in_words(error) or str(error))]
-            return story, problem_list(lines), "", *nothing, *self._marks(form, marked, ())
+            return story, problem_list(lines), *nothing, "", *self._marks(form, marked, ())
         view = story_view(run)
         watched = state_view(run), view, view, gr.Timer(active=True), gr.skip()
-        ahead_view = outlook_view((), ahead.lines, ())
-        return story, "", ahead_view, *watched, *self._marks(form, marked, ())
+        return (
+            *(story, "", *watched, outlook_view((), ahead.lines, ahead.notes)),
+            *self._marks(form, marked, ()),
+        )
 
     def watch(self, name: str | None, seen: str) -> tuple[Any, ...]:
         """How far the story is: updates of `Page.watched`."""
         run = self.desk.runner.of(self.desk.shelf.folder(name)) if name else None
         if run is None:
-            return "", gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip()
+            return "", gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip(), gr.skip()
         ended = run.ended.is_set()
         view = story_view(run, self._takes(run))
         # Players begin anew when they are written anew.
         shown = (gr.skip(), gr.skip()) if view == seen else (view, view)
-        after = (
-            (gr.Timer(active=False), gallery_view(self.desk.shelf)) if ended else (gr.skip(),) * 2
-        )
-        return state_view(run), *shown, *after
+        if not ended:
+            return state_view(run), *shown, *(gr.skip() for _ in range(3))
+        # What was to be made is made: what stood above Generate no longer holds.
+        return state_view(run), *shown, gr.Timer(active=False), gallery_view(self.desk.shelf), ""
 
     def cancel(self, name: str | None) -> Any:
         """Cancels the story that is shown, and goes on looking."""

@@ -58,7 +58,7 @@ class Page:
     @property
     def watched(self) -> list[Any]:
         """The components that a story at work changes, in the order of `PageEvents.watch`."""
-        return [self.state, self.view, self.seen, self.timer, self.gallery]
+        return [self.state, self.view, self.seen, self.timer, self.gallery, self.outlook]
 
 
 def build_interface(desk: Desk) -> gr.Blocks:
@@ -152,7 +152,7 @@ def _lay_out_scenes(page: Page, desk: Desk, events: PageEvents, form: Form) -> N
         [page.buttons["Generate"].click, *_submitted(cards.fields)],
         lambda *values: events.generate(shown, *values),
         [page.story, page.number, page.marked, *fields],
-        [page.story, page.messages, page.outlook, *page.watched, *marks],
+        [page.story, page.messages, *page.watched, *marks],
         **_QUIET,
     )
 
