@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -161,6 +162,14 @@ def open_settings(page, scenes):
     page.wait(f"{TYPED}.filter(f => f.offsetParent && {named}).length > {scenes}")
 
 
+def wait_for_text(path, text):
+    """Until a file that is being written has the text."""
+    deadline = time.monotonic() + 20
+    while text not in path.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline, f"{path} lacks {text!r}"
+        time.sleep(0.1)
+
+
 def fills_the_width(page):
     """Whether nothing lies beyond the right edge."""
     root = "document.documentElement"
@@ -178,8 +187,9 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         click(page, "Remove", 2)
         page.wait(f"!{has_field('Scene 3')}")
         click(page, "Settings of the story")
-        page.wait(f"{field('seed')}?.offsetParent")
-        page.type(field("seed"), "5")
+        seed = "document.querySelector('#story-seed input')"
+        page.wait(f"{seed}?.offsetParent")
+        page.type(seed, "5")
         page.type(field("steps"), "1")
         page.type(field("Scene 1"), "A blue cross moves left, on gray.")
         page.type(field("Scene 2"), "a purple cross")
@@ -260,6 +270,7 @@ def test_typed_work_outlives_a_reload_and_a_cancelled_story(slow_app):
         page.type(field("Scene 2"), "A dog, <b>running</b>.")
         story = page.wait("new URLSearchParams(location.search).get('story')")
         page.wait(f"document.querySelector('input[aria-label=Story]')?.value === '{story}'")
+        wait_for_text(output / story / "draft.json", "A dog, <b>running</b>.")
         page.open(f"{address}?story={story}")
         page.wait(holds("Scene 2", "A dog, <b>running</b>."))
         page.type(field("Scene 1"), "A cat.")
