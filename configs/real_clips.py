@@ -1,13 +1,16 @@
-"""Five real clips, learnt by heart: the way of real video from files to a sampled story.
+"""Your own clips, learnt by heart: the way of real video from files to a sampled story.
 
-Needs ../shared/data (or other clips: `config.data.manifest` and `root`). Run:
-    python -m m2dit_jax.encode --config=configs/real_clips.py
-    python -m m2dit_jax.train --config=configs/real_clips.py --workdir=runs/real_clips
-    python -m m2dit_jax.sample --checkpoint=runs/real_clips \\
-      --storyboard=configs/storyboards/real_clips.yaml --output=out/
-Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 17 minutes beside other work (1.5 steps/s);
-at the 2.1 steps/s seen when alone, 12. The loader's share of the time was 0.6 %.
-PSNR of the training stories made from their prompts alone (python -m m2dit_jax.evaluate): 21.5 dB.
+Put videos and their captions into a folder, fox_1.mp4 beside fox_1.txt; those of one folder are the
+scenes of a story, in the order of their names, and it needs two at least. Then run:
+    m2dit encode --config=real_clips --clips=FOLDER
+    m2dit train --config=real_clips
+    m2dit sample --checkpoint=runs/real_clips --prompt="a caption" --prompt="the next" --output=out/
+Other clips need another `--config.data.paths`, in the first two commands, and another `--workdir`.
+
+Measured with five clips of two film scenes. Hardware: 2 cores of an AMD EPYC, no accelerator. Time:
+17 minutes beside other work (1.5 steps/s); at the 2.1 steps/s seen when alone, 12. The loader's
+share of the time was 0.6 %. PSNR of the training stories made from their prompts alone
+(m2dit evaluate stories): 21.5 dB.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +22,6 @@ def get_config() -> ConfigDict:
     """configs/base.py for small pictures of the clips, without a VAE."""
     config = base.get_config()
     config.data.source = "pixels"
-    config.data.manifest = "../shared/data/sft.json"  # two stories, of three and of two scenes
-    config.data.root = "../shared/data"
     config.data.codec = "pixels"
     config.data.paths = "data/real_clips"
     config.data.scenes = 2

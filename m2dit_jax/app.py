@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         help="a further name that the server answers to, for a proxy or tunnel before it (may be "
-        "repeated; it always answers to localhost and --host)",
+        "repeated; it always answers to localhost and --host) (default: none)",
     )
     group.add_argument(
         "--port", type=port_number, help="(default: the first free one from 7860 on)"

@@ -4,9 +4,12 @@ Imports of what loads jax stand in the functions: commands without a model start
 """
 
 import argparse
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,20 +41,26 @@ if TYPE_CHECKING:
 _MOST_REPLACED = 3  # times that what is read may be replaced
 
 
-def make_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A command's parser: flags are never abbreviated, --help ends with an example.
+def make_parser(command: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A command's parser: flags are never abbreviated, --help ends with examples.
 
     A flag of type Path must not be empty: "" would be the current folder.
     """
     parser = argparse.ArgumentParser(
         prog=f"m2dit {command}",
         description=description,
-        epilog=f"Example: m2dit {command} {example}",
+        epilog="\n".join(f"Example: m2dit {command} {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.register("type", Path, lambda text: Path(filled(text)))
     return parser
+
+
+def wrapped(name: str, text: str) -> str:
+    """A name and what it is, as argparse sets them out."""
+    lines = textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"  {name}\n{lines}"
 
 
 def filled(text: str) -> str:
@@ -253,17 +262,37 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """A context in which errors of opening a model name flags, not a call's arguments.
+
+    `flag` is the one that names the checkpoint.
+    """
+    from m2dit_jax.weights.run_folder import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{flag}: {error}") from error
+    except ValueError as error:
+        as_typed = re.sub(r"^(\w+)='([^']*)'", r"--\1=\2", str(error))
+        if as_typed == str(error):
+            raise
+        raise ValueError(as_typed) from error
+
+
 def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
     """The pipeline that the flags name; it reports on stderr. Raises ValueError as `load` does."""
     from m2dit_jax.pipeline.load import load
 
     keep_compiled(flags.compile_cache)
-    return load(
-        flags.checkpoint,
-        dtype=flags.dtype,
-        decoder=flags.decoder,
-        model=flags.model,
-        memory=flags.memory,
-        mesh=flags.mesh,
-        say=lambda line: print(line, file=sys.stderr),
-    )
+    with naming("--checkpoint"):
+        return load(
+            flags.checkpoint,
+            dtype=flags.dtype,
+            decoder=flags.decoder,
+            model=flags.model,
+            memory=flags.memory,
+            mesh=flags.mesh,
+            say=lambda line: print(line, file=sys.stderr),
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.progress import progress_bar
+from m2dit_jax.utils.sizes import size_text
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
 from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
@@ -44,7 +45,7 @@ def _convert(flags: argparse.Namespace) -> None:
     print("".join(f"{line}\n" for line in left_out), end="")
     size = sum(job.nbytes for job in plan.jobs)
     seconds = time.perf_counter() - started
-    print(f"{plan.output}: {plan.to} form, {_size(size)} of weights, {seconds:.1f} s")
+    print(f"{plan.output}: {plan.to} form, {size_text(size)} of weights, {seconds:.1f} s")
 
 
 def _plan(flags: argparse.Namespace) -> ConversionPlan:
@@ -67,11 +68,8 @@ def _line(job: Job) -> str:
     dtypes = sorted({str(leaf.dtype) for leaf in job.leaves.values()})
     name = job.component.name or job.component.directory.name
     torch = f"{len(job.parts)} tensors of PyTorch, " if job.parts else ""
-    return f"{name}: {torch}{len(job.leaves)} arrays here, {_size(job.nbytes)}, {', '.join(dtypes)}"
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.2f} MB"
+    arrays = f"{len(job.leaves)} arrays here, {size_text(job.nbytes)}"
+    return f"{name}: {torch}{arrays}, {', '.join(dtypes)}"
 
 
 def _left_out(plan: ConversionPlan) -> list[str]:

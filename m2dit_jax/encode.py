@@ -1,7 +1,8 @@
 """Encodes videos once, for training: see `m2dit encode --help`.
 
+    m2dit encode --clips=FOLDER --output=DIR --codec=pixels|MODEL_FOLDER  # captions in .txt files
     m2dit encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
-    m2dit encode --config=FILE         # all that from config.data
+    m2dit encode --config=FILE_OR_NAME  # all that from config.data, which --config.data.* changes
     m2dit encode --preview=DIR
     m2dit encode --check=DIR
     m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
@@ -33,6 +34,7 @@ from m2dit_jax.cli import (
 )
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
+from m2dit_jax.utils.sizes import size_text
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
@@ -63,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: not a single scene could be encoded, or the model makes numbers that are none.
     """
-    flags = _parser().parse_args(argv)
+    parser = _parser()
+    flags, others = parser.parse_known_args(argv)
+    flags.text_length = None  # until a config says it
+    flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
+    if unknown := [argument for argument in others if argument not in flags.fields]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return run_command(
         lambda: _run(flags),
         on_interrupt="interrupted; the same command goes on with what is finished",
@@ -108,6 +115,10 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
     from m2dit_jax.data.manifest import read_manifest
 
     values = {name: _given(flags, name) for name in DEFAULTS}
+    if flags.clips is not None:
+        flags.manifest, flags.root = _manifest_of(flags.clips, flags.output), flags.clips
+        if flags.codec == "pixels" and flags.text_length is not None:
+            _tell_long_captions(flags.clips, flags.text_length)
     root = flags.root or flags.manifest.parent
     if not root.is_dir():
         raise ValueError(f"--root={root}: no such folder")
@@ -130,6 +141,40 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
         hashed=bool(flags.hash),
         **values,
     )
+
+
+def _manifest_of(clips: Path, output: Path) -> Path:
+    """Writes the manifest of a folder of clips beside the dataset and returns its path.
+
+    Raises ValueError if another manifest has that name.
+    """
+    from m2dit_jax.data.clip_folder import read_clip_folder
+    from m2dit_jax.data.manifest import to_jsonl, write_jsonl
+
+    manifest, path = read_clip_folder(clips), output.parent / f"{output.name}.jsonl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(manifest, path, clips)
+    elif path.read_text(encoding="utf-8", errors="replace") != to_jsonl(manifest, clips):
+        raise ValueError(
+            f"{path}: lists other clips or captions than {clips} has now; needs another --output, "
+            "or that file and the dataset removed"
+        )
+    return path
+
+
+def _tell_long_captions(clips: Path, text_length: int) -> None:
+    """Says how many captions a model of pixels, which reads bytes, would cut off."""
+    from m2dit_jax.data.clip_folder import read_clip_folder
+
+    stories = read_clip_folder(clips).stories
+    lengths = [len(scene.caption.encode()) + 1 for story in stories for scene in story.scenes]
+    if count := sum(length > text_length for length in lengths):
+        print(
+            f"{count} captions are longer than the {text_length - 1} bytes that the model reads "
+            f"and are cut there; for all of them --config.data.text_length={max(lengths)}",
+            file=sys.stderr,
+        )
 
 
 def _read_fps(text: str | None) -> Fraction | None:
@@ -177,7 +222,7 @@ def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
         lines.append(
             f"{job.output}: {len(counts)} stories, {sum(counts)} scenes of {info.frames} frames "
             f"of {info.height}x{info.width}, codec {info.codec}, {len(job.shards)} shards, "
-            f"{size / 1e6:.1f} MB" + (" (was finished before)" if report.was_finished else "")
+            f"{size_text(size)}" + (" (was finished before)" if report.was_finished else "")
         )
     if report.skipped:
         lines.append(f"skipped {len(report.skipped)} scenes, each named in skipped.json:")
@@ -231,7 +276,7 @@ def _check(path: Path) -> int:
     size = dataset.check()
     seconds = time.perf_counter() - started
     if size:
-        print(f"{path}: whole: {len(dataset)} stories, {size / 1e6:.1f} MB read in {seconds:.1f} s")
+        print(f"{path}: whole: {len(dataset)} stories, {size_text(size)} read in {seconds:.1f} s")
     else:
         print(f"{path}: has no digests.json to compare with, as datasets of older versions")
     return 0
@@ -262,21 +307,30 @@ def _given(flags: argparse.Namespace, name: str) -> Any:
 def _fill_from_config(flags: argparse.Namespace) -> None:
     """Fills in what the command line leaves out and `config.data` says."""
     if flags.config is None:
+        if flags.fields:
+            raise ValueError(f"{flags.fields[0]}: needs --config=FILE_OR_NAME, whose field it is")
         return
     from m2dit_jax.train import read_flags
 
-    arguments = read_flags([f"--config={flags.config}"])
+    arguments = read_flags([f"--config={flags.config}", *flags.fields])
     assert arguments is not None  # help was not asked for
     data = arguments.config.data
+    flags.text_length = data.text_length
     for name, field, kind in _CONFIG_FIELDS:
+        if flags.clips is not None and name in ("manifest", "root"):
+            continue
         if getattr(flags, name) is None and getattr(data, field):
             setattr(flags, name, kind(getattr(data, field)))
 
 
 def _check_mode(flags: argparse.Namespace) -> None:
     """Raises ValueError for flags that do not go together."""
-    given = {name for name, value in vars(flags).items() if value is not None}
+    no_flags = ("fields", "text_length")
+    given = {n for n, value in vars(flags).items() if value is not None and n not in no_flags}
     mode, allowed, needed = "encoding", given, {"manifest", "output", "codec"}
+    if "clips" in given:
+        mode, needed = "--clips", {"clips", "output", "codec"}
+        allowed = given - {"manifest", "root"}
     if "preview" in given:
         mode, allowed, needed = "--preview", _PREVIEW, _PREVIEW
     elif "check" in given:
@@ -285,7 +339,8 @@ def _check_mode(flags: argparse.Namespace) -> None:
         mode, allowed, needed = "--scenes-from", _SCENES_FROM, {"scenes_from", "output"}
     problems = []
     if needed - given:
-        problems.append(f"{mode} needs {_names(needed - given)}")
+        names = _names(needed - given).replace("--manifest", "--manifest or --clips")
+        problems.append(f"{mode} needs {names}")
     if given - allowed:
         problems.append(f"{_names(given - allowed)} cannot go with {mode}")
     if problems:
@@ -301,25 +356,42 @@ def _parser() -> argparse.ArgumentParser:
         "encode",
         "Decodes and encodes videos into a dataset to train from. What is finished is never done\n"
         "again: after an interruption the same command goes on.",
-        "--manifest=foxes.jsonl --output=data/foxes --codec=pixels --frames=16 --height=64 "
-        "--width=64",
+        "--clips=foxes/ --output=data/foxes --codec=pixels --frames=16 --height=64 --width=64",
+        "--config=real_clips --clips=foxes/",
+        "--config=finetune_5b --config.data.frames=25",
     )
     what = parser.add_argument_group("what")
     what.add_argument(
-        "--manifest", type=Path, help="CSV of clips, JSON of stories, or JSON Lines of stories"
+        "--clips",
+        type=Path,
+        metavar="FOLDER",
+        help="videos with captions beside them, fox_1.mp4 and fox_1.txt: those in one folder are "
+        "the scenes of a story, by name; the manifest is written to OUTPUT.jsonl (default: none)",
+    )
+    what.add_argument(
+        "--manifest",
+        type=Path,
+        help="instead: CSV of clips, JSON or JSON Lines of stories (default: config.data.manifest)",
     )
     what.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
-    what.add_argument("--output", type=Path, help="folder, made if need be")
-    what.add_argument("--codec", type=filled, help="pixels, or the folder of a released model")
+    what.add_argument(
+        "--output", type=Path, help="folder, made if need be (default: config.data.paths)"
+    )
+    what.add_argument(
+        "--codec",
+        type=filled,
+        help="pixels, or the folder of a released model (default: config.data.codec)",
+    )
     what.add_argument(
         "--config",
-        type=Path,
-        help="of a training, for what is not given: manifest, root, output, codec, sizes",
+        metavar="FILE_OR_NAME",
+        help="of a training, for what is not given: manifest, root, output, codec, sizes; its "
+        "fields are changed by --config.data.frames=8 and the like (default: none)",
     )
-    size = parser.add_argument_group("size of a scene (default: the model's)")
-    size.add_argument("--frames", type=frame_count, help="of a scene")
-    size.add_argument("--height", type=side, help="in pixels")
-    size.add_argument("--width", type=side, help="in pixels")
+    size = parser.add_argument_group("size of a scene")
+    size.add_argument("--frames", type=frame_count, help="of a scene (default: the model's)")
+    size.add_argument("--height", type=side, help="in pixels (default: the model's)")
+    size.add_argument("--width", type=side, help="in pixels (default: the model's)")
     frames = parser.add_argument_group("which frames are taken")
     frames.add_argument(
         "--sampling",
@@ -367,12 +439,19 @@ def _parser() -> argparse.ArgumentParser:
         help="most scenes in a shard (default: 256, or 1 GB, or more for at most 512 shards)",
     )
     others = parser.add_argument_group("instead of encoding")
-    others.add_argument("--preview", type=Path, help="write a page about this encoded dataset")
     others.add_argument(
-        "--check", type=Path, metavar="DIR", help="read this encoded dataset whole: is it damaged?"
+        "--preview", type=Path, help="write a page about this encoded dataset (default: none)"
     )
     others.add_argument(
-        "--scenes-from", type=Path, help="cut a long video into shots: a manifest to be captioned"
+        "--check",
+        type=Path,
+        metavar="DIR",
+        help="read this encoded dataset whole: is it damaged? (default: none)",
+    )
+    others.add_argument(
+        "--scenes-from",
+        type=Path,
+        help="cut a long video into shots: a manifest to be captioned (default: none)",
     )
     return parser
 

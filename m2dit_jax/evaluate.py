@@ -25,6 +25,7 @@ from m2dit_jax.cli import (
     count,
     filled,
     make_parser,
+    naming,
     options_from_flags,
     options_given,
     processes,
@@ -191,7 +192,8 @@ def _score_videos(flags: argparse.Namespace) -> None:
 def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, SamplingOptions]:
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
-    engine = load(flags.checkpoint, dtype=flags.dtype)
+    with naming("--checkpoint"):
+        engine = load(flags.checkpoint, dtype=flags.dtype)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
@@ -235,12 +237,17 @@ class Program:
     takes_config: bool = False
     """Whether --config.x=y are passed on, as `flags.overrides`."""
 
-    def parse(self, name: str, argv: Sequence[str]) -> argparse.Namespace:
-        """The flags; ends with status 2 and a message for those that do not fit."""
+    def parser(self, name: str) -> argparse.ArgumentParser:
+        """The parser of the program's flags."""
         others = ", ".join(other for other in PROGRAMS if other != name)
         example = f"{self.example}\nOther programs: {others}"
         parser = make_parser(f"evaluate {name}", self.sentence, example)
         self.add_flags(parser)
+        return parser
+
+    def parse(self, name: str, argv: Sequence[str]) -> argparse.Namespace:
+        """The flags; ends with status 2 and a message for those that do not fit."""
+        parser = self.parser(name)
         if not self.takes_config:
             return parser.parse_args(argv)
         flags, flags_left = parser.parse_known_args(argv)
@@ -270,9 +277,9 @@ def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
     parser.add_argument("--dtype", help="of the weights: float32 or bfloat16; default by device")
     parser.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
-    parser.add_argument("--json", type=Path, help="file for the scores")
+    parser.add_argument("--json", type=Path, help="file for the scores (default: none)")
     if sheet:
-        parser.add_argument("--sheet", type=Path, help="PNG file for a picture")
+        parser.add_argument("--sheet", type=Path, help="PNG file for a picture (default: none)")
     _add_stories(parser)
 
 
@@ -283,7 +290,9 @@ def _add_long(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--window", type=window_size, help="scenes at once; default: as in training")
     group.add_argument("--new_scenes", type=window_size, help="generated of these; default 1")
     group.add_argument(
-        "--anchor", action=argparse.BooleanOptionalAction, help="always give the first scene"
+        "--anchor",
+        action=argparse.BooleanOptionalAction,
+        help="always give the first scene (default: as the model)",
     )
 
 
@@ -300,7 +309,12 @@ def _add_masks(parser: argparse.ArgumentParser) -> None:
         "text it sees); default: all that the config can have",
     )
     parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="default 0,1,2")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/compare"), help="for all runs")
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path("runs/compare"),
+        help="for all runs (default: runs/compare)",
+    )
     parser.add_argument("--jobs", type=processes, default=1, help="runs at a time, default 1")
     parser.add_argument(
         "--long_scenes",
@@ -323,7 +337,9 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         "all scenes",
     )
     parser.add_argument(
-        "--storyboard", type=Path, help="with the prompts, if there are scenes or a film, no story"
+        "--storyboard",
+        type=Path,
+        help="with the prompts, if there are scenes or a film, no story (default: the story's)",
     )
     parser.add_argument(
         "--extractor",
@@ -332,10 +348,14 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         help="folder of a CLIP, DINO or DINOv2 model; default classical",
     )
     parser.add_argument(
-        "--dino", type=Path, help="folder of DINO or DINOv2, for subject consistency"
+        "--dino",
+        type=Path,
+        help="folder of DINO or DINOv2, for subject consistency (default: none)",
     )
     parser.add_argument(
-        "--clip", type=Path, help="folder of CLIP, for background consistency and actors"
+        "--clip",
+        type=Path,
+        help="folder of CLIP, for background consistency and actors (default: none)",
     )
     parser.add_argument(
         "--actors", type=Path, help="who is where; default: actors.json in a story's folder"
@@ -349,7 +369,9 @@ def _add_videos(parser: argparse.ArgumentParser) -> None:
         f"s such as 0.2s; default {DEFAULT_TOLERANCE}",
     )
     parser.add_argument(
-        "--reference_videos", type=Path, help="clips to which the distance is measured"
+        "--reference_videos",
+        type=Path,
+        help="clips to which the distance is measured (default: none)",
     )
     parser.add_argument("--output", type=Path, help="folder for the scores; default: --videos")
 

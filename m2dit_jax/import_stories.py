@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overview",
         action="store_true",
-        help="every scene sees the story's overview, as the storyboard's global_prompt",
+        help="every scene sees the story's overview, as the storyboard's global_prompt (default: "
+        "no)",
     )
     return parser
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from m2dit_jax.cli import make_parser, run_command
 from m2dit_jax.report.comparison import write_comparison
 from m2dit_jax.report.story import PAGE, write_page
+from m2dit_jax.utils.sizes import size_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write(runs: Sequence[Path], output: Path) -> None:
     target = write_page(runs[0], output) if len(runs) == 1 else write_comparison(runs, output)
     many = f"{len(runs)} stories" if len(runs) > 1 else "1 story"
-    print(f"{target}: {many}, {target.stat().st_size / 1e6:.1f} MB")
+    print(f"{target}: {many}, {size_text(target.stat().st_size)}")
 
 
 def _parser() -> argparse.ArgumentParser:

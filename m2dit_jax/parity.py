@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", help="files with this in their name, or like this pattern (default: all)"
     )
-    parser.add_argument("--json", type=Path, help="file to write all cases to")
+    parser.add_argument("--json", type=Path, help="file to write all cases to (default: none)")
     return parser
 
 

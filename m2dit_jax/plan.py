@@ -76,12 +76,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of sampling and decoding (default: as sample's, bfloat16 on accelerators)",
     )
     what.add_argument(
-        "--search", action="store_true", help="try meshes, remats and batch sizes; a ranked table"
+        "--search",
+        action="store_true",
+        help="try meshes, remats and batch sizes; a ranked table (default: no)",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     files.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="keep the executables, for JAX to find"
+        "--json", type=Path, metavar="FILE", help="also write the figures there (default: none)"
+    )
+    files.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the executables, for JAX to find (default: none)",
     )
     return parser
 

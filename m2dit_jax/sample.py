@@ -61,18 +61,21 @@ def _parser() -> argparse.ArgumentParser:
         "sample",
         "Generates the scenes of a storyboard that have no video.",
         "--checkpoint=runs/base --storyboard=lone_actor --output=out/",
+        '--checkpoint=runs/base --prompt="a red cross" --prompt="it moves up" --output=out/',
     )
     add_model_flags(parser)
     group = parser.add_argument_group("story")
     scenes = group.add_mutually_exclusive_group(required=True)
     scenes.add_argument(
-        "--storyboard", help="YAML or JSON file, or the name of one that is shipped"
+        "--storyboard",
+        help="YAML or JSON file, or the name of one that is shipped (default: none)",
     )
     scenes.add_argument(
         "--prompt",
         action="append",
         metavar="TEXT",
-        help="what a scene shows, instead of a storyboard; given again for each scene",
+        help="what a scene shows, instead of a storyboard; given again for each scene (default: "
+        "none)",
     )
     group.add_argument(
         "--output",
@@ -83,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--explain",
         action="store_true",
-        help="only say for each scene whether it would be made, and why",
+        help="only say for each scene whether it would be made, and why (default: no)",
     )
     add_option_flags(parser, StoryOptions, "settings, instead of the storyboard's or the model's")
     return parser

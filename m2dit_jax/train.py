@@ -1,8 +1,13 @@
-"""Trains a model: python -m m2dit_jax.train --config=base --workdir=runs/base
+"""Trains a model: m2dit train --config=base --workdir=runs/base
 
 Run again, the same command goes on from the latest checkpoint; docs/config.md says which fields may
-be others then. On several hosts every process runs
-the same command, with --distributed, or --coordinator, --processes and --process.
+be others then. On several hosts every process runs the same command, with --distributed, or
+--coordinator, --processes and --process.
+
+Example: m2dit train --config=base --config.train.steps=500 --workdir=runs/short
+Example: m2dit train --config=real_clips --workdir=runs/mine
+Curves, sampled stories and the config: tensorboard --logdir=runs/base/tensorboard, which
+pip install "m2dit_jax[tensorboard]" brings.
 """
 
 import difflib
@@ -19,7 +24,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import get_config_filename
 
-from m2dit_jax.cli import WorkFailed, run_command
+from m2dit_jax.cli import WorkFailed, run_command, wrapped
 from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
@@ -28,6 +33,8 @@ from m2dit_jax.utils.stopping import stop_listening
 
 if TYPE_CHECKING:
     from m2dit_jax.config.schema import Config
+
+_WARMUP_SHARE = 10  # of the steps, a tenth, where a config's warm-up is longer than all of them
 
 
 @dataclass(frozen=True)
@@ -132,11 +139,13 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
     that cannot be.
     """
     argv = with_named_config(argv)
+    if _asks_for_help(argv) and not any(re.match("--?config(=|$)", each) for each in argv):
+        argv = [*with_named_config(["--config=base"]), *argv]
     # Twice: names of fields can only be checked, with a readable message, in a loaded config.
     plain = _define_flags([])
     _parse(plain, argv, known_only=True)
     if plain["help"].value:
-        print(__doc__, plain.get_help(), sep="\n")
+        _print_help(plain)
         return None
     if plain["config"].value is None:
         raise ValueError("needs --config=FILE_OR_NAME, such as --config=base")
@@ -149,11 +158,13 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
     others = _parse(values, argv)
     if others:
         raise ValueError(f"unknown arguments: {' '.join(others)}")
+    config = cast(ConfigDict, values["config"].value)
+    _shorten_warmup(config, argv)
     # Only now: the import takes seconds, and a mistyped flag is answered at once.
     from m2dit_jax.config.schema import Config
 
     return Arguments(
-        Config.from_dict(cast(ConfigDict, values["config"].value)),
+        Config.from_dict(config),
         Path(values["workdir"].value or f"runs/{Path(file).stem}"),
         Processes(
             values["coordinator"].value,
@@ -166,6 +177,47 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
         values["profile"].value or 0,
         values["compile_cache"].value,
     )
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return any(argument in ("--help", "-help") for argument in argv)
+
+
+def _print_help(values: flags.FlagValues) -> None:
+    """The flags, and the fields of the config that --config names."""
+    # Only now, as below.
+    from m2dit_jax.config.docs import to_help
+    from m2dit_jax.config.schema import Config
+
+    own = values.get_flags_for_module(sys.modules[__name__])
+    print(__doc__)
+    print("flags:")
+    for flag in sorted(own, key=lambda flag: flag.name):
+        default = "none" if flag.default is None else str(flag.default).lower()
+        said = "" if "default" in flag.help else f" (default: {default})"
+        print(wrapped(f"--{flag.name}", f"{flag.help}{said}"))
+    file = get_config_filename(values["config"])
+    print(f"\nfields of the config, with the values of {Path(file).name}:")
+    print(to_help(Config.from_dict(cast(ConfigDict, values["config"].value))))
+
+
+def _shorten_warmup(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Fits the warm-up of a config to fewer steps that the command line asks for, and says so.
+
+    A warm-up that the command line asks for stays. The same command gives the same again, so that
+    a run which goes on finds its own.
+    """
+    train, typed = config.train, set(_typed_fields(argv))
+    if "train.steps" not in typed or "train.warmup_steps" in typed or train.steps < 1:
+        return
+    if train.warmup_steps >= train.steps:
+        shorter = train.steps // _WARMUP_SHARE
+        print(
+            f"config.train.warmup_steps: {shorter} instead of {train.warmup_steps}, as there are "
+            f"only {train.steps} steps",
+            file=sys.stderr,
+        )
+        train.warmup_steps = shorter
 
 
 def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
@@ -252,7 +304,7 @@ def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
     """The flags must change fields that the config has, or ValueError names the nearest."""
     fields = flatten_dict(config.to_dict(), sep=".")
     problems = []
-    for name in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv), re.MULTILINE):
+    for name in _typed_fields(argv):
         if name not in fields:
             nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0)[0]
             problems.append(
@@ -260,6 +312,11 @@ def _check_fields(config: ConfigDict, argv: Sequence[str]) -> None:
             )
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _typed_fields(argv: Sequence[str]) -> list[str]:
+    """Names of the config's fields that the command line changes."""
+    return re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
 
 
 if __name__ == "__main__":

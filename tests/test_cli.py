@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shlex
 from importlib import import_module
 from pathlib import Path
 
@@ -146,12 +147,28 @@ def test_failed_work_and_a_commands_own_status(capsys):
 def test_help_has_an_example_that_the_parser_takes(command, capsys):
     module = import_module(f"m2dit_jax.{command}")
     text = module._parser().format_help()
-    (example,) = [line for line in text.splitlines() if line.startswith("Example: ")]
-    words = example.removeprefix("Example: m2dit ").split()
-    assert words[0] == command
-    # Of a config there are more flags, which another parser reads.
-    _, others = module._parser().parse_known_args(words[1:])
-    assert all(flag.startswith("--config=") for flag in others)
+    examples = [line for line in text.splitlines() if line.startswith("Example: ")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example.removeprefix("Example: m2dit "))
+        assert words[0] == command
+        # Of a config there are more flags, which another parser reads.
+        _, others = module._parser().parse_known_args(words[1:])
+        assert all(flag.startswith(("--config=", "--config.")) for flag in others)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_help_says_of_each_flag_what_holds_without_it(command):
+    module = import_module(f"m2dit_jax.{command}")
+    if command == "evaluate":
+        parsers = [program.parser(name) for name, program in module.PROGRAMS.items()]
+    else:
+        parsers = [module._parser()]
+    for parser in parsers:
+        for action in parser._actions:
+            if not action.option_strings or action.required or action.dest == "help":
+                continue
+            assert "default" in (action.help or ""), (parser.prog, action.option_strings)
 
 
 def test_work_whose_input_was_replaced_begins_again(capsys):

@@ -224,6 +224,42 @@ def interrupt(arguments, number):
         return process.wait()
 
 
+def test_fields_of_the_config_may_be_changed(clips, tmp_path):
+    flags = of_manifest(clips / "stories.jsonl", tmp_path / "set")
+    sizes = ["--config.data.height=16", "--config.data.width=32"]
+    assert encode.main([*flags, "--config=real_clips", "--config.data.frames=8", *sizes]) == 0
+    info = EncodedDataset(tmp_path / "set").info
+    assert (info.frames, info.height, info.width, info.codec) == (8, 16, 32, "pixels")
+    with pytest.raises(SystemExit):  # as for any unknown flag
+        encode.main([*flags, "--config=real_clips", "--config.train.steps=3"])
+
+
+def test_a_folder_of_clips_with_captions_beside_them_is_encoded(tmp_path, capsys):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        write_video(folder / f"{name}.mp4", colour=colour)
+        (folder / f"{name}.txt").write_text(f"a {name} wall\n")
+    command = [f"--clips={folder}", f"--output={tmp_path / 'data' / 'set'}", "--workers=1"]
+    assert encode.main([*command, "--config=real_clips"]) == 0
+    (line,) = (tmp_path / "data" / "set.jsonl").read_text().splitlines()
+    scenes = json.loads(line)["scenes"]
+    assert [scene["video"] for scene in scenes] == ["blue.mp4", "green.mp4", "red.mp4"]
+    dataset = EncodedDataset(tmp_path / "data" / "set")
+    assert list(dataset.scene_counts) == [3] and dataset.info.frames == 4
+    assert encode.main([*command, "--config=real_clips"]) == 0  # again
+    assert "was finished before" in capsys.readouterr().out
+    (folder / "red.txt").write_text("a wall " * 20)
+    other = [f"--output={tmp_path / 'other'}", *command[::2]]
+    assert encode.main([*other, "--config=real_clips"]) == 0
+    assert (
+        "1 captions are longer than the 63 bytes that the model reads and are cut there; for "
+        "all of them --config.data.text_length=140" in capsys.readouterr().err
+    )
+    assert encode.main([*command, "--config=real_clips"]) == 2
+    assert "set.jsonl: lists other clips or captions than" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     flags = [*PIXELS, "--shard_scenes=1", "--seed=3"]
@@ -281,7 +317,7 @@ def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
     flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
     assert encode.main(flags) == 0
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 0
-    assert re.search(r"set: whole: 3 stories, [\d.]+ MB read in", capsys.readouterr().out)
+    assert re.search(r"set: whole: 3 stories, [\d.]+ kB read in", capsys.readouterr().out)
     (tmp_path / "set/skipped.json").write_text("{")
     assert encode.main([f"--check={tmp_path / 'set'}"]) == 2
     assert "set: is damaged: skipped.json has 1 bytes, needs" in capsys.readouterr().err
@@ -365,7 +401,7 @@ def test_a_foreign_folder_is_left_alone(clips, tmp_path, capsys):
 def test_too_small_a_disk_is_found_first(clips, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     assert encode.main([*of_manifest(clips / "stories.jsonl", tmp_path / "s"), *PIXELS]) == 2
-    assert "MB, 0.0 MB are free" in capsys.readouterr().err
+    assert ", 1.00 kB are free" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 
@@ -529,7 +565,11 @@ def test_nothing_to_encode_and_then_repaired(clips, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "encoding needs --codec, --manifest, --output"),
+        ([], "encoding needs --codec, --manifest or --clips, --output"),
+        (["--clips=x"], "--clips needs --codec, --output"),
+        (["--clips=x", "--manifest=y", "--output=z", "--codec=pixels"], "--manifest cannot go wi"),
+        (["--config.data.frames=3"], "--config.data.frames=3: needs --config=FILE_OR_NAME"),
+        (["--config=base", "--config.data.framez=3"], "the nearest is --config.data.frames"),
         (["--preview=x", "--seed=1"], "--seed cannot go with --preview"),
         (["--scenes-from=x"], "--scenes-from needs --output"),
         (["--scenes-from=x", "--output=y", "--codec=pixels"], "--codec cannot go with"),

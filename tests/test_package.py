@@ -86,6 +86,7 @@ def test_its_metadata(installed):
     metadata = Parser().parsestr((folder / "METADATA").read_text(encoding="utf-8"))
     assert metadata["License-Expression"] == "Apache-2.0" and (folder / "licenses/LICENSE").exists()
     extras = {"cuda12", "cuda13", "tpu", "app", "shots", "fonts", "eval"} | {
+        "tensorboard",
         "wandb",
         "docs",
         "test",

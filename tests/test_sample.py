@@ -203,8 +203,8 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--new_scenes=4"], {}, "--new_scenes: new_scenes 4 cannot be with a window of 3 scenes"),
         (["--checks", "sharp"], {}, "--checks: found a list of 1, needs one or a list of finite"),
         ([], {"global_prompt": "sea"}, "global_prompt: prompt 'sea' has unknown words: sea"),
-        (["--decoder=tiles"], {}, "decoder='tiles': only for models with a VAE"),
-        (["--mesh=2"], {}, "mesh='2': only for models with a VAE"),
+        (["--decoder=tiles"], {}, "--decoder=tiles: only for models with a VAE"),
+        (["--mesh=2"], {}, "--mesh=2: only for models with a VAE"),
     ],
 )
 def test_bad_values_fail_before_weights_are_loaded(run, no_weights, flags, fields, message):
@@ -223,7 +223,10 @@ def test_without_a_checkpoint_there_is_one_clear_message(tmp_path, capsys):
         ]
     )
     assert status == 2
-    assert "nothing" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"--checkpoint: {tmp_path}/nothing: no such folder; needs the folder of a training run, "
+        "the one that holds checkpoints/\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["story.mp4", "story.gif", "scene_2.mp4", "scene_3.mp4"])

@@ -26,10 +26,30 @@ def test_the_workdir_is_named_after_the_config():
     assert arguments is not None and arguments.workdir == Path("runs/base")
 
 
-def test_help_shows_the_flags(capsys):
+def test_help_shows_the_flags_and_the_fields_of_the_config(capsys):
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
-    assert "--workdir" in output and "--config" in output
+    assert "  --workdir\n" in output and "Example: m2dit train --config=base" in output
+    assert "fields of the config, with the values of base.py:" in output
+    assert f"  --config.train.steps={get_config().train.steps}\n      " in output
+    assert "--config.data.paths" not in output  # which a world that is drawn does not read
+    assert main(["--help", "--config=storyworld"]) == 0
+    output = capsys.readouterr().out
+    assert "values of storyworld.py:" in output and "--config.data.source=storyworld\n" in output
+
+
+def test_a_warm_up_fits_itself_to_fewer_steps_and_says_so(capsys):
+    arguments = read_flags([BASE, "--config.train.steps=40"])
+    assert arguments is not None and arguments.config.train.warmup_steps == 4
+    assert capsys.readouterr().err == (
+        "config.train.warmup_steps: 4 instead of 100, as there are only 40 steps\n"
+    )
+    arguments = read_flags([BASE, "--config.train.steps=1"])
+    assert arguments is not None and arguments.config.train.warmup_steps == 0
+    arguments = read_flags([BASE, "--config.train.steps=101"])
+    assert arguments is not None and arguments.config.train.warmup_steps == 100
+    with pytest.raises(ValueError, match="warmup_steps must be less than config.train.steps 40"):
+        read_flags([BASE, "--config.train.steps=40", "--config.train.warmup_steps=50"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 `python -m m2dit_jax.config.docs > docs/config.md`, in a checkout, writes it anew.
 """
 
+import textwrap
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -29,6 +30,7 @@ with `--override` of those where that is said; the others change what is learnt 
 locked. `run.jsonl` in the run's folder records each change.
 """
 _HEAD = "| field | type | default | range | resume | meaning |\n" + "| --- " * 6 + "|"
+_IN = " " * 6  # in front of a field's sentence on a terminal
 _RESUME = {LOCKED: "locked", OVERRIDE: "`--override`", FREE: "free"}
 
 
@@ -47,6 +49,18 @@ def to_markdown(defaults: Config) -> str:
         title = f"\n## {section.name}\n\n{rule.sentence}{_sources(rule)}\n"
         parts += [title, _table(inside, values, rule)]
     return "\n".join(parts) + "\n"
+
+
+def to_help(config: Config) -> str:
+    """Each field as a flag with its value in `config`, and its sentence, for a terminal."""
+    values = flatten_dict(config.to_dict(), sep=".")
+    lines = []
+    for each in declared_fields(Config):
+        if each.rule.is_read(config.data.source):
+            lines.append(f"  --config.{each.name}={values[each.name]}")
+            text = f"{each.rule.sentence} ({each.rule.range})"
+            lines.append(textwrap.fill(text, 100, initial_indent=_IN, subsequent_indent=_IN))
+    return "\n".join(lines)
 
 
 def _table(declared: list[Declared], values: dict[str, Any], section: Rule | None = None) -> str:

@@ -92,6 +92,13 @@ def read_manifest(path: Path, root: Path, min_scenes: int = 1) -> Manifest:
 
 def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
     """Writes the manifest as JSON Lines, with paths relative to `root`."""
+    text = to_jsonl(manifest, root)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def to_jsonl(manifest: Manifest, root: Path) -> str:
+    """The manifest as JSON Lines, with paths relative to `root`."""
     lines = []
     for story in manifest.stories:
         scenes = []
@@ -106,8 +113,7 @@ def write_jsonl(manifest: Manifest, path: Path, root: Path) -> None:
                 }
             )
         lines.append(json.dumps({"name": story.name, "scenes": scenes}, ensure_ascii=False))
-    with atomic_write(path) as part:
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _times(scene: ClipScene) -> dict[str, Any]:

@@ -53,6 +53,10 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
             for story, own in zip(stories, common, strict=True)
         ]
     )
+    scenes = [
+        _scene(number, row, names, once, differs)
+        for number, (row, differs) in enumerate(zip(rows, differ, strict=True), 1)
+    ]
     write_document(
         target,
         "comparison.html",
@@ -62,13 +66,10 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
             {**_player(story, f"{name}, the whole story"), "downloads": downloads(story, name)}
             for story, name in zip(stories, names, strict=True)
         ],
-        scenes=[
-            _scene(number, row, names, once, differs)
-            for number, (row, differs) in enumerate(zip(rows, differ, strict=True), 1)
-        ],
+        scenes=scenes,
         settings=settings,
         verdict=_verdict(differ),
-        differing=_differing([row.name for row in settings if row.differs]),
+        differing=_differing(settings, scenes),
     )
     return target
 
@@ -125,7 +126,16 @@ def _spans(numbers: Sequence[int]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _differing(names: Sequence[str]) -> str:
+def _differing(settings: Sequence[_Row], scenes: Sequence[Mapping[str, Any]]) -> str:
+    """Which settings differ, of the stories and of their scenes."""
+    names = [row.name for row in settings if row.differs]
+    own: dict[str, list[int]] = {}
+    for scene in scenes:
+        for row in scene["settings"]:
+            if row.differs:
+                own.setdefault(row.name, []).append(scene["number"])
+    for name, numbers in own.items():
+        names.append(f"{name} of scene{'s' if len(numbers) > 1 else ''} {_spans(numbers)}")
     if not names:
         return "All settings are the same."
     if len(names) > _NAMED:
@@ -153,11 +163,12 @@ def _scene(
         else {"status": badge(scene.status), **scene_costs(scene), **scene.metrics}
         for scene in scenes
     ]
-    rows = [
-        *(*_rows(there), *_rows(settings), *_rows(ways, mark=differs)),
-        *_rows(measured, mark=False),
-    ]
-    return {"number": number, "cells": cells, "rows": rows, "differs": differs}
+    own = [*_rows(there), *_rows(settings)]
+    rows = [*own, *_rows(ways, mark=differs), *_rows(measured, mark=False)]
+    return {
+        **{"number": number, "cells": cells, "rows": rows, "differs": differs},
+        "settings": own,
+    }
 
 
 def _rows(columns: Sequence[Mapping[str, Any]], mark: bool = True) -> list[_Row]:

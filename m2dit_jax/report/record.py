@@ -93,7 +93,7 @@ def read_record(folder: Path) -> StoryRecord:
     )
 
 
-_SCENE_SETTINGS = ("seed", "guidance_scale", "negative_prompt", "frames")
+_SCENE_SETTINGS = ("seed", "take", "guidance_scale", "negative_prompt", "frames")
 
 
 def _read_scene(

@@ -225,11 +225,12 @@ def _preview(
         folder = run.workdir / "previews"
         try:
             check_finite("latents", latents)
-            sheet, captions = run.previews.write(folder, step, latents)
+            sheet, captions, video = run.previews.write(folder, step, latents)
         except NotFinite as error:  # the weights of a later step may do better
             print_once(f"step {step} preview: none, {error}")
         else:
             metrics.write_image(step, "preview/stories", np.asarray(sheet), captions)
+            metrics.write_video(step, "preview/stories/video", video, run.config.sample.fps)
             print_once(f"step {step} preview: {folder}/stories_{step:06}.png")
     gather_errors(f"previewed/{step}", None)
     progress.skip(time.perf_counter() - started)

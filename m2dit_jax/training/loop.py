@@ -9,9 +9,11 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from m2dit_jax import __version__
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import StallTimer, on_devices
 from m2dit_jax.parallel.batches import local_rows, on_mesh, rows_to_read
 from m2dit_jax.parallel.processes import gather_errors, is_first, print_once, said_by_first
@@ -123,7 +125,15 @@ def _open_metrics(run: Run, step: int) -> MetricsWriter:
         return DiscardedMetrics()
     mode = run.config.train.wandb
     others = [] if mode == "off" else [WandbWriter(run.workdir, mode)]
-    return MetricsWriter(run.workdir, step, others)
+    metrics = MetricsWriter(run.workdir, step, others)
+    metrics.write_text(step, "config", _config_text(run.config))
+    return metrics
+
+
+def _config_text(config: Config) -> str:
+    """All fields of the config as a block of Markdown."""
+    fields = flatten_dict(config.to_dict(), sep=".")
+    return "\n".join(f"    {name}: {value!r}" for name, value in fields.items())
 
 
 def _record_restart(record: RunRecord, step: int, metrics: MetricsWriter) -> None:

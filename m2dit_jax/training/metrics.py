@@ -1,5 +1,6 @@
 """The numbers of a run in metrics.jsonl, in TensorBoard and on the terminal."""
 
+import io
 import json
 import os
 import sys
@@ -10,11 +11,16 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import (
+    Summary,  # pyright: ignore[reportAttributeAccessIssue]  # which protobuf makes at import
+)
 
 from m2dit_jax.utils.compat import failures_of_event_thread
 from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.media import gif_bytes
 
 Values = Mapping[str, float | None]
 
@@ -31,6 +37,16 @@ class MetricWriter(Protocol):
         self, step: int, name: str, image: UInt8[np.ndarray, "H W 3"], caption: str
     ) -> None:
         """A picture with a caption in Markdown."""
+        ...
+
+    def write_video(
+        self, step: int, name: str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
+    ) -> None:
+        """A video of few and small frames."""
+        ...
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """A text in Markdown."""
         ...
 
     def flush(self) -> None:
@@ -73,6 +89,14 @@ class JsonLinesWriter:
     ) -> None:
         """Nothing: pictures are files of their own."""
 
+    def write_video(
+        self, step: int, name: str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
+    ) -> None:
+        """Nothing: videos are files of their own."""
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """Nothing: texts stand in run.jsonl and in the checkpoints."""
+
     def flush(self) -> None:
         """Puts everything on the disk."""
         with writing(self._path):
@@ -106,6 +130,26 @@ class TensorBoardWriter:
         self._board.add_image(name, image, step, dataformats="HWC")
         if caption:
             self._board.add_text(f"{name}/captions", caption, step)
+
+    def write_video(
+        self, step: int, name: str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
+    ) -> None:
+        """A GIF among the pictures, which browsers play.
+
+        (Not the writer's own `add_video`, which needs another package for the same.)
+        """
+        content = gif_bytes(frames, fps)
+        with Image.open(io.BytesIO(content)) as gif:
+            picture = Summary.Image(
+                height=gif.height, width=gif.width, colorspace=3, encoded_image_string=content
+            )
+        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        assert self._board.file_writer is not None, "it has been written to"
+        self._board.file_writer.add_summary(summary, step)
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """The text, under TEXT."""
+        self._board.add_text(name, text, step)
 
     def flush(self) -> None:
         """Writes out what is waiting."""
@@ -150,6 +194,18 @@ class MetricsWriter:
         """A picture with a caption in Markdown."""
         for writer in self._writers:
             writer.write_image(step, name, image, caption)
+
+    def write_video(
+        self, step: int, name: str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
+    ) -> None:
+        """A video of few and small frames."""
+        for writer in self._writers:
+            writer.write_video(step, name, frames, fps)
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """A text in Markdown."""
+        for writer in self._writers:
+            writer.write_text(step, name, text)
 
     def flush(self) -> None:
         """Puts everything on the disk, as it must be before a checkpoint relies on it."""

@@ -50,6 +50,23 @@ def write_videos(
         write_mp4(folder / f"{name}_{number}.mp4", video.reshape(-1, *video.shape[2:]), fps)
 
 
+def small_video(
+    videos: UInt8[np.ndarray, "N S F H W 3"],
+) -> UInt8[np.ndarray, "F2 H2 W2 3"]:
+    """The first stories side by side; of large pictures only every so-manieth pixel."""
+    every = -(-max(videos.shape[3:5]) // _LARGEST_GIF)
+    return _side_by_side(videos[:PREVIEW_STORIES, :, :, ::every, ::every])
+
+
+def captions_text(titles: Sequence[str], captions: Sequence[Sequence[str]]) -> str:
+    """Titles of stories in Markdown, and under each its captions as a numbered list."""
+    parts = []
+    for title, texts in zip(titles, captions, strict=True):
+        numbered = [f"{number}. {text}" for number, text in enumerate(texts, 1)]
+        parts.append("\n".join([f"**{title}**", "", *numbered]))
+    return "\n\n".join(parts)
+
+
 def write_recall(
     folder: Path, step: int, clips: Sequence[Clips], recalled: Recall, fps: float
 ) -> Image.Image:

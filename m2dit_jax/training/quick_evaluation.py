@@ -11,7 +11,13 @@ from m2dit_jax.evaluation.recall import recall_stories, training_stories
 from m2dit_jax.evaluation.scores import Score
 from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.training.metrics import MetricsWriter
-from m2dit_jax.training.preview import write_preview, write_recall
+from m2dit_jax.training.preview import (
+    PREVIEW_STORIES,
+    captions_text,
+    small_video,
+    write_preview,
+    write_recall,
+)
 
 
 def evaluate_held_out(
@@ -31,7 +37,12 @@ def evaluate_held_out(
         values |= {f"{task}/{name}": score.value for name, score in scores.items()}
         if task == "generation":
             sheet = write_preview(workdir / "previews", step, batches[0], config.sample.fps)
-            metrics.write_image(step, "preview", np.asarray(sheet))
+            batch = batches[0]
+            shown = batch.stories[:PREVIEW_STORIES]
+            titles = [f"held-out story {number}" for number in range(len(shown))]
+            captions = captions_text(titles, [[s.caption for s in story] for story in shown])
+            metrics.write_image(step, "preview", np.asarray(sheet), captions)
+            metrics.write_video(step, "preview/video", small_video(batch.video), config.sample.fps)
         told = "  ".join(
             f"{name} {score.value:.0%}" if isinstance(score, Score) else f"{name} {score.value:.1f}"
             for name, score in scores.items()
@@ -53,7 +64,11 @@ def evaluate_recall(
     clips = training_stories((dataset,), config.data.scenes, config.train.eval_stories)
     recalled = recall_stories(engine, clips, config.seed)
     sheet = write_recall(workdir / "previews", step, clips, recalled, config.sample.fps)
-    metrics.write_image(step, "preview", np.asarray(sheet))
+    shown = clips[:PREVIEW_STORIES]
+    titles = [f"training story {number}" for number in range(len(shown))]
+    captions = captions_text(titles, [story.captions for story in shown])
+    metrics.write_image(step, "preview", np.asarray(sheet), captions)
+    metrics.write_video(step, "preview/video", small_video(recalled.made), config.sample.fps)
     value = float(recalled.psnr.mean())
     metrics.write(step, {"recall/psnr": value})
     print(

@@ -165,11 +165,13 @@ EXAMPLES = {"shapes": "lone_actor", "storyworld": "two_friends"}
 
 def next_commands(workdir: Path, source: str) -> str:
     """The commands that sample and evaluate a finished run, for the terminal."""
-    storyboard, model = EXAMPLES.get(source, "FILE"), ""
+    scenes, model = '--prompt="a caption" --prompt="the next one"', ""
+    if source in EXAMPLES:
+        scenes = f"--storyboard={EXAMPLES[source]}"
     if source == "latents":
         model = " --model=FOLDER"
     commands = [
-        f"  python -m m2dit_jax.sample --checkpoint={workdir}{model} --storyboard={storyboard} "
+        f"  python -m m2dit_jax.sample --checkpoint={workdir}{model} {scenes} "
         f"--output={workdir}/sample"
     ]
     if source != "latents":

@@ -33,7 +33,7 @@ from m2dit_jax.report.sheets import stories_sheet
 from m2dit_jax.stories.noise import story_keys
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.training.data import TrainingData
-from m2dit_jax.training.preview import PREVIEW_STORIES, write_videos
+from m2dit_jax.training.preview import PREVIEW_STORIES, captions_text, small_video, write_videos
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.weights.released import ReleasedModel
@@ -48,11 +48,6 @@ class PreviewStory:
     title: str
     captions: tuple[str, ...]
     prompts: Int[np.ndarray, "P T"] | Float[np.ndarray, "P T E"]
-
-    def to_markdown(self) -> str:
-        """The title, and the captions as a numbered list."""
-        numbered = [f"{number}. {text}" for number, text in enumerate(self.captions, 1)]
-        return "\n".join([f"**{self.title}**", "", *numbered])
 
 
 def choose_stories(
@@ -188,8 +183,8 @@ class Previews:
 
     def write(
         self, folder: Path, step: int, latents: Float[np.ndarray, "N S f h w C"]
-    ) -> tuple[Image.Image, str]:
-        """Decodes the stories and writes a sheet and videos; returns the sheet and its captions.
+    ) -> tuple[Image.Image, str, UInt8[np.ndarray, "F2 H2 W2 3"]]:
+        """Decodes the stories, writes a sheet and videos; returns sheet, captions and small video.
 
         For the first process, on one device.
         """
@@ -202,7 +197,7 @@ class Previews:
 
     def _write(
         self, folder: Path, step: int, videos: UInt8[np.ndarray, "N S F H W 3"]
-    ) -> tuple[Image.Image, str]:
+    ) -> tuple[Image.Image, str, UInt8[np.ndarray, "F2 H2 W2 3"]]:
         folder.mkdir(exist_ok=True)
         sheet = stories_sheet(
             [
@@ -215,8 +210,9 @@ class Previews:
         with atomic_write(folder / f"{name}.png") as part:
             sheet.save(part, format="PNG")
         write_videos(folder, name, videos, self._recipe.config.sample.fps)
-        captions = "\n\n".join(story.to_markdown() for story in self.stories)
-        return sheet, captions
+        titles = [story.title for story in self.stories]
+        captions = captions_text(titles, [story.captions for story in self.stories])
+        return sheet, captions, small_video(videos)
 
     def _codec(self) -> tuple[Codec, NetworkSet]:
         model = self._model

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from m2dit_jax.training.metrics import Values, named_scalars
 from m2dit_jax.utils.extras import how_to_install
+from m2dit_jax.utils.media import write_gif
 
 PROJECT = "m2dit_jax"
 
@@ -55,6 +57,19 @@ class WandbWriter:
         """The picture with its caption."""
         picture = self._wandb.Image(Image.fromarray(image), caption=caption)
         self._run.log({"step": step, name: picture})
+
+    def write_video(
+        self, step: int, name: str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
+    ) -> None:
+        """The video as a GIF."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "video.gif"
+            write_gif(path, frames, fps)
+            self._run.log({"step": step, name: self._wandb.Video(str(path), format="gif")})
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """The text among what W&B calls the run's config."""
+        self._run.config.update({name: text}, allow_val_change=True)
 
     def flush(self) -> None:
         """Nothing: W&B's own process writes as it goes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m2dit_jax.utils.errors import causes
+from m2dit_jax.utils.sizes import size_text
 
 # What a disk or a network share says that cannot take more, or was taken away.
 _ERRNOS = tuple(
@@ -83,8 +84,8 @@ def check_room(output: Path, nbytes: int) -> None:
     free = shutil.disk_usage(place).free
     if free < nbytes:
         raise ValueError(
-            f"{output}: needs about {_size(nbytes)}, {_size(free)} are free; once there is room, "
-            "the same command goes on"
+            f"{output}: needs about {size_text(nbytes)}, {size_text(free)} are free; once there is "
+            "room, the same command goes on"
         )
 
 
@@ -98,8 +99,4 @@ def _about_disk(path: Path) -> str:
             place = place.parent
     except OSError:  # a share that is lost says nothing
         return f" (below {place})"
-    return f" (disk {place}: {_size(usage.free)} of {_size(usage.total)} are free)"
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+    return f" (disk {place}: {size_text(usage.free)} of {size_text(usage.total)} are free)"

@@ -1,6 +1,7 @@
 """Videos as files: clips are read, stories are written."""
 
 import hashlib
+import io
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -153,7 +154,14 @@ def write_mp4(
 
 
 def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float | int) -> None:
-    """Writes an endless GIF, enlarged as by write_mp4, at no more than 50 frames per second.
+    """Writes the GIF of `gif_bytes`. Raises ValueError as it does."""
+    content = gif_bytes(frames, fps)
+    with atomic_write(Path(path)) as part:
+        part.write_bytes(content)
+
+
+def gif_bytes(frames: UInt8[np.ndarray, "F H W 3"], fps: float | int) -> bytes:
+    """An endless GIF, enlarged as by write_mp4, at no more than 50 frames per second.
 
     Raises ValueError when there is no frame or fps is not positive.
     """
@@ -165,15 +173,16 @@ def write_gif(path: Path | str, frames: UInt8[np.ndarray, "F H W 3"], fps: float
     rate = min(_frame_rate(fps), Fraction(50))
     times = [round(100 * number / rate) for number in range(len(images) + 1)]
     durations = [10 * (end - start) for start, end in pairwise(times)]
-    with atomic_write(Path(path)) as part:
-        images[0].save(
-            part,
-            format="GIF",
-            save_all=True,
-            append_images=images[1:],
-            duration=durations,
-            loop=0,
-        )
+    content = io.BytesIO()
+    images[0].save(
+        content,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=durations,
+        loop=0,
+    )
+    return content.getvalue()
 
 
 def frames_digest(videos: UInt8[np.ndarray, "..."]) -> str:

@@ -302,7 +302,7 @@ def _read_config(step_folder: Path) -> ConfigDict:
 def _latest_folder(workdir: Path) -> Path:
     """Raises CheckpointError, saying what would be right, if there is no checkpoint."""
     workdir = Path(workdir).absolute()
-    right = "needs the --workdir of a training run, the folder that holds checkpoints/"
+    right = "needs the folder of a training run, the one that holds checkpoints/"
     if not workdir.is_dir():
         raise CheckpointError(f"{workdir}: no such folder; {right}")
     step = latest_good_step(workdir)

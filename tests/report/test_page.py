@@ -131,7 +131,7 @@ def test_a_folder_without_a_story_is_named_and_nothing_written(tmp_path, capsys)
 def test_several_stories_stand_side_by_side_and_what_differs_is_marked(old, full, tmp_path, capsys):
     target = tmp_path / "both.html"
     assert main([str(old), str(full), f"--output={target}"]) == 0
-    assert re.fullmatch(rf"{target}: 2 stories, 0\.\d MB\n", capsys.readouterr().out)
+    assert re.fullmatch(rf"{target}: 2 stories, [\d.]+ kB\n", capsys.readouterr().out)
     rows = re.findall(
         r"<tr( class=differs)?><th scope=\"row\">(.*?)</th>(.*?)</tr>", target.read_text()
     )
@@ -165,13 +165,16 @@ def test_the_page_of_two_says_which_scenes_differ_by_their_frames(
 
     one, two = tmp_path / "one", tmp_path / "two"
     change(make_story(one), with_digests("abc", made_with=[3]))
-    change(make_story(two), with_digests(digests, status="reused", made_with=[1]))
+    take = {"take": 1} if "y" in digests else {}
+    change(make_story(two), with_digests(digests, status="reused", made_with=[1], **take))
     assert main([str(one), str(two), f"--output={tmp_path / 'both.html'}"]) == 0
-    assert f"{verdict} All settings are the same." in text_of(tmp_path / "both.html")
+    settings = "Settings that differ: take of scene 2." if take else "All settings are the same."
+    assert f"{verdict} {settings}" in text_of(tmp_path / "both.html")
     html = (tmp_path / "both.html").read_text()
     assert re.findall(r'class="first differs" id="scene-(\d)"', html) == marked
     rows = re.findall(r"class=differs><th scope=\"row\">(.*?)</th>", html)
-    assert rows == ["made together with"] * ("2" in marked)  # never how an equal one came about
+    # Never how an equal one came about.
+    assert rows == (["take", "made together with"] if "2" in marked else [])
 
 
 def test_many_scenes_that_differ_are_told_in_spans():

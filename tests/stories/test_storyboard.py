@@ -343,6 +343,11 @@ def test_a_scene_may_be_nothing_but_its_prompt(read, problems):
     ]
 
 
+def test_a_name_without_its_ending_means_the_plainest_that_begins_with_it(problems):
+    (found,) = problems(f"{ONE_SCENE}guidance: 3")
+    assert found == "story.yaml:3: unknown key 'guidance', did you mean 'guidance_scale'?"
+
+
 def test_prompts_alone_are_a_storyboard_whose_errors_name_the_flag():
     board = Storyboard.from_prompts(["a", "b"], "--prompt")
     assert board == Storyboard.from_mapping({"scenes": ["a", "b"]})

@@ -122,7 +122,7 @@ def test_sampling_does_not_read_the_optimizer_state(workdir, monkeypatch):
 
 @pytest.mark.parametrize("load", [load_config, load_for_sampling])
 def test_says_what_is_missing(load, tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere: no such folder; needs the --workdir of"):
+    with pytest.raises(CheckpointError, match=r"nowhere: no such folder; needs the folder of"):
         load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=rf"{tmp_path}: holds no checkpoint; needs"):
         load(tmp_path)

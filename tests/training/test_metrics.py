@@ -1,8 +1,12 @@
+import io
 import json
+import struct
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from m2dit_jax.config.schema import Config
 from m2dit_jax.training.metrics import (
@@ -79,6 +83,30 @@ def test_a_picture_comes_with_its_caption(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
+def test_tensorboard_gets_texts_and_videos_that_play(tmp_path):
+    metrics = MetricsWriter(tmp_path, 0)
+    metrics.write_text(0, "config", "    seed: 1")
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), np.uint8)
+    metrics.write_video(3, "preview/video", frames, 4.0)
+    metrics.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    found = {value.tag: value for value in events_of(path)}
+    assert b"seed: 1" in found["config/text_summary"].tensor.string_val[0]
+    with Image.open(io.BytesIO(found["preview/video"].image.encoded_image_string)) as gif:
+        assert gif.format == "GIF" and gif.n_frames == 3
+        assert (gif.width, gif.height) == (found["preview/video"].image.width, 256)
+
+
+def events_of(path):
+    """Values of an event file: each record has its length, two checksums and an Event."""
+    content, place = path.read_bytes(), 0
+    while place < len(content):
+        (length,) = struct.unpack_from("<Q", content, place)
+        event = Event.FromString(content[place + 12 : place + 12 + length])
+        yield from event.summary.value
+        place += length + 16
+
+
 def test_another_writer_gets_the_same(tmp_path):
     class Kept:
         def __init__(self):
@@ -89,6 +117,12 @@ def test_another_writer_gets_the_same(tmp_path):
 
         def write_image(self, step, name, image, caption):
             self.calls.append((step, name, image.shape, caption))
+
+        def write_video(self, step, name, frames, fps):
+            self.calls.append((step, name, frames.shape, fps))
+
+        def write_text(self, step, name, text):
+            self.calls.append((step, name, text))
 
         def flush(self):
             self.calls.append("flush")
@@ -102,11 +136,15 @@ def test_another_writer_gets_the_same(tmp_path):
     metrics.write(1, {"loss": 1 / 3}, {"steps_per_second": 5.0})
     metrics.write_timings(1, {"restarts/restarts": 1.0})
     metrics.write_image(2, "preview", np.zeros((4, 6, 3), np.uint8))
+    metrics.write_video(2, "video", np.zeros((2, 4, 6, 3), np.uint8), 4.0)
+    metrics.write_text(2, "config", "    seed: 1")
     metrics.close()
     assert kept.calls == [
         (1, {"loss": 0.3333333}, {"steps_per_second": 5.0}),
         (1, {}, {"restarts/restarts": 1.0}),
         (2, "preview", (4, 6, 3), ""),
+        (2, "video", (2, 4, 6, 3), 4.0),
+        (2, "config", "    seed: 1"),
         "flush",
         "close",
     ]

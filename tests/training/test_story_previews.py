@@ -37,8 +37,9 @@ def test_a_preview_shows_what_the_pipeline_will(tiny_config, tmp_path):
     made = pipeline.sample_many([list(story.captions) for story in previews.stories], range(4))
     np.testing.assert_allclose(latents, made.latents, atol=2e-3)
 
-    _, captions = previews.write(tmp_path / "previews", 20, latents)
+    _, captions, video = previews.write(tmp_path / "previews", 20, latents)
     assert f"1. {previews.stories[0].captions[0]}" in captions
+    assert "**held-out story 3**" in captions and video.ndim == 4 and video.dtype == np.uint8
     names = sorted(path.name for path in (tmp_path / "previews").iterdir())
     assert names == ["stories_000020.gif", "stories_000020.png"]
     Image.open(tmp_path / "previews" / "stories_000020.png").verify()

@@ -10,8 +10,8 @@ def test_without_a_terminal_there_are_a_few_lines(capsys):
         for _ in range(1000):
             bar.update(10**6)
     first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("convert: 0.00 of 1.00GB, ")
-    assert last.startswith("convert: 1.00G of 1.00GB, ") and last.endswith("00:00 left")
+    assert first.startswith("convert: 0 bytes of 1.00 GB, ")
+    assert last.startswith("convert: 1.00 GB of 1.00 GB, ") and last.endswith("00:00 left")
 
 
 def test_a_line_is_written_when_it_is_time(capsys, monkeypatch):
@@ -41,6 +41,7 @@ def test_an_interruption_leaves_the_cursor_on_a_new_line(capsys, monkeypatch):
     assert capsys.readouterr().err.endswith("\n")
 
 
-def test_nothing_to_do():
+def test_of_nothing_to_do_nothing_is_said(capsys):
     with progress_bar(0, "convert", "B"):
         pass
+    assert capsys.readouterr().err == ""

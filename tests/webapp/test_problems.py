@@ -13,6 +13,10 @@ from m2dit_jax.webapp.problems import Problem, has_field, read_problems
         ("storyboard: scenes[2]: found 3", (2, None, "found 3")),
         ("storyboard: steps: found 0, needs 1", (None, "steps", "found 0, needs 1")),
         ("config.sample.steps: found 2000", (None, "steps", "found 2000")),
+        (
+            "storyboard: sampler: found 'a_b', needs unip_3",
+            (None, "sampler", "found 'a_b', needs unip_3"),
+        ),
         ("storyboard: frames, storyboard: height: 5 frames of", (None, "frames", "5 frames of")),
         ("storyboard: scenes[0].frames, storyboard: width: 5", (0, "frames", "5")),
         (

@@ -15,6 +15,7 @@ from m2dit_jax.data.encoded import FINISHED, PROGRESS, SKIPPED, EncodedInfo
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene
 from m2dit_jax.utils.disks import check_room
+from m2dit_jax.utils.sizes import size_text
 
 # A shard is closed at so much; tensorflow-datasets wants no more. Where that would make more shards
 # than MOST_SHARDS, they are larger: a file system and whoever copies a dataset want few files.
@@ -151,7 +152,7 @@ def check(job: EncodeJob) -> None:
         raise ValueError(
             f"{job.manifest.source}: story {job.manifest.stories[longest].name!r} has "
             f"{job.scene_counts[longest]} scenes, {_RECORD_BYTES // size} are the most at "
-            f"{size / 1e6:.1f} MB a scene; split it"
+            f"{size_text(size)} a scene; split it"
         )
     _check_output(job)
     _check_disk(job)

@@ -166,4 +166,5 @@ class Plan:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f}"
+    share = size / GIB
+    return f"{share:.2f}" if share >= 0.01 or not size else f"{share:.1g}"
