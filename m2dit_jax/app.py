@@ -11,6 +11,8 @@ from m2dit_jax.cli import add_model_flags, load_pipeline, make_parser, port_numb
 from m2dit_jax.stories.progress import Report
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.stopping import when_stopped
+from m2dit_jax.webapp.desk import Desk
+from m2dit_jax.webapp.model import describe_model
 from m2dit_jax.webapp.runs import Runner
 from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
@@ -29,9 +31,10 @@ def _serve(flags: argparse.Namespace) -> None:
     def make(storyboard: Storyboard, folder: Path, report: Report) -> None:
         pipeline(storyboard, folder=folder, on_step=report)
 
-    runner, allowed = Runner(make), flags.allowed_host or ()
+    model = describe_model(pipeline, str(flags.checkpoint))
+    desk, allowed = Desk(shelf, Runner(make), model), flags.allowed_host or ()
     with shelf.in_use():
-        address = start_server(shelf, runner, flags.host, flags.port, allowed)
+        address = start_server(desk, flags.host, flags.port, allowed)
         print(f"{address} (stories lie in {shelf.output}; Ctrl-C ends)", flush=True)
         ended = "ended; a story that was at work goes on when it is generated again"
         when_stopped(ended, {signal.SIGINT: 0})

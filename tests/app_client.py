@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,21 +25,20 @@ class AppClient:
         self._parts, self._events = self._page
         self._story = self._part("Story")["id"]
         self._values = {part["id"]: part["props"].get("value") for part in self._parts}
+        self._names: list[str] = []
+        self._take_over(self._event("load"))
         self._render()
 
     def stories(self) -> list[str]:
         """Names of the stories that the page offers."""
-        answers = self._call(self._event("load", outputs=[self._story]))
-        return [name for _, name in list(answers)[-1][0]["choices"]]
+        return self._names
 
     def choose(self, name: str) -> str:
         """Opens a story in the form; what the page then shows beside it, HTML."""
         self._values[self._story] = name
-        event = self._event("input", self._story)
-        shown = next(iter(self._call(event)))
-        self._values |= dict(zip(event["outputs"], shown, strict=True))
+        shown = self._take_over(self._event("input", self._story))
         self._render()
-        return shown[-2] + shown[-1]
+        return shown
 
     def prompts(self) -> list[str]:
         """The scenes' prompts in the form."""
@@ -49,12 +49,26 @@ class AppClient:
         for number, prompt in enumerate(prompts, 1):
             self._values[self._part(f"Scene {number}")["id"]] = prompt
         for label, value in settings.items():
-            self._values[self._part(label)["id"]] = str(value)
+            self._values[self._part(label)["id"]] = value
 
     def generate(self) -> str:
         """Has the story made; what the page shows at the end, HTML."""
-        _, messages, view = list(self._call(self._event("click", self._part("Generate")["id"])))[-1]
-        return messages + view
+        shown = self._take_over(self._event("click", self._part("Generate")["id"]))
+        while "state waiting" in shown or "state running" in shown:
+            time.sleep(0.5)
+            shown = self._take_over(self._event("tick"))
+        return shown
+
+    def _take_over(self, event: dict[str, Any]) -> str:
+        """Has an event answered; the texts of the answer, HTML."""
+        *_, answer = self._answers(event)
+        for part, value in zip(event["outputs"], answer["data"], strict=True):
+            update = value if isinstance(value, dict) and "__type__" in value else {"value": value}
+            if part == self._story and "choices" in update:
+                self._names = [name for _, name in update["choices"]]
+            if "value" in update:
+                self._values[part] = update["value"]
+        return "".join(value for value in answer["data"] if isinstance(value, str))
 
     def _part(self, label: str) -> dict[str, Any]:
         for part in self._parts:
@@ -62,12 +76,9 @@ class AppClient:
                 return part
         raise LookupError(label)
 
-    def _event(
-        self, kind: str, of: int | None = None, outputs: list[int] | None = None
-    ) -> dict[str, Any]:
+    def _event(self, kind: str, of: int | None = None) -> dict[str, Any]:
         for event in self._events:
-            told = [name for part, name in event["targets"] if of in (None, part)]
-            if kind in told and outputs in (None, event["outputs"]):
+            if kind in [name for part, name in event["targets"] if of in (None, part)]:
                 return event
         raise LookupError(kind)
 
@@ -78,11 +89,6 @@ class AppClient:
         self._parts = [*self._page[0], *made["components"]]
         self._events = [*self._page[1], *made["dependencies"]]
         self._values |= {part["id"]: part["props"].get("value") for part in made["components"]}
-
-    def _call(self, event: dict[str, Any]) -> Iterator[list[Any]]:
-        """The first and the last values of the event's outputs; those between are differences."""
-        answers = [answer["data"] for answer in self._answers(event)]
-        yield from (answers[0], answers[-1])
 
     def _answers(self, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
         told = {

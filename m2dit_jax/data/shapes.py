@@ -13,6 +13,8 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from m2dit_jax.data.plain_text import plain_words
+
 # Of what a seed gives; a run goes on with stories of the version that it began with.
 SHAPES_VERSION = 1
 SHAPES = ("square", "circle", "triangle", "cross")
@@ -80,7 +82,7 @@ def parse_captions(captions: Sequence[str]) -> list[Scene | None]:
 
     Who "it" is was said by the last scene before that names an actor, or else by the first after.
     """
-    found = [re.fullmatch(_CAPTION, caption.strip()) for caption in captions]
+    found = [re.fullmatch(_CAPTION, plain_words(caption)) for caption in captions]
     named = [i for i, match in enumerate(found) if match and match["shape"]]
     scenes: list[Scene | None] = []
     for i, match in enumerate(found):

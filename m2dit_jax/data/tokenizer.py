@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int32
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.normalizers import Sequence as Steps
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
+
+from m2dit_jax.data.plain_text import PUNCTUATION, plain_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -26,23 +29,23 @@ BYTE_VOCABULARY = 384
 
 
 def build_word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerFast":
-    """Builds a tokenizer that lower-cases, splits at white space and appends EOS.
+    """Builds a tokenizer that reads prompts as `plain_words` has them, and appends EOS.
 
     Pad, EOS and unknown have ids 0, 1 and 2; the words follow from 3 on, in the order given.
 
-    Raises ValueError if a word occurs twice, is not lower-case, holds white space or is empty, or
-    is a special token.
+    Raises ValueError if a word occurs twice, is no plain word (capitals, white space, punctuation,
+    nothing at all), or is a special token.
     """
     ids = {PAD: 0, EOS: 1, UNKNOWN: 2}
     for word in words:
         if word in ids:
             raise ValueError(f"word {word!r} occurs twice or is a special token")
-        if word.split() != [word] or word != word.lower():
+        if word.split() != [word] or word != plain_words(word):
             raise ValueError(f"word {word!r} is not a single lower-case word")
         ids[word] = len(ids)
 
     tokenizer = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
-    tokenizer.normalizer = Lowercase()
+    tokenizer.normalizer = Steps([Lowercase(), Replace(Regex(PUNCTUATION), " ")])
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.post_processor = TemplateProcessing(
         single=f"$A {EOS}", special_tokens=[(EOS, ids[EOS])]

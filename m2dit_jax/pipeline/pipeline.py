@@ -112,13 +112,18 @@ class Pipeline(Engine):
 
         Makes nothing. Raises StoryboardError as a call does.
         """
+        notes, lines = self.look_ahead(storyboard, folder)
+        for note in notes:
+            self.networks.say(note)
+        return lines
+
+    def look_ahead(self, storyboard: Storyboard, folder: Path) -> tuple[tuple[str, ...], list[str]]:
+        """What a call would note of the prompts, and the lines of `explain`; says nothing."""
         check_output(storyboard, folder)
         plan = plan_story(storyboard, self)
-        for note in plan.notes:
-            self.networks.say(note)
         store = SceneStore(folder / SCENES, lambda: self.content)
         builder = StoryBuilder(plan, self, store, read_history(folder))
-        return explain(builder.outlook(), read_build(folder), store.problem)
+        return plan.notes, explain(builder.outlook(), read_build(folder), store.problem)
 
     def _storyboard(
         self, story: Storyboard | Sequence[str], options: Mapping[str, Any]

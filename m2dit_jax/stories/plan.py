@@ -172,8 +172,8 @@ def _read_given(scene: Scene, frames: int, settings: StoryOptions) -> Clip:
     size = frames, settings.height, settings.width
     assert scene.video is not None, "the scene is not given"
     if isinstance(scene.video, Path):
-        return read_clip(scene.video, *size)
-    return fit_clip(scene.video, *size)
+        return read_clip(scene.video, *size, scene.crop)
+    return fit_clip(scene.video, *size, scene.crop)
 
 
 def _checks(settings: StoryOptions, model: PlannedModel) -> tuple[str, ...]:

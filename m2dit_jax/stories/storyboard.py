@@ -34,6 +34,7 @@ from m2dit_jax.utils.options import (
     Options,
     Scale,
     Seed,
+    Share,
     Take,
     Text,
     joined_surrogates,
@@ -49,12 +50,19 @@ Clip = UInt8[np.ndarray, "F H W 3"]
 
 
 _PROMPT = "a text that says what the scene shows"
+_MIDDLE = 0.5
 
 
 def _not_blank(prompt: str) -> str:
     if not prompt.strip():
         raise ValueError(_PROMPT)
     return prompt.strip()
+
+
+def _crops_a_clip(crop: float, info: Any) -> float:
+    if crop != _MIDDLE and "video" in info.data and info.data["video"] is None:
+        raise ValueError("a scene with a video, of which it chooses a part")
+    return crop
 
 
 def _as_path(video: Any) -> Any:
@@ -83,6 +91,12 @@ class Scene(Options, frozen=True):
         "Clip of a scene that is given: kept as it is, and the story goes on from it.",
         affects="scene",
         needed="the path of a video, or its frames as an array uint8 [F H W 3]",
+    )
+    crop: Annotated[Share, AfterValidator(_crops_a_clip)] = option(
+        _MIDDLE,
+        "Which part of a clip of another shape is kept: 0 is the left or the top, 0.5 the middle, "
+        "1 the right or the bottom.",
+        affects="scene",
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
     guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)

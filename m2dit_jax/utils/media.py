@@ -66,14 +66,14 @@ def video_frames(path: Path | str) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
 
 
 def read_clip(
-    path: Path | str, frames: int, height: int, width: int
+    path: Path | str, frames: int, height: int, width: int, crop: float = 0.5
 ) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
     """`frames` frames of the clip, evenly spread in time from its first to its last.
 
-    The picture is as players show it, scaled to cover height x width and cropped around its centre:
-    see `m2dit_jax.utils.picture`. Raises VideoError when the file is no readable video, was cut
-    off, has fewer frames than asked for, frames of more than MAX_PIXELS or of colours that cannot
-    be shown rightly, or takes longer than TIME_LIMIT seconds to decode.
+    The picture is as players show it, scaled to cover height x width and cropped at `crop`, 0.5 is
+    around its centre: see `m2dit_jax.utils.picture`. Raises VideoError when the file is no readable
+    video, was cut off, has fewer frames than asked for, frames of more than MAX_PIXELS or of
+    colours that cannot be shown rightly, or takes longer than TIME_LIMIT seconds to decode.
     """
     if min(frames, height, width) < 1:
         raise ValueError(f"needs sizes of 1 or more, found {frames=} {height=} {width=}")
@@ -84,13 +84,13 @@ def read_clip(
         raise VideoError(f"{path}: has {len(times)} frames, needs at least {frames}")
     chosen = evenly_in_time(times, frames)
     kept = sorted(set(chosen))
-    pictures = _shown(path, (height, width), set(kept), TIME_LIMIT)
+    pictures = _shown(path, (height, width), set(kept), TIME_LIMIT, crop)
     found = dict(zip(kept, pictures, strict=True))
     return np.stack([found[number] for number in chosen])
 
 
 def fit_clip(
-    clip: UInt8[np.ndarray, "F H W 3"], frames: int, height: int, width: int
+    clip: UInt8[np.ndarray, "F H W 3"], frames: int, height: int, width: int, crop: float = 0.5
 ) -> UInt8[np.ndarray, "{frames} {height} {width} 3"]:
     """Frames in memory, chosen, scaled and cropped as `read_clip` does with those of a file.
 
@@ -103,7 +103,7 @@ def fit_clip(
         return chosen
     import av
 
-    screen = Screen(Path("clip"), (height, width))
+    screen = Screen(Path("clip"), (height, width), place=crop)
     return np.stack(
         [screen.show(av.VideoFrame.from_ndarray(image, format="rgb24")) for image in chosen]
     )
@@ -216,12 +216,13 @@ def _shown(
     size: tuple[int, int] | None,
     chosen: set[int] | None = None,
     time_limit: float = math.inf,
+    crop: float = 0.5,
 ) -> Iterator[UInt8[np.ndarray, "_H _W 3"]]:
     """The pictures of these frames, or of all."""
     screen = None
     for number, (frame, pixel_aspect) in enumerate(_decoded(path, time_limit)):
         if chosen is None or number in chosen:
-            screen = screen or Screen(path, size, pixel_aspect)
+            screen = screen or Screen(path, size, pixel_aspect, crop)
             yield screen.show(frame)
 
 

@@ -120,6 +120,8 @@ class OptionField:
     affects: Affects | None
     by_model: bool
     later: bool
+    least: int | float | None = None  # of one value, as `most`
+    most: int | float | None = None
 
     @property
     def default_text(self) -> str:
@@ -165,6 +167,8 @@ def _declared(name: str, info: FieldInfo) -> OptionField:
         affects=extra["affects"],  # pyright: ignore[reportArgumentType]
         by_model=bool(extra["by_model"]),
         later=bool(extra["later"]),
+        least=_least(limits),
+        most=_most(limits),
     )
 
 
@@ -190,11 +194,18 @@ def _kind(annotation: Any, metadata: Iterable[Any]) -> tuple[type, bool, tuple[s
     return annotation, False, (), limits
 
 
+def _least(limits: list) -> Any:
+    return next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+
+
+def _most(limits: list) -> Any:
+    return next((limit.le for limit in limits if isinstance(limit, Le)), None)
+
+
 def _needed(kind: type, many: bool, choices: tuple[str, ...], limits: list) -> str:
     if choices:
         return f"{'one or a list of' if many else 'one of'} {', '.join(choices)}"
-    least: Any = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
-    most: Any = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    least, most = _least(limits), _most(limits)
     span = (
         ""
         if least is None or most is None

@@ -40,9 +40,11 @@ class Span:
 
 
 class Screen:
-    """Shows frames of a video as RGB of one size, covering it and cropped around the middle.
+    """Shows frames of a video as RGB of one size, covering it and cropped.
 
     Without a size the picture keeps its own: its rows, and its columns times the shape of a pixel.
+    `place` is that of the part that is kept: 0 the left or the top, 0.5 the middle, 1 the right or
+    the bottom of the picture as players show it.
     `path` is for messages; `pixel_aspect` is the width of a pixel over its height, as PyAV's
     streams have it: a Fraction, or from version 19 on a type of its own. Scaling down by a whole
     number averages whole pixels; else the filter is bicubic, widened where it scales down.
@@ -54,10 +56,12 @@ class Screen:
         path: Path,
         size: tuple[int, int] | None = None,
         pixel_aspect: Rational | None = None,
+        place: float = 0.5,
     ):
         self._path = path
         self._size = size
         self._aspect = _plausible(pixel_aspect)
+        self._place = place
         self._graphs: dict[Any, Any] = {}
 
     def show(self, frame: "av.VideoFrame") -> UInt8[np.ndarray, "H W 3"]:
@@ -72,9 +76,10 @@ class Screen:
         height, width = self._size or self.shown_size(frame)
         if turn[0]:
             height, width = width, height
+        places = _stored_places(self._place, turn)
         key = (frame.format.name, frame.width, frame.height, colours, frame.interlaced_frame, turn)
         if key not in self._graphs:
-            self._graphs[key] = _graph(frame, colours, height, width, self._aspect)
+            self._graphs[key] = _graph(frame, colours, height, width, self._aspect, places)
         graph, top, left = self._graphs[key]
         graph.push(frame)
         if frame.interlaced_frame:  # its filter waits for a next frame, or the end: it ends here
@@ -112,15 +117,23 @@ def turned(picture: UInt8[np.ndarray, "H W 3"], turn: Turn) -> UInt8[np.ndarray,
     return picture[::-1] if flip else picture
 
 
-def span(found: int, wanted: int, ratio: Fraction) -> Span:
-    """The middle `wanted * ratio` of `found` pixels, resized to `wanted`.
+def _stored_places(place: float, turn: Turn) -> tuple[float, float]:
+    """The place of a crop along the rows and along the columns of the picture as it is stored."""
+    transpose, mirror, flip = turn
+    across, down = 1 - place if mirror else place, 1 - place if flip else place
+    return (down, across) if transpose else (across, down)
+
+
+def span(found: int, wanted: int, ratio: Fraction, place: float = 0.5) -> Span:
+    """A part of `wanted * ratio` of `found` pixels, resized to `wanted`; 0.5 is the middle one.
 
     The scaler takes whole pixels only, of which the first is even (chroma is kept for pairs): the
     crop before it and the crop after it are chosen so that together they are closest to the exact
     place and scale.
     """
-    left = float(found - ratio * wanted) / 2
-    if abs(left) < 1e-9:
+    room = float(found - ratio * wanted)
+    left = room * place
+    if room < 1e-9:
         return Span(0, found, wanted, 0)
     if ratio.denominator == 1:  # whole blocks of pixels
         return Span(int(left), wanted * int(ratio), wanted, 0)
@@ -148,13 +161,19 @@ def _plausible(pixel_aspect: Rational | None) -> Fraction:
 
 
 def _graph(
-    frame: "av.VideoFrame", colours: Colours, height: int, width: int, aspect: Fraction
+    frame: "av.VideoFrame",
+    colours: Colours,
+    height: int,
+    width: int,
+    aspect: Fraction,
+    places: tuple[float, float],
 ) -> tuple[Any, int, int]:
     """FFmpeg's filters for such frames, and the top and left of the wanted part of their result."""
     from av.filter import Graph
 
     whole = min(Fraction(frame.height, height), frame.width * aspect / width)
-    across, down = span(frame.width, width, whole / aspect), span(frame.height, height, whole)
+    across = span(frame.width, width, whole / aspect, places[0])
+    down = span(frame.height, height, whole, places[1])
     downscaled = whole > 1 and whole.denominator == 1 and aspect == 1
     method = "area" if downscaled else "bicubic"
     depth = "16le" if colours.needs_display else ""

@@ -1,74 +1,118 @@
-"""A storyboard as the browser's form has it, all text, and back."""
+"""A storyboard as the browser's form has it, filled in or not, and back."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Scene, Storyboard
-from m2dit_jax.utils.options import Options, declared
+from m2dit_jax.utils.options import declared
 
-STORY_FIELDS = ("global_prompt", "negative_prompt", "seed", "guidance_scale", "steps", "sampler")
-SCENE_FIELDS = ("prompt", "negative_prompt", "seed", "guidance_scale", "frames")
+STORY_FIELDS = tuple(declared(StoryOptions))
+# Those with a field of their own; `crop` is shown beside a clip.
+SCENE_FIELDS = ("prompt", "crop", "negative_prompt", "seed", "guidance_scale", "frames", "cut")
+_BY_BUTTONS = ("keep", "take")
+_SCENE_DEFAULTS = {name: option.default for name, option in declared(Scene).items()}
+_OPTIONS = {**declared(StoryOptions), **declared(Scene)}  # of the same name they are of one kind
+_EMPTY = (None, "", [], ())
 
 
 @dataclass(frozen=True)
 class SceneForm:
-    """Content of the form for a scene: text by field, and the clip if it is given."""
+    """What a scene's form holds, by the names of a storyboard, and the clip if it is given."""
 
-    texts: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     clip: Path | None = None
+
+    @property
+    def prompt(self) -> str:
+        return self.values.get("prompt") or ""
+
+    @property
+    def locked(self) -> bool:
+        """Whether the scene stays as it was made."""
+        return bool(self.values.get("keep"))
+
+    @property
+    def take(self) -> int:
+        return self.values.get("take") or 0
+
+    def filled(self, **values: Any) -> "SceneForm":
+        """The form with other values for some fields."""
+        return replace(self, values={**self.values, **values})
+
+
+@dataclass(frozen=True)
+class Form:
+    """The whole form: scenes and settings; what is not filled in is left to the model."""
+
+    scenes: tuple[SceneForm, ...] = (SceneForm(),)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         # By it Gradio sees whether the form has changed.
-        return hash((tuple(sorted(self.texts.items())), self.clip))
+        return hash(repr(self))
+
+    def to_mapping(self, defaults: StoryOptions | None = None) -> dict[str, Any]:
+        """The content of a storyboard file, unchecked; settings as in `defaults` are left out."""
+        usual = {} if defaults is None else vars(defaults)
+        settings = {
+            name: value
+            for name, value in _filled(self.settings, STORY_FIELDS).items()
+            if name not in usual or value != _plain(name, usual[name])
+        }
+        return {"scenes": [_scene_mapping(scene) for scene in self.scenes], **settings}
+
+    def to_storyboard(self, defaults: StoryOptions | None = None) -> Storyboard:
+        """The storyboard that the form stands for. Raises StoryboardError with every problem."""
+        return Storyboard.from_mapping(self.to_mapping(defaults))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], clips: Path) -> "Form":
+        """The form of a storyboard's content. Only clips from the folder `clips` are taken."""
+        scenes = tuple(
+            SceneForm(
+                _filled(scene, (*SCENE_FIELDS, *_BY_BUTTONS)), _own(scene.get("video"), clips)
+            )
+            for scene in mapping["scenes"]
+        )
+        return cls(scenes, _filled(mapping, STORY_FIELDS))
 
 
-def to_storyboard(scenes: Sequence[SceneForm], settings: Mapping[str, str]) -> Storyboard:
-    """Storyboard that the form stands for; empty fields are left to the model.
-
-    Raises StoryboardError with every problem.
-    """
-    filled = [
-        _filled(Scene, scene.texts)
-        | ({} if scene.clip is None else {"video": str(scene.clip.absolute())})
-        for scene in scenes
-    ]
-    return Storyboard.from_mapping({"scenes": filled, **_filled(Storyboard, settings)})
-
-
-def to_forms(
-    mapping: Mapping[str, Any], clips: Path
-) -> tuple[tuple[SceneForm, ...], dict[str, str]]:
-    """Forms of a storyboard file's content. Only clips from the folder `clips` are taken."""
+def filled_in(shown: Form, settings: Sequence[Any], fields: Sequence[Any]) -> Form:
+    """The form that was shown, with what its fields hold now, in their order."""
+    width = len(SCENE_FIELDS)
     scenes = tuple(
-        SceneForm(_texts(scene, SCENE_FIELDS), _own(scene.get("video"), clips))
-        for scene in mapping["scenes"]
+        scene.filled(**dict(zip(SCENE_FIELDS, fields[width * i : width * (i + 1)], strict=True)))
+        for i, scene in enumerate(shown.scenes)
     )
-    return scenes, _texts(mapping, STORY_FIELDS)
+    return Form(scenes, dict(zip(STORY_FIELDS, settings, strict=True)))
 
 
-def problems(message: str) -> list[str]:
-    """Lines of a StoryboardError for one who sees a form with numbered scenes, not a file."""
-    lines = []
-    for line in message.splitlines():
-        line = line.removeprefix("storyboard: ")
-        line = re.sub(r"^scenes\[(\d+)\]\.?", lambda m: f"Scene {int(m[1]) + 1}, ", line)
-        if line.startswith(STORY_FIELDS):  # the name alone: values are to be typed, such as unip_3
-            name, colon, problem = line.partition(":")
-            line = name.replace("_", " ") + colon + problem
-        lines.append(line)
-    return lines
+def _scene_mapping(scene: SceneForm) -> dict[str, Any]:
+    values = _filled(scene.values, (*SCENE_FIELDS, *_BY_BUTTONS))
+    values = {name: value for name, value in values.items() if value != _SCENE_DEFAULTS.get(name)}
+    if scene.clip is None:
+        values.pop("crop", None)
+        return values
+    return values | {"video": str(scene.clip.absolute())}
 
 
-def _filled(model: type[Options], texts: Mapping[str, str]) -> dict[str, Any]:
-    fields = declared(model)
-    return {name: fields[name].from_text(text) for name, text in texts.items() if text.strip()}
+def _filled(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    found = {name: _plain(name, values.get(name)) for name in names}
+    return {name: value for name, value in found.items() if value not in _EMPTY}
 
 
-def _texts(mapping: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    return {name: "" if mapping.get(name) is None else str(mapping[name]) for name in names}
+def _plain(name: str, value: Any) -> Any:
+    """The value of a field as a storyboard file has it; blank text is none."""
+    if isinstance(value, str):
+        return _OPTIONS[name].from_text(value) if value.strip() else ""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float) and value.is_integer():  # of a browser's number
+        return int(value)
+    return value
 
 
 def _own(video: Any, clips: Path) -> Path | None:

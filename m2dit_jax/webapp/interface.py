@@ -1,227 +1,182 @@
-"""The form in the browser, in Gradio; what it does is in the modules beside this one."""
+"""The page in Gradio; what it does is in the modules beside this one."""
 
-import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
-from m2dit_jax.utils.disks import in_words
-from m2dit_jax.webapp.board import (
-    SCENE_FIELDS,
-    STORY_FIELDS,
-    SceneForm,
-    problems,
-    to_forms,
-    to_storyboard,
-)
-from m2dit_jax.webapp.runs import Runner
-from m2dit_jax.webapp.shelf import Shelf
-from m2dit_jax.webapp.view import file_address, finished_view, problem_list, story_view
+from m2dit_jax.webapp.board import STORY_FIELDS, Form, SceneForm
+from m2dit_jax.webapp.desk import Desk
+from m2dit_jax.webapp.editor import connect_cards, draw_cards
+from m2dit_jax.webapp.events import PageEvents
+from m2dit_jax.webapp.fields import MAIN_FIELDS, MORE_FIELDS, component, story_field
+from m2dit_jax.webapp.gallery import gallery_view, model_view
 
-_LOOK_EVERY = 0.2  # seconds
-_FIRST = (SceneForm(),) * 3
-STYLE = """
-.story video, .story .empty { width: 100%; border-radius: 6px; background: #111; }
-.story .whole { max-width: 26rem; margin: 0 auto; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 0.7rem; }
-.cards figure { margin: 0; } .cards figcaption { overflow-wrap: anywhere; font-size: 0.9rem; }
-.story .empty { aspect-ratio: 1; display: grid; place-items: center; color: #bbb; }
-.clip { height: 7rem; }
-.story progress { width: 100%; } .downloads a { margin-right: 0.8rem; }
-textarea, input, figcaption { unicode-bidi: plaintext; }
-.problems li { color: #b3261e; } .dark textarea, input, figcaption { unicode-bidi: plaintext; }
-.problems li { color: #f2988f; }
-footer { display: none !important; }
-"""
+_LOOK_EVERY = 0.5  # seconds
+_NOTHING = Form(())  # until the page is loaded: what is typed is never in a form that will go
+_EMPTY = Form((SceneForm(),) * 3)
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+# The address names the story, so that a page that is loaded again shows it again.
+_ADDRESS = "name => history.replaceState(null, '', name ? `?story=${name}` : location.pathname)"
+_QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
-def build_interface(shelf: Shelf, runner: Runner) -> gr.Blocks:
-    """The page: at the left the storyboard, at the right what comes of it."""
+@dataclass
+class Page:
+    """The components that lie on the page from the start, but for the fields of scenes.
+
+    `number` is the page's, `board` the form whose cards are drawn, `marked` the problems that are
+    shown at fields, `seen` the view that is shown.
+    """
+
+    number: Any
+    board: Any
+    marked: Any
+    seen: Any
+    timer: Any
+    story: Any = None
+    buttons: dict[str, Any] = field(default_factory=dict)
+    settings: list[Any] = field(default_factory=list)
+    more: list[Any] = field(default_factory=list)
+    outlook: Any = None
+    state: Any = None
+    messages: Any = None
+    view: Any = None
+    about: Any = None
+    gallery: Any = None
+
+    @property
+    def opened(self) -> list[Any]:
+        """The components that opening a story fills in, in the order of `PageEvents.opened`."""
+        return [
+            *(self.number, self.story, self.board, self.messages, self.outlook, self.state),
+            *(self.view, self.seen, self.timer, self.about, self.gallery, *self.settings),
+        ]
+
+    @property
+    def watched(self) -> list[Any]:
+        """The components that a story at work changes, in the order of `PageEvents.watch`."""
+        return [self.state, self.view, self.seen, self.timer, self.gallery, self.outlook]
+
+
+def build_interface(desk: Desk) -> gr.Blocks:
+    """The page: the storyboard at the left, at the right what comes of it and what there is."""
+    events = PageEvents(desk)
     with gr.Blocks(title="Mask²DiT stories", analytics_enabled=False) as blocks:
-        forms = gr.State(_FIRST)
+        page = Page(gr.State(0), gr.State(_NOTHING), gr.State(()), gr.State(""), _timer())
         gr.Markdown("# Stories, scene by scene")
-        with gr.Row(equal_height=False):
-            with gr.Column():
-                with gr.Row():
-                    story = _input(gr.Dropdown, shelf.names(), label="Story", value=None, scale=3)
-                    new = gr.Button("New story", scale=1)
-                with gr.Accordion("Settings of the story", open=False):
-                    settings = [_field(name) for name in STORY_FIELDS]
-                editor = gr.Column()
-            with gr.Column():
-                messages = gr.HTML()
-                view = gr.HTML()
-
+        with gr.Row(equal_height=False, elem_classes="page"):
+            with gr.Column(elem_classes="form"):
+                editor = _lay_out_form(page, desk)
+            with gr.Column(elem_classes="results"):
+                page.view = gr.HTML()
+                with gr.Accordion("What this model can do", open=True) as page.about:
+                    gr.HTML(model_view(desk.model))
+                with gr.Accordion("Earlier stories", open=True):
+                    page.gallery = gr.HTML(gallery_view(desk.shelf))
         with editor:
+            # Not when the page is loaded, too: the cards would be drawn twice, over what is typed.
+            @gr.render(inputs=[page.board], triggers=[page.board.change])
+            def _(form: Form) -> None:
+                _lay_out_scenes(page, desk, events, form)
 
-            @gr.render(inputs=[forms])
-            def _(shown: tuple[SceneForm, ...]) -> None:
-                texts = []
-                removers, uploads, clearers = [], [], []
-                for number, form in enumerate(shown, 1):
-                    with gr.Group():
-                        prompt, *others = SCENE_FIELDS
-                        texts.append(_field(prompt, form, f"Scene {number}"))
-                        if others:
-                            with gr.Accordion(f"Settings of scene {number}", open=False):
-                                texts += [_field(name, form) for name in others]
-                        if form.clip is not None:
-                            gr.HTML(
-                                f'<video class=clip controls muted src="{file_address(form.clip)}">'
-                            )
-                        with gr.Row():
-                            if form.clip is None:
-                                uploads.append((number, _upload()))
-                            else:
-                                clearers.append((number, gr.Button("Not given", size="sm")))
-                            removers.append((number, gr.Button("Remove", size="sm")))
-                add = gr.Button("Add a scene")
-                with gr.Row():
-                    generate = gr.Button("Generate", variant="primary")
-                    cancel = gr.Button("Cancel")
-
-                def with_texts(action: Any) -> Any:
-                    """Hands an action the forms as they are filled in now."""
-                    return lambda *values: action(_filled_in(shown, values))
-
-                for number, button in removers:
-                    remove = with_texts(partial(_without, number=number))
-                    button.click(remove, texts, forms, show_progress="hidden")
-                for number, button in clearers:
-                    clear = with_texts(partial(_with_clip, number=number, clip=None))
-                    button.click(clear, texts, forms, show_progress="hidden")
-                for number, upload in uploads:
-                    attach = partial(_attach, shelf, shown, number)
-                    upload.upload(attach, [upload, *texts], [forms, messages])
-                add.click(with_texts(_longer), texts, forms, show_progress="hidden")
-                generate.click(
-                    partial(_generate, shelf, runner, shown),
-                    [story, *settings, *texts],
-                    [story, messages, view],
-                    show_progress="hidden",
-                    # The runner makes one story at a time; here all may look on.
-                    concurrency_limit=None,
-                )
-                cancel.click(partial(_cancel, shelf, runner), story, None, concurrency_limit=None)
-
-        opened = [forms, *settings, messages, view]
-        story.input(partial(_open, shelf, runner), story, opened, concurrency_limit=None)
-        new.click(lambda: (None, *_blank()), None, [story, *opened])
-        blocks.load(lambda: gr.Dropdown(shelf.names()), None, story)
+        _connect(blocks, page, events)
     return blocks
 
 
-def _input(kind: Any, *values: Any, **options: Any) -> Any:
-    """A component that takes input, whatever events it is part of."""
-    # Left unset, Gradio decides: it locks what an event fills in, and what is rendered again.
-    return kind(*values, interactive=True, **options)
+def _timer() -> gr.Timer:
+    return gr.Timer(_LOOK_EVERY, active=False)
 
 
-def _field(name: str, form: SceneForm | None = None, label: str = "") -> gr.Textbox:
-    texts = form.texts if form else {}
-    return _input(
-        gr.Textbox,
-        value=texts.get(name, ""),
-        label=label or name.replace("_", " "),
-        placeholder="what the scene shows" if name == "prompt" else "the model's default",
-        lines=2 if name == "prompt" else 1,
-    )
+def _lay_out_form(page: Page, desk: Desk) -> gr.Column:
+    """All of the form but the scenes, whose place is returned."""
+    with gr.Row(elem_classes="top"):
+        names = desk.shelf.names()
+        options: dict[str, Any] = {"label": "Story", "value": None, "scale": 2, "min_width": 140}
+        page.story = component(gr.Dropdown, names, **options)
+        for text in ("New story", "Example"):
+            page.buttons[text] = component(gr.Button, text, scale=1, min_width=115)
+    editor = gr.Column()
+    fields = {}
+    with gr.Accordion("Settings of the story", open=False) as settings:
+        with gr.Row():
+            fields |= {name: story_field(name, desk.model) for name in MAIN_FIELDS}
+        with gr.Accordion("More settings", open=False) as more, gr.Row():
+            fields |= {name: story_field(name, desk.model) for name in MORE_FIELDS}
+    page.settings = [fields[name] for name in STORY_FIELDS]
+    page.more = [settings, more]
+    page.outlook = gr.HTML()
+    with gr.Row(elem_classes="make"):
+        page.buttons["Generate"] = component(gr.Button, "Generate", variant="primary")
+        page.buttons["Cancel"] = component(gr.Button, "Cancel")
+    page.messages = gr.HTML()
+    page.state = gr.HTML()
+    return editor
 
 
-def _upload() -> gr.UploadButton:
-    return _input(gr.UploadButton, "Give a clip", file_types=["video"], type="filepath", size="sm")
-
-
-def _filled_in(shown: tuple[SceneForm, ...], values: tuple[str, ...]) -> tuple[SceneForm, ...]:
-    width = len(SCENE_FIELDS)
-    return tuple(
-        SceneForm(dict(zip(SCENE_FIELDS, values[width * i : width * (i + 1)], strict=True)), f.clip)
-        for i, f in enumerate(shown)
-    )
-
-
-def _longer(forms: tuple[SceneForm, ...]) -> tuple[SceneForm, ...]:
-    return (*forms, SceneForm())
-
-
-def _without(forms: tuple[SceneForm, ...], number: int) -> tuple[SceneForm, ...]:
-    return (*forms[: number - 1], *forms[number:]) or (SceneForm(),)
-
-
-def _with_clip(
-    forms: tuple[SceneForm, ...], number: int, clip: Path | None
-) -> tuple[SceneForm, ...]:
-    changed = SceneForm(forms[number - 1].texts, clip)
-    return (*forms[: number - 1], changed, *forms[number:])
-
-
-def _attach(
-    shelf: Shelf, shown: tuple[SceneForm, ...], number: int, uploaded: str, *values: str
-) -> tuple[Any, str]:
-    forms = _filled_in(shown, values)
-    try:
-        clip = shelf.keep_clip(Path(uploaded))
-    except (ValueError, OSError) as error:
-        return gr.skip(), problem_list([f"Scene {number}, clip: {in_words(error) or error}"])
-    return _with_clip(forms, number, clip), ""
-
-
-def _generate(
-    shelf: Shelf, runner: Runner, shown: tuple[SceneForm, ...], name: str | None, *values: str
-) -> Iterator[tuple[Any, Any, Any]]:
-    settings: dict[str, str] = dict(zip(STORY_FIELDS, values, strict=False))
-    try:
-        storyboard = to_storyboard(_filled_in(shown, values[len(STORY_FIELDS) :]), settings)
-        name = name or shelf.new()
-        run = runner.start(
-            storyboard, shelf.folder(name), partial(shelf.keep_form, name, storyboard)
+def _lay_out_scenes(page: Page, desk: Desk, events: PageEvents, form: Form) -> None:
+    """The scenes' cards, and all that depends on what the fields hold."""
+    if not form.scenes:
+        return
+    cards = draw_cards(desk, form)
+    fields = [*page.settings, *cards.fields]
+    marks = [page.marked, *page.more, *cards.more, *fields]
+    changed = connect_cards(cards, desk, form, page.board, page.settings, page.messages)
+    for event in changed:
+        event.then(
+            events.keep_board,
+            [page.story, page.number, page.board],
+            [page.story, page.outlook, page.messages, page.marked],
+            **_QUIET,
         )
-    except (ValueError, OSError) as error:
-        yield gr.skip(), problem_list(problems(in_words(error) or str(error))), gr.skip()
-        return
-    yield gr.Dropdown(shelf.names(), value=name), "", story_view(run)
-    before = ""
-    while not run.ended.wait(_LOOK_EVERY):
-        if (now := story_view(run)) != before:
-            yield gr.skip(), "", now
-        before = now
-    yield gr.skip(), problem_list(problems(run.error)), story_view(run)
+    shown = form
+    gr.on(
+        [one.input for one in fields],
+        lambda *values: events.keep(shown, *values),
+        [page.story, page.number, *fields],
+        [page.story, page.messages],
+        trigger_mode="always_last",
+        **_QUIET,
+    )
+    gr.on(
+        _settled(fields),
+        lambda *values: events.look_ahead(shown, *values),
+        [page.story, page.marked, *fields],
+        [page.outlook, *marks],
+        trigger_mode="always_last",
+        **_QUIET,
+    )
+    gr.on(
+        [page.buttons["Generate"].click, *_submitted(cards.fields)],
+        lambda *values: events.generate(shown, *values),
+        [page.story, page.number, page.marked, *fields],
+        [page.story, page.messages, *page.watched, *marks],
+        **_QUIET,
+    )
 
 
-def _cancel(shelf: Shelf, runner: Runner, name: str | None) -> None:
-    if name and (run := runner.of(shelf.folder(name))):
-        run.cancel()
+def _settled(fields: Sequence[Any]) -> list[Any]:
+    """Events of fields that are left, or chosen from."""
+    return [
+        getattr(one, "blur", None) or getattr(one, "release", None) or one.input for one in fields
+    ]
 
 
-def _blank() -> tuple[Any, ...]:
-    return (_FIRST, *[""] * len(STORY_FIELDS), "", "")
+def _submitted(fields: Sequence[Any]) -> list[Any]:
+    """Shift and Enter in a prompt; Enter in the other fields of text."""
+    return [one.submit for one in fields if isinstance(one, gr.Textbox)]
 
 
-def _open(shelf: Shelf, runner: Runner, name: str | None) -> Iterator[tuple[Any, ...]]:
-    """A story's storyboard in the form, and what was, or is being, made of it."""
-    if not name:
-        yield _blank()
-        return
-    folder = shelf.folder(name)
-    run = runner.of(folder)
-    try:
-        made, form = shelf.storyboard(name), shelf.form(name)
-    except (ValueError, OSError) as error:
-        yield (*_blank()[:-2], problem_list([in_words(error) or str(error)]), "")
-        return
-    if form is None:
-        yield _blank()
-    else:
-        forms, settings = to_forms(form, shelf.clips)
-        shown = "" if made is None else finished_view(folder, made["scenes"])
-        said = [] if made or run else ["It never was finished: Generate goes on with it."]
-        yield (forms, *(settings[name] for name in STORY_FIELDS), problem_list(said), shown)
-    while run is not None and not run.ended.is_set():
-        yield (*[gr.skip()] * (1 + len(STORY_FIELDS)), "", story_view(run))
-        time.sleep(_LOOK_EVERY)
-    if run is not None:
-        texts = problem_list(problems(run.error))
-        yield (*[gr.skip()] * (1 + len(STORY_FIELDS)), texts, story_view(run))
+def _connect(blocks: gr.Blocks, page: Page, events: PageEvents) -> None:
+    """Connects what does not depend on the scenes' fields."""
+    blocks.load(events.load, None, page.opened, **_QUIET)
+    page.story.input(events.open, page.story, page.opened, **_QUIET)
+    page.story.change(None, page.story, None, js=_ADDRESS)
+    page.buttons["New story"].click(
+        lambda: events.opened(None, _EMPTY), None, page.opened, **_QUIET
+    )
+    page.buttons["Example"].click(events.example, page.number, page.opened, **_QUIET)
+    page.buttons["Cancel"].click(events.cancel, page.story, page.timer, **_QUIET)
+    page.timer.tick(events.watch, [page.story, page.seen], page.watched, **_QUIET)

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,11 @@ class Cancelled(Exception):
 
 
 class Run:
-    """The making of one story. `error` is text for the user if it failed."""
+    """The making of one story. `error` is text for the user if it failed.
+
+    `changed` is the time, in seconds by `time.monotonic`, of the last change of its scenes at work,
+    `seconds` how long it took.
+    """
 
     def __init__(self, storyboard: Storyboard, folder: Path):
         self.storyboard = storyboard
@@ -29,6 +34,8 @@ class Run:
         self.state: State = "waiting"
         self.progress: StoryProgress | None = None
         self.error = ""
+        self.changed = self._started = time.monotonic()
+        self.seconds = 0.0
         self.ended = threading.Event()
         self._cancel = threading.Event()
 
@@ -37,8 +44,20 @@ class Run:
         self._cancel.set()
 
     def report(self, progress: StoryProgress) -> None:
+        if self.progress is None or self.progress.at_work != progress.at_work:
+            self.changed = time.monotonic()
         self.progress = progress
         self.check()
+
+    def begin(self) -> None:
+        """Notes that its turn has come."""
+        self.changed = self._started = time.monotonic()
+        self.state = "running"
+
+    def end(self) -> None:
+        """Notes that nothing more will happen."""
+        self.seconds = time.monotonic() - self._started
+        self.ended.set()
 
     def check(self) -> None:
         """Raises Cancelled if it was."""
@@ -80,7 +99,7 @@ class Runner:
                 run.check()
             try:
                 run.check()
-                run.state = "running"
+                run.begin()
                 self._make(run.storyboard, run.folder, run.report)
             finally:
                 self._turn.release()
@@ -96,4 +115,4 @@ class Runner:
                 line = f"{type(error).__name__}: {error} (the terminal says more)"
             run.error, run.state = line, "failed"
         finally:
-            run.ended.set()
+            run.end()

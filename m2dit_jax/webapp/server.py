@@ -9,18 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 from m2dit_jax.utils.extras import how_to_install
+from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.guard import Guard
 from m2dit_jax.webapp.hosts import Hosts
-from m2dit_jax.webapp.runs import Runner
-from m2dit_jax.webapp.shelf import MAX_CLIP_BYTES, Shelf
+from m2dit_jax.webapp.shelf import MAX_CLIP_BYTES
 
 _PORTS = range(7860, 7960)
 _START_SECONDS = 30
 
 
-def start_server(
-    shelf: Shelf, runner: Runner, host: str, port: int | None, allowed_hosts: Sequence[str] = ()
-) -> str:
+def start_server(desk: Desk, host: str, port: int | None, allowed_hosts: Sequence[str] = ()) -> str:
     """Starts it in threads that end with the program; returns its address.
 
     It answers to loopback's names, to `host` and to `allowed_hosts`. Without a port the first free
@@ -29,7 +27,7 @@ def start_server(
     """
     # Read when Gradio is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(shelf.uploads)
+    os.environ["GRADIO_TEMP_DIR"] = str(desk.shelf.uploads)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio.themes  # pyright: ignore[reportMissingImports]
@@ -45,10 +43,10 @@ def start_server(
     listening = _listen(host, port)
     app = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),  # no description of an API, neither here nor in Gradio's own
-        build_interface(shelf, runner).queue(api_open=False),
+        build_interface(desk).queue(api_open=False),
         path="/",
         app_kwargs={"openapi_url": None},
-        allowed_paths=[str(shelf.output)],
+        allowed_paths=[str(desk.shelf.output)],
         max_file_size=MAX_CLIP_BYTES,
         css=STYLE,
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
@@ -60,7 +58,7 @@ def start_server(
         mcp_server=False,
     )
     # Around all of Gradio, which by itself lets pages of an origin in that the host's name equals.
-    guarded: Any = Guard(app, shelf, Hosts(host, allowed_hosts))
+    guarded: Any = Guard(app, desk.shelf, Hosts(host, allowed_hosts))
     server = uvicorn.Server(uvicorn.Config(guarded, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _UNUSED_SECONDS = 3600
 _NAME = re.compile(r"story-[0-9]{3,6}")
 _CLIP = re.compile(r"[0-9a-f]{24}\.mp4")
 _FORM = "form.json"  # of a story: the storyboard that was last to be made
+_DRAFT = "draft.json"  # what its form holds, finished or not
 
 
 class Shelf:
@@ -83,8 +84,14 @@ class Shelf:
         return self._mapping(self.folder(name) / "storyboard.json")
 
     def form(self, name: str) -> dict[str, Any] | None:
-        """Storyboard of the form when the story was last to be made; None if it never was."""
-        return self._mapping(self.folder(name) / _FORM) or self.storyboard(name)
+        """The form as it was last written, else the storyboard that was last to be made, if any."""
+        folder = self.folder(name)
+        drafted = self._mapping(folder / _DRAFT) or self._mapping(folder / _FORM)
+        return drafted or self.storyboard(name)
+
+    def keep_draft(self, name: str, mapping: Mapping[str, Any]) -> None:
+        """Keeps what the form holds, a storyboard's content that may lack prompts."""
+        write_json(self.folder(name) / _DRAFT, mapping)
 
     def keep_form(self, name: str, storyboard: Storyboard) -> None:
         """Keeps the form's storyboard, so that a story that never ends is not lost."""
@@ -146,7 +153,8 @@ class Shelf:
     def _remove_unused(self) -> None:
         used = set()
         for name in self.names():
-            for path in (self.output / name / _FORM, self.output / name / "storyboard.json"):
+            for file in (_DRAFT, _FORM, "storyboard.json"):
+                path = self.output / name / file
                 # Also a damaged one has the names of its clips.
                 text = path.read_text("utf-8", "replace") if path.is_file() else ""
                 used |= set(_CLIP.findall(text))

@@ -211,3 +211,9 @@ def test_it_is_the_last_actor_named_or_else_the_first_to_come():
     assert third is None
     assert fourth == Scene("cross", "red", "gray", "up", says_it=True)
     assert parse_captions(["it moves up on navy", "a dog"]) == [None, None]
+
+
+def test_captions_are_read_with_capitals_and_punctuation():
+    plain = ["a red cross moves left on gray", "it moves up on navy"]
+    written = ["A red cross moves left, on gray.", "It moves up on navy!"]
+    assert parse_captions(written) == parse_captions(plain) != [None, None]

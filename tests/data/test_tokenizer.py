@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m2dit_jax.data.plain_text import plain_words
 from m2dit_jax.data.shapes import ShapesSource, vocabulary
 from m2dit_jax.data.tokenizer import build_word_tokenizer, tokenize_prompts
 
@@ -31,6 +32,14 @@ def test_prompts_end_with_eos_and_are_padded():
     assert tokens.tolist() == [[3, 4, 5, 1, 0], [4, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    "prompt", ["A cat runs.", "a cat, runs!", "  (a) “Cat”… runs?", "A CAT—RUNS"]
+)
+def test_capitals_and_punctuation_say_nothing(prompt):
+    assert tokenize_prompts(TOKENIZER, [prompt], 5).tolist() == [[3, 4, 5, 1, 0]]
+    assert plain_words(prompt) == "a cat runs"
+
+
 def test_no_prompts_give_no_rows():
     assert tokenize_prompts(TOKENIZER, [], 4).shape == (0, 4)
 
@@ -48,9 +57,9 @@ def test_a_prompt_may_fill_the_length_but_not_exceed_it():
 
 
 def test_unknown_words_are_named_with_the_known_ones():
-    message = r"'a Dog runs far' has unknown words: Dog, far \(known words: a, cat, runs\)"
+    message = r"'a Dog, runs far.' has unknown words: Dog, far \(known words: a, cat, runs\)"
     with pytest.raises(ValueError, match=message):
-        tokenize_prompts(TOKENIZER, ["a Dog runs far"], 8)
+        tokenize_prompts(TOKENIZER, ["a Dog, runs far."], 8)
 
 
 @pytest.mark.parametrize("special", ["</s>", "<pad>", "<unk>"])
@@ -65,7 +74,7 @@ def test_large_vocabularies_are_not_listed():
         tokenize_prompts(tokenizer, ["word1 cat"], 8)
 
 
-@pytest.mark.parametrize("word", ["a", "</s>", "Cat", "two words", "", " pad "])
+@pytest.mark.parametrize("word", ["a", "</s>", "Cat", "two words", "", " pad ", "cat."])
 def test_unusable_words_are_refused(word):
     with pytest.raises(ValueError, match=f"word '{word}'"):
         build_word_tokenizer(["a", word])

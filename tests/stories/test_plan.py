@@ -67,6 +67,24 @@ def test_a_clip_may_be_given_as_frames():
     assert [scene.get("video") for scene in mapping["scenes"]] == ["/clips/a.mp4", None]
 
 
+def test_a_part_of_a_clip_is_chosen():
+    clip = np.random.default_rng(0).integers(0, 256, (2, 4, 12, 3), np.uint8)
+
+    def given(**crop):
+        scenes = Scene(prompt="a", video=clip, **crop), Scene(prompt="b")
+        return plan_story(Storyboard(scenes=scenes), FakeEngine())
+
+    for crop, first in ((0, 0), (0.25, 2), (1, 8)):
+        np.testing.assert_array_equal(given(crop=crop).clip(0), clip[:, :, first : first + 4])
+    assert given(crop=0.5).clip_digests == given().clip_digests != given(crop=1).clip_digests
+    assert given(crop=1).storyboard.to_mapping({0: "a.mp4"})["scenes"][0]["crop"] == 1
+
+
+def test_nothing_is_cropped_where_no_clip_is():
+    with pytest.raises(OptionError, match=r"crop: found 0.2, needs a scene with a video"):
+        Scene(prompt="a", crop=0.2)
+
+
 def test_a_clip_of_frames_that_is_too_short_or_no_video_is_named():
     scenes = Scene(prompt="a", video=np.zeros((1, 4, 4, 3), np.uint8)), Scene(prompt="b")
     with pytest.raises(StoryboardError, match=r"scenes\[0\].video: the clip has 1 frames, needs a"):

@@ -143,6 +143,21 @@ def test_crops_are_in_the_middle_to_a_fraction_of_a_pixel(found, wanted):
         assert abs(error) / float(ratio) < (0.03 if found > 1000 else 0.5)
 
 
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_part_is_chosen_in_the_picture_as_players_show_it(tmp_path, turn):
+    place = 0.25  # of the 96 or 48 pixels that are left over: even numbers, as chroma goes in pairs
+    kind = Kind(turn=turn)
+    write_kind(tmp_path / "clip.mp4", kind)
+    (whole,) = list(video_frames(tmp_path / "clip.mp4"))[:1]
+    height, width = whole.shape[:2]
+    for side in (0, 1):  # cut above and below; left and right
+        size = (height // 2, width) if side == 0 else (height, width // 2)
+        start = int(place * (whole.shape[side] - size[side]))
+        part = read_clip(tmp_path / "clip.mp4", 1, *size, place)[0].astype(int)
+        wanted = whole.take(range(start, start + size[side]), axis=side).astype(int)
+        assert np.abs(part - wanted).mean() < 3
+
+
 def test_a_sharp_picture_is_in_its_place_at_any_scale():
     ramp = np.zeros((300, 526, 3), np.uint8)
     ramp[:] = np.rint(np.linspace(0, 255, 526))[:, None]

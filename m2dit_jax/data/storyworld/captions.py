@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from m2dit_jax.data.plain_text import plain_words
 from m2dit_jax.data.storyworld.attributes import BODIES, COLOURS, LIGHTS, PARTS, PLACES
 
 WHERE = {
@@ -117,7 +118,7 @@ def parse_captions(captions: Sequence[str]) -> list[Meaning | None]:
 
     Who "it", "they" and "the first one" are was said by the first caption that names most actors.
     """
-    found = [_CAPTION.fullmatch(" ".join(caption.split())) for caption in captions]
+    found = [_CAPTION.fullmatch(plain_words(caption)) for caption in captions]
     named = [_named_actors(match["who"]) if match else () for match in found]
     cast = max(named, key=len, default=())  # the first of the longest
     meanings: list[Meaning | None] = []
@@ -142,5 +143,5 @@ def _named_actors(words: str) -> tuple[Named, ...]:
 
 def light_of(global_prompt: str) -> str | None:
     """The light that a global prompt asks for; None for other texts."""
-    wanted = " ".join(global_prompt.split())
+    wanted = plain_words(global_prompt)
     return next((light for light, words in GLOBAL_PROMPTS.items() if words == wanted), None)

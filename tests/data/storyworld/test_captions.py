@@ -42,6 +42,6 @@ def test_who_was_never_named_is_nobody(captions: list[str]) -> None:
 
 def test_global_prompts_are_lights() -> None:
     assert [light_of(text) for text in GLOBAL_PROMPTS.values()] == list(GLOBAL_PROMPTS)
-    assert light_of("  at   dusk ") == "dusk"
+    assert light_of("  at   dusk ") == light_of("At dusk.") == "dusk"
     assert light_of("an old film") is None
     assert {w for text in GLOBAL_PROMPTS.values() for w in text.split()} <= set(vocabulary())

@@ -1,0 +1,153 @@
+"""The scenes of the form in Gradio: a card each, drawn anew when scenes come, go or move."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr  # pyright: ignore[reportMissingImports]
+
+from m2dit_jax.utils.disks import in_words
+from m2dit_jax.webapp import edits
+from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS, Form, SceneForm, filled_in
+from m2dit_jax.webapp.desk import Desk
+from m2dit_jax.webapp.fields import component, scene_field
+from m2dit_jax.webapp.view import clip_view, problem_list
+
+_QUIET: dict[str, Any] = {"show_progress": "hidden"}
+_SMALL: dict[str, Any] = {"size": "sm", "min_width": 0}
+Change = Callable[[Form], Form]
+
+
+@dataclass
+class Cards:
+    """Components of all scenes' cards: the fields, in the order of `filled_in`, and the rest."""
+
+    fields: list[Any] = field(default_factory=list)
+    more: list[Any] = field(default_factory=list)  # the part of each card that opens
+    pictures: list[tuple[int, Any]] = field(default_factory=list)  # scene, its clip
+    uploads: list[tuple[int, Any]] = field(default_factory=list)
+    buttons: list[tuple[Any, Change]] = field(default_factory=list)
+
+
+def draw_cards(desk: Desk, form: Form) -> Cards:
+    """The cards of the form's scenes, and the button below them."""
+    cards = Cards()
+    for scene, each in enumerate(form.scenes):
+        with gr.Group(elem_classes=["scene", *(["locked"] if each.locked else [])]):
+            _draw_card(cards, desk, form, scene, each)
+    add = component(gr.Button, "Add a scene", elem_id="add-scene")
+    cards.buttons.append((add, lambda form: edits.add_scene(form, len(form.scenes))))
+    return cards
+
+
+def _draw_card(cards: Cards, desk: Desk, form: Form, scene: int, each: SceneForm) -> None:
+    number = scene + 1
+
+    def draw(name: str) -> None:
+        cards.fields.append(scene_field(name, each, number))
+
+    prompt, crop, *others = SCENE_FIELDS
+    draw(prompt)
+    if each.clip is not None:
+        place = each.values.get(crop)
+        shown = clip_view(each.clip, picture_size(desk, form), 0.5 if place is None else place)
+        cards.pictures.append((scene, gr.HTML(shown)))
+    draw(crop)
+    with gr.Row(elem_classes="buttons"):
+        for text, change in _changes(form, scene, each).items():
+            name = f"scene-{number}-{text.lower().replace(' ', '-')}"
+            button = component(gr.Button, text, elem_id=name, **_SMALL)
+            cards.buttons.append((button, change))
+        if each.clip is None and not each.locked:
+            kind: dict[str, Any] = {"file_types": ["video"], "type": "filepath"}
+            upload = component(gr.UploadButton, "Give a clip", **kind, **_SMALL)
+            cards.uploads.append((scene, upload))
+    with gr.Accordion(f"Settings of scene {number}", open=False) as more:
+        for name in others:
+            draw(name)
+    cards.more.append(more)
+
+
+def _changes(form: Form, scene: int, each: SceneForm) -> dict[str, Change]:
+    """What a scene's buttons do, by the text on them."""
+
+    def at(edit: Callable[..., Form], **more: Any) -> Change:
+        return lambda form: edit(form, scene, **more)
+
+    changes: dict[str, Change] = {}
+    if each.clip is not None:
+        changes["Not given"] = at(edits.give_clip, clip=None)
+    else:
+        changes["Unlock" if each.locked else "Lock"] = at(edits.lock)
+        if len(form.scenes) > 1:
+            changes["Lock the others"] = at(edits.lock_others)
+        changes["Another take"] = at(edits.take, number=each.take + 1)
+        if each.take:
+            changes[f"Back to take {each.take - 1}"] = at(edits.take, number=each.take - 1)
+    if scene:
+        changes["Up"] = at(edits.move_up)
+    if scene + 1 < len(form.scenes):
+        changes["Down"] = at(edits.move_down)
+    return changes | {"Duplicate": at(edits.duplicate), "Remove": at(edits.remove)}
+
+
+def picture_size(desk: Desk, form: Form) -> tuple[int, int]:
+    """Height and width of the story's pictures, as far as the form has them."""
+    defaults = desk.model.defaults
+    sizes = (form.settings.get(name) or getattr(defaults, name) for name in ("height", "width"))
+    height, width = (size if isinstance(size, int) and size > 0 else 1 for size in sizes)
+    return height, width
+
+
+def connect_cards(
+    cards: Cards, desk: Desk, form: Form, board: gr.State, settings: list[Any], messages: gr.HTML
+) -> list[Any]:
+    """Connects the cards' buttons and clips with the board; the events that change it."""
+    inputs = [*settings, *cards.fields]
+
+    def filled(values: tuple[Any, ...]) -> Form:
+        return filled_in(form, values[: len(STORY_FIELDS)], values[len(STORY_FIELDS) :])
+
+    def edit(change: Change, *values: Any) -> Form:
+        return change(filled(values))
+
+    def attach(scene: int, uploaded: str, *values: Any) -> tuple[Any, str]:
+        try:
+            clip = desk.shelf.keep_clip(Path(uploaded))
+        except (ValueError, OSError) as error:
+            line = f"Scene {scene + 1}, clip: {in_words(error) or error}"
+            return gr.skip(), problem_list([line])
+        return edits.give_clip(filled(values), scene, clip), ""
+
+    def show_clips(*values: Any) -> Any:
+        now = filled(values)
+        views = [
+            clip_view(clip, picture_size(desk, now), now.scenes[scene].values["crop"])
+            for scene, _ in cards.pictures
+            if (clip := now.scenes[scene].clip)
+        ]
+        return views if len(views) > 1 else views[0]
+
+    events = [
+        button.click(partial(edit, change), inputs, board, **_QUIET)
+        for button, change in cards.buttons
+    ]
+    events += [
+        upload.upload(partial(attach, scene), [upload, *inputs], [board, messages])
+        for scene, upload in cards.uploads
+    ]
+    if cards.pictures:
+        crop = SCENE_FIELDS.index("crop")
+        sliders = [cards.fields[scene * len(SCENE_FIELDS) + crop] for scene, _ in cards.pictures]
+        sizes = [settings[STORY_FIELDS.index(name)] for name in ("height", "width")]
+        gr.on(
+            [slider.input for slider in sliders] + [size.input for size in sizes],
+            show_clips,
+            inputs,
+            [picture for _, picture in cards.pictures],
+            trigger_mode="always_last",
+            **_QUIET,
+        )
+    return events
