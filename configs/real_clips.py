@@ -10,7 +10,8 @@ Other clips need another `--config.data.paths`, in the first two commands, and a
 Measured with five clips of two film scenes. Hardware: 2 cores of an AMD EPYC, no accelerator. Time:
 17 minutes beside other work (1.5 steps/s); at the 2.1 steps/s seen when alone, 12. The loader's
 share of the time was 0.6 %. PSNR of the training stories made from their prompts alone
-(m2dit evaluate stories): 21.5 dB.
+(m2dit evaluate stories): 21.5 dB with prediction v; with x0, which is the config's now, not
+measured, but four drawn clips come to 29.7 dB in 300 steps, where v has 18.2.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ def get_config() -> ConfigDict:
     config.model.layers = 4
 
     config.diffusion.snr_shift = 8.0
-    config.diffusion.prediction = "v"  # x0 was not tried here
+    config.diffusion.prediction = "x0"
 
     config.train.steps = 1500
     config.train.batch_size = 8
