@@ -47,7 +47,9 @@ def inputs():
 
 def test_a_layer_by_hand():
     layer = Linear(2, 1, rngs=nnx.Rngs(0))
-    layer.kernel[...], layer.bias[...] = jnp.array([[1.0], [2.0]]), jnp.array([5.0])
+    layer.kernel[...] = jnp.array([[1.0], [2.0]])
+    assert layer.bias is not None
+    layer.bias[...] = jnp.array([5.0])
     x = jnp.array([3.0, 4.0])
     assert layer(x) == 3 + 8 + 5
     add_adapters(nnx.Dict(only=layer), ("only",), 1, 10.0, nnx.Rngs(0))
