@@ -3,7 +3,7 @@
 Put videos and their captions into a folder, fox_1.mp4 beside fox_1.txt; those of one folder are the
 scenes of a story, in the order of their names, and it needs two at least. Then run:
     m2dit encode --config=real_clips --clips=FOLDER
-    m2dit train --config=real_clips
+    m2dit train --config=real_clips    # or python -m m2dit_jax.train --config=configs/real_clips.py
     m2dit sample --checkpoint=runs/real_clips --prompt="a caption" --prompt="the next" --output=out/
 Other clips need another `--config.data.paths`, in the first two commands, and another `--workdir`.
 

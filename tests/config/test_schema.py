@@ -1,6 +1,8 @@
 import math
 import re
 from dataclasses import FrozenInstanceError, replace
+from functools import reduce
+from operator import getitem
 from typing import get_args, get_origin
 
 import pytest
@@ -163,9 +165,7 @@ def test_a_batch_is_a_multiple_of_its_parts(tiny_config):
 
 
 NUMBERS = [
-    each
-    for each in declared_fields(Config)
-    if each.type in (int, float) or get_origin(each.type) is tuple
+    each for each in declared_fields(Config) if {each.type, *get_args(each.type)} & {int, float}
 ]
 
 
@@ -193,9 +193,9 @@ def test_no_absurd_number_is_a_config(each, value):
     config = base.get_config()
     with config.unlocked():
         config.data.source = source
-        section, _, name = each.name.rpartition(".")
         values = config.to_dict()
-        (values[section] if section else values)[name] = value
+        *sections, name = each.name.split(".")
+        reduce(getitem, sections, values)[name] = value
     with pytest.raises(ValueError) as refused:
         Config.from_dict(values)
     problem = "must be" if kind is float or isinstance(number, int) else "needs the type"
