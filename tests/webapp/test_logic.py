@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -189,6 +190,34 @@ def answer(shelf, path="/", **headers):
     guard = Guard(app, shelf, Hosts("127.0.0.1"))
     asyncio.run(guard(scope, lambda: None, send))
     return sent[0]["status"], got
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "status"),
+    [
+        ("/gradio_api/queue/join", KeyError(375), 410),
+        ("/gradio_api/queue/join", ValueError("else"), 500),
+        ("/gradio_api/queue/data", KeyError(375), 500),
+    ],
+)
+def test_an_event_of_a_part_that_was_drawn_anew_is_no_error_of_the_server(
+    path, error, status, shelf
+):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 500})
+        await send({"type": "http.response.body", "body": b"Internal Server Error"})
+        raise error  # as Starlette does
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": [(b"host", b"127.0.0.1:7860")]}
+    guarded = Guard(app, shelf, Hosts("127.0.0.1"))(scope, lambda: None, send)
+    with nullcontext() if status == 410 else pytest.raises(type(error)):
+        asyncio.run(guarded)
+    assert [message.get("status") for message in sent] == [status, None]
 
 
 def test_only_requests_to_this_server_by_its_own_page_are_answered(shelf):
