@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2dit_jax.config.fields import setting
+from m2dit_jax.models.lora import adapter_scale
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out", "linear_1", "linear_2")
 BASE_DTYPES = ("float32", "bfloat16")
@@ -47,7 +48,7 @@ class LoraConfig:
     @property
     def scale(self) -> float:
         """The factor of what the adapters make."""
-        return (self.alpha or self.rank) / max(self.rank, 1)
+        return adapter_scale(self.rank, self.alpha)
 
     def problems(self, train: Any, distill: Any) -> list[str]:
         """Problems with fields of `config.train` and `config.distill` that do not go with it."""

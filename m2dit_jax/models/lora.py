@@ -65,6 +65,11 @@ def add_adapters(
         setattr(module, NAME, Adapter(module.kernel.shape, rank, scale, rngs.params()))
 
 
+def adapter_scale(rank: int, alpha: float) -> float:
+    """The factor of what adapters make: alpha / rank, 1 where alpha is 0."""
+    return (alpha or rank) / max(rank, 1)
+
+
 def is_adapter(path: tuple[Any, ...]) -> bool:
     """Whether the parameter at a path is one of an adapter."""
     return NAME in path

@@ -49,7 +49,7 @@ class Adapters:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a finished story says of them."""
+        """The paths and weights, for the record of a finished story."""
         if not self.choices:
             return {}
         return {

@@ -26,17 +26,17 @@ class FrozenWeights:
     """Weights that fit the run: their folder, and a hash, the same wherever the folder lies."""
 
     kind: str
-    """What they are to the run: `teacher` or `base`."""
+    """The role in the run: `teacher` or `base`."""
     field: str
     """The field of the config that names them."""
     place: Path
     fingerprint: str
     said: str
-    """What they are, for the log."""
+    """The line for the log: path and choice of weights."""
 
     @property
     def recorded(self) -> dict[str, str]:
-        """What the record of a run keeps of them."""
+        """Place and fingerprint, for the record of a run."""
         return {"place": str(self.place), "fingerprint": self.fingerprint}
 
     def load(self, shapes: Params) -> Params:

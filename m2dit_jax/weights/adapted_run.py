@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from m2dit_jax.models.families import family_of
 from m2dit_jax.models.family import NetworkSpec
-from m2dit_jax.models.lora import NAME, merge, merge_adapters
+from m2dit_jax.models.lora import NAME, adapter_scale, merge, merge_adapters
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import files
 from m2dit_jax.weights import run_folder
@@ -48,12 +48,6 @@ def keep_base(workdir: Path, place: Path, content: str) -> None:
     """Writes down what base the adapters of a run are for; `content` is its fingerprint."""
     record = {"place": str(place), "fingerprint": content}
     files.write_text(workdir / FILE, json.dumps(record, indent=2) + "\n")
-
-
-def adapter_scale(config: Any) -> float:
-    """The factor of what the adapters make, by the run's config."""
-    lora = config["train"]["lora"]
-    return (lora["alpha"] or lora["rank"]) / lora["rank"]
 
 
 @dataclass(frozen=True)
@@ -97,10 +91,15 @@ class AdaptedWeights(TrainedWeights):
 
     base: Base | None = None
 
+    @property
+    def _scale(self) -> float:
+        lora = self.config.train.lora
+        return adapter_scale(lora.rank, lora.alpha)
+
     def tensors(self) -> dict[str, Tensor]:
         """The weights of the whole model by dotted name, none of them read yet."""
         assert self.base is not None
-        adapters, whole, scale = super().tensors(), self.base.tensors(), adapter_scale(self.config)
+        adapters, whole, scale = super().tensors(), self.base.tensors(), self._scale
 
         def read(kernel: Tensor, layer: str) -> np.ndarray:
             pair = {name: adapters[f"{layer}.{NAME}.{name}"].read() for name in ("a", "b")}
@@ -117,7 +116,7 @@ class AdaptedWeights(TrainedWeights):
         """The weights of the whole model as arrays on the mesh, or on the first device."""
         assert self.base is not None
         adapters, own = super().load(mesh), self.base.load(mesh, dtype)
-        add = partial(merge_adapters, scale=adapter_scale(self.config))
+        add = partial(merge_adapters, scale=self._scale)
         return jax.jit(add, donate_argnums=0)(own, adapters)
 
     def fingerprint(self) -> str:

@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m2dit_jax.models.lora import NAME, merge
 from m2dit_jax.utils.digests import digest_files
-from m2dit_jax.utils.files import read_json
+from m2dit_jax.utils.files import atomic_write, read_json
+from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part
+from m2dit_jax.weights.safetensors_files import open_file, read_metadata
 
 Tree = Any
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # diffusers, PEFT
@@ -47,7 +48,7 @@ class LoraChoice:
 
     @classmethod
     def parse(cls, text: str) -> "LoraChoice":
-        """What FILE or FILE:WEIGHT means. Raises ValueError for a weight that is no number."""
+        """The choice that FILE or FILE:WEIGHT names. Raises ValueError for a weight that is none."""
         path, colon, weight = text.rpartition(":")
         if not colon or not path or Path(text).exists() or "/" in weight or "\\" in weight:
             return cls(Path(text).expanduser())
@@ -98,7 +99,8 @@ def write_lora(
         module = name.removesuffix(".weight")
         tensors[f"{prefix}.{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
         tensors[f"{prefix}.{module}.lora_B.weight"] = np.ascontiguousarray(scale * b.T)
-    save_file(tensors, path, metadata={"format": "pt"})
+    with atomic_write(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
 
 
 def read_lora(choice: LoraChoice, parts: Mapping[str, Part]) -> Tree:
@@ -109,11 +111,7 @@ def read_lora(choice: LoraChoice, parts: Mapping[str, Part]) -> Tree:
     without their partner.
     """
     path = choice.file()
-    try:
-        found, alphas = _read_pairs(path, parts)
-        return _stack(path, found, alphas, parts)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+    return _stack(path, *_read_pairs(path, parts), parts)
 
 
 def add_lora(leaves: dict[str, Leaf], adapters: Tree, weight: float) -> None:
@@ -148,25 +146,27 @@ def _read_pairs(
     found: dict[str, dict[str, np.ndarray]] = {}
     alphas: dict[str, float] = {}
     unknown = []
-    with safe_open(path, framework="numpy") as file:
-        names = list(file.keys())
-        for name in names:
-            layer, matrix = _parse(name)
-            module = _module(layer, modules, by_kohya)
-            if module is None or matrix is None:
-                unknown.append(name)
-            elif matrix == "alpha":
-                alphas[module] = float(file.get_tensor(name))
-            else:
-                found.setdefault(module, {})[matrix] = _float32(file.get_tensor(name))
-        about = dict(file.metadata() or {})
+    scan = FiniteScan()
+    for name, tensor in open_file(path).items():
+        layer, matrix = _parse(name)
+        module = _module(layer, modules, by_kohya)
+        if module is None or matrix is None:
+            unknown.append(name)
+            continue
+        values = scan.tensor(name, tensor).read().astype(np.float32)
+        if matrix == "alpha":
+            alphas[module] = float(values.item())
+        else:
+            found.setdefault(module, {})[matrix] = values
+    if problem := scan.problem(path):
+        raise ValueError(problem)
     if unknown or not found:
         shown = ", ".join(unknown[:_SHOWN]) + (" ..." if len(unknown) > _SHOWN else "")
         raise ValueError(
             f"{path}: needs low-rank matrices of this transformer's layers, found "
             + (f"{len(unknown)} other tensors: {shown}" if unknown else "none")
         )
-    told = _told_alpha(path, about)
+    told = _told_alpha(path, read_metadata(path))
     ranks = {module: len(pair["a"]) for module, pair in found.items() if "a" in pair}
     return found, {
         module: float(alphas.get(module, told or rank)) for module, rank in ranks.items()
@@ -206,10 +206,6 @@ def _told_alpha(path: Path, about: Mapping[str, str]) -> float | None:
         raise ValueError(f"{path}: has {', '.join(used)}, which is not known here")
     alpha = config.get("lora_alpha")
     return None if alpha is None else float(alpha)
-
-
-def _float32(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values, np.float32)
 
 
 def _stack(
