@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import escape
 
-from m2dit_jax.report.document import badge, flat, shown, write_document
+from m2dit_jax.report.document import badge, flat, number_spans, shown, write_document
 from m2dit_jax.report.downloads import downloads
 from m2dit_jax.report.record import SceneRecord, StoryRecord, read_record
 from m2dit_jax.report.scenes import (
@@ -109,21 +109,7 @@ def _verdict(differ: Sequence[bool]) -> str:
     verb = "Scene {} differs" if len(numbers) == 1 else "Scenes {} differ"
     left = len(differ) - len(numbers)
     others = "the other one is the same" if left == 1 else "the others are the same"
-    return f"{verb.format(_spans(numbers))}, {others}."
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers in words: "1, 3 and 7 to 12"."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and spans[-1][-1] == number - 1:
-            spans[-1].append(number)
-        else:
-            spans.append([number])
-    words = []
-    for span in spans:
-        words += [f"{span[0]} to {span[-1]}"] if len(span) > 2 else map(str, span)
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f"{verb.format(number_spans(numbers))}, {others}."
 
 
 def _differing(settings: Sequence[_Row], scenes: Sequence[Mapping[str, Any]]) -> str:
@@ -135,7 +121,7 @@ def _differing(settings: Sequence[_Row], scenes: Sequence[Mapping[str, Any]]) ->
             if row.differs:
                 own.setdefault(row.name, []).append(scene["number"])
     for name, numbers in own.items():
-        names.append(f"{name} of scene{'s' if len(numbers) > 1 else ''} {_spans(numbers)}")
+        names.append(f"{name} of scene{'s' if len(numbers) > 1 else ''} {number_spans(numbers)}")
     if not names:
         return "All settings are the same."
     if len(names) > _NAMED:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,20 @@ def shown(value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(shown, value)) or "none"
     return str(value)
+
+
+def number_spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: "1, 3 and 7 to 12"."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    words = []
+    for span in spans:
+        words += [f"{span[0]} to {span[-1]}"] if len(span) > 2 else map(str, span)
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def seconds(value: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from m2dit_jax.report.document import number_spans
 from m2dit_jax.report.story import PAGE
 from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.utils.media import video_frames
@@ -176,17 +177,8 @@ def _duration(seconds: float) -> str:
 
 
 def _scenes(numbers: Sequence[int]) -> str:
-    """Such as "Scene 2" and "Scenes 1 to 3, 5"."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    texts = [
-        ", ".join(map(str, part)) if len(part) < 3 else f"{part[0]} to {part[-1]}" for part in parts
-    ]
-    return f"Scene{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
+    """Such as "Scene 2" and "Scenes 1 to 3 and 5"."""
+    return f"Scene{'s' if len(numbers) > 1 else ''} {number_spans(numbers)}"
 
 
 def _story(whole: str, cards: Sequence[str], takes: Takes) -> str:

@@ -48,7 +48,7 @@ class LoraChoice:
 
     @classmethod
     def parse(cls, text: str) -> "LoraChoice":
-        """The choice that FILE or FILE:WEIGHT names. Raises ValueError for a weight that is none."""
+        """The choice that FILE or FILE:WEIGHT names. Raises ValueError for no such weight."""
         path, colon, weight = text.rpartition(":")
         if not colon or not path or Path(text).exists() or "/" in weight or "\\" in weight:
             return cls(Path(text).expanduser())

@@ -52,7 +52,9 @@ def test_finished_scenes_show_while_others_are_at_work(tmp_path):
 
 def test_it_is_said_what_takes_so_long():
     assert state() == "Reading the model and the prompts, for 0 s."
-    assert state(at_work=(0, 1), steps=4).startswith("Scenes 1, 2 of 2: compiling, then the first")
+    assert state(at_work=(0, 1), steps=4).startswith(
+        "Scenes 1 and 2 of 2: compiling, then the first"
+    )
     late = {"at_work": (1,), "steps": 4, "step": 2, "seconds_left": 200.0}
     assert state(**late) == "Scene 2 of 2: step 2 of 4, about 3 min left."
     assert state(finished=(0, 1)) == "All scenes are made; the files are being written."
@@ -82,7 +84,7 @@ def test_scenes_of_which_the_same_is_true_share_a_line():
     lines = ["scene 1: kept", *(f"scene {n}: to be made: new" for n in (2, 3, 4, 6))]
     html = outlook_view((), lines, ["storyboard: scenes[1].prompt: lost <b>"])
     assert "Generate makes 4 of 5 scenes." in html
-    assert "<b>Scene 1</b>: kept" in html and "<b>Scenes 2 to 4, 6</b>: to be made: new" in html
+    assert "<b>Scene 1</b>: kept" in html and "<b>Scenes 2 to 4 and 6</b>: to be made" in html
     assert "Scene 2, prompt: lost &lt;b&gt;" in html
     assert "All scenes are made." in outlook_view((), ["scene 1: kept"], ())
     assert outlook_view((), (), ()) == ""
@@ -92,7 +94,9 @@ def test_prompts_that_are_still_to_be_written_are_no_mistakes():
     missing = [Problem(n, "prompt", "missing, needs a text") for n in (0, 2)]
     html = outlook_view([*missing, Problem(None, "steps", "found 0")], (), ())
     assert (
-        "Scenes 1, 3: no prompt yet" in html and "missing" not in html and "steps: found 0" in html
+        "Scenes 1 and 3: no prompt yet" in html
+        and "missing" not in html
+        and "steps: found 0" in html
     )
 
 
