@@ -18,6 +18,7 @@ _LOOK_EVERY = 0.5  # seconds
 _NOTHING = Form(())  # until the page is loaded: what is typed is never in a form that will go
 _EMPTY = Form((SceneForm(),) * 3)
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 # The address names the story, so that a page that is loaded again shows it again.
 _ADDRESS = "name => history.replaceState(null, '', name ? `?story=${name}` : location.pathname)"
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}

@@ -38,7 +38,7 @@ def start_server(desk: Desk, host: str, port: int | None, allowed_hosts: Sequenc
             f"the app needs Gradio: {how_to_install('app')} ({error.name or error} is missing)"
         ) from error
     # Needs Gradio itself.
-    from m2dit_jax.webapp.interface import STYLE, build_interface
+    from m2dit_jax.webapp.interface import SCRIPT, STYLE, build_interface
 
     listening = _listen(host, port)
     app = gradio.mount_gradio_app(
@@ -49,6 +49,7 @@ def start_server(desk: Desk, host: str, port: int | None, allowed_hosts: Sequenc
         allowed_paths=[str(desk.shelf.output)],
         max_file_size=MAX_CLIP_BYTES,
         css=STYLE,
+        head=f"<script>{SCRIPT}</script>",
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         footer_links=[],
         run_history=False,

@@ -159,6 +159,8 @@ def test_weights_and_biases_is_written_offline_and_goes_on(tmp_path):
         metrics = MetricsWriter(tmp_path, step - 1, [WandbWriter(tmp_path, "offline")])
         metrics.write(step, {"loss": 0.5, "validation/loss": 0.25}, {"steps_per_second": 5.0})
         metrics.write_image(step, "preview", np.zeros((4, 6, 3), np.uint8), "a red cross")
+        metrics.write_video(step, "story", np.zeros((3, 8, 8, 3), np.uint8), 4.0)
+        metrics.write_text(step, "config", "seed: 0")
         metrics.close()
     first, second = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert first.name[-16:] == second.name[-16:], "the same run"
@@ -166,7 +168,9 @@ def test_weights_and_biases_is_written_offline_and_goes_on(tmp_path):
     content = stored.read_bytes()
     for name in (b"train/loss", b"validation/loss", b"train/steps_per_second", b"a red cross"):
         assert name in content
+    assert b"seed: 0" in content
     assert list(first.glob("files/media/images/*.png"))
+    assert list(first.glob("files/media/videos/*.gif"))
 
 
 def test_a_missing_wandb_is_told_of_before_anything_is_done(tmp_path, tiny_config, monkeypatch):

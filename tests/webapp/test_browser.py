@@ -314,6 +314,13 @@ def test_scenes_are_changed_by_keys_on_a_phone(slow_app):
             assert page.run("document.activeElement.textContent.trim()") == button
         page.press("Enter")
         page.wait(holds("Scene 1", "Second"))
+        # The focus goes with the scene: it can be moved on by keys.
+        page.wait("document.activeElement.id === 'scene-1-down'")
+        page.press("Enter")
+        page.wait(holds("Scene 2", "Second"))
+        page.wait("document.activeElement.id === 'scene-2-down'")
+        click(page, "Up", 0)
+        page.wait(holds("Scene 1", "Second"))
         click(page, "Duplicate")
         page.wait(f"{has_field('Scene 4')} && {holds('Scene 2', 'Second')}")
         click(page, "Lock", 0)
