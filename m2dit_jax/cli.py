@@ -32,12 +32,19 @@ from m2dit_jax.utils.options import (
     shown,
     wrong,
 )
+from m2dit_jax.utils.remote.bucket import is_remote
+from m2dit_jax.utils.remote.places import close_places, read_place, written_file, written_place
 from m2dit_jax.utils.stopping import finish, when_stopped
 
 if TYPE_CHECKING:
     from m2dit_jax.pipeline.pipeline import Pipeline
 
 
+# Flags of paths that are written to; the others are read.
+_WRITTEN = {
+    **dict.fromkeys(("output", "workdir"), written_place),
+    **dict.fromkeys(("json", "sheet", "preview"), written_file),
+}
 _MOST_REPLACED = 3  # times that what is read may be replaced
 
 
@@ -46,15 +53,41 @@ def make_parser(command: str, description: str, *examples: str) -> argparse.Argu
 
     A flag of type Path must not be empty: "" would be the current folder.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"m2dit {command}",
         description=description,
         epilog="\n".join(f"Example: m2dit {command} {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.register("type", Path, lambda text: Path(filled(text)))
+    parser.register("type", Path, _place)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose paths may be addresses in buckets, looked at when all flags are known."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The flags, as of argparse. Raises BucketError for a bucket that cannot be used."""
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            take = _WRITTEN.get(name, read_place)
+            if isinstance(value, _Address):
+                setattr(found, name, take(value))
+            elif isinstance(value, list) and any(isinstance(each, _Address) for each in value):
+                setattr(found, name, [take(str(each)) for each in value])
+        return found
+
+
+class _Address(str):
+    """An address in a bucket."""
+
+
+def _place(text: str) -> Path | _Address:
+    try:
+        return _Address(filled(text)) if is_remote(text) else Path(filled(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def wrapped(name: str, text: str) -> str:
@@ -121,7 +154,11 @@ def run_command(work: Callable[[], int | None], on_interrupt: str = "interrupted
     prefer_available_platform()
     when_stopped(on_interrupt)
     try:
-        return finish(_with_what_is_new(work) or 0)
+        try:
+            status = _with_what_is_new(work) or 0
+        finally:
+            close_places()
+        return finish(status)
     except KeyboardInterrupt as stop:  # in another program, or of work with a handler of its own
         print(f"\n{on_interrupt}", file=sys.stderr)
         return finish(128 + (stop.args[0] if stop.args else signal.SIGINT))

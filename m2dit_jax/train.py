@@ -29,6 +29,8 @@ from m2dit_jax.config.files import with_named_config
 from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.disks import describe, in_words
+from m2dit_jax.utils.remote.bucket import is_remote
+from m2dit_jax.utils.remote.places import written_place
 from m2dit_jax.utils.stopping import stop_listening
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Arguments:
     """The values of the command line."""
 
     config: "Config"
-    workdir: Path
+    workdir: str
     processes: Processes
     show_sharding: bool
     override: bool
@@ -105,13 +107,12 @@ def _train(arguments: Arguments) -> int:
             print(show_sharding(arguments.config))
             return 0
         keep_compiled(arguments.compile_cache)
-        problem = check_shared(arguments.workdir)
+        workdir = _open_workdir(arguments)
+        problem = check_shared(workdir)
         if problem:
             raise _SameInAll(problem)
-        compare_together(arguments.workdir)
-        run = prepare(
-            arguments.config, arguments.workdir, arguments.profile_steps, arguments.override
-        )
+        compare_together(workdir)
+        run = prepare(arguments.config, workdir, arguments.profile_steps, arguments.override)
     except _SameInAll:
         raise
     except ValueError as error:
@@ -130,6 +131,15 @@ def _train(arguments: Arguments) -> int:
     except NonFiniteLoss as error:
         raise WorkFailed(error) from error
     return 128 + stopped_by if stopped_by else 0
+
+
+def _open_workdir(arguments: Arguments) -> Path:
+    if is_remote(arguments.workdir) and arguments.processes.several:
+        raise ValueError(
+            f"--workdir={arguments.workdir}: is for one process; several need a folder that all "
+            "share, such as a mount of the bucket"
+        )
+    return written_place(arguments.workdir)
 
 
 def read_flags(argv: Sequence[str]) -> Arguments | None:
@@ -165,7 +175,7 @@ def read_flags(argv: Sequence[str]) -> Arguments | None:
 
     return Arguments(
         Config.from_dict(config),
-        Path(values["workdir"].value or f"runs/{Path(file).stem}"),
+        values["workdir"].value or f"runs/{Path(file).stem}",
         Processes(
             values["coordinator"].value,
             values["processes"].value,

@@ -18,12 +18,12 @@ def test_reads_config_overrides_and_workdir():
     config, workdir = arguments.config, arguments.workdir
     assert config.train.steps == 700
     assert config.train.checkpoint_every == get_config().train.checkpoint_every
-    assert workdir == Path("here")
+    assert workdir == "here"
 
 
 def test_the_workdir_is_named_after_the_config():
     arguments = read_flags([BASE])
-    assert arguments is not None and arguments.workdir == Path("runs/base")
+    assert arguments is not None and arguments.workdir == "runs/base"
 
 
 def test_help_shows_the_flags_and_the_fields_of_the_config(capsys):

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from m2dit_jax.utils.remote.bucket import is_remote
+from m2dit_jax.utils.remote.places import read_place
+
 _IN_WHEEL = Path(__file__).parent / "shipped"  # hatch_build.py puts them there
 SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[2] / "configs"
 
@@ -21,10 +24,12 @@ def find_config(name: str) -> Path:
 
 
 def find_storyboard(name: str) -> Path:
-    """The file of a storyboard: `name` is a path, or a shipped one's name, such as `lone_actor`.
+    """The file of a storyboard: a path, an address in a bucket, or a shipped one's name.
 
     Raises ValueError, with the nearest name and all others, if there is neither.
     """
+    if is_remote(name):
+        return read_place(name)
     return _find("storyboard", name, SHIPPED / "storyboards", ".yaml")
 
 

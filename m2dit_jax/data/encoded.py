@@ -57,6 +57,7 @@ from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.finite import check_finite
+from m2dit_jax.utils.remote.places import read_place
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeaturesDict
@@ -176,7 +177,7 @@ class EncodedDataset:
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = read_place(path) if isinstance(path, str) else path
         if not (self.path / FINISHED).is_file() or not (self.path / METADATA).is_file():
             if (self.path / PROGRESS).is_dir():
                 raise EncodedError(

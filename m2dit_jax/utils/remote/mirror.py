@@ -1,0 +1,192 @@
+"""A local folder whose content a bucket has, too: taken from there at first, brought there behind.
+
+The index in the bucket names the files that count, with their digests. It is written last, so that
+what was brought by halves is not there for others; an object by itself is whole or not there. What
+the local folder had when both were the same is kept beside it: so a process that was killed goes on
+with its local files, unless another machine has written meanwhile.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m2dit_jax.utils.disks import check_room
+from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.remote.bucket import Bucket
+
+INDEX = ".m2dit/index.json"
+_OWN = ".m2dit/"
+# What is being written, and locks: of Orbax, of `atomic_write`, of filelock.
+_PASSING = re.compile(
+    r"(^|/)(\.[^/]*\.part|\.lock|[^/]*\.held|\.shared-[^/]*)$|orbax-checkpoint-tmp"
+)
+_TRIES = 3  # passes over a folder that changes meanwhile
+
+
+@dataclass
+class _Synced:
+    """What bucket and folder had in common: the index's number; size, time and digest by file."""
+
+    index: str = ""
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "_Synced":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            files = {name: (a, b, str(c)) for name, (a, b, c) in content["files"].items()}
+            return cls(str(content["index"]), files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls()  # of a first start, or damaged: then the bucket has it
+
+    def write(self, path: Path) -> None:
+        with atomic_write(path) as part:
+            content = {"index": self.index, "files": self.files}
+            part.write_text(json.dumps(content), encoding="utf-8")
+
+
+class Mirror:
+    """The files below an address in a bucket, and the local folder that has the same ones."""
+
+    def __init__(self, bucket: Bucket, local: Path):
+        self.bucket = bucket
+        self.local = local
+        self._state = local.with_name(f"{local.name}.synced.json")
+        self._synced = _Synced.read(self._state)
+        self._indexed = dict(self._synced.files)  # what the index in the bucket tells
+
+    def pull(self) -> int:
+        """Makes the folder what the bucket has, if another wrote there; how many files came.
+
+        Where there is no index, as of data that other programs brought there, all objects count.
+        """
+        index = self._read_index()
+        if index is not None and index["id"] == self._synced.index:
+            return 0
+        objects = self.bucket.objects()
+        if index is None:
+            wanted = {name: each.version for name, each in objects.items() if not _is_ours(name)}
+        else:
+            wanted = {name: digest for name, digest in index["files"].items() if name in objects}
+        missing = [name for name, digest in wanted.items() if not self._has(name, digest)]
+        check_room(self.local, sum(objects[name].size for name in missing))
+        for name in missing:
+            path = self._place(name)
+            self.bucket.download(name, path, objects[name].size)
+            self._synced.files[name] = (*_stamp(path), wanted[name])
+        if index is not None:  # else what is here and not there is yet to be brought there
+            for name in set(self._files()) - set(wanted):
+                self._place(name).unlink(missing_ok=True)
+            self._remove_empty_folders()
+            self._synced.index = index["id"]
+        self._synced.files = {name: self._synced.files[name] for name in wanted}
+        self._indexed = dict(self._synced.files)
+        self._save()
+        return len(missing)
+
+    def push(self) -> int:
+        """Brings to the bucket what changed here; how many files that were.
+
+        Raises BucketError if it cannot; the folder stays as it is, and the next push brings it.
+        """
+        brought = 0
+        for _ in range(_TRIES):
+            files = self._files()
+            changed = [
+                n for n, stamp in files.items() if self._synced.files.get(n, ())[:2] != stamp
+            ]
+            # In the order of writing: who reads the bucket meanwhile finds nothing too early.
+            for name in sorted(changed, key=lambda name: (files[name][1], name)):
+                brought += self._bring(name, files[name])
+            if self._files() == files:
+                break
+        left = self._files()
+        self._synced.files = {n: each for n, each in self._synced.files.items() if n in left}
+        if self._synced.files == self._indexed:
+            return 0
+        self._synced.index = uuid.uuid4().hex
+        digests = {name: digest for name, (*_, digest) in sorted(self._synced.files.items())}
+        content = {"id": self._synced.index, "files": digests}
+        self.bucket.write(INDEX, json.dumps(content).encode())
+        self._save()
+        gone = sorted(set(self._indexed) - set(digests))
+        self._indexed = dict(self._synced.files)
+        self.bucket.delete(gone)
+        return brought
+
+    def _save(self) -> None:
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        self._synced.write(self._state)
+
+    def _bring(self, name: str, stamp: tuple[int, int]) -> bool:
+        path = self._place(name)
+        try:
+            digest = _digest(path)
+            known = self._synced.files.get(name)
+            if known is None or known[2] != digest:
+                self.bucket.upload(path, name)
+        except FileNotFoundError:
+            return False  # deleted meanwhile
+        self._synced.files[name] = (*stamp, digest)
+        return True
+
+    def _has(self, name: str, digest: str) -> bool:
+        known, path = self._synced.files.get(name), self._place(name)
+        return known is not None and path.is_file() and known == (*_stamp(path), digest)
+
+    def _read_index(self) -> dict[str, Any] | None:
+        content = self.bucket.read(INDEX)
+        if content is None:
+            return None
+        try:
+            index = json.loads(content)
+            return {"id": str(index["id"]), "files": dict(index["files"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.bucket.url}/{INDEX} is damaged ({error}); deleted, all objects there count"
+            ) from error
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of the last change of each file that counts."""
+        found = {}
+        for folder, _, names in os.walk(self.local):
+            for name in names:
+                path = Path(folder, name)
+                short = path.relative_to(self.local).as_posix()
+                try:
+                    if not _PASSING.search(short):
+                        found[short] = _stamp(path)
+                except FileNotFoundError:
+                    continue  # deleted meanwhile
+        return found
+
+    def _place(self, name: str) -> Path:
+        path = self.local.joinpath(*name.split("/"))
+        if not path.resolve().is_relative_to(self.local.resolve()):
+            raise ValueError(f"{self.bucket.url}: has an object named {name!r}, which is no file's")
+        return path
+
+    def _remove_empty_folders(self) -> None:
+        for folder, _, _ in os.walk(self.local, topdown=False):
+            if folder != str(self.local) and not os.listdir(folder):
+                shutil.rmtree(folder)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_OWN) or name.endswith("/")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,149 @@
+"""Paths that a user gives: local ones, or addresses in buckets, for which a local folder stands.
+
+What is read is copied here first. What is written goes to a local folder, from where a thread of
+ours brings it to the bucket, every few seconds and at the end.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from m2dit_jax.utils.compile_cache import default_folder
+from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
+from m2dit_jax.utils.remote.lease import Lease, Taken
+from m2dit_jax.utils.remote.mirror import Mirror
+from m2dit_jax.utils.stopping import on_stop
+
+CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
+PUSH_SECONDS = "M2DIT_PUSH_SECONDS"  # environment: how often what is new is brought to the bucket
+_PUSH_SECONDS = 20.0
+
+_kept: dict[str, "Keeper | _File"] = {}
+
+
+class Keeper:
+    """A thread that keeps a bucket's folder like the local one, and holds its lease."""
+
+    def __init__(self, mirror: Mirror, lease: Lease):
+        self._mirror, self._lease = mirror, lease
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="bucket", daemon=True)
+        self._thread.start()
+        self._stack = ExitStack()
+        self._stack.enter_context(on_stop(lease.release))
+
+    def close(self) -> None:
+        """Brings what is left to the bucket and gives the lease back. Raises BucketError."""
+        self._end.set()
+        self._thread.join()
+        with self._stack:
+            try:
+                self._mirror.push()
+            except BucketError as error:
+                raise BucketError(
+                    f"{error}. What was made lies in {self._mirror.local}; the same command "
+                    "brings it there"
+                ) from error
+            self._lease.release()
+
+    def _keep(self) -> None:
+        seconds = float(os.environ.get(PUSH_SECONDS, _PUSH_SECONDS))
+        while not self._end.wait(seconds):
+            try:
+                self._lease.renew()
+                self._mirror.push()
+            except BucketError as error:
+                print(f"{error}; the work goes on", file=sys.stderr)
+            except Taken as error:
+                url = self._mirror.bucket.url
+                print(f"{url}: {error.holder} writes there now, so this ends", file=sys.stderr)
+                os._exit(2)
+
+
+class _File:
+    """A file that is brought to the bucket when the command ends."""
+
+    def __init__(self, bucket: Bucket, local: Path):
+        self._bucket, self._local = bucket, local
+
+    def close(self) -> None:
+        if self._local.is_file():
+            self._bucket.upload(self._local, "")
+
+
+def read_place(text: str) -> Path:
+    """The path; of an address in a bucket a local copy of that object, or of all below it.
+
+    Raises ValueError for other addresses, BucketError if the bucket cannot be read or has nothing
+    there.
+    """
+    if not is_remote(text):
+        return Path(text)
+    if text.rstrip("/") in _kept:  # written by this very command
+        return _local(text)
+    bucket = Bucket(text)
+    bucket.check()
+    local, itself = _local(text), bucket.itself()
+    if itself is not None:
+        bucket.download("", local, itself.size)
+        return local
+    Mirror(bucket, local).pull()
+    if not local.is_dir():
+        raise BucketError(f"{text}: there is nothing")
+    return local
+
+
+def written_place(text: str) -> Path:
+    """The path; of an address in a bucket the local folder that is kept like it, until `close`.
+
+    What is in the bucket is copied here first. Raises ValueError for other addresses, BucketError
+    if the bucket cannot be used, or another process writes there.
+    """
+    if not is_remote(text):
+        return Path(text)
+    url, local = text.rstrip("/"), _local(text)
+    if url in _kept:
+        return local
+    bucket = Bucket(url)
+    bucket.check()
+    lease, mirror = Lease(bucket), Mirror(bucket, local)
+    try:
+        lease.take()
+    except Taken as error:
+        raise BucketError(f"{url}: another process writes there ({error.holder})") from error
+    mirror.pull()
+    print(f"{url} is worked on as {local}", file=sys.stderr)
+    _kept[url] = Keeper(mirror, lease)
+    return local
+
+
+def written_file(text: str) -> Path:
+    """The path; of an address in a bucket a local file, brought there by `close_places`.
+
+    Raises as `written_place`.
+    """
+    if not is_remote(text):
+        return Path(text)
+    bucket, local = Bucket(text), _local(text)
+    bucket.check()
+    local.parent.mkdir(parents=True, exist_ok=True)
+    local.unlink(missing_ok=True)
+    _kept[text] = _File(bucket, local)
+    return local
+
+
+def close_places() -> None:
+    """Brings to the buckets what is not there yet. Raises BucketError if that cannot be."""
+    while _kept:
+        _, keeper = _kept.popitem()
+        keeper.close()
+
+
+def _local(url: str) -> Path:
+    """Where the copy of an address lies, under the same last name."""
+    folder = Path(os.environ.get(CACHE) or default_folder().with_name("remote"))
+    url = url.rstrip("/")
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rpartition("/")[2]
