@@ -49,13 +49,13 @@ def commands(work: Path) -> dict[str, Command]:
                 *("--config=base", *TINY, "--config.train.steps=40"),
                 *("--config.train.checkpoint_every=5", f"--workdir={out}", cache),
             ],
-            lambda out: _run_digest(out, 40),
+            lambda out: run_digest(out, 40),
         ),
         "sample": Command(
             lambda out: [
                 *(f"--checkpoint={run}", "--storyboard=lone_actor", f"--output={out}", cache)
             ],
-            _story_digest,
+            story_digest,
         ),
         "encode": Command(
             lambda out: [
@@ -74,7 +74,7 @@ def commands(work: Path) -> dict[str, Command]:
         ),
         "app": Command(
             lambda out: [f"--checkpoint={run}", f"--output={out}", cache],
-            lambda out: _story_digest(out / "story-001"),
+            lambda out: story_digest(out / "story-001"),
             _make_story,
         ),
     }
@@ -185,12 +185,12 @@ def _make_story(running: "Running") -> None:
     running.process.send_signal(signal.SIGINT)
 
 
-def _story_digest(folder: Path) -> str:
+def story_digest(folder: Path) -> str:
     record = json.loads((folder / "story.json").read_text())
     return record["frames_sha256"] + _bytes(folder, "*.mp4", "storyboard.json")
 
 
-def _run_digest(workdir: Path, step: int) -> str:
+def run_digest(workdir: Path, step: int) -> str:
     from m2dit_jax.weights.orbax_files import open_arrays
 
     arrays = open_arrays(workdir / "checkpoints" / str(step) / "state")
