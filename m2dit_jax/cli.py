@@ -9,9 +9,9 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.devices import prefer_available_platform
@@ -67,16 +67,29 @@ def make_parser(command: str, description: str, *examples: str) -> argparse.Argu
 class _Parser(argparse.ArgumentParser):
     """A parser whose paths may be addresses in buckets, looked at when all flags are known."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """The flags, as of argparse. Raises BucketError for a bucket that cannot be used."""
-        found = super().parse_args(args, namespace)
-        for name, value in vars(found).items():
-            take = _WRITTEN.get(name, read_place)
-            if isinstance(value, _Address):
-                setattr(found, name, take(value))
-            elif isinstance(value, list) and any(isinstance(each, _Address) for each in value):
-                setattr(found, name, [take(str(each)) for each in value])
-        return found
+    # Overloaded there.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """The flags, as of argparse, which ends the command where a bucket cannot be used."""
+        found, others = super().parse_known_args(args, namespace)
+        try:
+            for name, value in vars(found).items():
+                take = _WRITTEN.get(name, read_place)
+                if isinstance(value, _Address):
+                    setattr(found, name, take(value))
+                elif isinstance(value, list):
+                    paths = [take(each) if isinstance(each, _Address) else each for each in value]
+                    setattr(found, name, paths)
+        except (OSError, ValueError) as error:
+            self.error(str(error))
+        return found, others
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with the message, as of argparse; what was opened is closed."""
+        with suppress(OSError):
+            close_places()
+        super().error(message)
 
 
 class _Address(str):

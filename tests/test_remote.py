@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from m2dit_jax.utils.remote.bucket import Bucket
 from tests.buckets import BUCKET, SERVERS
-from tests.faults import run_digest, story_digest
+from tests.faults import TINY, run_digest, story_digest
+from tests.test_encode import COLOURS, write_manifest, write_video
 
 pytestmark = pytest.mark.slow  # JAX is started in each command
 
@@ -78,4 +80,42 @@ def test_a_training_killed_goes_on_on_another_machine_to_the_same_end(scheme, tm
     printed = run(environment, tmp_path / "four", *sample)
     (story,) = (tmp_path / "four").glob("*/one")
     assert story_digest(story) == story_digest(tmp_path / "out")
-    assert "kept" in printed, printed
+    assert "steps/s" not in printed, printed
+
+
+def test_clips_in_a_bucket_become_a_dataset_there_that_a_training_reads(scheme, tmp_path):
+    name, environment = scheme
+    here = tmp_path / "clips"
+    here.mkdir()
+    for clip, colour in COLOURS.items():
+        write_video(here / f"{clip}.mp4", colour=colour)
+    write_manifest(here / "stories.jsonl", {"one": ["red.mp4", "blue.mp4"]})
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        bucket = Bucket(f"{name}://{BUCKET}/data")
+        for path in here.iterdir():
+            bucket.upload(path, path.name)
+    data, encoded = f"{name}://{BUCKET}/data", f"{name}://{BUCKET}/encoded"
+    clips = [f"--manifest={data}/stories.jsonl", f"--root={data}", "--config=real_clips"]
+    printed = run(environment, tmp_path / "one", "encode", *clips, f"--output={encoded}")
+    flags = [*TINY, "--config.train.steps=2", f"--config.data.paths={encoded}"]
+    printed += run(
+        *(environment, tmp_path / "two", "train", "--config=real_clips", *flags),
+        f"--workdir={tmp_path}/run",
+    )
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir(), printed
+
+
+def test_what_cannot_be_is_one_line_before_any_work(scheme, tmp_path):
+    name, environment = scheme
+    for flags, problem in {
+        ("sample", "--checkpoint=s3x://a", "--prompt=a", "--output=o"): "gs:// or s3://",
+        ("sample", f"--checkpoint={name}://{BUCKET}/none", "--prompt=a", "--output=o"): "nothing",
+        ("train", "--config=base", f"--workdir={name}://no-such-bucket/x"): "no-such-bucket",
+    }.items():
+        process = start(environment, tmp_path, *flags)
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        assert process.wait() == 2 and problem in printed, printed
+        assert "Traceback" not in printed

@@ -168,6 +168,14 @@ class Skipped(TypedDict):
     reason: str
 
 
+def dataset_folders(paths: str) -> list[Path]:
+    """The folders that a field such as `config.data.paths` names, with commas between them.
+
+    Of addresses in buckets, local copies. Raises ValueError and OSError as `read_place`.
+    """
+    return [read_place(path.strip()) for path in paths.split(",") if path.strip()]
+
+
 class EncodedDataset:
     """Random access to the stories of a finished folder; picklable, for grain's workers.
 
@@ -177,7 +185,7 @@ class EncodedDataset:
     """
 
     def __init__(self, path: Path | str):
-        self.path = read_place(path) if isinstance(path, str) else path
+        self.path = Path(path)
         if not (self.path / FINISHED).is_file() or not (self.path / METADATA).is_file():
             if (self.path / PROGRESS).is_dir():
                 raise EncodedError(

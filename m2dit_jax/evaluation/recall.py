@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.fidelity import psnr
 from m2dit_jax.pipeline.engine import Engine
@@ -120,7 +120,7 @@ def recall_run(
     """
     assert engine.trained is not None  # it has a dataset
     data = engine.trained.recipe.config.data
-    datasets = [EncodedDataset(path) for path in data.paths.split(",")]
+    datasets = [EncodedDataset(folder) for folder in dataset_folders(data.paths)]
     # Stories of one batch have one size; the first dataset's stand for all.
     clips = training_stories(datasets[:1], data.scenes, min(num_stories, MOST_RECALLED))
     recalled = recall_stories(engine, clips, seed, options)

@@ -19,7 +19,7 @@ from m2dit_jax.config.recipe import (
     without_adapters,
 )
 from m2dit_jax.config.schema import Config
-from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.families import DEFAULT
@@ -452,9 +452,9 @@ def _trained_scaling_factor(workdir: Path, config: Config) -> float | None:
     kept = find_scaling_factor(workdir)
     if kept is not None:
         return kept
-    for path in config.data.paths.split(","):
-        with suppress(ValueError, OSError):
-            return EncodedDataset(Path(path.strip())).info.scaling_factor
+    with suppress(ValueError, OSError):
+        for folder in dataset_folders(config.data.paths):
+            return EncodedDataset(folder).info.scaling_factor
     return None
 
 

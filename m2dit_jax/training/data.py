@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
-from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo
+from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo, dataset_folders
 from m2dit_jax.data.loader import (
     Batch,
     EncodedSamples,
@@ -68,8 +68,8 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     if recipe.world is not None:
         return _open_world(recipe, recipe.world)
     raise_open_files_limit()
-    datasets = tuple(EncodedDataset(Path(path)) for path in _paths(data))
-    apart = tuple(EncodedDataset(Path(path)) for path in _names(data.held_out_paths))
+    datasets = tuple(EncodedDataset(folder) for folder in _folders(data))
+    apart = tuple(EncodedDataset(folder) for folder in dataset_folders(data.held_out_paths))
     problems = [line for dataset in (*datasets, *apart) for line in _misfits(dataset, config)]
     if len({dataset.info.scaling_factor for dataset in datasets}) > 1:
         problems.append("the datasets were encoded with VAEs of different scaling factors")
@@ -190,18 +190,14 @@ def _training_data(
     )
 
 
-def _paths(data: DataConfig) -> list[str]:
-    paths = _names(data.paths)
-    if not paths:
+def _folders(data: DataConfig) -> list[Path]:
+    folders = dataset_folders(data.paths)
+    if not folders:
         raise ValueError(
             f"config.data.paths is empty; with config.data.source {data.source!r} it names the "
             "folders that python -m m2dit_jax.encode wrote"
         )
-    return paths
-
-
-def _names(paths: str) -> list[str]:
-    return [path.strip() for path in paths.split(",") if path.strip()]
+    return folders
 
 
 def _misfits(dataset: EncodedDataset, config: Config) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.data.worlds import World
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.pipeline.pipeline import Pipeline
@@ -117,8 +117,8 @@ def _can(check: Callable[[], None]) -> bool:
 
 def _captions(paths: str) -> list[list[str]]:
     """The captions of the first stories that a run learnt from; none if they are gone."""
-    with suppress(ValueError, OSError):
-        dataset = EncodedDataset(Path(paths.split(",")[0].strip()))
+    with suppress(ValueError, OSError, IndexError):
+        dataset = EncodedDataset(dataset_folders(paths)[0])
         return [dataset[number]["captions"] for number in range(min(len(dataset), 5))]
     return []
 
