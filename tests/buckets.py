@@ -1,13 +1,15 @@
 """Servers of S3 and of Google Cloud Storage on this machine, with a bucket each."""
 
+import itertools
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -68,3 +70,43 @@ def _started(arguments: list[str]) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def faulty(port: int) -> Iterator[int]:
+    """The port of a proxy whose connections are dropped, slow, or cut within an answer by turns."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    faults = itertools.cycle(["", "drop", "slow", "cut", "", "cut"])
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return  # closed
+            fault = next(faults)
+            if fault == "drop":
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", port))
+            if fault == "slow":
+                time.sleep(0.3)
+            left = 700 if fault == "cut" else 10**9
+            for pair in ((client, server, 10**9), (server, client, left)):
+                threading.Thread(target=_pass_on, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.close()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, left: int) -> None:
+    """Sends so many bytes from one to the other and ends both."""
+    with source, target, suppress(OSError):
+        while left > 0 and (content := source.recv(min(left, 65_536))):
+            target.sendall(content)
+            left -= len(content)
+        for each in (source, target):
+            each.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,7 @@ import pytest
 
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, Object, is_remote
 from m2dit_jax.utils.remote.mirror import INDEX, Mirror
-from tests.buckets import BUCKET, SERVERS
+from tests.buckets import BUCKET, SERVERS, faulty
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -136,6 +136,19 @@ def test_a_bucket_that_is_not_there_is_one_line(scheme):
     with pytest.raises(BucketError) as error:
         Bucket(f"{scheme}://no-such-bucket/x", patience=1.0).write("a", b"1")
     assert "no-such-bucket" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_all_comes_through_a_network_that_drops_delays_and_cuts(scheme, url, tmp_path, monkeypatch):
+    variable = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST"}[scheme]
+    files = {f"file_{number}": str(number) * 500 * number for number in range(4)}
+    with faulty(int(os.environ[variable].rpartition(":")[2])) as port:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        mirror = Mirror(Bucket(url), tmp_path / "here")
+        write(mirror.local, **files)
+        assert mirror.push() == len(files)
+        other = Mirror(Bucket(url), tmp_path / "there")
+        other.pull()
+    assert content(other.local) == files
 
 
 def test_addresses_are_told_from_paths():
