@@ -14,8 +14,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_schedule, make_transformer_config
 from m2dit_jax.config.schema import Config
+from m2dit_jax.diffusion.flow import FlowSchedule
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.training.state import TrainState
@@ -68,8 +70,8 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
     problems = _transformer_differences(make_transformer_config(recipe.config), theirs, "folder")
     scheduler = folder.parent / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        prediction = read_json_as(DEFAULT.schedule, scheduler).prediction
-        problems += _prediction_differences(recipe.config, prediction, "folder")
+        released = read_json_as(DEFAULT.schedule, scheduler)
+        problems += _prediction_differences(recipe.schedule, released, "folder")
     try:
         open_leaves(folder, _NETWORK, abstract_params(recipe)["transformer"])
     except ValueError as error:
@@ -86,7 +88,8 @@ def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:
         return [f"config.data.source is {sources[0]!r}, that of the {owner} {sources[1]!r}"]
     transformers = make_transformer_config(ours), make_transformer_config(theirs)
     problems = _transformer_differences(*transformers, owner)
-    problems += _prediction_differences(ours, theirs.diffusion.prediction, owner)
+    schedules = make_schedule(ours.diffusion), make_schedule(theirs.diffusion)
+    problems += _prediction_differences(*schedules, owner)
     if ours.data.source != "latents":
         problems += [
             f"config.text_encoder.{name} is {here}, that of the {owner} {there}"
@@ -105,11 +108,20 @@ def _transformer_differences(ours: Any, theirs: Any, owner: str) -> list[str]:
     ]
 
 
-def _prediction_differences(ours: Config, theirs: str, owner: str) -> list[str]:
-    here = ours.diffusion.prediction
-    if here == theirs:
-        return []
-    return [f"config.diffusion.prediction is {here!r}, that of the {owner} {theirs!r}"]
+def _prediction_differences(ours: Schedule, theirs: Schedule, owner: str) -> list[str]:
+    choices = {
+        "kind": (_kind(ours), _kind(theirs)),
+        "prediction": (ours.prediction, theirs.prediction),
+    }
+    return [
+        f"config.diffusion.{name} is {here!r}, that of the {owner} {there!r}"
+        for name, (here, there) in choices.items()
+        if here != there
+    ]
+
+
+def _kind(schedule: Schedule) -> str:
+    return "flow" if isinstance(schedule, FlowSchedule) else "diffusion"
 
 
 def _differing(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
