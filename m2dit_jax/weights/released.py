@@ -60,8 +60,10 @@ class ReleasedModel:
             family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        size = family.scene_size(read_json(transformer), self.vae_config)
+        json = read_json(transformer)
+        size = family.scene_size(json, self.vae_config)
         self.text_length, self.frames, self.height, self.width = size
+        self.sampling = family.sampling(json, self.vae_config)
 
     def check_weights(self, names: Collection[str] = ()) -> None:
         """Opens the files of these networks, by default of all, and reads no numbers.

@@ -1,9 +1,12 @@
 """The shape of a Wan transformer, and the choices that change nothing about its weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from m2dit_jax.models.attention.dispatch import check_implementation
-from m2dit_jax.models.masks import check_mask
+from m2dit_jax.models.flops import ForwardFlops, attention_pairs
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import block_masks, check_mask
 from m2dit_jax.models.remat import REMAT
 from m2dit_jax.models.wan.rope import axis_dims
 
@@ -58,6 +61,55 @@ class WanConfig:
     def patch_values(self) -> int:
         """Values of a patch of latents."""
         return self.channels * self.patch_size_t * self.patch_size**2
+
+    def forward_flops(self, layout: Layout) -> ForwardFlops:
+        """Operations of the forward pass of one story; padding is not counted.
+
+        `layout` is that of text and video, as if they were one sequence.
+        """
+        width, text, scenes = self.width, layout.text_tokens, layout.scenes
+        video = layout.real_tokens - text
+        of_video = 6 * width**2 + 2 * width * self.hidden  # 4 of self-attention, 2 of the other
+        linear = video * of_video + text * 2 * width**2
+        masks = block_masks(self.mask, self.layers)
+        pairs = sum(attention_pairs(layout, mask, video_asks=True) for mask in masks)
+        rest = (
+            2 * video * self.patch_values * width
+            + text * (self.text_dim * width + width**2)
+            + scenes * (self.time_dim * width + 7 * width**2)
+        )
+        return ForwardFlops(2 * self.layers * linear, 2 * pairs * 2 * width, 2 * rest)
+
+
+def config_of_fields(
+    hidden: int = 0,
+    rotary: bool = True,
+    added_positions: bool = False,
+    scene_positions: bool = False,
+    base_grid: tuple[int, ...] = (),
+    spatial_scale: float = 1.0,
+    **fields: Any,
+) -> WanConfig:
+    """The transformer of a training config's fields; a `hidden` of 0 is four times the width.
+
+    Raises ValueError for positions that this family does not have.
+    """
+    wrong = {
+        "rotary": not rotary,
+        "added_positions": added_positions,
+        "scene_positions": scene_positions,
+        "base_grid": bool(base_grid),
+        "spatial_scale": spatial_scale != 1.0,
+    }
+    if any(wrong.values()):
+        names = ", ".join(f"config.model.{name}" for name, found in wrong.items() if found)
+        raise ValueError(
+            "the family wan has rotary positions 0, 1, 2, ... and no others: needs "
+            "config.model.rotary True, added_positions and scene_positions False, base_grid (), "
+            f"spatial_scale 1.0; wrong: {names}"
+        )
+    width = fields["heads"] * fields["head_dim"]
+    return WanConfig(hidden=hidden or 4 * width, **fields)
 
 
 # Fields that no config.json has.
