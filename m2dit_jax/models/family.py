@@ -113,10 +113,11 @@ class Family:
     transformer and VAE, and the frames, height and width of a scene; it rounds frames up, and
     raises ValueError, with the nearest sizes that work, for a scene that the model cannot make.
     `check_fit` takes the configs of transformer, text encoder and VAE, and raises ValueError if
-    they do not belong together. `tokenizer` is a class of transformers. `transformer_json` and `schedule_json` are the
-    inverses of reading, on top of the JSON of a base. `story_model` makes what a run trains, from
-    configs of text encoder (None: prompts come encoded) and transformer, which
-    `transformer_config` and `text_encoder_config` make of their fields.
+    they do not belong together. `tokenizer` is a class of transformers. `transformer_json` and
+    `schedule_json` are the inverses of reading, on top of the JSON of a base. `story_model` makes
+    what a run trains, from configs of text encoder (None: prompts come encoded) and transformer,
+    which `transformer_config` and `text_encoder_config` make of their fields; they raise
+    ValueError for fields that mean nothing in the family.
     """
 
     name: str

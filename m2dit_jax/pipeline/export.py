@@ -151,7 +151,12 @@ def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: s
 def _own_job(found: TrainedWeights, recipe: Recipe, dtype: str | None) -> Job:
     abstract = jax.eval_shape(recipe.init_params, jax.random.key(0))
     leaves = layered(_tensors(found, abstract), ())
-    return Job(Component("", found.place, recipe.family.transformer), _cast(leaves, dtype), {}, found.arrays)
+    return Job(
+        Component("", found.place, recipe.family.transformer),
+        _cast(leaves, dtype),
+        {},
+        found.arrays,
+    )
 
 
 def _tensors(found: TrainedWeights, abstract: Any) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Wan's transformer (2.1 and 2.2, text to video) over all scenes of a storyboard."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,14 @@ from m2dit_jax.models.wan.transformer_config import WanConfig
 Tokens = Float[Array, "B L D"]
 
 
-class Story(NamedTuple):
-    """The input of the blocks beside their tokens; `grid` counts the patches of the longest scene.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("text", "time_embed", "modulation", "rope", "given"),
+    meta_fields=("layout", "grid"),
+)
+@dataclass(frozen=True)
+class Story:
+    """The input of all blocks beside tokens; `grid` counts the patches of the longest scene.
 
     `layout` is that of the video, without text.
     """
@@ -43,6 +50,7 @@ class Story(NamedTuple):
     rope: Rope
     layout: Layout
     grid: Grid
+    given: Bool[Array, "B P"] | None = None
 
 
 class WanBlock(nnx.Module):
@@ -63,47 +71,36 @@ class WanBlock(nnx.Module):
     def __call__(
         self,
         tokens: Tokens,
-        modulation: Float[Array, "B P M"],
         story: Story,
-        rope: Rope,
         mask: str,
         placement: Placement = ONE_DEVICE,
-        given: Bool[Array, "B P"] | None = None,
         cached: KeyValues | None = None,
     ) -> Tokens:
         layout, how = story.layout, self.implementation
-        shifts = self._shifts(modulation, layout, placement)
-        attended = self.attention(
-            _modulated(self.norm1, tokens, *shifts[:2]), layout, rope, mask, how, placement, given,
-            cached,
-        )  # fmt: skip
+        shifts = self._shifts(story, placement)
+        modulated = _modulated(self.norm1, tokens, *shifts[:2])
+        where = layout, story.rope, mask, how, placement, story.given
+        attended = self.attention(modulated, *where, cached)
         tokens = _add(tokens, checkpoint_name(attended, "attention"), shifts[2])
-        asking = tokens if self.norm2 is None else self.norm2(tokens).astype(tokens.dtype)
+        asking = tokens
+        if self.norm2 is not None:
+            asking = self.norm2(tokens.astype(jnp.float32)).astype(tokens.dtype)
         attended = self.cross_attention(asking, story.text, layout, mask, how, placement)
         tokens = tokens + checkpoint_name(attended, "cross_attention")
         fed_forward = self.mlp(_modulated(self.norm3, tokens, *shifts[3:5]))
         tokens = _add(tokens, checkpoint_name(fed_forward, "mlp"), shifts[5])
         return checkpoint_name(tokens, "block")
 
-    def keep(
-        self,
-        tokens: Tokens,
-        modulation: Float[Array, "B P M"],
-        story: Story,
-        placement: Placement = ONE_DEVICE,
-    ) -> KeyValues:
+    def keep(self, tokens: Tokens, story: Story, placement: Placement = ONE_DEVICE) -> KeyValues:
         """Self-attention's keys and values of the video that the block is called with."""
-        shift, scale, *_ = self._shifts(modulation, story.layout, placement)
-        modulated = _modulated(self.norm1, tokens, shift, scale)
+        modulated = _modulated(self.norm1, tokens, *self._shifts(story, placement)[:2])
         return placement.keep(*self.attention.turned_key_value(modulated, story.rope), story.layout)
 
-    def _shifts(
-        self, modulation: Float[Array, "B P M"], layout: Layout, placement: Placement
-    ) -> list[Tokens]:
+    def _shifts(self, story: Story, placement: Placement) -> list[Tokens]:
         """Shift, scale and gate of self-attention, then of the feed-forward part, by token."""
-        of_scenes = modulation.reshape(*modulation.shape[:2], 6, -1)
+        of_scenes = story.modulation.reshape(*story.modulation.shape[:2], 6, -1)
         of_scenes = of_scenes + self.modulation[...].astype(jnp.float32)
-        return [placement.spread(x, x, layout) for x in jnp.moveaxis(of_scenes, 2, 0)]
+        return [placement.spread(x, x, story.layout) for x in jnp.moveaxis(of_scenes, 2, 0)]
 
 
 class WanTransformer(nnx.Module):
@@ -150,6 +147,20 @@ class WanTransformer(nnx.Module):
         Raises ValueError if the latents' frames, rows or columns do not divide into patches, for
         other numbers of texts, and under the causal mask without `given`, which other masks ignore.
         """
+        tokens, story = self.begin(latents, text_embeds, timesteps, given, placement, frames)
+        tokens = self._run_blocks(tokens, story, placement)
+        return self.end(tokens, story, placement).astype(latents.dtype)
+
+    def begin(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Num[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
+        placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
+    ) -> tuple[Tokens, Story]:
+        """The input of the first block, of what the model is called with."""
         check_given(self.config.mask, given)
         scenes, texts = latents.shape[1], text_embeds.shape[1]
         if texts not in (scenes, scenes + 1):
@@ -162,8 +173,15 @@ class WanTransformer(nnx.Module):
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
         places = np.arange(scenes)
         tokens, story = self._embed(latents, text_embeds, timesteps, placement, places, frames)
-        tokens = self._run_blocks(tokens, story, placement, given)
-        return self._predict(tokens, story, placement).astype(latents.dtype)
+        return tokens, replace(story, given=given)
+
+    def run_layer(self, mask: str, tokens: Tokens, embedded: Story, placement: Placement) -> Tokens:
+        """One block's result, where `blocks` has the parameters of that block alone.
+
+        `mask` is the block's of `block_masks`. With `begin` and `end` the model is run block by
+        block.
+        """
+        return self.blocks(tokens, embedded, mask, placement)
 
     @property
     def mask(self) -> str:
@@ -192,13 +210,13 @@ class WanTransformer(nnx.Module):
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
         tokens, story = self._embed(latents, text_embeds, timesteps, placement, places)
+        story = replace(story, given=jnp.ones(latents.shape[:2], bool))
         block_def, stacked = nnx.split(self.blocks)
-        everyone = jnp.ones(latents.shape[:2], bool)
 
         def run_block(mask, tokens, params):
             block = nnx.merge(block_def, placement.gather_params(params))
-            kept = block.keep(tokens, story.modulation, story, placement)
-            tokens = block(tokens, story.modulation, story, story.rope, mask, placement, everyone)
+            kept = block.keep(tokens, story, placement)
+            tokens = block(tokens, story, mask, placement)
             return placement.shard_tokens(tokens), kept
 
         return over_layers(run_block, self.block_masks, self.config.scan, tokens, stacked)[1]
@@ -219,8 +237,8 @@ class WanTransformer(nnx.Module):
         """
         places = np.flatnonzero(np.logical_not(given))
         tokens, story = self._embed(latents, text_embeds, timesteps, placement, places)
-        tokens = self._run_blocks(tokens, story, placement, cached=cached)
-        return self._predict(tokens, story, placement).astype(latents.dtype)
+        tokens = self._run_blocks(tokens, story, placement, cached)
+        return self.end(tokens, story, placement).astype(latents.dtype)
 
     def _embed(
         self,
@@ -283,11 +301,12 @@ class WanTransformer(nnx.Module):
         around = ((0, layout.padding), (0, 0))
         return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
-    def _predict(
-        self, tokens: Tokens, story: Story, placement: Placement
+    def end(
+        self, tokens: Tokens, embedded: Story, placement: Placement
     ) -> Float[Array, "B S F H W C"]:
-        layout, grid = story.layout, story.grid
-        of_scenes = self.modulation_out[...].astype(jnp.float32) + story.time_embed[:, :, None]
+        """The flow, of the last block's result."""
+        layout, grid = embedded.layout, embedded.grid
+        of_scenes = self.modulation_out[...].astype(jnp.float32) + embedded.time_embed[:, :, None]
         shift, scale = (placement.spread(x, x, layout) for x in jnp.moveaxis(of_scenes, 2, 0))
         patches = self.proj_out(_modulated(self.norm_out, tokens, shift, scale))
         patches = placement.shard_stories(checkpoint_name(patches, "proj_out"))
@@ -299,7 +318,6 @@ class WanTransformer(nnx.Module):
         tokens: Tokens,
         story: Story,
         placement: Placement,
-        given: Bool[Array, "B P"] | None = None,
         cached: KeyValues | None = None,
     ) -> Tokens:
         block_def, stacked = nnx.split(self.blocks)
@@ -307,9 +325,9 @@ class WanTransformer(nnx.Module):
         def run_block(mask, tokens, layer):
             params, cached = layer
 
-            def block(params, tokens, modulation, rope, placement):
+            def block(params, tokens, _modulation, _rope, placement):  # they are in `story`
                 this_layer = nnx.merge(block_def, params)
-                return this_layer(tokens, modulation, story, rope, mask, placement, given, cached)
+                return this_layer(tokens, story, mask, placement, cached)
 
             out = placement.run_block(block, params, tokens, story.modulation, story.rope)
             return out, None

@@ -62,6 +62,11 @@ class WanConfig:
         """Values of a patch of latents."""
         return self.channels * self.patch_size_t * self.patch_size**2
 
+    def scene_tokens(self, frames: int, height: int, width: int) -> int:
+        """Video tokens of a scene of so many latent frames, rows and columns."""
+        patch = self.patch_size
+        return frames // self.patch_size_t * (height // patch) * (width // patch)
+
     def forward_flops(self, layout: Layout) -> ForwardFlops:
         """Operations of the forward pass of one story; padding is not counted.
 

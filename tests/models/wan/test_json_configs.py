@@ -85,9 +85,7 @@ def test_a_text_encoder_pads_with_token_0():
 
 
 def test_a_training_config_has_four_times_the_width_and_no_positions_of_cogvideox():
-    fields = dict(
-        channels=3, patch_size=2, layers=1, heads=2, head_dim=8, text_dim=6, time_dim=8
-    )
+    fields = dict(channels=3, patch_size=2, layers=1, heads=2, head_dim=8, text_dim=6, time_dim=8)
     assert config_of_fields(**fields).hidden == 64
     assert config_of_fields(**fields, hidden=5).hidden == 5
     with pytest.raises(ValueError, match=r"wrong: config.model.added_positions, .*base_grid$"):

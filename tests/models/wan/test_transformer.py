@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from m2dit_jax.models.placement import ONE_DEVICE
 from m2dit_jax.models.remat import REMAT
 from m2dit_jax.models.wan.transformer import WanTransformer
 from m2dit_jax.models.wan.transformer_config import WanConfig
@@ -158,6 +159,19 @@ def test_with_the_cache_generated_scenes_are_as_in_the_whole_story(scan):
     np.testing.assert_allclose(alone, whole, atol=1e-5)
     with pytest.raises(ValueError, match="under the attention mask 'causal' only"):
         make_model().cache_given(latents[:, known], text[:, known], given)
+
+
+def test_block_by_block_it_is_the_same():
+    model, inputs = make_model(mask="block_diagonal", layers=3), make_inputs()
+    tokens, story = model.begin(*inputs)
+    block_def, stacked = nnx.split(model.blocks)
+    for number, mask in enumerate(model.block_masks):
+        layer = jax.tree.map(lambda p, i=number: p[i], stacked)
+        model.blocks = nnx.merge(block_def, layer)
+        tokens = model.run_layer(mask, tokens, story, ONE_DEVICE)
+    model.blocks = nnx.merge(block_def, stacked)
+    out = model.end(tokens, story, ONE_DEVICE)
+    np.testing.assert_allclose(out, predict(model, inputs), atol=1e-5)
 
 
 def test_impossible_inputs_are_refused():
