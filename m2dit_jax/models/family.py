@@ -1,6 +1,6 @@
 """What a family of models consists of; each has a folder here and one instance of `Family`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,6 +15,8 @@ from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
+# A VAE and latents to the video on the host, chunk by chunk, with little memory on the device.
+DecodeInStrips = Callable[[Any, Any], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Family:
     story_model: Callable[..., nnx.Module]
     transformer_json: Callable[[Any, Json, int, int, int], dict[str, Any]]
     schedule_json: Callable[[NoiseSchedule, Json], dict[str, Any]]
+    decode_in_strips: DecodeInStrips
     weightless: tuple[str, ...]
     """Fields of the transformer's config that change nothing about its weights."""
 

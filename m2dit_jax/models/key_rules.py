@@ -29,6 +29,9 @@ CHANGES = {
         lambda x: np.moveaxis(x, (1, 0), (-2, -1)),
         lambda x, shape: np.moveaxis(x, (-2, -1), (1, 0)),
     ),
+    # Factors of channels, with axes of a picture, or of a video, to broadcast over.
+    "image_scale": Change(lambda x: x.reshape(-1), lambda x, shape: x.reshape(-1, 1, 1)),
+    "video_scale": Change(lambda x: x.reshape(-1), lambda x, shape: x.reshape(-1, 1, 1, 1)),
 }
 
 

@@ -340,7 +340,7 @@ def _with_vae(
         facts,
         PromptTokenizer(folder.tokenizer(), folder.text_length),
         NetworkSet(networks, memory == "resident", say),
-        VaeCodec(folder.latent_shape, decoder, dtype),
+        VaeCodec(folder.latent_shape, decoder, dtype, folder.family.decode_in_strips),
         lambda: placement,
     )
 

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from m2dit_jax.models.coding import latent_frames
+from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.pipeline.codecs import VaeCodec
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.utils.errors import NotFinite
@@ -27,7 +28,7 @@ def codec(patch):
     def shape(frames, height, width):
         return latent_frames(frames, 4, patch), height // 8, width // 8, 4
 
-    return VaeCodec(shape, "whole", "float32")
+    return VaeCodec(shape, "whole", "float32", decode_in_strips)
 
 
 @pytest.mark.parametrize(

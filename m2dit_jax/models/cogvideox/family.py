@@ -18,6 +18,7 @@ from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
 from m2dit_jax.models.cogvideox.transformer_config import config_of_fields
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig
 from m2dit_jax.models.cogvideox.vae_keys import VAE
+from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.family import (
     Family,
     Json,
@@ -113,5 +114,6 @@ COGVIDEOX = Family(
     story_model=StoryModel,
     transformer_json=transformer_json,
     schedule_json=schedule_json,
+    decode_in_strips=decode_in_strips,
     weightless=CHOICES,
 )
