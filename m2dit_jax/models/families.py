@@ -2,8 +2,9 @@
 
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.family import Family, Json
+from m2dit_jax.models.wan.family import WAN
 
-FAMILIES: tuple[Family, ...] = (COGVIDEOX,)
+FAMILIES: tuple[Family, ...] = (COGVIDEOX, WAN)
 # The family of models made from a training config, and of JSON configs that name no class.
 DEFAULT = COGVIDEOX
 NETWORK_NAMES = tuple(DEFAULT.networks)

@@ -130,12 +130,12 @@ class ShardPlacement(Placement):
         device = jax.lax.axis_index(TOKENS)
         part = device % shares.parts
 
-        def gather(x: Heads) -> Heads:
+        def gather(x: Array) -> Array:
             return jax.lax.all_to_all(
                 shares.expand(x), TOKENS, split_axis=2, concat_axis=1, tiled=True
             )
 
-        def take(x: Heads) -> Heads:
+        def take(x: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(
                 shares.expand(x), device * shares.local, shares.local, axis=2
             )

@@ -26,6 +26,7 @@ from m2dit_jax.models.wan.umt5 import Umt5
 from m2dit_jax.models.wan.vae import WanVae
 from m2dit_jax.models.wan.vae_config import WanVaeConfig, vae_config
 from m2dit_jax.models.wan.vae_keys import VAE
+from m2dit_jax.models.wan.vae_strips import decode_in_strips
 
 _TEXT_LENGTH = 512
 # The released models say nowhere at which size they were trained: 14B has 40 blocks, 1.3B 30.
@@ -115,4 +116,5 @@ WAN = Family(
     transformer_json=transformer_json,
     schedule_json=schedule_json,
     weightless=CHOICES,
+    decode_in_strips=decode_in_strips,
 )

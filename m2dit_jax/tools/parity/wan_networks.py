@@ -63,17 +63,20 @@ def check_transformer(file: GoldenFile, models: ReferenceModels) -> None:
     text_embeds = text_to_scenes(file.input("encoder_hidden_states"), scenes)
     timesteps = jnp.asarray(file.input("timestep"))
     inputs = latents, text_embeds, timesteps
-    if not Path(file.name).name.startswith("inter_"):
+    if Path(file.name).name.startswith("inter_"):
+        out = _check_intermediates(file, transformer, inputs)
+    else:
         out = apply_network(*transformer.network, *inputs)
-        file.expect("output", video_from_scenes(out), TRANSFORMER_LIMIT)
-        return
-    _check_intermediates(file, transformer, inputs)
+    file.expect("output", video_from_scenes(out), TRANSFORMER_LIMIT)
 
 
 def _check_intermediates(
     file: GoldenFile, transformer: ReferenceTransformer, inputs: tuple[jax.Array, ...]
-) -> None:
-    """All arrays, by the names of PyTorch's modules; those of timesteps have a row per token."""
+) -> jax.Array:
+    """The output; all arrays before it are checked, by the names of PyTorch's modules.
+
+    Those of timesteps have a row for each token.
+    """
     values = named_values(transformer.model, *inputs)
     _, scenes, frames, height, width, _ = inputs[0].shape
     patch = transformer.config.patch_size
@@ -106,3 +109,4 @@ def _check_intermediates(
         elif block and block[2] in in_block:
             ours = values[in_block[block[2]]][int(block[1])]
             file.expect(array, ours, TRANSFORMER_LIMIT)
+    return values[""][0]
