@@ -117,8 +117,8 @@ class ShardPlacement(Placement):
         self,
         attend: Callable[[Queries, Heads, Heads, Layout], Queries],
         query: Heads,
-        key: Heads,
-        value: Heads,
+        key: Float[Array, "B M N K"],
+        value: Float[Array, "B M N K"],
         layout: Layout,
         whole: bool = False,
     ) -> Heads:
@@ -261,7 +261,7 @@ class MeshPlacement(Placement):
         mask: str,
         implementation: str,
     ) -> Heads:
-        def attend(shard: ShardPlacement, query: Heads, key: Heads, value: Heads) -> Heads:
+        def attend(shard: ShardPlacement, query: Heads, key: Array, value: Array) -> Heads:
             return shard.cross_attention(query, key, value, layout, mask, implementation)
 
         stories = PartitionSpec(STORIES)

@@ -344,8 +344,8 @@ class M2DiT(nnx.Module):
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
 
-        run_block = with_remat(run_block, self.config.remat, self.config.scan)
-        return self._over_layers(run_block, tokens, (stacked, cached))[0]
+        run_layer = with_remat(run_block, self.config.remat, self.config.scan)
+        return self._over_layers(run_layer, tokens, (stacked, cached))[0]
 
     def _over_layers(self, run_block, tokens, layers):
         return over_layers(run_block, self.block_masks, self.config.scan, tokens, layers)

@@ -333,8 +333,8 @@ class WanTransformer(nnx.Module):
             return out, None
 
         config = self.config
-        run_block = with_remat(run_block, config.remat, config.scan)
-        return over_layers(run_block, self.block_masks, config.scan, tokens, (stacked, cached))[0]
+        run_layer = with_remat(run_block, config.remat, config.scan)
+        return over_layers(run_layer, self.block_masks, config.scan, tokens, (stacked, cached))[0]
 
 
 def _modulation_table(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param:

@@ -26,7 +26,8 @@ def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
     pipeline = models.pipeline_of(Path(file.name).stem)
     scenes, scale = len(settings["prompts"]), settings["guidance_scale"]
     noise = video_to_scenes(file.input("noise"), scenes)
-    shape = pipeline.folder.latent_shape(*(settings[n] for n in ("frames", "height", "width")))
+    size = settings["frames"], settings["height"], settings["width"]
+    shape = pipeline.folder.latent_shape(*size)
     file.add(f"{file.name}:latent shape", noise.shape[2:], shape, EXACT)
 
     given = np.isin(np.arange(scenes), settings["given"])[None]
