@@ -13,8 +13,8 @@ Hardware: nothing of this size was run. The model has 1,418,996,800 parameters; 
 AdamW's two moments are 16 GiB, and the gradients 5 GiB more while a step is computed. A story is
 98,280 video tokens: three scenes of 81 frames of 480x832.
 
-Deviations from the paper's scripts, beside those of configs/pretrain_5b.py: timesteps are drawn with
-the shift that the model is sampled with, 3; norms and timesteps are computed in float32.
+Deviations from the paper's scripts, beside those of configs/pretrain_5b.py: timesteps are drawn
+with the shift that the model is sampled with, 3; norms and timesteps are computed in float32.
 """
 
 from ml_collections import ConfigDict

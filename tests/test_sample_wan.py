@@ -1,6 +1,7 @@
 """Stories of a model folder of the Wan family."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,14 @@ def test_defaults_are_those_of_the_family():
     assert (defaults.sampler, defaults.steps, defaults.guidance_scale) == ("unipc", 50, 5.0)
     assert (defaults.frames, defaults.height, defaults.width, defaults.fps) == (81, 480, 832, 16.0)
     assert defaults.negative_prompt.startswith("色调艳丽")
+
+
+def test_a_model_of_two_transformers_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="names the network transformer_2, which this project"):
+        load(folder)

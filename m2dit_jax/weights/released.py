@@ -17,7 +17,7 @@ from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
 from m2dit_jax.weights.mapping import Tree
-from m2dit_jax.weights.model_folder import INDEX
+from m2dit_jax.weights.model_folder import check_known
 from m2dit_jax.weights.networks import (
     load_params,
     open_leaves,
@@ -54,8 +54,7 @@ class ReleasedModel:
         self.vae_config = read_json_as(family.vae.config, path / "vae/config.json")
         self.schedule = read_json_as(family.schedule, scheduler)
         self.sampler: Sampler = read_json_as(family.sampler, scheduler)
-        if (path / INDEX).is_file():
-            read_json(path / INDEX)
+        check_known(path)
         try:
             family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
