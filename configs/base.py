@@ -73,6 +73,8 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
     config.diffusion.prediction = "x0"
+    config.diffusion.kind = "diffusion"
+    config.diffusion.shift = 1.0
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -100,6 +102,7 @@ def get_config() -> ConfigDict:
     config.train.log_snr_share = 0.0
     config.train.log_snr_mean = 0.0
     config.train.log_snr_std = 2.0
+    config.train.timestep_shift = 1.0
     config.train.stratified = False
     config.train.given_noise = 0
     config.train.log_every = 50

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.schema import VAE_FRAMES, Config
+from m2dit_jax.config.schema import VAE_FRAMES, Config, DiffusionConfig
 from m2dit_jax.data.tokenizer import (
     BYTE_VOCABULARY,
     build_byte_tokenizer,
@@ -18,6 +18,8 @@ from m2dit_jax.data.tokenizer import (
     tokenize_prompts,
 )
 from m2dit_jax.data.worlds import WORLDS, World
+from m2dit_jax.diffusion.flow import FlowSchedule
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import family_named
@@ -42,7 +44,7 @@ class Recipe:
 
     config: Config
     graphdef: nnx.GraphDef
-    schedule: NoiseSchedule
+    schedule: Schedule
     tokenizer: "PreTrainedTokenizerBase | None"
 
     @property
@@ -123,7 +125,15 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
     elif config.data.source == "pixels":
         tokenizer = build_byte_tokenizer()
     model = nnx.eval_shape(lambda: _story_model(config, nnx.Rngs(0)))
-    return Recipe(config, nnx.graphdef(model), NoiseSchedule(**asdict(config.diffusion)), tokenizer)
+    return Recipe(config, nnx.graphdef(model), make_schedule(config.diffusion), tokenizer)
+
+
+def make_schedule(config: DiffusionConfig) -> Schedule:
+    """The noise schedule of `config.diffusion`."""
+    if config.kind == "flow":
+        return FlowSchedule(config.timesteps, config.shift)
+    values = asdict(config)
+    return NoiseSchedule(**{name: values[name] for name in values.keys() - {"kind", "shift"}})
 
 
 def without_adapters(config: Config) -> Config:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.samplers import Sampler
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -127,7 +127,7 @@ class Family:
     vae: NetworkSpec
     text_encoder: NetworkSpec
     tokenizer: str
-    schedule: Callable[[Json], NoiseSchedule]
+    schedule: Callable[[Json], Schedule]
     sampler: Callable[[Json], Sampler]
     scene_size: Callable[[Json, Any], SceneSize]
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
@@ -137,7 +137,7 @@ class Family:
     text_encoder_config: Callable[..., Any]
     story_model: Callable[..., nnx.Module]
     transformer_json: Callable[[Any, Json, int, int, int], dict[str, Any]]
-    schedule_json: Callable[[NoiseSchedule, Json], dict[str, Any]]
+    schedule_json: Callable[[Schedule, Json], dict[str, Any]]
     decode_in_strips: DecodeInStrips
     weightless: tuple[str, ...]
     """Fields of the transformer's config that change nothing about its weights."""

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_schedule, make_transformer_config
 from m2dit_jax.config.schema import Config
+from m2dit_jax.diffusion.flow import FlowSchedule
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.models.families import family_of
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.training.state import TrainState
@@ -71,8 +73,8 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
     problems = _transformer_differences(recipe, theirs, "folder")
     scheduler = folder.parent / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        prediction = read_json_as(family.schedule, scheduler).prediction
-        problems += _prediction_differences(recipe.config, prediction, "folder")
+        released = read_json_as(family.schedule, scheduler)
+        problems += _prediction_differences(recipe.schedule, released, "folder")
     try:
         open_leaves(folder, family.transformer, abstract_params(recipe)["transformer"])
     except ValueError as error:
@@ -91,7 +93,8 @@ def _differences(recipe: Recipe, theirs: Config, owner: str) -> list[str]:
     if sources[0] != sources[1]:
         return [f"config.data.source is {sources[0]!r}, that of the {owner} {sources[1]!r}"]
     problems = _transformer_differences(recipe, make_transformer_config(theirs), owner)
-    problems += _prediction_differences(ours, theirs.diffusion.prediction, owner)
+    schedules = make_schedule(ours.diffusion), make_schedule(theirs.diffusion)
+    problems += _prediction_differences(*schedules, owner)
     if ours.data.source != "latents":
         problems += [
             f"config.text_encoder.{name} is {here}, that of the {owner} {there}"
@@ -115,11 +118,20 @@ def _of_family(ours: Config, theirs: str, owner: str) -> str:
     return f"config.model.family is {ours.model.family!r}, that of the {owner} {theirs!r}"
 
 
-def _prediction_differences(ours: Config, theirs: str, owner: str) -> list[str]:
-    here = ours.diffusion.prediction
-    if here == theirs:
-        return []
-    return [f"config.diffusion.prediction is {here!r}, that of the {owner} {theirs!r}"]
+def _prediction_differences(ours: Schedule, theirs: Schedule, owner: str) -> list[str]:
+    choices = {
+        "kind": (_kind(ours), _kind(theirs)),
+        "prediction": (ours.prediction, theirs.prediction),
+    }
+    return [
+        f"config.diffusion.{name} is {here!r}, that of the {owner} {there!r}"
+        for name, (here, there) in choices.items()
+        if here != there
+    ]
+
+
+def _kind(schedule: Schedule) -> str:
+    return "flow" if isinstance(schedule, FlowSchedule) else "diffusion"
 
 
 def _differing(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.training.first_state import raise_misfits
 from m2dit_jax.training.frozen import FrozenWeights, find_frozen
@@ -29,6 +30,8 @@ def find_teacher(recipe: Recipe) -> FrozenWeights:
     path = Path(recipe.config.distill.teacher).expanduser()
     teacher = find_frozen(recipe, "teacher", path, FIELD)
     transformer, schedule = _transformer_and_schedule(recipe, path)
+    if not isinstance(schedule, NoiseSchedule):
+        raise_misfits(FIELD, path, ["it is trained by flow matching, which is not distilled here"])
     noise = [field.name for field in fields(NoiseSchedule) if field.name not in _NOT_OF_NOISE]
     # Of the transformer, what the check of its weights leaves out.
     same = [name for name in recipe.family.weightless if name not in _OF_COMPUTING]
@@ -46,7 +49,7 @@ def find_teacher(recipe: Recipe) -> FrozenWeights:
     return teacher
 
 
-def _transformer_and_schedule(recipe: Recipe, path: Path) -> tuple[Any, NoiseSchedule]:
+def _transformer_and_schedule(recipe: Recipe, path: Path) -> tuple[Any, Schedule]:
     """The config of a teacher's transformer, and its noise."""
     config = None
     if holds_weights(path):

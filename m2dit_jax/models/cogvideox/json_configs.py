@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from m2dit_jax.diffusion.noising import Prediction, Schedule
 from m2dit_jax.diffusion.samplers import Sampler
-from m2dit_jax.diffusion.schedule import NoiseSchedule, Prediction
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.json_fields import (
     SchedulerJson,
     TextEncoderJson,
@@ -196,8 +197,15 @@ def noise_schedule(json: Json) -> NoiseSchedule:
     return schedule
 
 
-def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
-    """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same."""
+def schedule_json(schedule: Schedule, base: Json) -> dict[str, Any]:
+    """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same.
+
+    Raises ValueError for a schedule of another kind: CogVideoX's schedulers know no flows.
+    """
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError(
+            "CogVideoX's schedulers need config.diffusion.kind 'diffusion', found flow matching"
+        )
     if noise_schedule(base) == schedule:
         return dict(base)
     return dict(base) | {

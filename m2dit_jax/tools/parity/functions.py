@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int
 
 from m2dit_jax.data.tokenizer import pad_or_truncate
+from m2dit_jax.diffusion.noising import SPACINGS
 from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
-from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.grid import fit_into
 from m2dit_jax.models.cogvideox.json_configs import noise_schedule
 from m2dit_jax.models.cogvideox.rope import rope_table

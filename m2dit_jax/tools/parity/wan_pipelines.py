@@ -57,5 +57,8 @@ def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
 
 def _encode(pipeline: ReferencePipeline, prompts: list[str], settings: dict[str, Any]) -> Any:
     length, tokenizer = settings["max_sequence_length"], pipeline.tokenizer
-    ids = [pad_or_truncate(tokenizer, tokenizer(p)["input_ids"], length) for p in prompts]
+    ids = [
+        pad_or_truncate(tokenizer, tokenizer(p, verbose=False)["input_ids"], length)
+        for p in prompts
+    ]
     return encode_prompts(pipeline.text_encoder, jnp.asarray(ids)[None])
