@@ -128,7 +128,7 @@ def test_bad_input_ends_with_a_message(flags, message, capsys, tmp_path):
     [
         ("--steps=5000", "steps: found 5000, needs a number from 1 to 1000"),
         ("--guidance_start=1.5", "--guidance_start: found 1.5, needs a finite number, from 0 to 1"),
-        ("--sampler=euler", "--sampler: found 'euler', needs one of ddim, dpm, unip_3"),
+        ("--sampler=heun", "--sampler: found 'heun', needs one of ddim, dpm, unip_3"),
     ],
 )
 def test_impossible_sampling_ends_with_a_message(flag, message, checkpoint, capsys):

@@ -252,8 +252,8 @@ class DiffusionConfig:
         absent="v",
     )
     kind: str = setting(
-        "How latents become noise: diffusion, by the betas, as in CogVideoX, or flow, on a straight "
-        "line, as in Wan, where v is the noise less the clean latents.",
+        "How latents become noise: diffusion, by the betas, as in CogVideoX, or flow, on a "
+        "straight line, as in Wan, where v is the noise less the clean latents.",
         choices=("diffusion", "flow"),
         absent="diffusion",
     )

@@ -82,7 +82,7 @@ class FlowSchedule(Schedule):
             timesteps = (sigmas * self.timesteps).astype(np.int64)
         else:
             ends = self.shifted(np.array([1, least], np.float32)).astype(np.float64)
-            evenly = np.linspace(*(ends * self.timesteps), steps)
+            evenly = np.linspace(ends[0] * self.timesteps, ends[1] * self.timesteps, steps)
             sigmas = self.shifted(evenly / self.timesteps)
             timesteps = sigmas.astype(np.float32) * np.float32(self.timesteps)
         sigmas = sigmas.astype(np.float32).astype(np.float64)

@@ -96,7 +96,7 @@ def _kind(json: Json) -> str:
     name = json.get("_class_name")
     if isinstance(name, str) and name in _SAMPLERS:
         return name
-    known = ", ".join(_SAMPLERS)
     raise ValueError(
-        f"scheduler config: _class_name must be one of {known}, got {shown_value(name)}"
+        f"scheduler config: _class_name must be one of {', '.join(_SAMPLERS)}, got "
+        f"{shown_value(name)}"
     )
