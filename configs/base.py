@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.data.height = 480
     config.data.width = 720
     config.data.channels = 16
+    config.data.latent_side = 8
     config.data.text_dim = 4096
 
     config.text_encoder = ConfigDict()
@@ -48,12 +49,14 @@ def get_config() -> ConfigDict:
     config.text_encoder.trained = True
 
     config.model = ConfigDict()
+    config.model.family = "cogvideox"
     config.model.patch_size = 4
     config.model.patch_size_t = 3
     config.model.layers = 3
     config.model.heads = 3
     config.model.head_dim = 64
     config.model.time_dim = 64
+    config.model.hidden = 0
     config.model.mask = "symmetric"
     config.model.attention = "auto"
     config.model.rotary = True

@@ -22,6 +22,7 @@ from m2dit_jax.diffusion.samplers import SAMPLERS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.families import NAMES as FAMILY_NAMES
 from m2dit_jax.models.masks import MASKS, check_global_text
 from m2dit_jax.models.remat import REMAT
 from m2dit_jax.utils.options import (
@@ -122,6 +123,13 @@ class DataConfig:
     channels: int = setting(
         "Channels of the latents.", at_least=1, at_most=4096, sources=("latents",)
     )
+    latent_side: int = setting(
+        "Rows and columns of pixels in a latent: 8, and 16 of Wan 2.2 TI2V.",
+        at_least=1,
+        at_most=64,
+        sources=("latents",),
+        absent=VAE_SIDE,
+    )
     text_dim: int = setting(
         "Width of the text embeddings.", at_least=1, at_most=_WIDTH, sources=("latents",)
     )
@@ -143,6 +151,11 @@ class TextEncoderSettings:
 class ModelConfig:
     """The diffusion transformer."""
 
+    family: str = setting(
+        "Family of models that it is of.",
+        choices=FAMILY_NAMES,
+        absent=DEFAULT.name,
+    )
     patch_size: int = setting(
         "Pixels or latents on each side of a patch.", at_least=1, at_most=MAX_SIDE
     )
@@ -156,7 +169,17 @@ class ModelConfig:
     head_dim: int = setting(
         "Width of a head, a multiple of 16 if rotary.", at_least=16, at_most=4096
     )
-    time_dim: int = setting("Width of the time embedding.", at_least=1, at_most=_WIDTH)
+    time_dim: int = setting(
+        "Width of the time embedding; of Wan, sines and cosines of a timestep before that.",
+        at_least=1,
+        at_most=_WIDTH,
+    )
+    hidden: int = setting(
+        "Features within the feed-forward layers; 0: four times the width. Only Wan has others.",
+        at_least=0,
+        at_most=_WIDTH,
+        absent=0,
+    )
     mask: str = setting(
         "Who sees whom: symmetric (the paper's), full, independent, first_frame and "
         "every_other_frame (of other scenes only these), opening_frame (of other scenes only the "
@@ -656,7 +679,7 @@ class Config:
         frames = data.frames
         if data.source == "latents":
             frames, channels = latent_frames(frames, VAE_FRAMES), data.channels
-            height, width = height // VAE_SIDE, width // VAE_SIDE
+            height, width = height // data.latent_side, width // data.latent_side
         numbers = data.scenes * frames * height * width * channels
         if numbers <= _STORY:
             return []
@@ -710,7 +733,7 @@ class Config:
                 f"config.train.eval_every must be 0 with {self._source}: only stories of pixels "
                 f"can be looked at on the way; got {self.train.eval_every}"
             )
-        return problems + self._indivisible(("height", "width"), VAE_SIDE)
+        return problems + self._indivisible(("height", "width"), self.data.latent_side)
 
     def _indivisible(self, names: tuple[str, ...], side: int) -> list[str]:
         """The sizes of the data that do not divide into patches, `side` pixels to a latent."""

@@ -71,6 +71,7 @@ class SamplingDefaults(NamedTuple):
     steps: int
     guidance_scale: float
     window: int
+    negative_prompt: str = ""
 
 
 class LatentShape(NamedTuple):
@@ -109,15 +110,16 @@ class CachesGiven(Protocol):
 class Family:
     """All that is particular to the models of a family.
 
-    `schedule` and `sampler` read scheduler_config.json; `scene_size` reads the transformer's
-    config.json beside the VAE's config. `latent_shape` takes the configs of transformer and VAE,
-    and the frames, height and width of a scene; it rounds frames up, and raises ValueError, with
-    the nearest sizes that work, for a scene that the model cannot make. `check_fit` takes the
-    configs of transformer, text encoder and VAE, and raises ValueError if they do not belong
-    together. `tokenizer` is a class of transformers. `transformer_json` and `schedule_json` are the
-    inverses of reading, on top of the JSON of a base. `story_model` makes what a run trains, from
-    configs of text encoder (None: prompts come encoded) and transformer, which
-    `transformer_config` and `text_encoder_config` make of their fields.
+    `schedule` and `sampler` read scheduler_config.json; `scene_size` and `sampling` read the
+    transformer's config.json beside the VAE's config. `latent_shape` takes the configs of
+    transformer and VAE, and the frames, height and width of a scene; it rounds frames up, and
+    raises ValueError, with the nearest sizes that work, for a scene that the model cannot make.
+    `check_fit` takes the configs of transformer, text encoder and VAE, and raises ValueError if
+    they do not belong together. `tokenizer` is a class of transformers. `transformer_json` and
+    `schedule_json` are the inverses of reading, on top of the JSON of a base. `story_model` makes
+    what a run trains, from configs of text encoder (None: prompts come encoded) and transformer,
+    which `transformer_config` and `text_encoder_config` make of their fields; they raise
+    ValueError for fields that mean nothing in the family.
     """
 
     name: str
@@ -130,7 +132,7 @@ class Family:
     scene_size: Callable[[Json, Any], SceneSize]
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
     check_fit: Callable[[Any, Any, Any], None]
-    sampling: SamplingDefaults
+    sampling: Callable[[Json, Any], SamplingDefaults]
     transformer_config: Callable[..., Any]
     text_encoder_config: Callable[..., Any]
     story_model: Callable[..., nnx.Module]
@@ -148,3 +150,33 @@ class Family:
             "vae": self.vae,
             "text_encoder": self.text_encoder,
         }
+
+
+def size_problems(frames: int, height: int, width: int, unit: int) -> list[str]:
+    """What is wrong with a scene's size, whose pixels come in units, with the nearest that work."""
+    problems = []
+    for name, value in (("height", height), ("width", width)):
+        if value < 1 or value % unit:
+            below = max(value // unit, 1) * unit
+            near = f"the nearest are {below} and {below + unit}"
+            problems.append(f"{name} {value} is not a multiple of {unit}, {near}")
+    if frames < 1:
+        problems.append(f"{frames} frames are too few, needs 1 or more")
+    return problems
+
+
+def check_fit(transformer: Any, text_encoder: Any, vae: Any) -> None:
+    """Raises ValueError if the networks, by their configs, do not fit each other."""
+    pairs = {
+        "text_embed_dim of transformer and d_model of text_encoder": (
+            transformer.text_dim,
+            text_encoder.d_model,
+        ),
+        "in_channels of transformer and latent_channels of vae": (
+            transformer.channels,
+            vae.latent_channels,
+        ),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise ValueError(f"{what} differ: {one} and {other}")

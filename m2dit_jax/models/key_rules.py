@@ -70,3 +70,14 @@ class Rule:
     @staticmethod
     def _places(name: str) -> set[str]:
         return set(re.findall(r"\{(\w+)\}", name))
+
+
+def linear_rules(torch: str, jax: str, bias: bool = True) -> list[Rule]:
+    """The lines of a linear layer."""
+    rules = [Rule(f"{torch}.weight", f"{jax}.kernel", "linear")]
+    return rules + [Rule(f"{torch}.bias", f"{jax}.bias")] * bias
+
+
+def norm_rules(torch: str, jax: str) -> list[Rule]:
+    """The lines of a norm with scale and bias."""
+    return [Rule(f"{torch}.weight", f"{jax}.scale"), Rule(f"{torch}.bias", f"{jax}.bias")]

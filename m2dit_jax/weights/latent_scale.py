@@ -25,8 +25,8 @@ def find_scaling_factor(path: Path) -> float | None:
     path = workdir_of(Path(path).expanduser())
     if (path / "vae/config.json").is_file():
         config = path / "vae/config.json"
-        family = read_json_as(family_of, config)
-        return read_json_as(family.vae.config, config).scaling_factor
+        vae = read_json_as(family_of, config).vae
+        return read_json_as(vae.config, config).scaling_factor
     if (path / FACTS).is_file():
         try:
             return float(json.loads((path / FACTS).read_text(encoding="utf-8"))["scaling_factor"])

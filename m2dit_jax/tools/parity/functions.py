@@ -146,7 +146,8 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
 def check_manifest(root: Path, name: str) -> list[Case]:
     """Checks that every listed array is there, of the listed shape and dtype."""
     cases = []
-    for file, arrays in json.loads((root / name).read_text(encoding="utf-8")).items():
+    content = json.loads((root / name).read_text(encoding="utf-8"))
+    for file, arrays in content.get("arrays", content).items():
         try:
             with (root / file).open("rb") as raw, np.load(raw, allow_pickle=False) as npz:
                 found = {key: [list(npz[key].shape), str(npz[key].dtype)] for key in npz.files}
