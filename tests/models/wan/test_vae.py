@@ -1,4 +1,4 @@
-"""What the chunks, caches and statistics of Wan's VAE promise; test_parity_wan has the reference."""
+"""The promises of Wan's VAE: chunks, caches, statistics; test_parity_wan has the reference."""
 
 import jax
 import jax.numpy as jnp
