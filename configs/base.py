@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.data.height = 480
     config.data.width = 720
     config.data.channels = 16
+    config.data.latent_side = 8
     config.data.text_dim = 4096
 
     config.text_encoder = ConfigDict()
@@ -48,12 +49,14 @@ def get_config() -> ConfigDict:
     config.text_encoder.trained = True
 
     config.model = ConfigDict()
+    config.model.family = "cogvideox"
     config.model.patch_size = 4
     config.model.patch_size_t = 3
     config.model.layers = 3
     config.model.heads = 3
     config.model.head_dim = 64
     config.model.time_dim = 64
+    config.model.hidden = 0
     config.model.mask = "symmetric"
     config.model.attention = "auto"
     config.model.rotary = True
@@ -70,6 +73,8 @@ def get_config() -> ConfigDict:
     config.diffusion.beta_end = 0.012
     config.diffusion.snr_shift = 24.0
     config.diffusion.prediction = "x0"
+    config.diffusion.kind = "diffusion"
+    config.diffusion.shift = 1.0
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -97,6 +102,7 @@ def get_config() -> ConfigDict:
     config.train.log_snr_share = 0.0
     config.train.log_snr_mean = 0.0
     config.train.log_snr_std = 2.0
+    config.train.timestep_shift = 1.0
     config.train.stratified = False
     config.train.given_noise = 0
     config.train.log_every = 50

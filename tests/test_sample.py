@@ -190,7 +190,7 @@ def test_lines_are_kept_beside_flags(run, no_weights, tmp_path):
         (["--seed=-1"], {}, "--seed: found -1"),
         (["--guidance_scale=nan"], {}, "--guidance_scale: found nan"),
         (["--steps=2000"], {}, "--steps: found 2000, needs a number from 1 to 1000"),
-        ([], {"sampler": "euler"}, "sampler: found 'euler', needs one of ddim, dpm, "),
+        ([], {"sampler": "heun"}, "sampler: found 'heun', needs one of ddim, dpm, "),
         ([], {"guidance_start": 0.5, "guidance_end": 0.2}, "guidance_end: found 0.2, needs"),
         (
             ["--cache_tolerance=-1"],

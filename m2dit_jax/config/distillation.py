@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2dit_jax.config.fields import FREE, setting
-from m2dit_jax.diffusion.schedule import SPACINGS
+from m2dit_jax.diffusion.noising import SPACINGS
 from m2dit_jax.utils.options import MAX_SCALE
 
 _MOST_STEPS = 100_000

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.schema import VAE_FRAMES, VAE_SIDE, Config
+from m2dit_jax.config.schema import VAE_FRAMES, Config, DiffusionConfig
 from m2dit_jax.data.tokenizer import (
     BYTE_VOCABULARY,
     build_byte_tokenizer,
@@ -18,9 +18,12 @@ from m2dit_jax.data.tokenizer import (
     tokenize_prompts,
 )
 from m2dit_jax.data.worlds import WORLDS, World
+from m2dit_jax.diffusion.flow import FlowSchedule
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import latent_frames
-from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.families import family_named
+from m2dit_jax.models.family import Family
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.lora import add_adapters
 
@@ -41,8 +44,13 @@ class Recipe:
 
     config: Config
     graphdef: nnx.GraphDef
-    schedule: NoiseSchedule
+    schedule: Schedule
     tokenizer: "PreTrainedTokenizerBase | None"
+
+    @property
+    def family(self) -> Family:
+        """The family of models that the network is of."""
+        return family_named(self.config.model.family)
 
     @property
     def world(self) -> World | None:
@@ -88,7 +96,8 @@ class Recipe:
         if self.config.data.source != "latents":
             return frames, height, width, PIXEL_CHANNELS
         in_time = latent_frames(frames, VAE_FRAMES, self.config.model.patch_size_t)
-        return in_time, height // VAE_SIDE, width // VAE_SIDE, self.config.data.channels
+        side = self.config.data.latent_side
+        return in_time, height // side, width // side, self.config.data.channels
 
     def story_layout(self) -> Layout:
         """The tokens of a story, without padding."""
@@ -116,7 +125,15 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
     elif config.data.source == "pixels":
         tokenizer = build_byte_tokenizer()
     model = nnx.eval_shape(lambda: _story_model(config, nnx.Rngs(0)))
-    return Recipe(config, nnx.graphdef(model), NoiseSchedule(**asdict(config.diffusion)), tokenizer)
+    return Recipe(config, nnx.graphdef(model), make_schedule(config.diffusion), tokenizer)
+
+
+def make_schedule(config: DiffusionConfig) -> Schedule:
+    """The noise schedule of `config.diffusion`."""
+    if config.kind == "flow":
+        return FlowSchedule(config.timesteps, config.shift)
+    values = asdict(config)
+    return NoiseSchedule(**{name: values[name] for name in values.keys() - {"kind", "shift"}})
 
 
 def without_adapters(config: Config) -> Config:
@@ -128,9 +145,8 @@ def without_adapters(config: Config) -> Config:
 def make_transformer_config(config: Config) -> Any:
     """The transformer of `config.model` for the channels and text embeddings of the data."""
     latents = config.data.source == "latents"
-    model: dict[str, Any] = asdict(config.model)
-    model["base_grid"] = config.model.base_grid or None
-    return DEFAULT.transformer_config(
+    model = asdict(config.model)
+    return family_named(model.pop("family")).transformer_config(
         **model,
         channels=config.data.channels if latents else PIXEL_CHANNELS,
         text_dim=config.data.text_dim if latents else config.text_encoder.d_model,
@@ -138,10 +154,10 @@ def make_transformer_config(config: Config) -> Any:
 
 
 def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
-    text_encoder = None
+    text_encoder, family = None, family_named(config.model.family)
     if config.data.source != "latents":
         text, world = config.text_encoder, WORLDS.get(config.data.source)
-        text_encoder = DEFAULT.text_encoder_config(
+        text_encoder = family.text_encoder_config(
             vocab_size=FIRST_WORD_ID + len(world.vocabulary()) if world else BYTE_VOCABULARY,
             d_model=text.d_model,
             d_kv=text.d_kv,
@@ -149,7 +165,7 @@ def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
             num_layers=text.num_layers,
             num_heads=text.num_heads,
         )
-    model: Any = DEFAULT.story_model(text_encoder, make_transformer_config(config), rngs=rngs)
+    model: Any = family.story_model(text_encoder, make_transformer_config(config), rngs=rngs)
     lora = config.train.lora
     if lora.rank:
         add_adapters(model.transformer.blocks, lora.targets, lora.rank, lora.scale, rngs)

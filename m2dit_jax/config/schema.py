@@ -14,13 +14,15 @@ from m2dit_jax.config.distillation import DistillConfig
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.config.lora import LoraConfig
 from m2dit_jax.data.worlds import WORLDS
+from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
+from m2dit_jax.diffusion.noising import PREDICTIONS, SPACINGS
 from m2dit_jax.diffusion.samplers import SAMPLERS
-from m2dit_jax.diffusion.schedule import PREDICTIONS, SPACINGS
 from m2dit_jax.models.attention.dispatch import CHOICES as ATTENTION
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.families import NAMES as FAMILY_NAMES
 from m2dit_jax.models.masks import MASKS, check_global_text
 from m2dit_jax.models.remat import REMAT
 from m2dit_jax.utils.options import (
@@ -121,6 +123,13 @@ class DataConfig:
     channels: int = setting(
         "Channels of the latents.", at_least=1, at_most=4096, sources=("latents",)
     )
+    latent_side: int = setting(
+        "Rows and columns of pixels in a latent: 8, and 16 of Wan 2.2 TI2V.",
+        at_least=1,
+        at_most=64,
+        sources=("latents",),
+        absent=VAE_SIDE,
+    )
     text_dim: int = setting(
         "Width of the text embeddings.", at_least=1, at_most=_WIDTH, sources=("latents",)
     )
@@ -142,6 +151,11 @@ class TextEncoderSettings:
 class ModelConfig:
     """The diffusion transformer."""
 
+    family: str = setting(
+        "Family of models that it is of.",
+        choices=FAMILY_NAMES,
+        absent=DEFAULT.name,
+    )
     patch_size: int = setting(
         "Pixels or latents on each side of a patch.", at_least=1, at_most=MAX_SIDE
     )
@@ -155,7 +169,17 @@ class ModelConfig:
     head_dim: int = setting(
         "Width of a head, a multiple of 16 if rotary.", at_least=16, at_most=4096
     )
-    time_dim: int = setting("Width of the time embedding.", at_least=1, at_most=_WIDTH)
+    time_dim: int = setting(
+        "Width of the time embedding; of Wan, sines and cosines of a timestep before that.",
+        at_least=1,
+        at_most=_WIDTH,
+    )
+    hidden: int = setting(
+        "Features within the feed-forward layers; 0: four times the width. Only Wan has others.",
+        at_least=0,
+        at_most=_WIDTH,
+        absent=0,
+    )
     mask: str = setting(
         "Who sees whom: symmetric (the paper's), full, independent, first_frame and "
         "every_other_frame (of other scenes only these), opening_frame (of other scenes only the "
@@ -209,7 +233,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """CogVideoX's noise schedule."""
+    """The noise schedule: CogVideoX's, or flow matching."""
 
     timesteps: int = setting("Timesteps of the forward process.", at_least=2, at_most=_TIMESTEPS)
     beta_start: float = setting(
@@ -226,6 +250,18 @@ class DiffusionConfig:
         "which leaves less noise in flat pixels. The loss is that of v in both.",
         choices=PREDICTIONS,
         absent="v",
+    )
+    kind: str = setting(
+        "How latents become noise: diffusion, by the betas, as in CogVideoX, or flow, on a "
+        "straight line, as in Wan, where v is the noise less the clean latents.",
+        choices=("diffusion", "flow"),
+        absent="diffusion",
+    )
+    shift: float = setting(
+        "With kind flow: the odds of noise of sampling's steps are multiplied by it.",
+        above=0,
+        at_most=1e4,
+        absent=1.0,
     )
 
 
@@ -330,6 +366,14 @@ class TrainConfig(OptimizerConfig):
     )
     log_snr_std: float = setting(
         "Standard deviation of that distribution.", at_least=0.1, at_most=20, absent=2.0
+    )
+    timestep_shift: float = setting(
+        "With config.diffusion.kind flow: the odds of noise of the timesteps that are drawn are "
+        "multiplied by it. A logit-normal draw of mean m and deviation s is log_snr_share 1, "
+        "log_snr_mean -2 m and log_snr_std 2 s.",
+        above=0,
+        at_most=1e4,
+        absent=1.0,
     )
     stratified: bool = setting(
         "The stories of a batch are spread over the distribution of timesteps, one in each part.",
@@ -571,7 +615,32 @@ class Config:
                 f"config.train.given_noise must be less than config.diffusion.timesteps {timesteps}"
                 f", got {self.train.given_noise}"
             )
-        return problems
+        return problems + self._kind_problems()
+
+    def _kind_problems(self) -> list[str]:
+        """Choices that belong to the other kind of noise."""
+        diffusion, train = self.diffusion, self.train
+        if diffusion.kind == "diffusion":
+            shifts = {
+                "diffusion.shift": diffusion.shift,
+                "train.timestep_shift": train.timestep_shift,
+            }
+            return [
+                f"config.{name} must be 1 with config.diffusion.kind 'diffusion', got {shift:g}"
+                for name, shift in shifts.items()
+                if shift != 1
+            ]
+        fitting = {
+            "diffusion.prediction": (diffusion.prediction, ("v",)),
+            "sample.spacing": (self.sample.spacing, FlowSchedule.spacings),
+            "distill.teacher": (self.distill.teacher, ("",)),
+        }
+        return [
+            f"config.{name} must be {' or '.join(map(repr, needed))} with config.diffusion.kind "
+            f"'flow', got {found!r}"
+            for name, (found, needed) in fitting.items()
+            if found not in needed
+        ]
 
     def _held_out_problems(self) -> list[str]:
         data, train = self.data, self.train
@@ -610,7 +679,7 @@ class Config:
         frames = data.frames
         if data.source == "latents":
             frames, channels = latent_frames(frames, VAE_FRAMES), data.channels
-            height, width = height // VAE_SIDE, width // VAE_SIDE
+            height, width = height // data.latent_side, width // data.latent_side
         numbers = data.scenes * frames * height * width * channels
         if numbers <= _STORY:
             return []
@@ -664,7 +733,7 @@ class Config:
                 f"config.train.eval_every must be 0 with {self._source}: only stories of pixels "
                 f"can be looked at on the way; got {self.train.eval_every}"
             )
-        return problems + self._indivisible(("height", "width"), VAE_SIDE)
+        return problems + self._indivisible(("height", "width"), self.data.latent_side)
 
     def _indivisible(self, names: tuple[str, ...], side: int) -> list[str]:
         """The sizes of the data that do not divide into patches, `side` pixels to a latent."""

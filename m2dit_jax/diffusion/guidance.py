@@ -49,7 +49,7 @@ def rescale(
 
 def guidance_weights(
     guidance_scale: float,
-    timesteps: Int[np.ndarray, " rows"],
+    timesteps: Int[np.ndarray, " rows"] | Float[np.ndarray, " rows"],
     steps: int,
     dynamic: bool,
     as_reference: bool = False,

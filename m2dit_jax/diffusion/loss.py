@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.noising import Schedule
 
 
 def scene_weights(given: Bool[Array, "B S"]) -> Float[Array, "B S"]:
@@ -31,14 +31,15 @@ WEIGHTINGS = {"scene": scene_weights, "story": story_weights}
 
 
 def min_snr_weights(
-    schedule: NoiseSchedule, timesteps: Int[Array, "B S"], gamma: float
+    schedule: Schedule, timesteps: Int[Array, "B S"], gamma: float
 ) -> Float[Array, "B S"]:
     """Weights min(SNR, gamma) / (SNR + 1) of the error of v (arXiv 2303.09556, section 3.4).
 
-    With signal share alpha they are min(alpha, gamma (1 - alpha)): 0 where there is no signal.
+    With signal a and noise s, whose v-error is 1 / s^2 of that of x0, they are
+    min(a^2, gamma s^2): 0 where there is no signal.
     """
-    alphas = jnp.asarray(schedule.alphas_cumprod(), jnp.float32)[timesteps]
-    return jnp.minimum(alphas, gamma * (1 - alphas))
+    signal, noise = (jnp.asarray(x**2, jnp.float32)[timesteps] for x in schedule.levels())
+    return jnp.minimum(signal, gamma * noise)
 
 
 def weighted_error(

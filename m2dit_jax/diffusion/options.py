@@ -1,10 +1,12 @@
 """Every choice about a sampling run, declared once and made into the run's table."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from m2dit_jax.diffusion.noising import Schedule, Spacing
 from m2dit_jax.diffusion.samplers import (
     ALL,
     CONDITIONAL,
@@ -13,7 +15,6 @@ from m2dit_jax.diffusion.samplers import (
     SamplingSteps,
     sampling_steps,
 )
-from m2dit_jax.diffusion.schedule import NoiseSchedule, Spacing
 from m2dit_jax.utils.options import (
     MAX_SCALE,
     Count,
@@ -116,13 +117,13 @@ class SamplingOptions(Options, frozen=True):
             guidance_start=0.0, guidance_end=1.0, reuse_uncond=1, cache_tolerance=0.0
         )
 
-    def table(self, schedule: NoiseSchedule, scenes: int | None = None) -> SamplingSteps:
+    def table(self, schedule: Schedule, scenes: int | None = None) -> SamplingSteps:
         """The table of the run; raises OptionError for what `option_problems` finds."""
         problems = option_problems(self, schedule, scenes)
         if problems:
             raise OptionError(problems.items())
         if self.spacing is not None:
-            schedule = replace(schedule, spacing=self.spacing)
+            schedule = _spaced(schedule, self.spacing)
         steps = sampling_steps(
             schedule,
             self.sampler,
@@ -160,7 +161,7 @@ class SamplingOptions(Options, frozen=True):
 
 
 def option_problems(
-    options: SamplingOptions, schedule: NoiseSchedule, scenes: int | None = None
+    options: SamplingOptions, schedule: Schedule, scenes: int | None = None
 ) -> dict[str, str]:
     """Problems of options that do not go together, by field; empty if all is well.
 
@@ -174,6 +175,8 @@ def option_problems(
         scale = getattr(options, name)
         if isinstance(scale, tuple) and len(scale) != (scenes or max(len(scale), 1)):
             needed[name] = f"one number, or one for each of {scenes or 'the'} scenes"
+    if options.spacing not in (None, *schedule.spacings):
+        needed["spacing"] = f"one of the model's: {', '.join(schedule.spacings)}"
     if options.as_reference and options.sampler not in ("ddim", "dpm"):
         needed["as_reference"] = "false, or one of the reference's samplers: ddim, dpm"
     elif options.as_reference and options.spacing is not None:
@@ -184,6 +187,11 @@ def option_problems(
             f"of the {options.steps} steps lies between"
         )
     return {name: wrong(getattr(options, name), what) for name, what in needed.items()}
+
+
+def _spaced(schedule: Schedule, spacing: Spacing) -> Any:
+    """The schedule with another spacing; every kind is a dataclass."""
+    return replace(cast(Any, schedule), spacing=spacing)
 
 
 def _only(

@@ -1,15 +1,15 @@
 """Samplers as tables: every step is a weighted sum whose weights are known before the run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.diffusion.guidance import guidance_weights
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.noising import Points, Schedule
 
-Sampler = Literal["ddim", "dpm", "unip_3"]
+Sampler = Literal["ddim", "dpm", "unip_3", "euler", "unipc"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 # Which branches of guidance a step evaluates: the conditional one, as there is no guidance; that
@@ -18,6 +18,7 @@ CONDITIONAL, REUSED, ALL = range(3)
 
 # In place of an SNR of zero where a finite logarithm is needed, as in diffusers.
 _LEAST_ALPHA = 2.0**-24
+_LEAST_SIGNAL = 1e-6
 
 
 class SamplingSteps(NamedTuple):
@@ -29,7 +30,7 @@ class SamplingSteps(NamedTuple):
     or one for each.
     """
 
-    timesteps: Int[np.ndarray | Array, "*steps"]
+    timesteps: Int[np.ndarray | Array, "*steps"] | Float[np.ndarray | Array, "*steps"]
     weights: Float[np.ndarray | Array, "*steps 4"] | Float[np.ndarray | Array, "*steps 5"]
     x0_weights: Float[np.ndarray | Array, "*steps 2"]
     guidance: Float[np.ndarray | Array, "*steps"] | Float[np.ndarray | Array, "*steps S"]
@@ -47,6 +48,14 @@ class SamplingSteps(NamedTuple):
     """The largest absolute value that x0 may have; None: any."""
     v_weights: Float[np.ndarray | Array, "*steps 2"] | None = None
     """v is the sum of latents and the model's output with these; None: the output is v."""
+    signal: Float[np.ndarray | Array, "*steps"] | None = None
+    """Share of the clean latents in the noisy ones; None: the first of `x0_weights`."""
+
+    @property
+    def levels(self) -> tuple[Any, Any]:
+        """Signal and noise in the latents."""
+        signal = self.x0_weights[..., 0] if self.signal is None else self.signal
+        return signal, -self.x0_weights[..., 1]
 
     @property
     def x0s(self) -> int:
@@ -65,7 +74,7 @@ class SamplingSteps(NamedTuple):
 
 
 def sampling_steps(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     sampler: str,
     steps: int,
     guidance_scale: float | tuple[float, ...],
@@ -74,34 +83,29 @@ def sampling_steps(
 ) -> SamplingSteps:
     """The table of a run that evaluates all branches at every step.
 
-    `sampler` is ddim or unip_3 (deterministic), or dpm (draws noise at every step). The guidance
-    scale is one for all scenes, or one for each.
+    `sampler` is ddim, unip_3 or unipc (deterministic), or dpm (draws noise at every step); euler is
+    the name that ddim has for flow matching. The guidance scale is one for all scenes, or one for
+    each.
 
-    `as_reference` repeats three defects of diffusers 0.30 that the reference has: a last timestep
-    of -1 for some numbers of steps; a next timestep of t - timesteps // steps, which is not the
-    next of the list unless the steps divide the timesteps; and dynamic guidance that takes the
-    timestep for the step.
+    `as_reference` repeats three defects of diffusers 0.30 that the reference has: the two of
+    `NoiseSchedule.points`, and dynamic guidance that takes the timestep for the step.
 
     Raises ValueError for an unknown sampler or an impossible number of steps.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
-    timesteps = schedule.sampling_timesteps(steps, as_reference)
-    alphas = schedule.alphas_cumprod()
-    if as_reference:
-        following = timesteps - schedule.timesteps // steps
-    else:
-        following = np.append(timesteps[1:], -1)
-    next_alphas = np.where(following < 0, schedule.final_alpha(), alphas[following])
-    solve = {"ddim": _ddim_weights, "dpm": _dpm_weights, "unip_3": _unip_3_weights}[sampler]
-    a, s = np.sqrt(alphas[timesteps]), np.sqrt(1 - alphas[timesteps])
-    v_weights = schedule.v_weights()
+    points = schedule.points(steps, as_reference)
+    timesteps = points.timesteps
+    whole = np.issubdtype(timesteps.dtype, np.integer)
+    x0_weights = np.stack(schedule.x0_weights(points.signal, points.noise), axis=1)
+    v_weights = schedule.v_weights_at(points.signal, points.noise)
     return SamplingSteps(
-        timesteps=timesteps.astype(np.int32),
-        weights=solve(alphas[timesteps], next_alphas, following < 0).astype(np.float32),
-        x0_weights=np.stack([a, -s], axis=1).astype(np.float32),
+        timesteps=timesteps.astype(np.int32 if whole else np.float32),
+        weights=_SOLVERS[sampler](schedule, points).astype(np.float32),
+        x0_weights=x0_weights.astype(np.float32),
+        signal=points.signal.astype(np.float32),
         guidance=_guidance_column(guidance_scale, timesteps, steps, dynamic_guidance, as_reference),
-        v_weights=None if v_weights is None else v_weights[timesteps].astype(np.float32),
+        v_weights=None if v_weights is None else v_weights.astype(np.float32),
     )
 
 
@@ -114,52 +118,41 @@ def _guidance_column(
     return guidance_weights(guidance_scale, *run).astype(np.float32)
 
 
-def _ddim_weights(
-    alphas: Float[np.ndarray, " steps"],
-    next_alphas: Float[np.ndarray, " steps"],
-    is_last: np.ndarray,
-) -> Float[np.ndarray, "steps 4"]:
-    """DDIM with eta 0 (arXiv 2010.02502, eq. 12).
+def _ddim_weights(schedule: Schedule, points: Points) -> Float[np.ndarray, "steps 4"]:
+    """DDIM with eta 0 (arXiv 2010.02502, eq. 12): the next latents are a' x0 + s' noise.
 
-    With x0 = a x - s v and noise = a v + s x, the next latents are a' x0 + s' noise.
+    For flow matching that is Euler's step.
     """
-    a, s = np.sqrt(alphas), np.sqrt(1 - alphas)
-    next_a, next_s = np.sqrt(next_alphas), np.sqrt(1 - next_alphas)
-    none = np.zeros_like(a)
-    return np.stack([next_a * a + next_s * s, next_s * a - next_a * s, none, none], axis=1)
+    x0, noise = _sums(schedule, points)
+    next_a, next_s = points.next_signal, points.next_noise
+    none = np.zeros_like(next_a)
+    latents = next_a * x0[0] + next_s * noise[0]
+    return np.stack([latents, next_s * noise[1] + next_a * x0[1], none, none], axis=1)
 
 
-def _dpm_weights(
-    alphas: Float[np.ndarray, " steps"],
-    next_alphas: Float[np.ndarray, " steps"],
-    is_last: np.ndarray,
-) -> Float[np.ndarray, "steps 4"]:
+def _dpm_weights(schedule: Schedule, points: Points) -> Float[np.ndarray, "steps 4"]:
     """DPM-Solver++(2M) as a stochastic solver (arXiv 2211.01095, SDE-DPM-Solver++ 2M).
 
     The first step, which starts from no signal at all, and the last, which goes to the clean
     latents, are of first order.
     """
-    a, s = np.sqrt(alphas), np.sqrt(1 - alphas)
-    next_a, next_s = np.sqrt(next_alphas), np.sqrt(1 - next_alphas)
+    x0, _ = _sums(schedule, points)
+    a, s, next_a, next_s = points[1:5]
     # Half the log-SNR is -inf at the start and inf at the end; what that spoils is not used.
     with np.errstate(divide="ignore", invalid="ignore"):
         now, following = np.log(a / s), np.log(next_a / next_s)
         h = following - now
         correction = h / np.append(np.inf, np.diff(now)) / 2
-    correction = np.where(is_last, 0.0, correction)
+    correction = np.where(points.is_last, 0.0, correction)
     correction[0] = 0.0
     keep = next_s / s * np.exp(-h)
     pull = -np.expm1(-2 * h) * next_a  # towards x0
     x0_weight, last_x0_weight = pull * (1 + correction), -pull * correction
     noise = next_s * np.sqrt(-np.expm1(-2 * h))
-    return np.stack([keep + x0_weight * a, -x0_weight * s, last_x0_weight, noise], axis=1)
+    return np.stack([keep + x0_weight * x0[0], x0_weight * x0[1], last_x0_weight, noise], axis=1)
 
 
-def _unip_3_weights(
-    alphas: Float[np.ndarray, " steps"],
-    next_alphas: Float[np.ndarray, " steps"],
-    is_last: np.ndarray,
-) -> Float[np.ndarray, "steps 5"]:
+def _unip_3_weights(schedule: Schedule, points: Points) -> Float[np.ndarray, "steps 5"]:
     """UniP-3, the predictor of UniPC (arXiv 2302.04867), for x0 and with B2; it draws nothing.
 
     Of third order in half the log-SNR, from the x0 of three steps; DPM-Solver++(3M) as it is in
@@ -167,13 +160,12 @@ def _unip_3_weights(
     first step and the last, which goes to the clean latents, are of first order, those beside
     them of second.
     """
-    steps = len(alphas)
-    a, s = np.sqrt(alphas), np.sqrt(1 - alphas)
-    next_a, next_s = np.sqrt(next_alphas), np.sqrt(1 - next_alphas)
-    order = np.minimum(np.arange(steps) + 1, 3)
+    x0, _ = _sums(schedule, points)
+    a, s, next_a, next_s = points[1:5]
+    order = np.minimum(np.arange(len(a)) + 1, 3)
     order[-2:-1] = np.minimum(order[-2:-1], 2)
-    order[is_last] = 1
-    now = np.log(np.sqrt(np.maximum(alphas, _LEAST_ALPHA)) / s)
+    order[points.is_last] = 1
+    now = np.log(np.maximum(a, np.sqrt(_LEAST_ALPHA)) / s)
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.log(next_a / next_s) - now  # inf to the clean latents; what that spoils is not used
         back = np.append(np.nan, np.diff(now))  # to the step before
@@ -192,6 +184,79 @@ def _unip_3_weights(
     of_x0s = np.where((order == 2)[:, None], second_order, 0.0)
     of_x0s = np.where((order == 3)[:, None], third_order, of_x0s)
     of_x0s[:, 0] += -next_a * np.expm1(-h)
-    latents = next_s / s + of_x0s[:, 0] * a
-    none = np.zeros_like(a)
-    return np.stack([latents, -of_x0s[:, 0] * s, of_x0s[:, 1], none, of_x0s[:, 2]], axis=1)
+    return _with_x0s(next_s / s, of_x0s, x0)
+
+
+def _unipc_weights(schedule: Schedule, points: Points) -> Float[np.ndarray, "steps 5"]:
+    """UniPC of second order for x0 and with B2 (arXiv 2302.04867), as diffusers has it.
+
+    Each evaluation first corrects the latents that it was made at, and then predicts the next
+    ones. Both start with the same share of the latents before, so that the correction is a sum of
+    x0s to add to the latents: a step needs no evaluation and no latents but its own.
+    """
+    x0, _ = _sums(schedule, points)
+    a, s, next_a, next_s = points[1:5]
+    steps = len(a)
+    order = np.minimum(np.minimum(np.arange(steps) + 1, 2), steps - np.arange(steps))
+    now = np.log(np.maximum(a, _LEAST_SIGNAL) / s)
+    of_x0s = np.zeros((steps, 3))
+    for step in range(steps):
+        to_next = next_s[step] / s[step]
+        if step > 0:
+            h = now[step] - now[step - 1]
+            of_x0s[step] += to_next * a[step] * _unic(now, step, h, int(order[step - 1]))
+        if points.is_last[step]:
+            of_x0s[step, 0] += next_a[step]
+            continue
+        h = np.log(next_a[step] / next_s[step]) - now[step]
+        of_x0s[step, 0] -= next_a[step] * np.expm1(-h)
+        if order[step] == 2:
+            near = np.array([1.0, -1.0, 0.0]) * h / (now[step] - now[step - 1])
+            of_x0s[step] -= next_a[step] * np.expm1(-h) * near / 2
+    return _with_x0s(next_s / s, of_x0s, x0)
+
+
+def _unic(
+    now: Float[np.ndarray, " steps"], step: int, h: float, order: int
+) -> Float[np.ndarray, " 3"]:
+    """The correction of a step's latents: weights of its x0 and those of the two before.
+
+    For signal 1. `h` is the step's length in half the log-SNR, `order` that of its prediction.
+    """
+    scale = -np.expm1(-h)
+    change = np.array([1.0, -1.0, 0.0])
+    if order == 1:
+        return scale * change / 2
+    # The length of the step before over this one's, and UniC's coefficients for both differences.
+    ratio = (now[step - 2] - now[step - 1]) / h
+    phi = np.expm1(-h) / -h - 1
+    wanted = np.array([phi, 2 * (phi / -h - 0.5)]) / np.expm1(-h)
+    earlier, latest = np.linalg.solve([[1.0, 1.0], [ratio, 1.0]], wanted)
+    slope = np.array([0.0, -1.0, 1.0]) / ratio
+    return scale * ((earlier - 0.5) * slope + latest * change)
+
+
+def _with_x0s(
+    kept: Float[np.ndarray, " steps"],
+    of_x0s: Float[np.ndarray, "steps 3"],
+    x0: tuple[np.ndarray, np.ndarray],
+) -> Float[np.ndarray, "steps 5"]:
+    """A row of the table of a share of the latents and of the x0 of this step and two before."""
+    none = np.zeros_like(kept)
+    latents = kept + of_x0s[:, 0] * x0[0]
+    return np.stack([latents, of_x0s[:, 0] * x0[1], of_x0s[:, 1], none, of_x0s[:, 2]], axis=1)
+
+
+def _sums(schedule: Schedule, points: Points) -> tuple[Any, Any]:
+    """x0 and noise, each as the weights of latents and v."""
+    at = points.signal, points.noise
+    return schedule.x0_weights(*at), schedule.noise_weights(*at)
+
+
+_SOLVERS: dict[str, Callable[[Schedule, Points], np.ndarray]] = {
+    "ddim": _ddim_weights,
+    "dpm": _dpm_weights,
+    "unip_3": _unip_3_weights,
+    "euler": _ddim_weights,
+    "unipc": _unipc_weights,
+}

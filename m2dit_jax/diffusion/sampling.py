@@ -9,16 +9,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.diffusion.guidance import guide, guide_by_both, rescale
+from m2dit_jax.diffusion.noising import Schedule, Timesteps
 from m2dit_jax.diffusion.samplers import ALL, CONDITIONAL, SamplingSteps
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.diffusion.step_cache import StepCache, after_step, needs_evaluation, start_cache
 
 Latents = Float[Array, "B S F H W C"]
 Branches = Float[Array, "B2 S F H W C"]  # of guidance, along the batch
 # (latents, text_embeds, timesteps, given) -> the model's output, v or as the schedule says
-Denoiser = Callable[
-    [Latents, Float[Array, "B2 P T E"], Int[Array, "B2 S"], Bool[Array, "B2 S"]], Latents
-]
+Denoiser = Callable[[Latents, Float[Array, "B2 P T E"], Timesteps, Bool[Array, "B2 S"]], Latents]
 
 
 class Conditions(NamedTuple):
@@ -183,7 +181,7 @@ def for_story(steps: SamplingSteps, given: Bool[np.ndarray | Array, "B S"]) -> S
 
 
 def noise_given(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     latents: Latents,
     noise: Latents,
 ) -> Latents:
@@ -258,7 +256,8 @@ def _without_given(story: Conditions, step: SamplingSteps, latents: Latents) -> 
     without any signal beside others that have some.
     """
     assert story.given_noise is not None
-    noisy = step.x0_weights[0] * story.clean - step.x0_weights[1] * story.given_noise
+    signal, sigma = step.levels
+    noisy = signal * story.clean + sigma * story.given_noise
     latents = jnp.where(_per_story(story.given), noisy, latents)
     timesteps = jnp.broadcast_to(step.timesteps, story.given.shape)
     return latents, story.negative_embeds, timesteps, jnp.zeros_like(story.given)

@@ -1,24 +1,20 @@
 """CogVideoX's noise schedule and the v-parametrisation (arXiv 2202.00512, 2305.08891)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
-SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
-
-Prediction = Literal["v", "x0"]
-PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+from m2dit_jax.diffusion.noising import Points, Schedule, Timesteps
 
 # Where spacing in log-SNR begins: with less signal a step would change hardly anything.
 _LEAST_SNR = 1e-3
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
+class NoiseSchedule(Schedule):
     """Scaled-linear betas, divided SNR, terminal SNR of zero; and which timesteps sampling takes.
 
     `snr_shift` divides the signal-to-noise ratio at every timestep: the more redundant the data
@@ -39,14 +35,7 @@ class NoiseSchedule:
     prediction: str = "v"
 
     def __post_init__(self) -> None:
-        if self.spacing not in SPACINGS:
-            raise ValueError(
-                f"unknown spacing of timesteps {self.spacing!r}; there are {', '.join(SPACINGS)}"
-            )
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(
-                f"unknown prediction {self.prediction!r}; there are {', '.join(PREDICTIONS)}"
-            )
+        self.check_choices()
 
     def alphas_cumprod(self) -> Float[np.ndarray, " steps"]:
         """Share of signal in the variance at each timestep, float64; the last is exactly 0."""
@@ -59,83 +48,30 @@ class NoiseSchedule:
         """Share of signal where the last sampling step goes."""
         return 1.0 if self.final_alpha_is_one else float(self.alphas_cumprod()[0])
 
-    def add_noise(
-        self,
-        latents: Float[Array, "B S *rest"],
-        noise: Float[Array, "B S *rest"],
-        timesteps: Int[Array, "B S"],
-    ) -> Float[Array, "B S *rest"]:
-        """Latents at the given timesteps of the forward process."""
-        signal, sigma = self.signal_and_noise(timesteps, latents.ndim)
-        return signal * latents + sigma * noise
-
-    def v_target(
-        self,
-        latents: Float[Array, "B S *rest"],
-        noise: Float[Array, "B S *rest"],
-        timesteps: Int[Array, "B S"],
-    ) -> Float[Array, "B S *rest"]:
-        """v = sqrt(alpha) noise - sqrt(1 - alpha) latents (arXiv 2202.00512, appendix D)."""
-        signal, sigma = self.signal_and_noise(timesteps, latents.ndim)
-        return signal * noise - sigma * latents
-
-    def v_weights(self) -> Float[np.ndarray, "steps 2"] | None:
-        """Weights of noisy latents and of the model's output in v at each timestep, float64.
-
-        None: the output is v. With the clean latents x0, v = (sqrt(alpha) noisy - x0) / sigma.
-        """
-        if self.prediction == "v":
-            return None
+    def levels(self) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
+        """sqrt(alpha) and sqrt(1 - alpha) at each timestep, float64."""
         alphas = self.alphas_cumprod()
-        sigma = np.sqrt(1 - alphas)
-        return np.stack([np.sqrt(alphas) / sigma, -1 / sigma], axis=1)
+        return np.sqrt(alphas), np.sqrt(1 - alphas)
 
-    def target(
-        self,
-        latents: Float[Array, "B S *rest"],
-        noise: Float[Array, "B S *rest"],
-        timesteps: Int[Array, "B S"],
-    ) -> Float[Array, "B S *rest"]:
-        """What the model's output should be."""
-        return self.v_target(latents, noise, timesteps) if self.prediction == "v" else latents
+    def log_snr(self) -> Float[np.ndarray, " steps"]:
+        """log(alpha / (1 - alpha)), without the infinite ones."""
+        alphas = np.clip(self.alphas_cumprod(), 1e-12, 1 - 1e-12)
+        return np.log(alphas / (1 - alphas))
 
-    def to_v(
-        self,
-        output: Float[Array, "B S *rest"],
-        noisy_latents: Float[Array, "B S *rest"],
-        timesteps: Int[Array, "B S"],
-    ) -> Float[Array, "B S *rest"]:
-        """The v that the model's output stands for."""
-        weights = self.v_weights()
-        if weights is None:
-            return output
-        shape = (*timesteps.shape, *(1,) * (output.ndim - timesteps.ndim))
-        of_noisy, of_output = (
-            jnp.asarray(column, jnp.float32)[timesteps].reshape(shape) for column in weights.T
-        )
-        return of_noisy * noisy_latents + of_output * output
+    def v_weights_of_parts(self, signal: Any, noise: Any) -> tuple[Any, Any]:
+        """v = sqrt(alpha) noise - sqrt(1 - alpha) latents (arXiv 2202.00512, appendix D)."""
+        return -noise, signal
 
-    def from_v(
-        self,
-        v: Float[Array, "B S *rest"],
-        noisy_latents: Float[Array, "B S *rest"],
-        timesteps: Int[Array, "B S"],
-    ) -> Float[Array, "B S *rest"]:
-        """The output of a model that predicts this v."""
-        if self.prediction == "v":
-            return v
-        signal, sigma = self.signal_and_noise(timesteps, v.ndim)
-        return signal * noisy_latents - sigma * v
+    def x0_weights(self, signal: Any, noise: Any) -> tuple[Any, Any]:
+        """x0 = sqrt(alpha) noisy - sqrt(1 - alpha) v."""
+        return signal, -noise
 
-    def v_error_weights(self, timesteps: Int[Array, "B S"]) -> Float[Array, "B S"]:
-        """The squared error of v over that of the model's output; 1 where the output is v."""
-        weights = self.v_weights()
-        if weights is None:
-            return jnp.ones(timesteps.shape)
-        return jnp.asarray(weights[:, 1] ** 2, jnp.float32)[timesteps]
+    def noise_weights(self, signal: Any, noise: Any) -> tuple[Any, Any]:
+        """noise = sqrt(1 - alpha) noisy + sqrt(alpha) v."""
+        return noise, signal
 
     def signal_and_noise(
-        self, timesteps: Int[Array, "B S"], ndim: int
+        self, timesteps: Timesteps, ndim: int
     ) -> tuple[Float[Array, "B S ..."], Float[Array, "B S ..."]]:
         """sqrt(alpha) and sqrt(1 - alpha), with trailing axes to broadcast over `ndim` axes.
 
@@ -146,6 +82,29 @@ class NoiseSchedule:
         signal = jnp.asarray(np.sqrt(alphas))[timesteps]
         sigma = jnp.asarray(np.sqrt(1 - alphas))[timesteps]
         return signal.reshape(shape), sigma.reshape(shape)
+
+    def points(self, steps: int, as_reference: bool = False) -> Points:
+        """The places of a run; `as_reference` repeats diffusers' defects in counting them.
+
+        They are a last timestep of -1 for some numbers of steps, and a next timestep of
+        t - timesteps // steps, which is not the next of the list unless the steps divide the
+        timesteps. Raises ValueError unless 1 <= steps <= the schedule's length.
+        """
+        timesteps = self.sampling_timesteps(steps, as_reference)
+        alphas = self.alphas_cumprod()
+        if as_reference:
+            following = timesteps - self.timesteps // steps
+        else:
+            following = np.append(timesteps[1:], -1)
+        next_alphas = np.where(following < 0, self.final_alpha(), alphas[following])
+        return Points(
+            timesteps,
+            np.sqrt(alphas[timesteps]),
+            np.sqrt(1 - alphas[timesteps]),
+            np.sqrt(next_alphas),
+            np.sqrt(1 - next_alphas),
+            following < 0,
+        )
 
     def sampling_timesteps(
         self, steps: int, as_reference: bool = False
@@ -205,11 +164,6 @@ class NoiseSchedule:
         for step in range(1, steps):
             timesteps[step] = min(timesteps[step], timesteps[step - 1] - 1)
         return timesteps
-
-    def check_steps(self, steps: int) -> None:
-        """Raises ValueError unless 1 <= steps <= the schedule's length."""
-        if not 1 <= steps <= self.timesteps:
-            raise ValueError(f"sampling steps must be in 1..{self.timesteps}, got {steps}")
 
 
 def _rescale_zero_terminal_snr(alphas: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from m2dit_jax.diffusion.samplers import SamplingSteps
 class StepCache(NamedTuple):
     """The values on which a story's decision to skip an evaluation rests.
 
-    The `angle` of a timestep, in radians, has signal sqrt(alpha) as its cosine.
+    The `angle` of a timestep, in radians, has signal and noise as sides: sqrt(alpha) is its cosine.
     """
 
     angle: Float[Array, " B"]
@@ -67,5 +67,5 @@ def after_step(
 
 
 def _angle(step: SamplingSteps) -> Float[Array, ""]:
-    signal, minus_noise = step.x0_weights[0], step.x0_weights[1]
-    return jnp.arctan2(-minus_noise, signal)
+    signal, noise = step.levels
+    return jnp.arctan2(noise, signal)

@@ -94,6 +94,7 @@ def sampler_rows(options: SamplingOptions) -> dict[str, SamplingOptions]:
     return {
         f"{sampler}, {steps}": options.full().replace(sampler=sampler, steps=steps)
         for sampler in SAMPLERS
+        if sampler != "euler"  # another name of ddim
         for steps in STEPS
     }
 

@@ -22,7 +22,6 @@ from PIL import Image
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import global_prompts, world_of
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.masks import block_masks
 from m2dit_jax.models.network import Params
 from m2dit_jax.models.pixels import encode_pixels
@@ -188,7 +187,7 @@ def _influence(
     """Through the first `depth` blocks, with the model's own embeddings and output."""
     config = make_transformer_config(recipe.config)
     shorter = replace(config, layers=depth)
-    model: Any = nnx.eval_shape(lambda: DEFAULT.transformer.make(shorter, rngs=nnx.Rngs(0)))
+    model: Any = nnx.eval_shape(lambda: recipe.family.transformer.make(shorter, rngs=nnx.Rngs(0)))
     model.block_masks = block_masks(config.mask, config.layers)[:depth]
     graphdef = nnx.graphdef(model)
     params = engine.networks.get("transformer").params

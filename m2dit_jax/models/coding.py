@@ -35,6 +35,14 @@ class Vae(Protocol):
         """The clips of `decode` in pieces of some frames."""
         ...
 
+    def chunks(self, frames: int) -> list[int]:
+        """The pieces of that many latent frames, in latent frames."""
+        ...
+
+    def decoding_bytes(self, frames: int, rows: int, columns: int, platform: str) -> int:
+        """About how much device memory `decode_stream` takes for such latents."""
+        ...
+
 
 @partial(jax.jit, static_argnums=0)
 def _encode_text(graphdef: nnx.GraphDef, params, token_ids: Int[Array, "N T"]) -> Array:

@@ -2,11 +2,21 @@
 
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.family import Family, Json
+from m2dit_jax.models.wan.family import WAN
 
-FAMILIES: tuple[Family, ...] = (COGVIDEOX,)
+FAMILIES: tuple[Family, ...] = (COGVIDEOX, WAN)
 # The family of models made from a training config, and of JSON configs that name no class.
 DEFAULT = COGVIDEOX
 NETWORK_NAMES = tuple(DEFAULT.networks)
+NAMES = tuple(family.name for family in FAMILIES)
+
+
+def family_named(name: str) -> Family:
+    """The family of that name. Raises ValueError if there is none."""
+    found = next((family for family in FAMILIES if family.name == name), None)
+    if found is None:
+        raise ValueError(f"unknown family of models {name!r}; there are {', '.join(NAMES)}")
+    return found
 
 
 def family_of(config: Json) -> Family:

@@ -1,6 +1,6 @@
 """What a family of models consists of; each has a folder here and one instance of `Family`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -8,13 +8,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.samplers import Sampler
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.key_rules import Rule
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
+# A VAE and latents to the video on the host, chunk by chunk, with little memory on the device.
+DecodeInStrips = Callable[[Any, Any], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class SamplingDefaults(NamedTuple):
     steps: int
     guidance_scale: float
     window: int
+    negative_prompt: str = ""
 
 
 class LatentShape(NamedTuple):
@@ -107,15 +110,16 @@ class CachesGiven(Protocol):
 class Family:
     """All that is particular to the models of a family.
 
-    `schedule` and `sampler` read scheduler_config.json; `scene_size` reads the transformer's
-    config.json beside the VAE's config. `latent_shape` takes the configs of transformer and VAE,
-    and the frames, height and width of a scene; it rounds frames up, and raises ValueError, with
-    the nearest sizes that work, for a scene that the model cannot make. `check_fit` takes the
-    configs of transformer, text encoder and VAE, and raises ValueError if they do not belong
-    together. `tokenizer` is a class of transformers. `transformer_json` and `schedule_json` are the
-    inverses of reading, on top of the JSON of a base. `story_model` makes what a run trains, from
-    configs of text encoder (None: prompts come encoded) and transformer, which
-    `transformer_config` and `text_encoder_config` make of their fields.
+    `schedule` and `sampler` read scheduler_config.json; `scene_size` and `sampling` read the
+    transformer's config.json beside the VAE's config. `latent_shape` takes the configs of
+    transformer and VAE, and the frames, height and width of a scene; it rounds frames up, and
+    raises ValueError, with the nearest sizes that work, for a scene that the model cannot make.
+    `check_fit` takes the configs of transformer, text encoder and VAE, and raises ValueError if
+    they do not belong together. `tokenizer` is a class of transformers. `transformer_json` and
+    `schedule_json` are the inverses of reading, on top of the JSON of a base. `story_model` makes
+    what a run trains, from configs of text encoder (None: prompts come encoded) and transformer,
+    which `transformer_config` and `text_encoder_config` make of their fields; they raise
+    ValueError for fields that mean nothing in the family.
     """
 
     name: str
@@ -123,17 +127,18 @@ class Family:
     vae: NetworkSpec
     text_encoder: NetworkSpec
     tokenizer: str
-    schedule: Callable[[Json], NoiseSchedule]
+    schedule: Callable[[Json], Schedule]
     sampler: Callable[[Json], Sampler]
     scene_size: Callable[[Json, Any], SceneSize]
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
     check_fit: Callable[[Any, Any, Any], None]
-    sampling: SamplingDefaults
+    sampling: Callable[[Json, Any], SamplingDefaults]
     transformer_config: Callable[..., Any]
     text_encoder_config: Callable[..., Any]
     story_model: Callable[..., nnx.Module]
     transformer_json: Callable[[Any, Json, int, int, int], dict[str, Any]]
-    schedule_json: Callable[[NoiseSchedule, Json], dict[str, Any]]
+    schedule_json: Callable[[Schedule, Json], dict[str, Any]]
+    decode_in_strips: DecodeInStrips
     weightless: tuple[str, ...]
     """Fields of the transformer's config that change nothing about its weights."""
 
@@ -145,3 +150,33 @@ class Family:
             "vae": self.vae,
             "text_encoder": self.text_encoder,
         }
+
+
+def size_problems(frames: int, height: int, width: int, unit: int) -> list[str]:
+    """What is wrong with a scene's size, whose pixels come in units, with the nearest that work."""
+    problems = []
+    for name, value in (("height", height), ("width", width)):
+        if value < 1 or value % unit:
+            below = max(value // unit, 1) * unit
+            near = f"the nearest are {below} and {below + unit}"
+            problems.append(f"{name} {value} is not a multiple of {unit}, {near}")
+    if frames < 1:
+        problems.append(f"{frames} frames are too few, needs 1 or more")
+    return problems
+
+
+def check_fit(transformer: Any, text_encoder: Any, vae: Any) -> None:
+    """Raises ValueError if the networks, by their configs, do not fit each other."""
+    pairs = {
+        "text_embed_dim of transformer and d_model of text_encoder": (
+            transformer.text_dim,
+            text_encoder.d_model,
+        ),
+        "in_channels of transformer and latent_channels of vae": (
+            transformer.channels,
+            vae.latent_channels,
+        ),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise ValueError(f"{what} differ: {one} and {other}")

@@ -10,9 +10,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import base_mask, block_masks, key_runs, segment_table
+from m2dit_jax.models.masks import base_mask, key_runs, segment_table
 
 # The forward attention that the backward pass of an implementation does again on top of the
 # gradients (twice the forward), as a share of it, beside what remat asks for. Of two products a
@@ -60,38 +59,36 @@ class ForwardFlops:
         return self.linear + self.attention + self.rest
 
 
-def attention_pairs(layout: Layout, mask: str) -> int:
+@runtime_checkable
+class TransformerSizes(Protocol):
+    """A transformer's config, which knows what a forward pass takes."""
+
+    @property
+    def layers(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    def forward_flops(self, layout: Layout) -> ForwardFlops: ...
+
+
+def attention_pairs(layout: Layout, mask: str, video_asks: bool = False) -> int:
     """Pairs of a query and a key that it may see (`models.masks.scene_mask`), in one block.
 
-    Padding, which sees only itself, is left out. For the causal mask they are the symmetric one's:
-    that is what is computed without a cache. Raises ValueError as `segment_table` does.
+    With `video_asks` alone those whose query is of video. Padding, which sees only itself, is left
+    out. For the causal mask they are the symmetric one's: that is what is computed without a cache.
+    Raises ValueError as `segment_table` does.
     """
-    table = np.asarray(segment_table(layout, base_mask(mask)))[:-1, :-1]
+    first = layout.scenes if video_asks else 0
+    table = np.asarray(segment_table(layout, base_mask(mask)))[first:-1, :-1]
     keys = np.array(key_runs(layout, mask).lengths[:-1])
-    return int(np.array(layout.segment_lengths[:-1]) @ table @ keys)
+    return int(np.array(layout.segment_lengths[first:-1]) @ table @ keys)
 
 
-def forward_flops(config: TransformerConfig, layout: Layout) -> ForwardFlops:
+def forward_flops(config: TransformerSizes, layout: Layout) -> ForwardFlops:
     """Operations of the forward pass of one story; padding is not counted."""
-    width, time_dim, scenes = config.width, config.time_dim, layout.scenes
-    patch = config.channels * config.patch_size_t * config.patch_size**2
-    video = layout.real_tokens - layout.text_tokens
-    projections, feed_forward = 4 * width**2, 2 * 4 * width**2
-    modulations = scenes * 2 * 6 * time_dim * width
-    linear = layout.real_tokens * (projections + feed_forward) + modulations
-    # The logits, and the values that they weigh.
-    pairs = sum(attention_pairs(layout, mask) for mask in block_masks(config.mask, config.layers))
-    attention = pairs * 2 * width
-    embeddings = (
-        video * patch * width
-        + layout.text_tokens * config.text_dim * width
-        + scenes * (width * time_dim + time_dim**2)
-    )
-    head = scenes * time_dim * 2 * width + video * width * patch
-    return ForwardFlops(2 * config.layers * linear, 2 * attention, 2 * (embeddings + head))
+    return config.forward_flops(layout)
 
 
-def generated_flops(config: TransformerConfig, layout: Layout, given: int) -> ForwardFlops:
+def generated_flops(config: TransformerSizes, layout: Layout, given: int) -> ForwardFlops:
     """Operations of the forward pass of a story's generated scenes, `given` others being cached.
 
     The mask is the causal one. Raises ValueError unless all scenes are of equal length and some are
@@ -134,7 +131,7 @@ def text_encoder_flops(text_encoder: TextEncoderSizes, prompts: int, length: int
 
 
 def training_flops(
-    config: TransformerConfig,
+    config: TransformerSizes,
     layout: Layout,
     text_encoder: TextEncoderSizes | None,
     evaluations: int = 0,

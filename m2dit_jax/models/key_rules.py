@@ -29,6 +29,9 @@ CHANGES = {
         lambda x: np.moveaxis(x, (1, 0), (-2, -1)),
         lambda x, shape: np.moveaxis(x, (-2, -1), (1, 0)),
     ),
+    # Factors of channels, with axes of a picture, or of a video, to broadcast over.
+    "image_scale": Change(lambda x: x.reshape(-1), lambda x, shape: x.reshape(-1, 1, 1)),
+    "video_scale": Change(lambda x: x.reshape(-1), lambda x, shape: x.reshape(-1, 1, 1, 1)),
 }
 
 
@@ -67,3 +70,14 @@ class Rule:
     @staticmethod
     def _places(name: str) -> set[str]:
         return set(re.findall(r"\{(\w+)\}", name))
+
+
+def linear_rules(torch: str, jax: str, bias: bool = True) -> list[Rule]:
+    """The lines of a linear layer."""
+    rules = [Rule(f"{torch}.weight", f"{jax}.kernel", "linear")]
+    return rules + [Rule(f"{torch}.bias", f"{jax}.bias")] * bias
+
+
+def norm_rules(torch: str, jax: str) -> list[Rule]:
+    """The lines of a norm with scale and bias."""
+    return [Rule(f"{torch}.weight", f"{jax}.scale"), Rule(f"{torch}.bias", f"{jax}.bias")]

@@ -14,6 +14,7 @@ class Layout:
     """Token counts of a storyboard: `scenes` scenes of `text` text and `video` video tokens each.
 
     The joint sequence is [text_1 .. text_S, video_1 .. video_S, padding], the reference's order.
+    Of a model whose text is no part of the sequence (cross-attention) `text` is 0.
     Scenes of different lengths have a tuple `video`, one count for each scene. `padding` tokens
     belong to no scene; they make the sequence divide over devices.
 
@@ -44,7 +45,7 @@ class Layout:
             # One way to say it, so that equal layouts compare equal and take the faster paths.
             if len(set(self.video)) == 1:
                 object.__setattr__(self, "video", self.video[0])
-        least = {"scenes": 1, "text": 1, "padding": 0, "frame": 0}
+        least = {"scenes": 1, "text": 0, "padding": 0, "frame": 0}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from m2dit_jax.models.attention.cached import KeyValues, attention_cached
+from m2dit_jax.models.attention.cross import cross_attention
 from m2dit_jax.models.attention.dispatch import Heads, attention
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
@@ -108,6 +109,18 @@ class Placement:
         return attention_cached(
             query, key, value, cached, layout, mask, implementation, self.target
         )
+
+    def cross_attention(
+        self,
+        query: Heads,
+        key: Float[Array, "B M N K"],
+        value: Float[Array, "B M N K"],
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        """`attention.cross.cross_attention`, in a block; text is whole on every device."""
+        return cross_attention(query, key, value, layout, mask, implementation, self.target)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         """Keys and values of the video of a joint sequence, placed for `attention_cached`."""

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from m2dit_jax.models.attention.cached import KeyValues, attention_cached
+from m2dit_jax.models.attention.cross import cross_attention
 from m2dit_jax.models.attention.dispatch import Heads, Queries, attention
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.layout import Layout
@@ -94,21 +95,53 @@ class ShardPlacement(Placement):
 
         return self._by_heads(attend, query, key, value, layout)
 
+    def cross_attention(
+        self,
+        query: Heads,
+        key: Float[Array, "B M N K"],
+        value: Float[Array, "B M N K"],
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        """Attention of this device's heads of the whole video to the text."""
+
+        def attend(query: Queries, key: Heads, value: Heads, query_layout: Layout) -> Queries:
+            return cross_attention(
+                query, key, value, layout, mask, implementation, self._target, query_layout
+            )
+
+        return self._by_heads(attend, query, key, value, layout, whole=True)
+
     def _by_heads(
         self,
         attend: Callable[[Queries, Heads, Heads, Layout], Queries],
         query: Heads,
-        key: Heads,
-        value: Heads,
+        key: Float[Array, "B M N K"],
+        value: Float[Array, "B M N K"],
         layout: Layout,
+        whole: bool = False,
     ) -> Heads:
-        """The result for this shard's tokens of an attention that needs whole sequences."""
+        """The result for this shard's tokens of an attention that needs whole sequences.
+
+        Keys and values are shards too, or `whole`: then each device takes those of its heads.
+        """
         shares = HeadShares.of(query.shape[2], self.mesh.shape[TOKENS])
-        part = jax.lax.axis_index(TOKENS) % shares.parts
-        query, key, value = (
-            jax.lax.all_to_all(shares.expand(x), TOKENS, split_axis=2, concat_axis=1, tiled=True)
-            for x in (query, key, value)
-        )
+        device = jax.lax.axis_index(TOKENS)
+        part = device % shares.parts
+
+        def gather(x: Array) -> Array:
+            return jax.lax.all_to_all(
+                shares.expand(x), TOKENS, split_axis=2, concat_axis=1, tiled=True
+            )
+
+        def take(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(
+                shares.expand(x), device * shares.local, shares.local, axis=2
+            )
+
+        query = gather(query)
+        key, value = (take(x) if whole else gather(x) for x in (key, value))
         out = attend(shares.take_part(query, layout, part), key, value, shares.query_layout(layout))
         out = shares.place_part(out, layout, part)
         out = jax.lax.all_to_all(out, TOKENS, split_axis=1, concat_axis=2, tiled=True)
@@ -218,6 +251,21 @@ class MeshPlacement(Placement):
             return shard.attention_cached(query, key, value, cached, layout, mask, implementation)
 
         return self._on_shards(attend, SHARD, SHARD, SHARD, KEPT)(query, key, value, cached)
+
+    def cross_attention(
+        self,
+        query: Heads,
+        key: Float[Array, "B M N K"],
+        value: Float[Array, "B M N K"],
+        layout: Layout,
+        mask: str,
+        implementation: str,
+    ) -> Heads:
+        def attend(shard: ShardPlacement, query: Heads, key: Array, value: Array) -> Heads:
+            return shard.cross_attention(query, key, value, layout, mask, implementation)
+
+        stories = PartitionSpec(STORIES)
+        return self._on_shards(attend, SHARD, stories, stories)(query, key, value)
 
     def keep(self, keys: Heads, values: Heads, layout: Layout) -> KeyValues:
         """Keys and values as `HeadShares.expand` has them, each device holding its heads."""

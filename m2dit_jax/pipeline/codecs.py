@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.errors import JaxRuntimeError
 from jaxtyping import Array, Float, Key, UInt8
 
-from m2dit_jax.models.coding import encode_clips, frames_to_decode
-from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks, decoding_bytes
-from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
-from m2dit_jax.models.cogvideox.vae_tiles import decode_tiled
+from m2dit_jax.models.coding import Vae, encode_clips, frames_to_decode
+from m2dit_jax.models.family import DecodeInStrips
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
+from m2dit_jax.models.vae_tiles import decode_tiled
 from m2dit_jax.pipeline.memory import NetworkSet, Say
 from m2dit_jax.stories.noise import clip_noise
 from m2dit_jax.utils.finite import check_finite
@@ -106,13 +106,14 @@ class VaeCodec:
     """Latents are scaled draws from a causal VAE's posterior.
 
     `decoder` is one of DECODERS; None decodes whole where the device's memory is enough, and else
-    in strips, and says so.
+    in strips, which `in_strips` of the family does, and says so.
     `dtype` is that of the VAE's weights, on which the frames depend.
     """
 
     shape: LatentShape
     decoder: str | None
     dtype: str
+    in_strips: DecodeInStrips
     instant: bool = False
 
     @property
@@ -148,7 +149,7 @@ class VaeCodec:
         return np.stack(scenes)[:, :frames]
 
     def _decode_scene(
-        self, vae: CausalVae, latents: Float[np.ndarray, "1 f h w C"], name: str, say: Say
+        self, vae: Vae, latents: Float[np.ndarray, "1 f h w C"], name: str, say: Say
     ) -> UInt8[np.ndarray, "F H W 3"]:
         scaled = jnp.asarray(latents / vae.config.scaling_factor)
         decoder = self.decoder
@@ -167,15 +168,15 @@ class VaeCodec:
             check_finite(f"{name}: decoded frames", video)
             return np.asarray(decode_pixels(jnp.asarray(video[0])))
         if decoder == "strips":
-            return _in_chunks(partial(decode_in_strips, vae), scaled, name, say)
+            return _in_chunks(vae, partial(self.in_strips, vae), scaled, name, say)
         try:
-            return _in_chunks(vae.decode_stream, scaled, name, say)
+            return _in_chunks(vae, vae.decode_stream, scaled, name, say)
         except JaxRuntimeError as error:
             if self.decoder is not None or "RESOURCE_EXHAUSTED" not in str(error):
                 raise
         # Outside of the handler, whose traceback would keep arrays on the device.
         say(f"{name}: the device's memory was not enough to decode it whole, decoded in strips")
-        return _in_chunks(partial(decode_in_strips, vae), scaled, name, say)
+        return _in_chunks(vae, partial(self.in_strips, vae), scaled, name, say)
 
     def as_given(self, latents: Float[np.ndarray, "f h w C"]) -> Float[np.ndarray, "f h w C"]:
         """Latents unchanged: through the VAE and back they would only lose."""
@@ -183,13 +184,14 @@ class VaeCodec:
 
 
 def _in_chunks(
+    vae: Vae,
     decode: Callable[[Array], Iterable[Float[Array | np.ndarray, "1 _ H W 3"]]],
     latents: Float[Array, "1 f h w C"],
     name: str,
     say: Say,
 ) -> UInt8[np.ndarray, "F H W 3"]:
     """Frames of a scene, chunk by chunk; only they leave the device, as bytes."""
-    chunks = len(decoder_chunks(latents.shape[1], "reference"))
+    chunks = len(vae.chunks(latents.shape[1]))
     parts = []
     for number, part in enumerate(decode(latents), 1):
         check_finite(f"{name}: decoded frames, chunk {number}", part)
@@ -198,17 +200,17 @@ def _in_chunks(
     return np.concatenate(parts)
 
 
-def _too_large(vae: CausalVae, shape: Sequence[int]) -> str:
+def _too_large(vae: Vae, shape: Sequence[int]) -> str:
     """Why a scene of latents cannot be decoded whole on the device that the VAE is on, or ""."""
     _, frames, rows, columns, _ = shape
-    kernel = vae.decoder.conv_in.kernel[...]
-    device = kernel.addressable_shards[0].device
+    weights = jax.tree.leaves(nnx.state(vae, nnx.Param))[0]
+    device = weights.addressable_shards[0].device
     free = free_bytes(device)
     if free is None:
         if rows * columns <= WHOLE_LATENTS:
             return ""
         return f"{rows}x{columns} latents are large, and the device's free memory is not known"
-    needed = decoding_bytes(vae.config, frames, rows, columns, kernel.dtype, device.platform)
+    needed = vae.decoding_bytes(frames, rows, columns, device.platform)
     if needed <= MOST_MEMORY * free:
         return ""
     return (
@@ -217,5 +219,5 @@ def _too_large(vae: CausalVae, shape: Sequence[int]) -> str:
     )
 
 
-def _vae(networks: NetworkSet) -> CausalVae:
+def _vae(networks: NetworkSet) -> Vae:
     return nnx.merge(*networks.get("VAE"))

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from m2dit_jax.config.recipe import Recipe
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions, Latents, StepResult, noise_given
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
@@ -57,7 +57,7 @@ class ModelFacts:
     prompt in every story, so that a story without one needs the empty one.
     """
 
-    schedule: NoiseSchedule
+    schedule: Schedule
     defaults: StoryOptions
     source: str
     mask: str
@@ -103,7 +103,7 @@ class Engine:
     # --- what is known without weights
 
     @property
-    def schedule(self) -> NoiseSchedule:
+    def schedule(self) -> Schedule:
         """Noise schedule of the training."""
         return self.facts.schedule
 

@@ -28,7 +28,6 @@ from m2dit_jax.config.recipe import (
     without_adapters,
 )
 from m2dit_jax.config.schema import Config
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.pipeline.load import base_model, check_encoded_with
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.adapted_run import find_weights
@@ -49,7 +48,6 @@ from m2dit_jax.weights.networks import read_config, read_json, torch_parts
 from m2dit_jax.weights.released import ReleasedModel
 from m2dit_jax.weights.run_folder import RECORD, TrainedWeights, record_text
 
-_NETWORK = DEFAULT.transformer
 _SCHEDULER = "scheduler/scheduler_config.json"
 
 
@@ -97,7 +95,7 @@ def make_export_plan(
     )
     jobs = (with_lora(_transformer_job(found, recipe, folder, dtype), lora), *others)
     scheduler = read_json(folder / _SCHEDULER)
-    changed = DEFAULT.schedule_json(recipe.schedule, scheduler)
+    changed = recipe.family.schedule_json(recipe.schedule, scheduler)
     if changed != scheduler:
         record[_SCHEDULER] = _text(changed)
     plan = ConversionPlan(folder, output, to or "diffusers", dtype, jobs, record)
@@ -113,7 +111,7 @@ def export_lora(source: Path, output: Path, weights: str | None = None) -> Path:
     config = Config.from_dict(found.config, found.place)
     if not config.train.lora.rank:
         raise ValueError(f"{source}: trained no adapters (config.train.lora); --to=lora needs some")
-    network = DEFAULT.transformer
+    network = build_recipe(without_adapters(config)).family.transformer
     shapes = network.shapes(make_transformer_config(without_adapters(config)))[1]
     target = output / NAMES[0]
     if target.exists():
@@ -125,23 +123,23 @@ def export_lora(source: Path, output: Path, weights: str | None = None) -> Path:
 
 
 def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: str | None) -> Job:
-    directory = base / "transformer"
+    directory, network = base / "transformer", recipe.family.transformer
     theirs = read_config(directory)
     frames, height, width, _ = recipe.latent_shape()
     config = make_transformer_config(recipe.config)
     try:
-        ours = DEFAULT.transformer_json(config, theirs, frames, height, width)
+        ours = recipe.family.transformer_json(config, theirs, frames, height, width)
     except ValueError as error:
         raise ValueError(f"{found.place}: {error}") from error
-    abstract = _NETWORK.abstract(ours)
-    parts = torch_parts(_NETWORK, ours, abstract)
+    abstract = network.abstract(ours)
+    parts = torch_parts(network, ours, abstract)
     tensors = _tensors(found, {"transformer": abstract})
     stacked = {part.leaf for part in parts.values() if part.layer is not None}
     leaves = layered(
         {name.removeprefix("transformer."): tensors[name] for name in tensors}, stacked
     )
     return Job(
-        Component("transformer", directory, _NETWORK),
+        Component("transformer", directory, network),
         _cast(leaves, dtype),
         parts,
         found.arrays,
@@ -153,7 +151,12 @@ def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: s
 def _own_job(found: TrainedWeights, recipe: Recipe, dtype: str | None) -> Job:
     abstract = jax.eval_shape(recipe.init_params, jax.random.key(0))
     leaves = layered(_tensors(found, abstract), ())
-    return Job(Component("", found.place, _NETWORK), _cast(leaves, dtype), {}, found.arrays)
+    return Job(
+        Component("", found.place, recipe.family.transformer),
+        _cast(leaves, dtype),
+        {},
+        found.arrays,
+    )
 
 
 def _tensors(found: TrainedWeights, abstract: Any) -> dict[str, Tensor]:

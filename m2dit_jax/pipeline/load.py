@@ -22,7 +22,6 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.parallel.context import placement_on, target_of
@@ -44,6 +43,8 @@ from m2dit_jax.weights.run_folder import RECORD, CheckpointError, TrainedWeights
 
 _LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
 _PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+# Fields of a transformer with the same results.
+_OF_COMPUTING = ("attention", "scan", "remat")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -228,10 +229,9 @@ def _of_folder(
         trained = build_recipe(
             Config.from_dict(read_record(folder.path)["config"], folder.path / RECORD)
         )
-        model = trained.config.model
-        folder.transformer_config = replace(
-            folder.transformer_config, mask=model.mask, scene_positions=model.scene_positions
-        )
+        ours, choices = make_transformer_config(trained.config), folder.family.weightless
+        kept = {name: getattr(ours, name) for name in choices if name not in _OF_COMPUTING}
+        folder.transformer_config = replace(folder.transformer_config, **kept)
         defaults, source = run_defaults(trained), folder.path / RECORD
     json = read_config(folder.path / "transformer")
     network = folder.family.transformer
@@ -244,7 +244,7 @@ def _of_folder(
             height=folder.height,
             width=folder.width,
             sampler=folder.sampler,
-            **folder.family.sampling._asdict(),
+            **{name: value for name, value in folder.sampling._asdict().items() if value != ""},
             new_scenes=1,
             anchor=True,
         ),
@@ -309,7 +309,7 @@ def _of_latents_run(
 
 def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
     """LoRA files for the transformer of a run."""
-    network = DEFAULT.transformer
+    network = recipe.family.transformer
     return Adapters.read(lora, network, network.shapes(make_transformer_config(recipe.config))[1])
 
 
@@ -340,7 +340,7 @@ def _with_vae(
         facts,
         PromptTokenizer(folder.tokenizer(), folder.text_length),
         NetworkSet(networks, memory == "resident", say),
-        VaeCodec(folder.latent_shape, decoder, dtype),
+        VaeCodec(folder.latent_shape, decoder, dtype, folder.family.decode_in_strips),
         lambda: placement,
     )
 
@@ -430,6 +430,7 @@ def check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> 
     data = config.data
     fits = {
         "channels": (data.channels, folder.vae_config.latent_channels),
+        "latent_side": (data.latent_side, folder.vae_config.spatial_compression),
         "text_dim": (data.text_dim, folder.text_encoder_config.d_model),
         "text_length": (data.text_length, folder.text_length),
     }

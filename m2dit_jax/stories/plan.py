@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
-from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.stories.noise import scene_seed
 from m2dit_jax.stories.settings import StoryOptions
@@ -25,7 +25,7 @@ class PlannedModel(Protocol):
     """The properties of a model that a plan depends on; no network is loaded for it."""
 
     @property
-    def schedule(self) -> NoiseSchedule:
+    def schedule(self) -> Schedule:
         """The noise schedule."""
         ...
 

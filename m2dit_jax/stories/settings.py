@@ -50,7 +50,9 @@ class StoryOptions(SamplingOptions, frozen=True):
     seed: Seed = option(
         0, "Number that the noise is drawn by: the same seed gives the same story.", affects="scene"
     )
-    negative_prompt: Text = option("", "Text that guidance leads away from.", affects="scene")
+    negative_prompt: Text = option(
+        "", "Text that guidance leads away from.", affects="scene", by_model=True
+    )
     global_prompt: Text = option("", "Text that every scene sees.", affects="latents")
     frames: Frames = option(49, "Frames of a scene.", affects="scene", by_model=True)
     height: Side = option(480, "Height of the video in pixels.", affects="latents", by_model=True)

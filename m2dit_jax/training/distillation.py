@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.diffusion.consistency import PredictV, SmallSteps, consistency_target, small_steps
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.training.step import NoisyBatch, StepConfig, Teach, model_for_computing
 
@@ -18,9 +19,10 @@ Params = Any
 
 def small_steps_of(recipe: Recipe) -> SmallSteps:
     """The small steps of the teacher of `config.distill`."""
-    distill = recipe.config.distill
+    distill, schedule = recipe.config.distill, recipe.schedule
+    assert isinstance(schedule, NoiseSchedule)  # the config allows no other
     return small_steps(
-        replace(recipe.schedule, spacing=distill.spacing),
+        replace(schedule, spacing=distill.spacing),
         distill.steps,
         distill.teacher_steps,
         distill.guidance_scale,

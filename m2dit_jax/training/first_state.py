@@ -14,9 +14,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
+from m2dit_jax.config.recipe import Recipe, build_recipe, make_schedule, make_transformer_config
 from m2dit_jax.config.schema import Config
-from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.diffusion.flow import FlowSchedule
+from m2dit_jax.diffusion.noising import Schedule
+from m2dit_jax.models.families import family_of
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.weights.adapted_run import find_weights
@@ -26,7 +28,6 @@ from m2dit_jax.weights.networks import load_params, open_leaves, read_json_as
 from m2dit_jax.weights.run_folder import CheckpointError, CheckpointGone, holds_weights
 
 OF_THE_DATA = ("channels", "text_dim")
-_NETWORK = DEFAULT.transformer
 
 
 def check_init_from(recipe: Recipe) -> str:
@@ -47,7 +48,7 @@ def check_weights(recipe: Recipe, path: Path, field: str) -> str:
         return _check_folder(recipe, path / "transformer", field)
     found = find_weights(path)
     theirs = build_recipe(Config.from_dict(found.config, found.place))
-    problems = _differences(recipe.config, theirs.config, "run")
+    problems = _differences(recipe, theirs.config, "run")
     shapes = {name: like.shape for name, like in flatten(abstract_params(recipe)).items()}
     try:
         saved = found.tensors()
@@ -64,14 +65,18 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
             f"{field}: {folder.parent} is no training run, as config.data.source "
             f"{recipe.config.data.source!r} needs: released weights are not for pixels"
         )
-    theirs = read_json_as(_NETWORK.config, folder / "config.json")
-    problems = _transformer_differences(make_transformer_config(recipe.config), theirs, "folder")
+    family = recipe.family
+    found = read_json_as(family_of, folder / "config.json")
+    if found is not family:
+        raise_misfits(field, folder, [_of_family(recipe.config, found.name, "folder")])
+    theirs = read_json_as(family.transformer.config, folder / "config.json")
+    problems = _transformer_differences(recipe, theirs, "folder")
     scheduler = folder.parent / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        prediction = read_json_as(DEFAULT.schedule, scheduler).prediction
-        problems += _prediction_differences(recipe.config, prediction, "folder")
+        released = read_json_as(family.schedule, scheduler)
+        problems += _prediction_differences(recipe.schedule, released, "folder")
     try:
-        open_leaves(folder, _NETWORK, abstract_params(recipe)["transformer"])
+        open_leaves(folder, family.transformer, abstract_params(recipe)["transformer"])
     except ValueError as error:
         problems.append(str(error).removeprefix(f"{folder}: "))
     raise_misfits(field, folder, problems)
@@ -79,14 +84,17 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
     return str(folder) + (f"\n{unused}" if unused else "")
 
 
-def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:
+def _differences(recipe: Recipe, theirs: Config, owner: str) -> list[str]:
     """The fields that say what weights mean and that differ from those of another run."""
+    ours = recipe.config
+    if ours.model.family != theirs.model.family:
+        return [_of_family(ours, theirs.model.family, owner)]
     sources = ours.data.source, theirs.data.source
     if sources[0] != sources[1]:
         return [f"config.data.source is {sources[0]!r}, that of the {owner} {sources[1]!r}"]
-    transformers = make_transformer_config(ours), make_transformer_config(theirs)
-    problems = _transformer_differences(*transformers, owner)
-    problems += _prediction_differences(ours, theirs.diffusion.prediction, owner)
+    problems = _transformer_differences(recipe, make_transformer_config(theirs), owner)
+    schedules = make_schedule(ours.diffusion), make_schedule(theirs.diffusion)
+    problems += _prediction_differences(*schedules, owner)
     if ours.data.source != "latents":
         problems += [
             f"config.text_encoder.{name} is {here}, that of the {owner} {there}"
@@ -96,20 +104,34 @@ def _differences(ours: Config, theirs: Config, owner: str) -> list[str]:
     return problems
 
 
-def _transformer_differences(ours: Any, theirs: Any, owner: str) -> list[str]:
+def _transformer_differences(recipe: Recipe, theirs: Any, owner: str) -> list[str]:
+    ours = make_transformer_config(recipe.config)
     return [
         f"config.{'data' if name in OF_THE_DATA else 'model'}.{name} is {here}, "
         f"that of the {owner} {there}"
         for name, here, there in _differing(ours, theirs)
-        if name not in DEFAULT.weightless
+        if name not in recipe.family.weightless
     ]
 
 
-def _prediction_differences(ours: Config, theirs: str, owner: str) -> list[str]:
-    here = ours.diffusion.prediction
-    if here == theirs:
-        return []
-    return [f"config.diffusion.prediction is {here!r}, that of the {owner} {theirs!r}"]
+def _of_family(ours: Config, theirs: str, owner: str) -> str:
+    return f"config.model.family is {ours.model.family!r}, that of the {owner} {theirs!r}"
+
+
+def _prediction_differences(ours: Schedule, theirs: Schedule, owner: str) -> list[str]:
+    choices = {
+        "kind": (_kind(ours), _kind(theirs)),
+        "prediction": (ours.prediction, theirs.prediction),
+    }
+    return [
+        f"config.diffusion.{name} is {here!r}, that of the {owner} {there!r}"
+        for name, (here, there) in choices.items()
+        if here != there
+    ]
+
+
+def _kind(schedule: Schedule) -> str:
+    return "flow" if isinstance(schedule, FlowSchedule) else "diffusion"
 
 
 def _differing(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -199,7 +221,9 @@ def read_params(path: Path, field: str, abstract: Any, dtype: np.dtype) -> Any:
 
 def _read(path: Path, abstract: Any, dtype: np.dtype) -> Any:
     if not holds_weights(path):
-        params = load_params(path / "transformer", _NETWORK, abstract["transformer"], dtype)
+        folder = path / "transformer"
+        network = read_json_as(family_of, folder / "config.json").transformer
+        params = load_params(folder, network, abstract["transformer"], dtype)
         return {"transformer": params}
     mesh = jax.tree.leaves(abstract)[0].sharding.mesh
     try:

@@ -17,7 +17,7 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.guidance import draw_given
 from m2dit_jax.diffusion.loss import WEIGHTINGS, min_snr_weights, weighted_error
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.timesteps import TimestepDraw
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.lora import dropout, join_adapters
@@ -84,7 +84,7 @@ def draw_noisy_batch(
     key: Key[Array, ""],
     batch: Batch | EncodedBatch,
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: StepConfig,
     latent_scale: float = 1.0,
 ) -> NoisyBatch:
@@ -237,7 +237,7 @@ def loss_and_gradients(
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     empty_prompt: Int[Array | np.ndarray, " T"] | Float[Array | np.ndarray, "T E"],
     config: StepConfig,
     latent_scale: float = 1.0,

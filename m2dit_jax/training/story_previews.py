@@ -219,7 +219,7 @@ class Previews:
         if model is None:
             return PixelCodec(lambda *size: None), NetworkSet({}, False)
         dtype = default_dtype()
-        codec = VaeCodec(model.latent_shape, None, dtype)
+        codec = VaeCodec(model.latent_shape, None, dtype, model.family.decode_in_strips)
         return codec, NetworkSet({"VAE": partial(model.vae, dtype)}, False)
 
 

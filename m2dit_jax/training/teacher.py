@@ -6,8 +6,8 @@ from typing import Any
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.config.schema import Config
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.training.first_state import raise_misfits
 from m2dit_jax.training.frozen import FrozenWeights, find_frozen
 from m2dit_jax.weights.adapted_run import find_weights
@@ -29,10 +29,12 @@ def find_teacher(recipe: Recipe) -> FrozenWeights:
     """
     path = Path(recipe.config.distill.teacher).expanduser()
     teacher = find_frozen(recipe, "teacher", path, FIELD)
-    transformer, schedule = _transformer_and_schedule(path)
+    transformer, schedule = _transformer_and_schedule(recipe, path)
+    if not isinstance(schedule, NoiseSchedule):
+        raise_misfits(FIELD, path, ["it is trained by flow matching, which is not distilled here"])
     noise = [field.name for field in fields(NoiseSchedule) if field.name not in _NOT_OF_NOISE]
     # Of the transformer, what the check of its weights leaves out.
-    same = [name for name in DEFAULT.weightless if name not in _OF_COMPUTING]
+    same = [name for name in recipe.family.weightless if name not in _OF_COMPUTING]
     problems = [
         f"config.{section}.{name} is {getattr(here, name)!r}, that of the teacher "
         f"{getattr(there, name)!r}"
@@ -47,7 +49,7 @@ def find_teacher(recipe: Recipe) -> FrozenWeights:
     return teacher
 
 
-def _transformer_and_schedule(path: Path) -> tuple[Any, NoiseSchedule]:
+def _transformer_and_schedule(recipe: Recipe, path: Path) -> tuple[Any, Schedule]:
     """The config of a teacher's transformer, and its noise."""
     config = None
     if holds_weights(path):
@@ -57,6 +59,6 @@ def _transformer_and_schedule(path: Path) -> tuple[Any, NoiseSchedule]:
     if config is not None:
         theirs = build_recipe(Config.from_dict(config, path))
         return make_transformer_config(theirs.config), theirs.schedule
-    transformer = read_json_as(DEFAULT.transformer.config, path / "transformer/config.json")
-    schedule = read_json_as(DEFAULT.schedule, path / "scheduler/scheduler_config.json")
+    transformer = read_json_as(recipe.family.transformer.config, path / "transformer/config.json")
+    schedule = read_json_as(recipe.family.schedule, path / "scheduler/scheduler_config.json")
     return transformer, schedule

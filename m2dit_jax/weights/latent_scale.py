@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.families import family_of
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.weights.networks import read_json_as
 from m2dit_jax.weights.run_folder import workdir_of
@@ -24,7 +24,9 @@ def find_scaling_factor(path: Path) -> float | None:
     """
     path = workdir_of(Path(path).expanduser())
     if (path / "vae/config.json").is_file():
-        return read_json_as(DEFAULT.vae.config, path / "vae/config.json").scaling_factor
+        config = path / "vae/config.json"
+        vae = read_json_as(family_of, config).vae
+        return read_json_as(vae.config, config).scaling_factor
     if (path / FACTS).is_file():
         try:
             return float(json.loads((path / FACTS).read_text(encoding="utf-8"))["scaling_factor"])

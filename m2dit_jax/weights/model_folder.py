@@ -46,14 +46,23 @@ def find_components(folder: Path) -> list[Component]:
         raise ValueError(
             f"{folder}: needs at least one of {names}, or the config.json of one of them"
         )
-    unknown = [name for name in unknown_networks(folder) if name in _named_in_index(folder)]
+    check_known(folder)
+    family = _family(folder, there)
+    return [Component(name, folder / name, family.networks[name]) for name in there]
+
+
+def check_known(folder: Path) -> None:
+    """Raises ValueError if `model_index.json` names a network that is there and unknown here.
+
+    Such as the second transformer of a model of two experts, which one alone is not.
+    """
+    named = _named_in_index(folder)
+    unknown = [name for name in unknown_networks(folder) if name in named]
     if unknown:
         raise ValueError(
             f"{folder}: {INDEX} names the network {unknown[0]}, which this project does not know; "
             f"it knows {', '.join(NETWORK_NAMES)}"
         )
-    family = _family(folder, there)
-    return [Component(name, folder / name, family.networks[name]) for name in there]
 
 
 def absent_networks(folder: Path) -> list[str]:

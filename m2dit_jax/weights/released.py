@@ -17,7 +17,7 @@ from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
 from m2dit_jax.weights.mapping import Tree
-from m2dit_jax.weights.model_folder import INDEX
+from m2dit_jax.weights.model_folder import check_known
 from m2dit_jax.weights.networks import (
     load_params,
     open_leaves,
@@ -54,14 +54,15 @@ class ReleasedModel:
         self.vae_config = read_json_as(family.vae.config, path / "vae/config.json")
         self.schedule = read_json_as(family.schedule, scheduler)
         self.sampler: Sampler = read_json_as(family.sampler, scheduler)
-        if (path / INDEX).is_file():
-            read_json(path / INDEX)
+        check_known(path)
         try:
             family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        size = family.scene_size(read_json(transformer), self.vae_config)
+        json = read_json(transformer)
+        size = family.scene_size(json, self.vae_config)
         self.text_length, self.frames, self.height, self.width = size
+        self.sampling = family.sampling(json, self.vae_config)
 
     def check_weights(self, names: Collection[str] = ()) -> None:
         """Opens the files of these networks, by default of all, and reads no numbers.

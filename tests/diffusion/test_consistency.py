@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from m2dit_jax.diffusion.consistency import consistency_target, small_steps
+from m2dit_jax.diffusion.noising import SPACINGS
 from m2dit_jax.diffusion.samplers import sampling_steps
-from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule(snr_shift=24.0)
 SHAPE = (3, 2, 1, 2, 2, 1)

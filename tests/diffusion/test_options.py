@@ -78,7 +78,7 @@ def test_a_scale_for_each_scene():
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"sampler": "euler"}, "found 'euler', needs one of ddim, dpm, unip_3"),
+        ({"sampler": "heun"}, "found 'heun', needs one of ddim, dpm, unip_3"),
         ({"steps": 0}, "found 0, needs a whole number, from 1 to 100000"),
         ({"steps": 2.0}, "found 2.0, needs a whole number, from 1 to 100000"),
         (

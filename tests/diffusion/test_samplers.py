@@ -83,8 +83,8 @@ def test_reference_has_its_defects_and_the_default_has_not():
 
 
 def test_unknown_sampler_is_refused():
-    with pytest.raises(ValueError, match="unknown sampler 'euler'; there are ddim, dpm, unip_3"):
-        sampling_steps(NoiseSchedule(), "euler", 5, 1.0)
+    with pytest.raises(ValueError, match="unknown sampler 'heun'; there are ddim, dpm, unip_3"):
+        sampling_steps(NoiseSchedule(), "heun", 5, 1.0)
 
 
 def run_made_up(table, x):

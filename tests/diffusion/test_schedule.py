@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
+from m2dit_jax.diffusion.noising import SPACINGS
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 
 
 @pytest.mark.parametrize("snr_shift", [1.0, 3.0, 8.0])

@@ -26,8 +26,8 @@ def test_a_config_without_a_class_is_of_the_default_family():
 
 
 def test_an_unknown_class_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="CogVideoXTransformer3D.*found WanTransformer3DModel"):
-        family_of({"_class_name": "WanTransformer3DModel"})
+    with pytest.raises(ValueError, match="CogVideoXTransformer3D.*found FluxTransformer2DModel"):
+        family_of({"_class_name": "FluxTransformer2DModel"})
 
 
 def test_of_two_classes_that_end_alike_the_longer_one_is_meant(monkeypatch):

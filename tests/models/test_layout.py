@@ -86,7 +86,7 @@ def test_join_and_split_of_unequal_scenes_are_refused():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((1, 0, 1), "Layout.text must be at least 1, got 0"),
+        ((1, -1, 1), "Layout.text must be at least 0, got -1"),
         ((1, 1, 0), "Layout.video must be at least 1, got 0"),
         ((2, 1, (2, 0)), r"Layout.video must be at least 1, got \(2, 0\)"),
         ((0, 1, 1), "Layout.scenes must be at least 1, got 0"),

@@ -7,6 +7,7 @@ from flax import nnx
 from jax.errors import JaxRuntimeError
 
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoding_bytes
+from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.pipeline import codecs
@@ -28,15 +29,11 @@ def decode(monkeypatch):
         strips.append(True)
         return decode_in_strips(*arguments)
 
-    decode_in_strips = codecs.decode_in_strips
-    monkeypatch.setattr(codecs, "decode_in_strips", in_strips)
-
     def decode(free):
         monkeypatch.setattr(codecs, "free_bytes", lambda device: free)
         networks = NetworkSet({"VAE": lambda: LoadedNetwork(graphdef, params)}, True, lines.append)
-        frames = VaeCodec(lambda *size: size, None, "float32").decode(
-            networks, LATENTS, 5, "scene 1"
-        )
+        codec = VaeCodec(lambda *size: size, None, "float32", in_strips)
+        frames = codec.decode(networks, LATENTS, 5, "scene 1")
         return frames, bool(strips), lines
 
     return decode
@@ -74,7 +71,7 @@ def decoded_with_a_copy_on_each_device():
     graphdef, params = nnx.split(CausalVae(CONFIG, rngs=nnx.Rngs(0)))
     params = jax.device_put(params, replicated(make_mesh({"data": -1, "fsdp": 1, "context": 1})))
     networks = NetworkSet({"VAE": lambda: LoadedNetwork(graphdef, params)}, True)
-    codec = VaeCodec(lambda *size: size, None, "float32")
+    codec = VaeCodec(lambda *size: size, None, "float32", decode_in_strips)
     return codec.decode(networks, LATENTS, 5, "scene 1").shape
 
 

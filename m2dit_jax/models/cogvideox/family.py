@@ -15,8 +15,10 @@ from m2dit_jax.models.cogvideox.keys import TEXT_ENCODER, TRANSFORMER
 from m2dit_jax.models.cogvideox.story_model import StoryModel
 from m2dit_jax.models.cogvideox.t5 import TextEncoder, TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
+from m2dit_jax.models.cogvideox.transformer_config import config_of_fields
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig
 from m2dit_jax.models.cogvideox.vae_keys import VAE
+from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
 from m2dit_jax.models.family import (
     Family,
     Json,
@@ -24,6 +26,8 @@ from m2dit_jax.models.family import (
     NetworkSpec,
     SamplingDefaults,
     SceneSize,
+    check_fit,
+    size_problems,
 )
 
 # CogVideoX 1.5 names in its config the reach of its positions, 300 x 300 latents (2400 x 2400
@@ -56,14 +60,8 @@ def latent_shape(
     Raises ValueError, with the nearest sizes that work, if the model cannot make such a scene.
     """
     side, ratio = vae.spatial_compression, vae.temporal_compression_ratio
-    problems = []
-    for name, value in (("height", height), ("width", width)):
-        unit = side * transformer.patch_size
-        if value < 1 or value % unit:
-            problems.append(f"{name} {value} is not a multiple of {unit}, {_near(value, unit)}")
-    if frames < 1:
-        problems.append(f"{frames} frames are too few, needs 1 or more")
-    elif transformer.added_positions and transformer.base_grid is not None:
+    problems = size_problems(frames, height, width, side * transformer.patch_size)
+    if frames >= 1 and transformer.added_positions and transformer.base_grid is not None:
         most = ratio * (transformer.base_grid[0] * transformer.patch_size_t - 1) + 1
         if frames > most:
             problems.append(
@@ -76,33 +74,10 @@ def latent_shape(
     return LatentShape(in_time, height // side, width // side, transformer.channels)
 
 
-def check_fit(transformer: TransformerConfig, text_encoder: TextEncoderConfig, vae: VaeConfig):
-    """Raises ValueError if the networks do not fit each other."""
-    pairs = {
-        "text_embed_dim of transformer and d_model of text_encoder": (
-            transformer.text_dim,
-            text_encoder.d_model,
-        ),
-        "in_channels of transformer and latent_channels of vae": (
-            transformer.channels,
-            vae.latent_channels,
-        ),
-    }
-    for what, (one, other) in pairs.items():
-        if one != other:
-            raise ValueError(f"{what} differ: {one} and {other}")
-
-
 def _patch_window(json: Json) -> tuple[int, ...]:
     if json.get("patch_size_t") is not None:  # CogVideoX 1.5: a linear layer
         return ()
     return (json.get("patch_size", 2),) * 2
-
-
-def _near(value: int, unit: int) -> str:
-    """The nearest multiples below and above."""
-    below = max(value // unit, 1) * unit
-    return f"the nearest are {below} and {below + unit}"
 
 
 COGVIDEOX = Family(
@@ -133,11 +108,12 @@ COGVIDEOX = Family(
     latent_shape=latent_shape,
     check_fit=check_fit,
     # Of the reference's scripts; the paper's models are trained with 3 scenes.
-    sampling=SamplingDefaults(fps=8.0, steps=50, guidance_scale=6.0, window=3),
-    transformer_config=TransformerConfig,
+    sampling=lambda json, vae: SamplingDefaults(fps=8.0, steps=50, guidance_scale=6.0, window=3),
+    transformer_config=config_of_fields,
     text_encoder_config=TextEncoderConfig,
     story_model=StoryModel,
     transformer_json=transformer_json,
     schedule_json=schedule_json,
+    decode_in_strips=decode_in_strips,
     weightless=CHOICES,
 )

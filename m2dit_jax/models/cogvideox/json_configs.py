@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from m2dit_jax.diffusion.noising import Prediction, Schedule
 from m2dit_jax.diffusion.samplers import Sampler
-from m2dit_jax.diffusion.schedule import NoiseSchedule, Prediction
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.json_fields import (
     SchedulerJson,
     TextEncoderJson,
     TransformerJson,
     VaeJson,
-    read_fields,
 )
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import VaeConfig
-from m2dit_jax.utils.options import Options, shown
+from m2dit_jax.models.json_reading import raise_problems, read_json, shown_value
 
 Json = Mapping[str, Any]
 
@@ -60,7 +60,7 @@ def transformer_config(json: Json) -> TransformerConfig:
 
     Raises ValueError for a variant that does not exist here.
     """
-    values = _read("transformer", TransformerJson, json, _TRANSFORMER_FIXED)
+    values = read_json("transformer", TransformerJson, json, _TRANSFORMER_FIXED)
     patch, patch_t = values["patch_size"], values["patch_size_t"]
     problems = []
     if values["in_channels"] != values["out_channels"]:
@@ -73,7 +73,7 @@ def transformer_config(json: Json) -> TransformerConfig:
         problems.append("patch_bias must be true, got false")
     if min(values["sample_height"], values["sample_width"]) < patch:
         problems.append(f"patch_size {patch} is more than sample_height or sample_width")
-    _raise("transformer", problems)
+    raise_problems("transformer", problems)
     latent_frames = (values["sample_frames"] - 1) // values["temporal_compression_ratio"] + 1
     rotary = values["use_rotary_positional_embeddings"]
     is_slice = rotary and patch_t is not None  # CogVideoX 1.5: positions 0, 1, 2, ...
@@ -156,24 +156,26 @@ def _same_weights(one: TransformerConfig, other: TransformerConfig) -> bool:
 
 def text_encoder_config(json: Json) -> TextEncoderConfig:
     """The T5 v1.1 encoder of a `text_encoder/config.json`. Raises ValueError for another one."""
-    values = _read("text_encoder", TextEncoderJson, json, _TEXT_ENCODER_FIXED)
+    values = read_json("text_encoder", TextEncoderJson, json, _TEXT_ENCODER_FIXED)
     buckets, most = (
         values[f"relative_attention_{name}"] for name in ("num_buckets", "max_distance")
     )
     if most <= buckets // 4:
         needed = f"more than {buckets // 4}, a quarter of relative_attention_num_buckets"
-        _raise("text_encoder", [f"relative_attention_max_distance: found {most}, needs {needed}"])
+        raise_problems(
+            "text_encoder", [f"relative_attention_max_distance: found {most}, needs {needed}"]
+        )
     return TextEncoderConfig(**values)
 
 
 def vae_config(json: Json) -> VaeConfig:
     """The VAE of a `vae/config.json`. Raises ValueError for a variant that does not exist here."""
-    return VaeConfig(**_read("vae", VaeJson, json, _VAE_FIXED))
+    return VaeConfig(**read_json("vae", VaeJson, json, _VAE_FIXED))
 
 
 def noise_schedule(json: Json) -> NoiseSchedule:
     """The schedule of a `scheduler_config.json`. Raises ValueError for another kind."""
-    values = _read("scheduler", SchedulerJson, json, _SCHEDULER_FIXED)
+    values = read_json("scheduler", SchedulerJson, json, _SCHEDULER_FIXED)
     schedule = NoiseSchedule(
         timesteps=values["num_train_timesteps"],
         beta_start=values["beta_start"],
@@ -186,17 +188,24 @@ def noise_schedule(json: Json) -> NoiseSchedule:
         prediction=_PREDICTIONS[values["prediction_type"]],
     )
     if schedule.steps_offset >= schedule.timesteps:
-        _raise("scheduler", ["steps_offset must be below num_train_timesteps"])
+        raise_problems("scheduler", ["steps_offset must be below num_train_timesteps"])
     with np.errstate(invalid="ignore", divide="ignore"):
         alphas = schedule.alphas_cumprod()
     if not np.isfinite(alphas).all() or (np.diff(alphas) > 0).any():
         betas = f"beta_start {schedule.beta_start:g} and beta_end {schedule.beta_end:g}"
-        _raise("scheduler", [f"{betas} make no schedule in which noise grows"])
+        raise_problems("scheduler", [f"{betas} make no schedule in which noise grows"])
     return schedule
 
 
-def schedule_json(schedule: NoiseSchedule, base: Json) -> dict[str, Any]:
-    """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same."""
+def schedule_json(schedule: Schedule, base: Json) -> dict[str, Any]:
+    """The `scheduler_config.json` of a schedule; `base` is that of another, or of the same.
+
+    Raises ValueError for a schedule of another kind: CogVideoX's schedulers know no flows.
+    """
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError(
+            "CogVideoX's schedulers need config.diffusion.kind 'diffusion', found flow matching"
+        )
     if noise_schedule(base) == schedule:
         return dict(base)
     return dict(base) | {
@@ -221,29 +230,6 @@ def sampler_name(json: Json) -> Sampler:
     if isinstance(name, str) and name in _SAMPLERS:
         return _SAMPLERS[name]
     known = ", ".join(_SAMPLERS)
-    raise ValueError(f"scheduler config: _class_name must be one of {known}, got {_repr(name)}")
-
-
-def _read(
-    config: str, fields: type[Options], json: Json, fixed: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values of all declared fields, after checking those of `fixed`."""
-    required = [name for name, field in fields.model_fields.items() if field.is_required()]
-    problems = [f"{key} is missing" for key in required if key not in json]
-    problems += [
-        f"{key} must be {value!r}, got {_repr(json[key])}"
-        for key, value in fixed.items()
-        if json.get(key, value) != value
-    ]
-    _raise(config, problems)
-    return read_fields(fields, config, json)
-
-
-def _raise(config: str, problems: list[str]) -> None:
-    if problems:
-        raise ValueError(f"{config} config: " + "; ".join(problems))
-
-
-def _repr(value: Any) -> str:
-    """A value of a config on a short line."""
-    return repr(value) if value is None or isinstance(value, bool) else shown(value)
+    raise ValueError(
+        f"scheduler config: _class_name must be one of {known}, got {shown_value(name)}"
+    )

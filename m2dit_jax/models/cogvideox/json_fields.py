@@ -4,12 +4,11 @@ What a missing key means (older releases lack the newer keys) is what it means i
 that are not declared here are read by nobody.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from m2dit_jax.utils.options import OptionError, Options, option
+from m2dit_jax.utils.options import Options, option
 
 _Width = Annotated[int, Field(ge=1, le=2**18)]  # the T5 of CogVideoX has 10240
 _Heads = Annotated[int, Field(ge=1, le=1024)]
@@ -98,20 +97,3 @@ class SchedulerJson(Options, frozen=True):
     prediction_type: Literal["v_prediction", "sample"] = option(
         "v_prediction", "What the transformer's output stands for."
     )
-
-
-def read_fields(fields: type[Options], config: str, json: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of all declared fields, of their types and within their ranges.
-
-    `config` names the kind of config in messages. Raises ValueError with all that is wrong.
-    """
-    there: dict[str, Any] = {
-        name: tuple(json[name]) if isinstance(json[name], list) else json[name]
-        for name in fields.model_fields
-        if name in json
-    }
-    try:
-        return dict(fields(**there))
-    except OptionError as error:
-        problems = (f"{path}: {problem}" for path, problem in error.problems)
-        raise ValueError(f"{config} config: {'; '.join(problems)}") from None

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.attention.dispatch import Heads
@@ -26,7 +26,7 @@ def modulate(
     return x * (1 + scale) + shift
 
 
-def sinusoidal_embedding(timesteps: Int[Array, "B S"], dim: int) -> Float[Array, "B S {dim}"]:
+def sinusoidal_embedding(timesteps: Num[Array, "B S"], dim: int) -> Float[Array, "B S {dim}"]:
     """Timestep features, cosines first (diffusers' `flip_sin_to_cos`), period up to 10,000.
 
     The exponents are rounded to float32 as the reference does: at timestep 999 that is seen in the

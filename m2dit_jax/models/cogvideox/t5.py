@@ -39,7 +39,7 @@ class T5Attention(nnx.Module):
         self.o = nnx.Linear(inner, d_model, use_bias=False, kernel_init=out, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "N T E"], position_bias: Float[Array, "1 H T T"]
+        self, x: Float[Array, "N T E"], position_bias: Float[Array, "#N H T T"]
     ) -> Float[Array, "N T E"]:
         query, key, value = (
             linear(x).reshape(*x.shape[:2], self.heads, -1) for linear in (self.q, self.k, self.v)
@@ -63,7 +63,7 @@ class T5Block(nnx.Module):
         self.wo = nnx.Linear(d_ff, d_model, use_bias=False, kernel_init=narrow, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "N T E"], position_bias: Float[Array, "1 H T T"]
+        self, x: Float[Array, "N T E"], position_bias: Float[Array, "#N H T T"]
     ) -> Float[Array, "N T E"]:
         dtype = self.wo.kernel.dtype
         x = x + self.attention(self.norm1(x).astype(dtype), position_bias)

@@ -1,8 +1,6 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
-from functools import partial
-from itertools import groupby
 from typing import NamedTuple
 
 import jax
@@ -35,7 +33,7 @@ from m2dit_jax.models.masks import (
     depends_on_given,
 )
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.models.remat import REMAT
+from m2dit_jax.models.stacked import over_layers, with_remat
 
 
 class Block(nnx.Module):
@@ -346,37 +344,11 @@ class M2DiT(nnx.Module):
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
 
-        keep = REMAT[self.config.remat]
-        if keep is not None:
-            # Within a scan the compiler cannot undo the remat: nothing need keep it from that.
-            run_block = jax.checkpoint(
-                run_block, policy=keep, prevent_cse=not self.config.scan, static_argnums=0
-            )
-        return self._over_layers(run_block, tokens, (stacked, cached))[0]
+        run_layer = with_remat(run_block, self.config.remat, self.config.scan)
+        return self._over_layers(run_layer, tokens, (stacked, cached))[0]
 
     def _over_layers(self, run_block, tokens, layers):
-        """The last tokens, and what `run_block` gives beside its tokens, stacked.
-
-        Blocks of one mask after the other are a scan of their own.
-        """
-        kept, start = [], 0
-        for mask, blocks in groupby(self.block_masks):
-            stop = start + len(list(blocks))
-            if self.config.scan:
-                some = layers
-                if stop - start < len(self.block_masks):
-                    some = jax.tree.map(lambda p, span=slice(start, stop): p[span], layers)
-                tokens, beside = jax.lax.scan(partial(run_block, mask), tokens, some)
-                kept.append(beside)
-            else:
-                for layer in range(start, stop):
-                    one = jax.tree.map(lambda p, i=layer: p[i], layers)
-                    tokens, beside = run_block(mask, tokens, one)
-                    kept.append(jax.tree.map(lambda x: x[None], beside))
-            start = stop
-        if len(kept) == 1:
-            return tokens, kept[0]
-        return tokens, jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
+        return over_layers(run_block, self.block_masks, self.config.scan, tokens, layers)
 
 
 def _consecutive(

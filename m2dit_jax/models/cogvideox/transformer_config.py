@@ -1,11 +1,14 @@
 """The shape and the variants of the transformer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from m2dit_jax.models.attention.dispatch import check_implementation
 from m2dit_jax.models.cogvideox.grid import Grid
 from m2dit_jax.models.cogvideox.rope import axis_dims
-from m2dit_jax.models.masks import check_mask
+from m2dit_jax.models.flops import ForwardFlops, attention_pairs
+from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.masks import block_masks, check_mask
 from m2dit_jax.models.remat import REMAT
 
 
@@ -64,3 +67,38 @@ class TransformerConfig:
     def width(self) -> int:
         """Features of a token."""
         return self.heads * self.head_dim
+
+    def forward_flops(self, layout: Layout) -> ForwardFlops:
+        """Operations of the forward pass of one story; padding is not counted."""
+        width, time_dim, scenes = self.width, self.time_dim, layout.scenes
+        patch = self.channels * self.patch_size_t * self.patch_size**2
+        video = layout.real_tokens - layout.text_tokens
+        projections, feed_forward = 4 * width**2, 2 * 4 * width**2
+        modulations = scenes * 2 * 6 * time_dim * width
+        linear = layout.real_tokens * (projections + feed_forward) + modulations
+        # The logits, and the values that they weigh.
+        masks = block_masks(self.mask, self.layers)
+        attention = sum(attention_pairs(layout, mask) for mask in masks) * 2 * width
+        embeddings = (
+            video * patch * width
+            + layout.text_tokens * self.text_dim * width
+            + scenes * (width * time_dim + time_dim**2)
+        )
+        head = scenes * time_dim * 2 * width + video * width * patch
+        return ForwardFlops(2 * self.layers * linear, 2 * attention, 2 * (embeddings + head))
+
+
+def config_of_fields(
+    hidden: int = 0, base_grid: tuple[int, ...] = (), **fields: Any
+) -> TransformerConfig:
+    """The transformer of a training config's fields.
+
+    Raises ValueError for a `hidden` other than four times the width, for which 0 stands.
+    """
+    config = TransformerConfig(base_grid=base_grid or None, **fields)  # pyright: ignore
+    if hidden not in (0, 4 * config.width):
+        raise ValueError(
+            f"config.model.hidden must be 0 or 4 x the width {config.width} in this family, got "
+            f"{hidden}"
+        )
+    return config

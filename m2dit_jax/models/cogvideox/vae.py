@@ -15,10 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from m2dit_jax.models.causal_conv import Cache, Carry, CausalConv
 from m2dit_jax.models.cogvideox.vae_layers import (
-    Cache,
-    Carry,
-    CausalConv,
     Downsample,
     GroupNorm,
     Guide,
@@ -234,6 +232,14 @@ class CausalVae(nnx.Module):
         Raises ValueError for an unknown rule or a shape that does not fit the network.
         """
         return jnp.concatenate(list(self.decode_stream(latents, chunk_rule)), axis=1)
+
+    def chunks(self, frames: int) -> list[int]:
+        """Latent frames of each chunk of decoding."""
+        return decoder_chunks(frames, "reference")
+
+    def decoding_bytes(self, frames: int, rows: int, columns: int, platform: str) -> int:
+        """See the function of that name."""
+        return decoding_bytes(self.config, frames, rows, columns, self._dtype, platform)
 
     @property
     def _dtype(self):

@@ -1,4 +1,4 @@
-"""The parts of the CogVideoX VAE: causal convolution, norms, residual block, resampling."""
+"""The parts of the CogVideoX VAE: norms, residual block, resampling."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,42 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-_WINDOW = 3
-_PAST = _WINDOW - 1
-
-# For each causal convolution, in the order in which they run, the last frames that it saw.
-Cache = tuple[Float[Array, "B 2 _ _ _"], ...]
+from m2dit_jax.models.causal_conv import Carry, CausalConv
 
 # Mean and variance of each group of channels.
 Statistics = tuple[Float[Array, "B groups"], Float[Array, "B groups"]]
 
 # From a number of channels to a norm over them.
 MakeNorm = Callable[[int], Any]
-
-
-class Carry:
-    """The frames that causal convolutions hand on from one chunk to the next.
-
-    Lives during one pure function from (chunk, cache) to (result, new cache): the convolutions take
-    their part of the old cache in turn and leave their part of the new one. Without a cache the
-    chunk is the beginning of a video.
-    """
-
-    def __init__(self, cache: Cache | None):
-        self._past = None if cache is None else iter(cache)
-        self._seen: list[Array] = []
-
-    def extend(self, x: Float[Array, "B F H W C"]) -> Float[Array, "B F+2 H W C"]:
-        """`x` after the frames before it; the beginning has its own first frame before it."""
-        past = jnp.repeat(x[:, :1], _PAST, axis=1) if self._past is None else next(self._past)
-        x = jnp.concatenate([past, x], axis=1)
-        self._seen.append(x[:, -_PAST:])
-        return x
-
-    @property
-    def cache(self) -> Cache:
-        """The frames that the next chunk needs."""
-        return tuple(self._seen)
 
 
 class Guide(NamedTuple):
@@ -54,32 +25,6 @@ class Guide(NamedTuple):
 
     latents: Float[Array, "B F H W C"]
     first_apart: bool
-
-
-class CausalConv(nnx.Module):
-    """3x3x3 convolution that sees this frame and the two before it; zeros around the picture."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
-        shape = (_WINDOW, _WINDOW, _WINDOW, in_channels, out_channels)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(out_channels))
-
-    def __call__(self, x: Float[Array, "B F H W C"], carry: Carry) -> Float[Array, "B F H W D"]:
-        batch, frames, *picture = x.shape
-        x = carry.extend(x)
-
-        # A 2-D convolution for each place of the window: on the CPU half the time of a 3-D one.
-        def convolve(place: int) -> Array:
-            return jax.lax.conv_general_dilated(
-                x[:, place : place + frames].reshape(batch * frames, *picture),
-                self.kernel[...][place],
-                window_strides=(1, 1),
-                padding="SAME",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-
-        out = convolve(0) + convolve(1) + convolve(2) + self.bias[...]
-        return out.reshape(batch, frames, *out.shape[1:])
 
 
 def group_statistics(x: Float[Array, "B F H W C"], groups: int) -> Statistics:

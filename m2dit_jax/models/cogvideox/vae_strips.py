@@ -16,10 +16,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from m2dit_jax.models.causal_conv import Carry, CausalConv
 from m2dit_jax.models.cogvideox.vae import CausalVae, decoder_chunks
 from m2dit_jax.models.cogvideox.vae_layers import (
-    Carry,
-    CausalConv,
     Guide,
     ResnetBlock,
     SpatialNorm,

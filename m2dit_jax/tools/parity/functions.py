@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int
 
 from m2dit_jax.data.tokenizer import pad_or_truncate
+from m2dit_jax.diffusion.noising import SPACINGS
 from m2dit_jax.diffusion.samplers import SamplingSteps, sampling_steps
-from m2dit_jax.diffusion.schedule import SPACINGS, NoiseSchedule
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.cogvideox.grid import fit_into
 from m2dit_jax.models.cogvideox.json_configs import noise_schedule
 from m2dit_jax.models.cogvideox.rope import rope_table
@@ -145,7 +146,8 @@ def check_tokenizer(root: Path, name: str, models: ReferenceModels) -> list[Case
 def check_manifest(root: Path, name: str) -> list[Case]:
     """Checks that every listed array is there, of the listed shape and dtype."""
     cases = []
-    for file, arrays in json.loads((root / name).read_text(encoding="utf-8")).items():
+    content = json.loads((root / name).read_text(encoding="utf-8"))
+    for file, arrays in content.get("arrays", content).items():
         try:
             with (root / file).open("rb") as raw, np.load(raw, allow_pickle=False) as npz:
                 found = {key: [list(npz[key].shape), str(npz[key].dtype)] for key in npz.files}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from m2dit_jax.diffusion.schedule import NoiseSchedule
+from m2dit_jax.diffusion.noising import Schedule
 
 EXACT = 0.0  # the limit of what must be equal
 
@@ -63,7 +63,7 @@ class GoldenFile:
         """An input that is a single whole number."""
         return int(self.input(array))
 
-    def timesteps(self, array: str, schedule: NoiseSchedule) -> Int[Array, " N"]:
+    def timesteps(self, array: str, schedule: Schedule) -> Int[Array, " N"]:
         """An input of timesteps. Raises ValueError beyond the schedule, where JAX would clamp."""
         values = self.input(array)
         if values.min() < 0 or values.max() >= schedule.timesteps:

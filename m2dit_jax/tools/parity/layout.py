@@ -38,3 +38,15 @@ def channels_last(video: Float[np.ndarray, "B C F H W"]) -> Float[Array, "B F H 
 def channels_first(video: Float[Array, "B F H W C"]) -> Float[np.ndarray, "B C F H W"]:
     """The inverse of `channels_last`."""
     return np.asarray(video).transpose(0, 4, 1, 2, 3)
+
+
+def video_to_scenes(
+    video: Float[np.ndarray, "B C SF H W"], scenes: int
+) -> Float[Array, "B {scenes} F H W C"]:
+    """Latents b c f h w, which is Wan's layout, to ours."""
+    return to_scenes(video.swapaxes(1, 2), scenes)
+
+
+def video_from_scenes(latents: Float[Array, "B S F H W C"]) -> Float[np.ndarray, "B C SF H W"]:
+    """The inverse of `video_to_scenes`."""
+    return from_scenes(latents).swapaxes(1, 2)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from flax import nnx
 
-from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.t5 import TextEncoder
 from m2dit_jax.models.cogvideox.transformer import M2DiT
 from m2dit_jax.models.cogvideox.vae import CausalVae
+from m2dit_jax.models.families import family_of
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.weights.networks import read_config
 from m2dit_jax.weights.released import ReleasedModel, load_transformer
@@ -21,12 +21,13 @@ class ReferenceTransformer:
     def __init__(self, path: Path):
         self.path = path
         self.json = read_config(path)
-        self.config = COGVIDEOX.transformer.config(self.json)
+        self.family = family_of(self.json)
+        self.config = self.family.transformer.config(self.json)
 
     @cached_property
     def network(self) -> LoadedNetwork:
         """Unrolled, so that its intermediates can be seen."""
-        return load_transformer(self.path, COGVIDEOX, self.config, scan=False)
+        return load_transformer(self.path, self.family, self.config, scan=False)
 
     @cached_property
     def model(self) -> M2DiT:
@@ -109,8 +110,14 @@ class ReferenceModels:
         return self._transformers[name]
 
     def _named(self, case: str, names: list[str]) -> str:
-        found = [n for n in names if re.search(rf"(^|_){re.escape(n)}(_|$)", case)]
+        """The longest name that is in the case's; if none is, one whose first part is there."""
+        found = [n for n in names if _is_part(n, case)]
+        found = found or [n for n in names if _is_part(n.split("_")[0], case)]
         if not found:
             there = f"there are {', '.join(names)}" if names else "there are none"
             raise ValueError(f"no model folder belongs to {case}; {there}")
         return max(found, key=len)
+
+
+def _is_part(name: str, case: str) -> bool:
+    return re.search(rf"(^|_){re.escape(name)}(_|$)", case) is not None

@@ -78,7 +78,7 @@ def check_transformer(file: GoldenFile, models: ReferenceModels) -> None:
     same = jnp.broadcast_to(timestep[:, None], latents.shape[:2])
     check_positions(file, transformer.config, latents.shape)
 
-    forward = partial(_apply, *transformer.network)
+    forward = partial(apply_network, *transformer.network)
     for array in file.arrays:
         if found := re.fullmatch(r"output_clip(\d+)", array):
             others = jnp.asarray(file.input("timestep_conditioning"), jnp.int32)[:, None]
@@ -196,11 +196,12 @@ def check_text_encoder(file: GoldenFile, models: ReferenceModels) -> None:
     for array in file.arrays:
         if array.endswith("_last_hidden_state"):
             ids = file.input(array.replace("_last_hidden_state", "_input_ids"))
-            out = _apply(*network, jnp.asarray(ids, jnp.int32))
+            out = apply_network(*network, jnp.asarray(ids, jnp.int32))
             file.expect(array, out, TEXT_LIMIT)
 
 
 # Compiled once for all files of the same shapes.
 @partial(jax.jit, static_argnums=0)
-def _apply(graphdef: nnx.GraphDef, params: Any, *args: jax.Array) -> jax.Array:
+def apply_network(graphdef: nnx.GraphDef, params: Any, *args: jax.Array) -> jax.Array:
+    """The network's result."""
     return nnx.merge(graphdef, params)(*args)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from m2dit_jax.config.schema import OptimizerConfig
 from m2dit_jax.diffusion.loss import scene_weights, weighted_error
-from m2dit_jax.models.cogvideox.family import COGVIDEOX
+from m2dit_jax.models.family import NetworkSpec
 from m2dit_jax.tools.parity.golden import EXACT, Case, GoldenFile, failure
 from m2dit_jax.tools.parity.layout import from_scenes, text_to_scenes, to_scenes
 from m2dit_jax.tools.parity.models import ReferenceModels
@@ -69,7 +69,7 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
 
     graphdef, params = transformer.network
     batch = noisy, text_embeds, timesteps, v_target, scene_weights(given)
-    (loss, output), gradients = _loss_output_and_gradients(graphdef, params, batch)
+    (loss, output), gradients = loss_output_and_gradients(graphdef, params, batch)
     file.expect("model_output", from_scenes(output), TRANSFORMER_LIMIT)
     file.expect("loss", loss, RELATIVE_LIMIT, relative=True)
     norm = optax.tree.norm(gradients)
@@ -77,21 +77,22 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
 
     expected = load_file(root / f"training/{stem}{GRADIENTS}")
     file.cases.append(
-        _compare_tensors(
+        compare_tensors(
             f"training/{stem}{GRADIENTS}",
-            _torch_arrays(transformer.json, gradients),
+            torch_arrays(transformer.family.transformer, transformer.json, gradients),
             expected,
-            {
-                name: np.full(x.shape, GRADIENT_LIMIT * np.abs(x).max() + GRADIENT_FLOOR)
-                for name, x in expected.items()
-            },
+            gradient_limits(expected),
         )
     )
     if (root / f"training/{stem}{PARAMS}").exists():
         file.cases.append(
-            _compare_tensors(
+            compare_tensors(
                 f"training/{stem}{PARAMS}",
-                _torch_arrays(transformer.json, _after_one_step(params, gradients)),
+                torch_arrays(
+                    transformer.family.transformer,
+                    transformer.json,
+                    _after_one_step(params, gradients),
+                ),
                 load_file(root / f"training/{stem}{PARAMS}"),
                 # The first step goes by the sign of the gradient, which round-off decides where
                 # the gradient is all but zero.
@@ -103,11 +104,20 @@ def check_training(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
         )
 
 
+def gradient_limits(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tolerance of each element of the gradients."""
+    return {
+        name: np.full(x.shape, GRADIENT_LIMIT * np.abs(x).max() + GRADIENT_FLOOR)
+        for name, x in expected.items()
+    }
+
+
 # Compiled once for all files of the same shapes.
 @partial(jax.jit, static_argnums=0)
-def _loss_output_and_gradients(
+def loss_output_and_gradients(
     graphdef: nnx.GraphDef, params: Any, batch: tuple[jax.Array, ...]
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    """Loss and output, and the gradients, of noisy latents, text, timesteps, target, weights."""
     noisy, text_embeds, timesteps, v_target, weights = batch
 
     def loss_and_output(params: Any) -> tuple[jax.Array, jax.Array]:
@@ -124,18 +134,20 @@ def _after_one_step(params: Any, gradients: Any) -> Any:
     return optax.apply_updates(params, updates)
 
 
-def _torch_arrays(config: dict[str, Any], params: Any) -> dict[str, np.ndarray]:
+def torch_arrays(
+    network: NetworkSpec, config: dict[str, Any], params: Any
+) -> dict[str, np.ndarray]:
     """Our parameters, or their gradients, by PyTorch's names and in its shapes."""
     flat = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
     return {
         name: part.change.to_torch(
             flat[part.leaf] if part.layer is None else flat[part.leaf][part.layer], part.shape
         )
-        for name, part in torch_parts(COGVIDEOX.transformer, config, params).items()
+        for name, part in torch_parts(network, config, params).items()
     }
 
 
-def _compare_tensors(
+def compare_tensors(
     case: str,
     ours: dict[str, np.ndarray],
     expected: dict[str, np.ndarray],

@@ -8,12 +8,12 @@ import pytest
 from flax import nnx
 
 from m2dit_jax.models.cogvideox.transformer import (
-    REMAT,
     M2DiT,
     TransformerConfig,
     patchify,
     unpatchify,
 )
+from m2dit_jax.models.remat import REMAT
 from tests.models.random_weights import random_transformer
 
 FIELDS = dict(

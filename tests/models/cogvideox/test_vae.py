@@ -11,6 +11,7 @@ import pytest
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file
 
+from m2dit_jax.models.causal_conv import Carry, CausalConv
 from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.cogvideox.vae import (
     CausalVae,
@@ -19,7 +20,7 @@ from m2dit_jax.models.cogvideox.vae import (
     encoder_chunks,
 )
 from m2dit_jax.models.cogvideox.vae_keys import VAE
-from m2dit_jax.models.cogvideox.vae_layers import Carry, CausalConv, GroupNorm
+from m2dit_jax.models.cogvideox.vae_layers import GroupNorm
 from m2dit_jax.models.key_rules import CHANGES
 
 _ROOT = Path(__file__).parents[3]

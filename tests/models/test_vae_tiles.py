@@ -9,7 +9,7 @@ from flax import nnx
 
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig
 from m2dit_jax.models.cogvideox.vae_layers import enlarge
-from m2dit_jax.models.cogvideox.vae_tiles import blend_weights, decode_tiled, tile_starts
+from m2dit_jax.models.vae_tiles import blend_weights, decode_tiled, tile_starts
 
 FACTOR = 2
 

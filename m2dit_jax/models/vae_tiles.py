@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Latents of one tile to its frames, piece by piece in time: `CausalVae.decode_stream`.
+# Latents of one tile to its frames, piece by piece in time: a VAE's `decode_stream`.
 DecodeTile = Callable[[Float[Array, "B f h w C"]], Iterable[Float[Array, "B _ H W D"]]]
 
 

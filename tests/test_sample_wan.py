@@ -1,0 +1,50 @@
+"""Stories of a model folder of the Wan family."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from m2dit_jax import sample
+from m2dit_jax.pipeline.load import load
+from m2dit_jax.utils.media import read_clip, write_mp4
+
+pytestmark = pytest.mark.e2e
+
+MODEL = Path(__file__).parent / "golden_wan/pipe_wan21"
+
+
+@pytest.mark.slow  # compiles all networks: from prompts and a given clip to files
+def test_a_story_with_a_given_scene(tmp_path, capsys):
+    clip = np.random.default_rng(0).integers(0, 255, (5, 16, 32, 3), np.uint8)
+    write_mp4(tmp_path / "clip.mp4", clip, 16)
+    scenes = [{"prompt": "a fox", "video": "clip.mp4"}, "it rests", "it drinks"]
+    story = {"scenes": scenes, "frames": 5, "height": 16, "width": 32, "steps": 3}
+    (tmp_path / "story.yaml").write_text(yaml.safe_dump(story))
+    flags = [f"--storyboard={tmp_path / 'story.yaml'}", f"--output={tmp_path / 'out'}"]
+    assert sample.main([f"--checkpoint={MODEL}", *flags]) == 0, capsys.readouterr().err
+    made = json.loads((tmp_path / "out/story.json").read_text())
+    assert [scene["given"] for scene in made["scenes"]] == [True, False, False]
+    frames = read_clip(tmp_path / "out/scene_2.mp4", 5, 16, 32)
+    assert frames.shape == (5, 16, 32, 3)
+
+
+def test_defaults_are_those_of_the_family():
+    defaults = load(MODEL).facts.defaults
+    assert (defaults.sampler, defaults.steps, defaults.guidance_scale) == ("unipc", 50, 5.0)
+    assert (defaults.frames, defaults.height, defaults.width, defaults.fps) == (81, 480, 832, 16.0)
+    assert defaults.negative_prompt.startswith("色调艳丽")
+
+
+def test_a_model_of_two_transformers_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="names the network transformer_2, which this project"):
+        load(folder)
