@@ -37,7 +37,7 @@ from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.children import RunFailed
-from m2dit_jax.evaluation.compare import compare_masks
+from m2dit_jax.evaluation.compare import compare, plan_comparison
 from m2dit_jax.evaluation.compare_sampling import compare_sampling, sampler_rows, saving_rows
 from m2dit_jax.evaluation.cuts import Tolerance
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
@@ -45,6 +45,7 @@ from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
 from m2dit_jax.evaluation.recall import recall_run
 from m2dit_jax.evaluation.score_run import score_run, scored_sheet
+from m2dit_jax.evaluation.untrained_masks import FromSingle, compare_from_single
 from m2dit_jax.evaluation.video_stories import find_stories
 from m2dit_jax.evaluation.videos import (
     DEFAULT_TOLERANCE,
@@ -158,7 +159,9 @@ def _compare_sampling(flags: argparse.Namespace) -> None:
 
 
 def _compare_masks(flags: argparse.Namespace) -> None:
-    result = compare_masks(
+    if flags.tuned_steps and not flags.single_steps:
+        raise ValueError("--tuned_steps: needs --single_steps, the steps on single scenes before")
+    plan = plan_comparison(
         flags.config,
         flags.overrides,
         flags.arms,
@@ -172,8 +175,16 @@ def _compare_masks(flags: argparse.Namespace) -> None:
         flags.workdir,
         flags.jobs,
     )
-    print(f"\n{result.to_markdown()}")
-    print(f"{flags.workdir / 'compare.md'}, {flags.workdir / 'compare.json'}")
+    if flags.single_steps:
+        start = FromSingle(flags.single_steps, flags.tuned_steps)
+        results = compare_from_single(plan, start)
+    else:
+        results = {"": compare(plan)}
+    for name, result in results.items():
+        print(f"\n{name}:\n" if name else "")
+        print(result.to_markdown())
+        folder = flags.workdir / name
+        print(f"{folder / 'compare.md'}, {folder / 'compare.json'}")
 
 
 def _score_videos(flags: argparse.Namespace) -> None:
@@ -324,6 +335,20 @@ def _add_masks(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--long_stories", type=_STORIES, default=64, help="how many of them, default 64"
+    )
+    parser.add_argument(
+        "--single_steps",
+        type=bounded_int(0, 10**7),
+        default=0,
+        help="compare what masks do to a model that was trained on single scenes alone, for so "
+        "many steps; default 0: each mask is trained from the beginning",
+    )
+    parser.add_argument(
+        "--tuned_steps",
+        type=bounded_int(0, 10**7),
+        default=0,
+        help="with --single_steps: then train that model with each mask for so many steps, for a "
+        "second table; default 0",
     )
     _add_stories(parser)
 

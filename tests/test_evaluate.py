@@ -212,6 +212,32 @@ def test_a_comparison_makes_every_arm_with_every_seed_and_pools_the_seeds(calls,
     assert list(content["independent"]["seeds"]) == ["4", "5"]
 
 
+def test_masks_are_compared_on_a_model_of_single_scenes(calls, tmp_path, capsys):
+    flags = ["masks", *TINY, "--seeds=4,5", "--long_scenes=0", "--arms=symmetric,independent"]
+    flags += ["--single_steps=9", "--tuned_steps=3", f"--workdir={tmp_path}"]
+    assert evaluate.main(flags) == 0
+    trained = [flags for _, module, flags in calls if module == "train"]
+    assert len(trained) == 2 + 2 * 4
+    for seed, single in zip((4, 5), trained[:2], strict=True):
+        assert "--config.data.scenes=1" in single and "--config.train.steps=9" in single
+        folder = tmp_path / f"single-seed{seed}"
+        assert f"--workdir={folder}" in single
+        starts = [run for run in trained if f"--config.train.init_from={folder}" in run]
+        assert len(starts) == 4
+        assert all(f"--config.seed={seed}" in run for run in starts)
+        as_it_is = [run for run in starts if "--config.train.learning_rate=0.0" in run]
+        assert len(as_it_is) == 2 and all("--config.train.steps=1" in run for run in as_it_is)
+    for name in ("untrained", "tuned"):
+        assert list(json.loads((tmp_path / name / "compare.json").read_text())) == [
+            "symmetric",
+            "independent",
+        ]
+    out = capsys.readouterr().out
+    assert out.index("untrained:") < out.index("tuned:")
+    assert evaluate.main(["masks", *TINY, "--tuned_steps=3", f"--workdir={tmp_path}"]) == 2
+    assert "--tuned_steps: needs --single_steps" in capsys.readouterr().err
+
+
 def test_a_comparison_leaves_out_what_its_scenes_are_too_short_for(calls, tmp_path, capsys):
     flags = ["--compare", *TINY, "--seeds=0", "--long_scenes=0", f"--workdir={tmp_path}"]
     assert evaluate.main(flags) == 0

@@ -8,8 +8,9 @@ done so far is in compare.md and compare.json as soon as a seed has all its arms
 import json
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,6 +40,7 @@ class ComparedRuns:
     `costs` has the arms; `train_steps` is the number of steps that they make of the config;
     `evaluate_flags` are flags of `m2dit_jax.evaluate`, and `long_flags` those of its stories of
     `long_scenes` scenes, if there are to be any; `jobs` runs go on at the same time.
+    `first_weights` are runs, by seed, that training starts from.
     """
 
     config_file: str
@@ -51,6 +53,7 @@ class ComparedRuns:
     jobs: int = 1
     long_scenes: int = 0
     long_flags: Sequence[str] = ()
+    first_weights: Mapping[int, Path] = field(default_factory=dict)
 
 
 def compare(plan: ComparedRuns) -> Comparison:
@@ -67,27 +70,37 @@ def compare(plan: ComparedRuns) -> Comparison:
     for share in core_shares(plan.jobs):
         shares.put(share)
     done: dict[tuple[str, int], RunScores] = {}
-    before = {number: signal.signal(number, _raise) for number in SIGNALS}
-    try:
-        with ThreadPoolExecutor(plan.jobs, initializer=lambda: pin(shares.get())) as pool:
-            futures = {pool.submit(_make_run, plan, children, *run): run for run in runs}
-            try:
-                for future in as_completed(futures):
-                    scores, worked = future.result()
-                    done[futures[future]] = scores
-                    clock.tell(worked)
-                    _write_table(plan, done)
-            except BaseException:
-                children.stop()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    with (
+        stopped_by_signals(),
+        ThreadPoolExecutor(plan.jobs, initializer=lambda: pin(shares.get())) as pool,
+    ):
+        futures = {pool.submit(_make_run, plan, children, *run): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                scores, worked = future.result()
+                done[futures[future]] = scores
+                clock.tell(worked)
+                _write_table(plan, done)
+        except BaseException:
+            children.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return _table(plan, done, plan.seeds)
 
 
-def compare_masks(
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within it signals that stop a command raise KeyboardInterrupt."""
+    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def plan_comparison(
     config_file: str,
     overrides: Sequence[str],
     arms: Sequence[str] | None,
@@ -100,8 +113,8 @@ def compare_masks(
     option_flags: Sequence[str],
     workdir: Path,
     jobs: int,
-) -> Comparison:
-    """Checks the config with every arm (None: all of ARMS that it can have), then compares them.
+) -> ComparedRuns:
+    """The runs of all arms (None: all of ARMS that the config can have), after checking each.
 
     `long_stories` of `long_scenes` scenes are made of windows as `evaluate long` does; 0 scenes:
     none are. `chosen` makes the sampling options of the evaluations out of those of the config;
@@ -114,23 +127,20 @@ def compare_masks(
         recipe = build_recipe(config)
         chosen(run_options(recipe)).table(recipe.schedule)
         costs[arm] = arm_cost(recipe)
-    workdir.mkdir(parents=True, exist_ok=True)
-    return compare(
-        ComparedRuns(
-            config_file=config_file,
-            overrides=overrides,
-            costs=costs,
-            train_steps=config.train.steps,
-            seeds=seeds,
-            evaluate_flags=[f"--stories={stories}", f"--seed={seed}", *option_flags],
-            workdir=workdir,
-            jobs=jobs,
-            long_scenes=long_scenes,
-            long_flags=[
-                *(f"--scenes={long_scenes}", f"--stories={long_stories}", f"--seed={seed}"),
-                *option_flags,
-            ],
-        )
+    return ComparedRuns(
+        config_file=config_file,
+        overrides=overrides,
+        costs=costs,
+        train_steps=config.train.steps,
+        seeds=seeds,
+        evaluate_flags=[f"--stories={stories}", f"--seed={seed}", *option_flags],
+        workdir=workdir,
+        jobs=jobs,
+        long_scenes=long_scenes,
+        long_flags=[
+            *(f"--scenes={long_scenes}", f"--stories={long_stories}", f"--seed={seed}"),
+            *option_flags,
+        ],
     )
 
 
@@ -184,6 +194,7 @@ def _make_run(
         *plan.overrides,
         *arm_flags(arm),
         f"--config.seed={seed}",
+        *([f"--config.train.init_from={first}"] if (first := plan.first_weights.get(seed)) else []),
         f"--workdir={folder}",
     )
     path, made = _evaluate(plan, children, label, folder, (), plan.evaluate_flags)
