@@ -8,6 +8,10 @@ from flax import nnx
 
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.cogvideox.vae_strips import decode_in_strips
+from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.wan.vae import WanVae
+from m2dit_jax.models.wan.vae_config import WanVaeConfig
+from m2dit_jax.models.wan.vae_strips import decode_in_strips as decode_wan_in_strips
 from m2dit_jax.pipeline.codecs import VaeCodec
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.utils.errors import NotFinite
@@ -64,3 +68,31 @@ def test_frames_that_are_no_numbers_are_never_black(networks, decoder):
     broken = replace(codec(1), decoder=decoder)
     with pytest.raises(NotFinite, match="^scene 3: decoded frames.* values are not finite"):
         broken.decode(networks, latents, 1, "scene 3")
+
+
+def test_a_vae_of_another_family_goes_every_way_of_decoding():
+    config = WanVaeConfig(
+        **{"base_dim": 2, "z_dim": 2, "dim_mult": (1, 1), "num_res_blocks": 1},
+        **{"temperal_downsample": (True,), "latents_mean": (0.5, 0.0), "latents_std": (2.0, 1.0)},
+    )
+    split = LoadedNetwork(*nnx.split(WanVae(config, rngs=nnx.Rngs(0))))
+    lines = []
+    networks = NetworkSet({"VAE": lambda: split}, True, lines.append)
+
+    def wan(decoder):
+        def shape(frames, height, width):
+            return latent_frames(frames, 2), height // 2, width // 2, 2
+
+        return VaeCodec(shape, decoder, "float32", decode_wan_in_strips)
+
+    clip = np.random.default_rng(0).integers(0, 256, (1, 4, 8, 4, 3)).astype(np.uint8)
+    latents = wan("whole").encode(networks, clip, jax.random.split(jax.random.key(0), 1))
+    assert latents.shape == (1, 3, 4, 2, 2)
+    videos = [
+        wan(decoder).decode(networks, np.asarray(latents), 4, "scene")
+        for decoder in ("whole", "strips", "tiles", None)
+    ]
+    for video in videos:
+        assert video.shape == clip.shape
+        assert np.abs(video.astype(int) - videos[0]).max() <= 1
+    assert "scene, chunk 3/3 decoded" in lines
