@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.samplers import Sampler
@@ -99,7 +99,7 @@ class CachesGiven(Protocol):
         self,
         latents: Float[Array, "B G F H W C"],
         text_embeds: Float[Array, "B G T E"],
-        timesteps: Int[Array, "B G"],
+        timesteps: Num[Array, "B G"],
         cached: KeyValues,
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,

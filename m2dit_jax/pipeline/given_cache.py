@@ -7,7 +7,7 @@ in its cache, and so knows nothing of it.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions, Denoiser, Latents, StepResult
@@ -61,7 +61,7 @@ def cached_denoiser(
     def denoise(
         latents: Latents,
         text_embeds: Float[Array, "B S T E"],
-        timesteps: Int[Array, "B S"],
+        timesteps: Num[Array, "B S"],
         of_generated: Bool[Array, "B S"],
     ) -> Latents:
         del of_generated  # none of them is given

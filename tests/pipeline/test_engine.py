@@ -104,7 +104,8 @@ def test_unknown_words_are_refused(engine):
 def test_a_story_is_the_same_again_and_samplers_differ(engine, name):
     _, made = run(engine, name=name)
     np.testing.assert_array_equal(made, run(engine, name=name)[1])
-    other = SAMPLERS[SAMPLERS.index(name) - 1]
+    # In so few steps those that draw no noise are one and the same.
+    other = "ddim" if name == "dpm" else "dpm"
     assert (made != run(engine, name=other)[1]).any()
 
 

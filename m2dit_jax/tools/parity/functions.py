@@ -45,7 +45,9 @@ def check_schedulers(file: GoldenFile, models: ReferenceModels) -> None:
     """Noise tables, noising, and trajectories of a made-up model, per pipeline's schedule."""
     for name in models.pipeline_names():
         if f"{name}_alphas_cumprod" in file:
-            _check_schedule(file, name, models.pipeline(name).folder.schedule)
+            schedule = models.pipeline(name).folder.schedule
+            assert isinstance(schedule, NoiseSchedule)
+            _check_schedule(file, name, schedule)
     for array in file.arrays:
         # These are of diffusers' default schedule, but for the setting in their name.
         if found := re.fullmatch(rf"({'|'.join(SPACINGS)})(\d+)_timesteps", array):

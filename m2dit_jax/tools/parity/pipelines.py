@@ -11,6 +11,7 @@ from m2dit_jax.data.tokenizer import pad_or_truncate
 from m2dit_jax.diffusion.guidance import guidance_weights
 from m2dit_jax.diffusion.samplers import sampling_steps
 from m2dit_jax.diffusion.sampling import Conditions, StepResult, noise_given
+from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import decode_scene, encode_clips, encode_prompts
 from m2dit_jax.pipeline.denoise import denoise
 from m2dit_jax.tools.parity.functions import reference_draws
@@ -140,6 +141,7 @@ def _check_denoising(
 
     draws = np.zeros((len(timesteps), *from_scenes(noise).shape), np.float32)
     if sampler == "dpm":
+        assert isinstance(schedule, NoiseSchedule)
         counts = reference_draws(schedule, count)
         all_draws = file.input("noise_draws")
         file.add(f"{file.name}:noise_draws (number)", len(all_draws), counts.sum(), EXACT)

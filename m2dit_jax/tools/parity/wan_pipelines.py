@@ -26,8 +26,7 @@ def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
     pipeline = models.pipeline_of(Path(file.name).stem)
     scenes, scale = len(settings["prompts"]), settings["guidance_scale"]
     noise = video_to_scenes(file.input("noise"), scenes)
-    size = settings["frames"], settings["height"], settings["width"]
-    shape = pipeline.folder.latent_shape(*size)
+    shape = pipeline.folder.latent_shape(settings["frames"], settings["height"], settings["width"])
     file.add(f"{file.name}:latent shape", noise.shape[2:], shape, EXACT)
 
     given = np.isin(np.arange(scenes), settings["given"])[None]

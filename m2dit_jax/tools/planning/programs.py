@@ -201,6 +201,11 @@ def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
     """A scene by CogVideoX's VAE on one device, whole and chunk by chunk."""
     if recipe.config.data.source != "latents":
         raise ValueError("--mode=decode needs config.data.source 'latents': pixels have no VAE")
+    if recipe.family is not COGVIDEOX:
+        raise ValueError(
+            f"--mode=decode knows the VAE of {COGVIDEOX.name} alone, config.model.family is "
+            f"{recipe.family.name!r}"
+        )
     place = SingleDeviceSharding(machine.devices[0])
 
     def placed(tree: Any) -> Any:

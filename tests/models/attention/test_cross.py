@@ -7,8 +7,9 @@ import pytest
 from m2dit_jax.models.attention import cross as module
 from m2dit_jax.models.attention.cached import ATTEND
 from m2dit_jax.models.attention.cross import cross_attention
-from m2dit_jax.models.attention.cudnn import attend_even
-from m2dit_jax.models.attention.splash import attend_padded
+from m2dit_jax.models.attention.cudnn import attend_even, cudnn
+from m2dit_jax.models.attention.dispatch import attention
+from m2dit_jax.models.attention.splash import attend_padded, splash
 from m2dit_jax.models.layout import Layout
 
 EQUAL = Layout(3, 0, 4, padding=2, frame=2)
@@ -85,3 +86,16 @@ def test_the_kernel_for_tpus_gives_the_same(monkeypatch):
     out = jax.jit(lambda *qkv: cross_attention(*qkv, EQUAL, "symmetric", "splash"))(*qkv)
     expected = cross_attention(*qkv, EQUAL, "symmetric", "dense")
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", ["symmetric", "first_frame"])
+def test_video_without_text_is_a_sequence_for_every_kernel(mask):
+    keys = jax.random.split(jax.random.key(1), 3)
+    qkv = [jax.random.normal(key, (1, EQUAL.tokens, 2, 16)) for key in keys]
+    expected = attention(*qkv, EQUAL, mask, "dense")[:, : EQUAL.real_tokens]
+    kernels = {
+        "splash": splash(*qkv, EQUAL, mask, interpret=True),
+        "cudnn": cudnn(*qkv, EQUAL, mask, backend="xla"),
+    }
+    for out in kernels.values():
+        np.testing.assert_allclose(out[:, : EQUAL.real_tokens], expected, atol=1e-5)

@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 
 from m2dit_jax.models.placement import ONE_DEVICE
-from m2dit_jax.models.remat import REMAT
 from m2dit_jax.models.wan.transformer import WanTransformer
 from m2dit_jax.models.wan.transformer_config import WanConfig
 from m2dit_jax.parallel.context import MeshPlacement
@@ -58,7 +57,7 @@ def loss_and_grads(model, placement=None):
     return jax.device_get(jax.tree.leaves(loss(params)))
 
 
-@pytest.mark.parametrize("remat", REMAT)
+@pytest.mark.parametrize("remat", ["none", "attention"])  # all of them: tests/models/test_stacked
 def test_scan_and_remat_equal_the_unrolled_blocks(remat):
     chex.assert_trees_all_close(
         loss_and_grads(make_model(scan=True, remat=remat)), loss_and_grads(make_model()), atol=1e-5
@@ -118,11 +117,11 @@ def test_what_shorter_scenes_are_filled_up_with_does_not_matter():
     np.testing.assert_allclose(same, predict(model, (latents, text, timesteps)), atol=1e-6)
 
 
-@pytest.mark.parametrize("mask", ["symmetric", "causal", "first_frame", "block_diagonal"])
+@pytest.mark.parametrize("mask", ["causal", "block_diagonal"])
 def test_attention_implementations_agree(mask):
     inputs, given = make_inputs(), jnp.array([[True, False, False]] * 2)
     expected = predict(make_model(mask=mask, attention="dense"), inputs, given)
-    for name in ("grouped", "by_head", "chunked"):
+    for name in ("grouped", "chunked"):
         out = predict(make_model(mask=mask, attention=name), inputs, given)
         np.testing.assert_allclose(out, expected, atol=1e-5)
 
