@@ -53,7 +53,8 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         plans = search(arguments.config, machine)
         print(table(plans))
     else:
-        plans = [make_plan(build_recipe(arguments.config), machine, flags.mode, flags.dtype)]
+        recipe = build_recipe(arguments.config)
+        plans = [make_plan(recipe, machine, flags.mode, flags.dtype, whole_run=True)]
         print(plans[0].to_text())
     if flags.json:
         figures = [plan.to_json() for plan in plans]
@@ -67,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what, with --config=FILE_OR_NAME and its fields")
     what.add_argument(
-        "--topology", required=True, help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, cpu:8"
+        "--topology",
+        required=True,
+        help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, rtx4090:1, cpu:8",
     )
     what.add_argument("--mode", choices=MODES, default="train", help="(default: %(default)s)")
     what.add_argument(

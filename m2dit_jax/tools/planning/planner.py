@@ -2,7 +2,6 @@
 
 import time
 
-from jax.errors import JaxRuntimeError
 from jax.stages import Compiled
 
 from m2dit_jax.config.recipe import Recipe
@@ -10,34 +9,33 @@ from m2dit_jax.tools.planning.advice import what_would_fit
 from m2dit_jax.tools.planning.collectives import Collective, bytes_by_kind, find_collectives
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
-from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, program_bytes
 from m2dit_jax.tools.planning.programs import Program, make_program
-from m2dit_jax.tools.planning.report import Figures, Plan
+from m2dit_jax.tools.planning.report import Figures, Plan, Stage
 from m2dit_jax.tools.planning.roofline import roofline
+from m2dit_jax.tools.planning.stages import DENOISING, compile_all, other_stages
 from m2dit_jax.tools.planning.topologies import Machine
 from m2dit_jax.tools.planning.traffic import traffic_bytes
 
 _SHOWN = 5  # of the largest collectives
 
 
-def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None, whole_run: bool = False
+) -> Plan:
     """Compiles one of MODES, in the dtype as `make_program` says.
 
-    Raises ValueError if the config does not fit the machine's shape.
+    `whole_run` compiles the other stages of a sampling run too. Raises ValueError if the config does not fit the machine's shape.
     """
     program = make_program(recipe, machine, mode, dtype)
-    started = time.monotonic()
+    started, held = time.monotonic(), sum(program.parts.values())
+    compiled, peak = compile_all(program.lowered, machine, held)
     figures = None
-    try:
-        compiled = [each.compile(machine.compiler_options) for each in program.lowered]
-    except JaxRuntimeError as error:
-        peak = bytes_that_did_not_fit(str(error), sum(program.parts.values()))
-        if peak is None:
-            raise
-    else:
-        peak = max(program_bytes(each) for each in compiled)
+    if compiled:
         figures = _figures(program, machine, compiled, time.monotonic() - started)
-    parts = program.parts | {"activations": max(peak - sum(program.parts.values()), 0)}
+    parts = program.parts | {"activations": max(peak - held, 0)}
+    stages: tuple[Stage, ...] = ()
+    if mode == "sample" and whole_run:
+        stages = (Stage(DENOISING, peak, held), *other_stages(recipe, machine, dtype))
     plan = Plan(
         topology=machine.name,
         mode=mode,
@@ -55,6 +53,7 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = N
         figures=figures,
         advice=(),
         heads=str(program.shares or ""),
+        stages=stages,
     )
     return plan if plan.fits else what_would_fit(plan, recipe)
 

@@ -87,7 +87,12 @@ def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None 
     if mode == "train":
         return _train(recipe, machine)
     make = {"sample": _sample, "decode": _decode}[mode]
-    return make(recipe, machine, jnp.dtype(dtype or default_dtype(machine.platform)))
+    return make(recipe, machine, sampling_dtype(machine, dtype))
+
+
+def sampling_dtype(machine: Machine, dtype: str | None) -> np.dtype:
+    """The dtype that was asked for, else the one that `load` takes on such a machine."""
+    return jnp.dtype(dtype or default_dtype(machine.platform))
 
 
 def _train(recipe: Recipe, machine: Machine) -> Program:
