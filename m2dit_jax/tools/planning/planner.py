@@ -24,7 +24,8 @@ def make_plan(
 ) -> Plan:
     """Compiles one of MODES, in the dtype as `make_program` says.
 
-    `whole_run` compiles the other stages of a sampling run too. Raises ValueError if the config does not fit the machine's shape.
+    `whole_run` compiles the other stages of a sampling run too. Raises ValueError if the config
+    does not fit the machine's shape.
     """
     program = make_program(recipe, machine, mode, dtype)
     started, held = time.monotonic(), sum(program.parts.values())

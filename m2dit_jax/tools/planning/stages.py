@@ -44,7 +44,8 @@ def compile_all(
 def other_stages(recipe: Recipe, machine: Machine, dtype: str | None = None) -> tuple[Stage, ...]:
     """The stages of a run on latents, each on one device: text encoder, decoding a scene whole.
 
-    Decoding in strips where whole takes too much. Those of the released models; none where the run's texts or latents are of other sizes.
+    Decoding in strips where whole takes too much. Those of the released models; none where the
+    run's texts or latents are of other sizes.
     """
     data, stages = recipe.config.data, []
     if data.source != "latents":
