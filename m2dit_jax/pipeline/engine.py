@@ -17,6 +17,7 @@ from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
+from m2dit_jax.pipeline.adapters import SceneAdapters
 from m2dit_jax.pipeline.codecs import Codec
 from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
 from m2dit_jax.pipeline.memory import NetworkSet
@@ -55,7 +56,7 @@ class ModelFacts:
     `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
     otherwise than its prompt asks. `global_text` says that the model has learnt with a global
     prompt in every story, so that a story without one needs the empty one; `pictures` that it has
-    learnt with single pictures beside the scenes.
+    learnt with single pictures beside the scenes. `adapters` reads those of single scenes.
     """
 
     schedule: NoiseSchedule
@@ -68,6 +69,7 @@ class ModelFacts:
     oracle: Oracle = no_oracle
     global_text: bool = False
     pictures: bool = False
+    adapters: Callable[[], SceneAdapters] | None = None
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
 
@@ -158,6 +160,16 @@ class Engine:
         """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
         self.codec.latent_shape(frames, height, width)
 
+    def check_lora(self, choice: str) -> str:
+        """Hash and weight of a file of adapters. Raises ValueError if it does not fit the model."""
+        return self._scene_adapters.check(choice)
+
+    @property
+    def _scene_adapters(self) -> SceneAdapters:
+        if self.facts.adapters is None or self._placement().is_sharded:
+            raise ValueError("adapters of a storyboard are for models on one device")
+        return self.facts.adapters()
+
     def check_prompt(self, prompt: str) -> str:
         """A note for the user about a prompt, or "". Raises ValueError if it cannot be encoded."""
         return self.prompts.check(prompt)
@@ -201,11 +213,24 @@ class Engine:
         noise: Latents,
         step_noise: Callable[[int], Latents],
         frames: Frames = None,
+        lora: Sequence[Sequence[str]] = (),
     ) -> "Sequence[StepResult] | Any":
-        """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`."""
+        """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`.
+
+        `lora` are the adapters of each text of the story; then given scenes are not cached.
+        """
         transformer: LoadedNetwork = self.networks.get("transformer")
+        if any(lora):
+            transformer = self._scene_adapters.attach(transformer, lora)
         return denoise(
-            transformer, steps, conditions, noise, step_noise, self._placement(), frames=frames
+            transformer,
+            steps,
+            conditions,
+            noise,
+            step_noise,
+            self._placement(),
+            cache=not any(lora),
+            frames=frames,
         )
 
     def decode(

@@ -27,7 +27,7 @@ from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
-from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters
+from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters, SceneAdapters
 from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
@@ -37,6 +37,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
+from m2dit_jax.weights.mapping import expected_parts
 from m2dit_jax.weights.model_folder import unused_line
 from m2dit_jax.weights.networks import read_config
 from m2dit_jax.weights.released import DTYPES, ReleasedModel, default_dtype
@@ -170,6 +171,7 @@ def of_pixels_run(
         oracle=world.misfits if world else no_oracle,
         global_text=recipe.has_global_text,
         pictures=bool(config.train.image_probability),
+        adapters=partial(_scene_adapters, recipe),
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
@@ -255,6 +257,9 @@ def _of_folder(
         fingerprint=lambda: _folder_fingerprint(folder, dtype) + adapters.fingerprint,
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, dtype, decoder) | adapters.provenance,
+        adapters=lambda: SceneAdapters(
+            expected_parts(network.rules, network.abstract(json), network.window(json))
+        ),
     )
     _check_folder(folder, tuple(folder.family.networks), say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
@@ -293,6 +298,7 @@ def _of_latents_run(
         | _run_provenance(path, found, dtype)
         | adapters.provenance
         | {"model": str(folder.path.absolute())},
+        adapters=partial(_scene_adapters, recipe),
         trained=TrainedRun(recipe, found.step),
     )
     _check_folder(folder, ("text_encoder", "vae"), say)
@@ -312,6 +318,13 @@ def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
     """LoRA files for the transformer of a run."""
     network = DEFAULT.transformer
     return Adapters.read(lora, network, network.shapes(make_transformer_config(recipe.config))[1])
+
+
+def _scene_adapters(recipe: Recipe) -> SceneAdapters:
+    """Reads LoRA files of single scenes for the transformer of a run."""
+    network = DEFAULT.transformer
+    shapes = network.shapes(make_transformer_config(recipe.config))[1]
+    return SceneAdapters(expected_parts(network.rules, shapes, ()))
 
 
 def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:

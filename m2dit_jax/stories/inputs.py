@@ -118,6 +118,8 @@ def scene_inputs(
     }
     if plan.storyboard.scenes[number].first_frame:
         inputs["image"] = plan.clip_digests[number]
+    if lora := plan.lora(number):
+        inputs["lora"] = [plan.lora_digests[choice] for choice in lora]
     # Takes came when there were stories already, whose scenes all are the first.
     seed = {"seed": plan.seed(number)} | ({"take": take} if (take := plan.take(number)) else {})
     if key is None:

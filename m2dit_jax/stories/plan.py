@@ -1,5 +1,6 @@
 """A storyboard checked against a model: what is to be made, with every setting filled in."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.stories.noise import scene_seed
+from m2dit_jax.stories.scene import Clip, Scene
 from m2dit_jax.stories.settings import StoryOptions
-from m2dit_jax.stories.storyboard import Clip, Scene, Storyboard, settings_to_mapping
+from m2dit_jax.stories.storyboard import Storyboard, settings_to_mapping
 from m2dit_jax.stories.windows import Windows, check_windows
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import VideoError, fit_clip, frames_digest, read_clip
@@ -50,6 +52,10 @@ class PlannedModel(Protocol):
         """The attention mask, one of `masks.MASKS`."""
         ...
 
+    def check_lora(self, choice: str) -> str:
+        """Hash and weight of a file of adapters. Raises ValueError if it does not fit the model."""
+        ...
+
     @property
     def learnt_pictures(self) -> bool:
         """Whether the model has learnt with pictures beside a story's scenes."""
@@ -78,6 +84,8 @@ class StoryPlan:
     clip_digests: tuple[str | None, ...]
     checks: tuple[str, ...]
     notes: tuple[str, ...]
+    lora_digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Hash and weight of each file of adapters, by how a scene names it."""
 
     @property
     def windows(self) -> Windows:
@@ -109,6 +117,11 @@ class StoryPlan:
         """Number of the take of a scene, 0 for the first."""
         return self.storyboard.scenes[scene].take
 
+    def lora(self, scene: int) -> tuple[str, ...]:
+        """Files of adapters of a scene, FILE or FILE:WEIGHT."""
+        own = self.storyboard.scenes[scene].lora
+        return self.storyboard.lora if own is None else own
+
     def clip(self, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
         """Frames of a given scene, or the one frame of a picture.
 
@@ -127,7 +140,9 @@ class StoryPlan:
         `videos` says where clips can be read that were given as frames (`Storyboard.to_mapping`).
         """
         checks = {"checks": list(self.checks)} if self.checks else {}
+        lora = {"lora": list(self.storyboard.lora)} if self.storyboard.lora else {}
         return {
+            **lora,
             "scenes": self.storyboard.scenes_to_mapping(videos or {}),
             **settings_to_mapping(vars(self.settings)),
             **checks,
@@ -172,7 +187,18 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
     if settings.global_prompt:
         _checked(problems, place("global_prompt"), lambda: check_global_text(model.mask))
     checks = _checks(settings, model)
-    plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes))
+    lora: dict[str, str] = {}
+    for named, of_place in (
+        (storyboard.lora, "lora"),
+        *((scene.lora or (), f"scenes[{i}].lora") for i, scene in enumerate(storyboard.scenes)),
+    ):
+        for choice in named:
+            _checked(
+                problems,
+                storyboard.place(of_place),
+                lambda choice=choice: lora.update({choice: model.check_lora(choice)}),
+            )
+    plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes), lora)
     options = plan.options(range(len(storyboard.scenes)))
     for field, problem in option_problems(options, model.schedule).items():
         problems.append(f"{place(field)}: {problem}")

@@ -36,6 +36,7 @@ from m2dit_jax.models.masks import (
 )
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.remat import REMAT
+from m2dit_jax.models.scene_lora import place_scenes
 
 
 class Block(nnx.Module):
@@ -342,6 +343,7 @@ class M2DiT(nnx.Module):
             def block(params, tokens, time_embed, rope, placement):
                 this_layer = nnx.merge(block_def, params)
                 this_layer.attention.mask = mask
+                place_scenes(this_layer, layout)
                 return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
