@@ -25,6 +25,8 @@ class SceneAdapter(nnx.Module):
     The matrices may be stacked as the layer's own are. `place_scenes` must be called before.
     """
 
+    by_place = True  # tokens cannot be taken in any order, or a part of them
+
     def __init__(
         self,
         a: Float[np.ndarray, "*L I R"],

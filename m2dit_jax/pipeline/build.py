@@ -153,9 +153,7 @@ class StoryBuilder:
         tracker.begin(group.new)
         evaluations, latents = 0, noise.start_noise(keys, lengths, size)
         ragged = lengths if len(set(lengths)) > 1 else None
-        results = self.engine.denoise(
-            steps, story, latents, step_noise, frames=ragged, **self._lora(scenes)
-        )
+        results = self.engine.denoise(steps, story, latents, step_noise, ragged, self._lora(scenes))
         for number, result in enumerate(results, 1):
             latents = result.latents
             evaluations += int(result.evaluations[0])
@@ -213,12 +211,9 @@ class StoryBuilder:
             known=jnp.asarray(known) if known.any() else None,
         )
 
-    def _lora(self, scenes: tuple[int, ...]) -> dict[str, Any]:
+    def _lora(self, scenes: tuple[int, ...]) -> list[tuple[str, ...]]:
         """The adapters of each text of a group; the global one has none."""
-        of_scenes = [self.plan.lora(scene) for scene in scenes]
-        if not any(of_scenes):
-            return {}
-        return {"lora": [*[()] * self._has_global_text, *of_scenes]}
+        return [*[()] * self._has_global_text, *(self.plan.lora(scene) for scene in scenes)]
 
     def _picture(self, scene: int) -> Identity:
         return picture_identity(self.plan, self._fingerprint, scene)

@@ -23,6 +23,7 @@ from m2dit_jax.data.loader import (
     unequal_lengths,
     world_samples,
 )
+from m2dit_jax.data.pictures import StoryPictures
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
 from m2dit_jax.data.worlds import World
 from m2dit_jax.training.frame_rates import rate_misfit

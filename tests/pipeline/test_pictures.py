@@ -46,7 +46,8 @@ def test_a_reference_is_given_to_every_scene_and_no_part_of_the_video(picture, t
     assert plan.frames(0) == 1 and "image_probability" in plan.notes[0]
     store = MemoryStore()
     outcomes = StoryBuilder(plan, engine, store).build(lambda p: None, lambda s, f: None)
-    assert [o.group.context[0] for s, o in outcomes.items() if s] == [0] * 4
+    groups = [outcome.group for outcome in outcomes.values() if outcome.group]
+    assert [group.context[0] for group in groups] == [0] * 4
     made = Story(plan, outcomes, store, {})
     folder = made.save(tmp_path / "out")
     assert len([*video_frames(folder / "story.mp4")]) == 4 * 2

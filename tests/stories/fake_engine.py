@@ -83,7 +83,7 @@ class FakeEngine(Engine):
         self.encoded.append(prompt)
         return jnp.full((1, 2), sum(prompt.encode()) / 1000)
 
-    def denoise(self, steps, conditions, noise, step_noise, frames=None):
+    def denoise(self, steps, conditions, noise, step_noise, frames=None, lora=()):
         self.networks.get("transformer")
         self.groups += 1
         text = conditions.text_embeds.mean() + (steps.guidance * 0.01).mean()

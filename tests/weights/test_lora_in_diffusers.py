@@ -1,5 +1,7 @@
 """LoRA files go to diffusers' CogVideoX pipeline and PEFT and come back, and do the same there."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -38,7 +40,7 @@ def test_diffusers_loads_what_is_written_here(pipeline, tmp_path):
     pipeline.fuse_lora()
     adapted = pipeline.transformer.get_submodule(TO_Q)
     added = (getattr(adapted, "base_layer", adapted).weight - before).detach().numpy()
-    flat = flatten_dict(adapters)
+    flat: dict[Any, Any] = flatten_dict(adapters)
     a, b = (flat[("blocks", "attention", "to_q", "lora", name)][1] for name in ("a", "b"))
     np.testing.assert_allclose(added, 0.5 * (a @ b).T, atol=1e-5)
 
@@ -54,7 +56,7 @@ def test_what_diffusers_writes_is_read_with_its_alpha(pipeline, tmp_path):
     layers = peft.get_peft_model_state_dict(pipeline.transformer)
     metadata = {"transformer_lora_adapter_metadata": config.to_dict()}
     diffusers.CogVideoXPipeline.save_lora_weights(tmp_path, layers, **metadata)
-    found = flatten_dict(read_lora(LoraChoice(tmp_path), PARTS))
+    found: dict[Any, Any] = flatten_dict(read_lora(LoraChoice(tmp_path), PARTS))
     layer = pipeline.transformer.get_submodule(TO_Q)
     a, b = (found[("blocks", "attention", "to_q", "lora", name)][1] for name in ("a", "b"))
     delta = layer.get_delta_weight("default").detach().numpy()
