@@ -11,7 +11,7 @@ from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.attention.dispatch import Heads
 from m2dit_jax.models.cogvideox.rope import apply_rope
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.lora import Linear
+from m2dit_jax.models.linear import Linear
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Rope = tuple[Float[Array, "L K"], ...]  # cosines and sines; empty without rotation
@@ -60,7 +60,8 @@ class ExpertModulation(nnx.Module):
 
     def __init__(self, time_dim: int, width: int, *, rngs: nnx.Rngs):
         zeros = nnx.initializers.zeros_init()
-        self.linear = nnx.Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
+        self.linear = Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
+        self.linear.few_inputs = True
 
     def __call__(
         self, time_embed: Float[Array, "B S E"], layout: Layout, placement: Placement = ONE_DEVICE

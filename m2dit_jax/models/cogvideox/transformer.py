@@ -1,9 +1,9 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,14 +85,20 @@ class Block(nnx.Module):
         return placement.keep(*self.attention.keys_values(modulated, rope), layout)
 
 
-class Embedded(NamedTuple):
-    """The input of the blocks; `grid` counts the patches of the longest scene."""
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("time_embed", "rope", "given"),
+    meta_fields=("layout", "grid"),
+)
+@dataclass(frozen=True)
+class Embedded:
+    """The input of all blocks beside tokens; `grid` counts the patches of the longest scene."""
 
-    tokens: Float[Array, "B L D"]
     time_embed: Float[Array, "B S E"]
     rope: Rope
     layout: Layout
     grid: Grid
+    given: Bool[Array, "B S"] | None = None
 
 
 class M2DiT(nnx.Module):
@@ -142,6 +148,20 @@ class M2DiT(nnx.Module):
         Raises ValueError if the latents' frames, rows or columns do not divide into patches, for
         other numbers of texts, and under the causal mask without `given`, which other masks ignore.
         """
+        begun = self.begin(latents, text_embeds, timesteps, given, placement, frames)
+        tokens, embedded = self._run_blocks(*begun, placement), begun[1]
+        return self.end(tokens, embedded, placement).astype(latents.dtype)
+
+    def begin(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Int[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
+        placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
+    ) -> tuple[Float[Array, "B L D"], Embedded]:
+        """The input of the first block, of what the model is called with."""
         check_given(self.config.mask, given)
         scenes, texts = latents.shape[1], text_embeds.shape[1]
         if texts not in (scenes, scenes + 1):
@@ -156,9 +176,21 @@ class M2DiT(nnx.Module):
             if given is not None:
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
         story = np.arange(scenes)
-        embedded = self._embed(latents, text_embeds, timesteps, placement, story, scenes, frames)
-        tokens = self._run_blocks(embedded, placement, given)
-        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+        inputs = (latents, text_embeds, timesteps, placement, story, scenes, frames)
+        tokens, embedded = self._embed(*inputs)
+        return tokens, replace(embedded, given=given)
+
+    def run_layer(
+        self, mask: str, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
+    ) -> Float[Array, "B L D"]:
+        """One block's result, where `blocks` has the parameters of that block alone.
+
+        `mask` is the block's of `block_masks`. With `begin` and `end` the model is run block by
+        block, which is `family.RunsByBlocks`.
+        """
+        x, block = embedded, self.blocks
+        block.attention.mask = mask
+        return block(tokens, x.time_embed, x.layout, x.rope, placement, x.given)
 
     @property
     def mask(self) -> str:
@@ -186,9 +218,10 @@ class M2DiT(nnx.Module):
             )
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
-        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        inputs = (latents, text_embeds, timesteps, placement, places, len(given))
+        tokens, embedded = self._embed(*inputs)
         block_def, stacked = nnx.split(self.blocks)
-        tokens, time_embed, rope, layout, _ = embedded
+        time_embed, rope, layout = embedded.time_embed, embedded.rope, embedded.layout
         everyone = jnp.ones(latents.shape[:2], bool)
 
         def run_block(mask, tokens, params):
@@ -215,9 +248,10 @@ class M2DiT(nnx.Module):
         generated scenes alone. The same as `__call__` with the whole story.
         """
         places = np.flatnonzero(np.logical_not(given))
-        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
-        tokens = self._run_blocks(embedded, placement, cached=cached)
-        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+        inputs = (latents, text_embeds, timesteps, placement, places, len(given))
+        tokens, embedded = self._embed(*inputs)
+        tokens = self._run_blocks(tokens, embedded, placement, cached)
+        return self.end(tokens, embedded, placement).astype(latents.dtype)
 
     def _embed(
         self,
@@ -228,7 +262,7 @@ class M2DiT(nnx.Module):
         places: Int[np.ndarray, " S"],
         story_scenes: int,
         frames_of_scenes: tuple[int, ...] | None = None,
-    ) -> Embedded:
+    ) -> tuple[Float[Array, "B L D"], Embedded]:
         """Scenes that stand at some `places` of a story of `story_scenes`.
 
         Those of different lengths must be all of the story's.
@@ -279,12 +313,13 @@ class M2DiT(nnx.Module):
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
-        return Embedded(tokens, time_embed, rope, layout, grid)
+        return tokens, Embedded(time_embed, rope, layout, grid)
 
-    def _predict(
+    def end(
         self, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
     ) -> Float[Array, "B S F H W C"]:
-        _, time_embed, _, layout, grid = embedded
+        """v, of the last block's result."""
+        time_embed, layout, grid = embedded.time_embed, embedded.layout, embedded.grid
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         # Text too, for nothing: so the tokens can stay sharded until they are as narrow as patches.
@@ -332,8 +367,9 @@ class M2DiT(nnx.Module):
         around = ((layout.text_tokens, layout.padding), (0, 0))
         return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
-    def _run_blocks(self, embedded, placement, given=None, cached=None):
-        tokens, time_embed, rope, layout, _ = embedded
+    def _run_blocks(self, tokens, embedded, placement, cached=None):
+        time_embed, rope, layout = embedded.time_embed, embedded.rope, embedded.layout
+        given = embedded.given
         block_def, stacked = nnx.split(self.blocks)
 
         def run_block(mask, tokens, layer):

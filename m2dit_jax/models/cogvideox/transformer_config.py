@@ -64,3 +64,8 @@ class TransformerConfig:
     def width(self) -> int:
         """Features of a token."""
         return self.heads * self.head_dim
+
+    def scene_tokens(self, frames: int, height: int, width: int) -> int:
+        """Video tokens of a scene of so many latent frames, rows and columns."""
+        patch = self.patch_size
+        return frames // self.patch_size_t * (height // patch) * (width // patch)
