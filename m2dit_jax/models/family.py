@@ -1,7 +1,7 @@
 """What a family of models consists of; each has a folder here and one instance of `Family`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +16,8 @@ from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
+# Tokens: enough for products of matrices to be efficient.
+FEED_FORWARD_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ def _shapes(make: Callable[..., nnx.Module], config: Any, quantize: str | None) 
 
     graphdef, state = nnx.split(nnx.eval_shape(model))
     return graphdef, nnx.to_pure_dict(state)
+
+
+def with_chunks(config: Any) -> Any:
+    """The transformer's config with feed-forward in chunks of tokens, if the family has these."""
+    if not hasattr(config, "feed_forward_chunk"):
+        return config
+    return replace(config, feed_forward_chunk=FEED_FORWARD_CHUNK)
 
 
 class SceneSize(NamedTuple):

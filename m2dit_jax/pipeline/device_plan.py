@@ -10,6 +10,7 @@ from m2dit_jax.models.cogvideox.vae import decoding_bytes
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.pipeline.memory_plan import (
     ACTIVATIONS,
+    MORE_ACTIVATIONS,
     MemoryPlan,
     Needs,
     StorySize,
@@ -79,7 +80,8 @@ def folder_needs(
         tokens=tokens * config.width * dtype.itemsize // devices,
         rows=size.rows,
         decoding=decoding,
-        activations=ACTIVATIONS.get(platform, ACTIVATIONS["gpu"]),
+        activations=ACTIVATIONS.get(platform, ACTIVATIONS["gpu"])
+        * MORE_ACTIVATIONS.get(precision.quantize or "", 1.0),
     )
 
 

@@ -25,6 +25,7 @@ from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -37,6 +38,7 @@ from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
 from m2dit_jax.pipeline.device_plan import on_host_cpu, plan_memory
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
+from m2dit_jax.pipeline.memory_plan import MemoryPlan, goes_in_chunks
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.pipeline.streaming import StreamedNetwork
@@ -277,10 +279,11 @@ def _of_folder(
     _check_folder(folder, tuple(folder.family.networks), say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
 
-    def transformer(on_host: bool) -> LoadedNetwork:
+    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
         placed = None if on_host else mesh
         dtype, quantize = precision.dtype, precision.quantize
-        return folder.transformer(dtype, mesh=placed, quantize=quantize, on_host=on_host)
+        how = {"quantize": quantize, "on_host": on_host, "in_chunks": in_chunks}
+        return folder.transformer(dtype, mesh=placed, **how)
 
     return _with_vae(facts, folder, transformer, adapters, precision, memory, mesh, decoder, say)
 
@@ -321,8 +324,9 @@ def _of_latents_run(
     _check_folder(folder, ("text_encoder", "vae"), say)
     mesh = _story_mesh(mesh, recipe.config.model.heads, say)
 
-    def transformer(on_host: bool) -> LoadedNetwork:
+    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
         config, quantize = make_transformer_config(recipe.config), precision.quantize
+        config = with_chunks(config) if in_chunks else config
         graphdef, abstract = DEFAULT.transformer.shapes(config, quantize)
         if quantize is None and not on_host:
             params = _cast(found.load(mesh)["transformer"], precision.dtype)
@@ -358,7 +362,7 @@ def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> N
 def _with_vae(
     facts: ModelFacts,
     folder: ReleasedModel,
-    transformer: Callable[[bool], LoadedNetwork],
+    transformer: Callable[[bool, bool], LoadedNetwork],
     adapters: Adapters,
     precision: Precision,
     memory: Memory,
@@ -366,7 +370,10 @@ def _with_vae(
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
-    """The pipeline of a folder's VAE and text encoder with a transformer, in host memory or not."""
+    """The pipeline of a folder's VAE and text encoder with a transformer.
+
+    `transformer` loads that to host memory or not, with feed-forward in chunks or not.
+    """
     if memory == "stream" and mesh.size > 1:
         raise ValueError(
             f"memory='stream': blocks come to one device, the mesh has {mesh.size}; needs mesh=1"
@@ -374,8 +381,10 @@ def _with_vae(
     device = mesh.devices.flat[0]
 
     def load_transformer() -> LoadedNetwork | StreamedNetwork:
-        on_host = networks.plan.policy == "stream"
-        network = adapters.added_to(partial(transformer, on_host), beside=on_host)()
+        plan = networks.plan
+        on_host = plan.policy == "stream"
+        in_chunks = goes_in_chunks(plan.in_turn, precision.quantize, mesh.size)
+        network = adapters.added_to(partial(transformer, on_host, in_chunks), beside=on_host)()
         return StreamedNetwork.of(network, device) if on_host else network
 
     def load_text_encoder() -> LoadedNetwork:
@@ -392,6 +401,8 @@ def _with_vae(
         say,
         partial(plan_memory, folder, precision, memory, mesh, say),
     )
+    if memory == "stream":  # until the size of a story is known
+        networks.plan = MemoryPlan("stream")
     placement: Placement = placement_on(mesh)
     return Pipeline(
         facts,

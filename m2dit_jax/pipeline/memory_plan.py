@@ -16,8 +16,11 @@ from m2dit_jax.models.quantized import SCALE
 Policy = Literal["resident", "offload", "stream"]
 # Of a device's memory, what is planned for: compilers and libraries take some that nobody counts.
 MOST_MEMORY = 0.9
-# What a block takes beside its weights and its result, as arrays of all its tokens.
+# What a block takes beside its weights and its result, as arrays of all its tokens: of 5B for an
+# RTX 3060 7.3 (bfloat16) and 6.3 (int8), jax 0.10.2. Of TPUs and CPUs it is a guess.
 ACTIVATIONS = {"gpu": 7.5, "tpu": 9.0, "cpu": 14.0}
+# Products of int8 give int32, and tokens are there in int8 beside.
+MORE_ACTIVATIONS = {"int8_w8a8": 2.6}
 _GIB = 2**30
 _WORDS = {
     "resident": "all networks on the device",
@@ -118,6 +121,14 @@ class MemoryPlan:
         sizes = ", ".join(f"{name} {size / _GIB:.1f}" for name, size in self.stages.items() if size)
         of = "" if self.limit is None else f" of {self.limit / _GIB:.1f}"
         return f"memory: {self.policy} ({_WORDS[self.policy]}{more}): {sizes}{of} GiB (estimated)"
+
+
+def goes_in_chunks(in_turn: bool, quantize: str | None, devices: int) -> bool:
+    """Whether feed-forward takes a chunk of tokens at a time: where memory decides, on one device.
+
+    Products of int8 give int32, twice what they are in bfloat16.
+    """
+    return devices == 1 and (in_turn or quantize == "int8_w8a8")
 
 
 def choose_plan(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.models.families import family_of
-from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
+from m2dit_jax.models.family import Family, LatentShape, NetworkSpec, with_chunks
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
@@ -124,13 +124,16 @@ class ReleasedModel:
         mesh: Mesh | None = None,
         quantize: str | None = None,
         on_host: bool = False,
+        in_chunks: bool = False,
     ) -> LoadedNetwork:
         """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh.
 
         `quantize` is one of `quantized.FORMS`; `on_host` has the parameters be NumPy arrays.
+        `in_chunks` saves activations (`family.with_chunks`).
         """
         dtype = dtype or self.cast_dtype(["transformer"])
         config = replace(self.transformer_config, scan=scan, attention="auto")
+        config = with_chunks(config) if in_chunks else config
         folder = self.path / "transformer"
         return _load(folder, self.family.transformer, config, dtype, mesh, quantize, on_host)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from m2dit_jax.models.cogvideox.layers import FeedForward
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.linear import Linear, quantizable, quantize_layers
@@ -161,3 +162,10 @@ def test_the_arithmetic_is_that_of_qwix():
     np.testing.assert_allclose(ours[1] * 127, theirs.scale[0] * 127.5, rtol=1e-6)
     out = qwix.dot_general(x, theirs, (((1,), (0,)), ((), ())))
     assert error(product(x, *map(jnp.asarray, ours)), out) < 0.01
+
+
+def test_feed_forward_in_chunks_is_the_same(model):
+    chunked, _ = DEFAULT.transformer.shapes(replace(CONFIG, feed_forward_chunk=4))
+    graphdef, params = nnx.split(model)
+    np.testing.assert_allclose(v_of(chunked, params), v_of(graphdef, params), atol=1e-6)
+    assert FeedForward(4, 3, rngs=nnx.Rngs(0)).chunk == 3

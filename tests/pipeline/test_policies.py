@@ -5,14 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.sampling import Conditions
-from m2dit_jax.models.quantized import FORMS
+from m2dit_jax.models.quantized import FORMS, SCALE, dequantize
 from m2dit_jax.pipeline.device_plan import on_host_cpu
-from m2dit_jax.pipeline.load import load
+from m2dit_jax.pipeline.load import load, of_pixels_run
 from m2dit_jax.pipeline.memory import MEMORY
 from m2dit_jax.pipeline.memory_plan import StorySize
 from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.noise import START, scene_noise, story_keys
+from m2dit_jax.training import checkpoints
+from m2dit_jax.training.optimizer import make_optimizer
+from m2dit_jax.training.state import TrainState
+from m2dit_jax.weights.mapping import flatten
+from m2dit_jax.weights.released import ReleasedModel
+from tests.engines import random_params
+from tests.tools.planning.test_same_programs import same_model
 
 PROMPTS = ["A striped cat waits.", "It runs.", "It sleeps."]
 SIZE = {"frames": 5, "height": 32, "width": 32}
@@ -78,6 +86,33 @@ def test_8_bits_change_little(model, plain, form):
         np.testing.assert_array_equal(streamed[1], latents)
 
 
+@pytest.fixture(scope="module")
+def run(model, make_tiny_config, tmp_path_factory):
+    """A run on latents that has come to the weights of the golden model."""
+    config = same_model(make_tiny_config(), model)
+    config.train.ema_decay = 0.0
+    config = build_recipe(config).config
+    params = {"transformer": ReleasedModel(model).transformer().params}
+    state = TrainState.create(params, make_optimizer(config.train, True), 0.0)
+    folder = tmp_path_factory.mktemp("run")
+    manager = checkpoints.open_manager(folder, keep=1)
+    checkpoints.save(manager, state._replace(step=jnp.int32(1)), config)
+    manager.close()
+    return folder
+
+
+@pytest.mark.parametrize("form", [None, "int8"])
+def test_a_run_is_streamed_and_quantised_as_a_folder_is(model, run, form):
+    """Its checkpoint holds the same weights in another form."""
+    folder, trained = (
+        load(path, quantize=form, memory="stream", **more).networks.get("transformer")
+        for path, more in ((model, {}), (run, {"model": model}))
+    )
+    assert jax.tree.structure(folder.layers) == jax.tree.structure(trained.layers)
+    jax.tree.map(np.testing.assert_array_equal, folder.layers, trained.layers)
+    jax.tree.map(np.testing.assert_array_equal, folder.outside, trained.outside)
+
+
 def test_frames_of_a_streamed_story_are_the_same(model):
     made = [
         load(model, memory=memory)(PROMPTS[:2], steps=1, seed=3, **SIZE)
@@ -100,3 +135,17 @@ def test_a_stream_needs_one_device_and_a_vae(model):
     devices = np.array(jax.devices()[:1] * 2).reshape(1, 1, 2)
     with pytest.raises(ValueError, match="memory='stream'.*mesh has 2"):
         load(model, memory="stream", mesh=Mesh(devices, ("data", "fsdp", "context")))
+
+
+def test_a_run_on_pixels_has_both_networks_in_8_bits(make_tiny_config):
+    recipe = build_recipe(make_tiny_config())
+    params = random_params(recipe)
+    pipe = of_pixels_run(recipe, lambda: params, step=0, quantize="fp8")
+    for name, layer in (("transformer", "to_q"), ("text encoder", "q")):
+        flat = flatten(pipe.networks.get(name).params)
+        kernels = {key: x for key, x in flat.items() if key.endswith(f"attention.{layer}.kernel")}
+        assert kernels and all(x.dtype == jnp.float8_e4m3fn for x in kernels.values())
+        for key in kernels:
+            own = flatten(params[name.replace(" ", "_")])[key]
+            found = dequantize(kernels[key], flat[key.replace("kernel", SCALE)])
+            np.testing.assert_allclose(found, own, rtol=0.07, atol=0.01)

@@ -121,11 +121,21 @@ class JointAttention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Linear to four times the width, GELU (tanh approximation), Linear back."""
+    """Linear to four times the width, GELU (tanh approximation), Linear back.
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    `chunk` tokens at a time, 0: all at once.
+    """
+
+    def __init__(self, width: int, chunk: int = 0, *, rngs: nnx.Rngs):
+        self.chunk = chunk
         self.linear_1 = Linear(width, 4 * width, rngs=rngs)
         self.linear_2 = Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        if not self.chunk or tokens.shape[0] * tokens.shape[1] <= self.chunk:
+            return self._feed(tokens)
+        flat = tokens.reshape(-1, tokens.shape[2])
+        return jax.lax.map(self._feed, flat, batch_size=self.chunk).reshape(tokens.shape)
+
+    def _feed(self, tokens: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         return self.linear_2(jax.nn.gelu(self.linear_1(tokens), approximate=True))

@@ -1,9 +1,10 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class Block(nnx.Module):
         )
         self.modulation2 = ExpertModulation(config.time_dim, width, rngs=rngs)
         self.norm2 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
-        self.mlp = FeedForward(width, rngs=rngs)
+        self.mlp = FeedForward(width, config.feed_forward_chunk, rngs=rngs)
 
     def __call__(
         self,
@@ -85,20 +86,27 @@ class Block(nnx.Module):
         return placement.keep(*self.attention.keys_values(modulated, rope), layout)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("time_embed", "rope", "given"),
-    meta_fields=("layout", "grid"),
-)
+@jax.tree_util.register_static
 @dataclass(frozen=True)
-class Embedded:
-    """The input of all blocks beside tokens; `grid` counts the patches of the longest scene."""
+class Places:
+    """Where tokens are in the joint sequence; `grid` counts the patches of the longest scene."""
+
+    layout: Layout
+    grid: Grid
+
+
+class Embedded(NamedTuple):
+    """The input of all blocks beside tokens."""
 
     time_embed: Float[Array, "B S E"]
     rope: Rope
-    layout: Layout
-    grid: Grid
+    places: Places
     given: Bool[Array, "B S"] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the joint sequence."""
+        return self.places.layout
 
 
 class M2DiT(nnx.Module):
@@ -178,7 +186,7 @@ class M2DiT(nnx.Module):
         story = np.arange(scenes)
         inputs = (latents, text_embeds, timesteps, placement, story, scenes, frames)
         tokens, embedded = self._embed(*inputs)
-        return tokens, replace(embedded, given=given)
+        return tokens, embedded._replace(given=given)
 
     def run_layer(
         self, mask: str, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
@@ -313,13 +321,13 @@ class M2DiT(nnx.Module):
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
         rope = self._joint_rope(*positions) if self.config.rotary else ()
-        return tokens, Embedded(time_embed, rope, layout, grid)
+        return tokens, Embedded(time_embed, rope, Places(layout, grid))
 
     def end(
         self, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
     ) -> Float[Array, "B S F H W C"]:
         """v, of the last block's result."""
-        time_embed, layout, grid = embedded.time_embed, embedded.layout, embedded.grid
+        time_embed, layout, grid = embedded.time_embed, embedded.layout, embedded.places.grid
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         # Text too, for nothing: so the tokens can stay sharded until they are as narrow as patches.

@@ -22,6 +22,7 @@ from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decode_chunk, decoder_chunks
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.network import LoadedNetwork
@@ -38,7 +39,8 @@ from m2dit_jax.parallel.mesh import (
 )
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.pipeline.denoise import first_step, sampling_step, step_row
-from m2dit_jax.pipeline.load import run_options, sampled_config
+from m2dit_jax.pipeline.load import default_dtype, run_options, sampled_config
+from m2dit_jax.pipeline.memory_plan import goes_in_chunks
 from m2dit_jax.pipeline.streaming import BLOCKS, begin_blocks, end_blocks, run_block
 from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, least_training_bytes
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
@@ -112,6 +114,11 @@ def make_program(
     return _sample(recipe, machine, sampling_dtype(machine, dtype), way or Way())
 
 
+def sampling_dtype(machine: Machine, dtype: str | None) -> np.dtype:
+    """The dtype that was asked for, else the one that `load` takes on such a machine."""
+    return jnp.dtype(dtype or default_dtype(machine.platform))
+
+
 def _train(recipe: Recipe, machine: Machine) -> Program:
     config = recipe.config
     mesh = make_mesh(asdict(config.mesh), machine.devices)
@@ -168,7 +175,9 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype, way: Way) -> Prog
     devices = machine.devices if recipe.config.data.source == "latents" else machine.devices[:1]
     mesh = story_mesh(transformer.heads, devices=devices)
     layout, scenes = padded_layout(recipe, mesh), recipe.config.data.scenes
-    graphdef, abstract = DEFAULT.transformer.shapes(transformer, way.quantize)
+    in_chunks = goes_in_chunks(way.in_turn, way.quantize, mesh.size)
+    made = with_chunks(transformer) if in_chunks else transformer
+    graphdef, abstract = DEFAULT.transformer.shapes(made, way.quantize)
     params = with_shardings(cast_shapes(abstract, dtype), mesh)
     latents = jnp.zeros((1, scenes, *recipe.latent_shape()))
     # A text encoder's result is float32, whatever its weights are.

@@ -55,7 +55,8 @@ def test_resident_networks_add_up():
 
 
 def test_ways_of_several_devices(recipe):
-    machine = open_topology("cpu:2")
+    one = open_topology("cpu:1")
+    machine = replace(one, devices=one.devices * 2)
     assert sampling_ways("auto", machine, recipe) == [("offload", False), ("offload", True)]
     with pytest.raises(ValueError, match="--memory=stream is for one device"):
         sampling_ways("stream", machine, recipe)
