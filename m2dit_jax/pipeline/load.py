@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from m2dit_jax.config.recipe import (
@@ -26,10 +23,9 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.family import with_chunks
-from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.models.quantized import FORMS, SCALE
+from m2dit_jax.models.quantized import FORMS
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
 from m2dit_jax.parallel.rules import with_shardings
@@ -41,6 +37,7 @@ from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
 from m2dit_jax.pipeline.memory_plan import MemoryPlan, goes_in_chunks
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.pipeline.run_networks import SplitModel, cast_params, sampled_config
 from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.adapted_run import find_weights
@@ -49,7 +46,6 @@ from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.lazy import Tensor
 from m2dit_jax.weights.model_folder import unused_line
 from m2dit_jax.weights.networks import load_tensors, read_config
-from m2dit_jax.weights.quantizing import quantize_params
 from m2dit_jax.weights.released import DTYPES, Precision, ReleasedModel, default_dtype
 from m2dit_jax.weights.run_folder import RECORD, CheckpointError, TrainedWeights, read_record
 
@@ -176,7 +172,7 @@ def of_pixels_run(
     Training samples its previews with it, so that they show what `load` will show of the run.
     """
     config = recipe.config
-    networks = _SplitModel(recipe, params, Precision(dtype or default_dtype(), quantize))
+    networks = SplitModel(recipe, params, Precision(dtype or default_dtype(), quantize))
     world = recipe.world
     checks = ("finite", "frozen", "cut", "oracle" if world else "saturation")
     facts = ModelFacts(
@@ -329,7 +325,7 @@ def _of_latents_run(
         config = with_chunks(config) if in_chunks else config
         graphdef, abstract = DEFAULT.transformer.shapes(config, quantize)
         if quantize is None and not on_host:
-            params = _cast(found.load(mesh)["transformer"], precision.dtype)
+            params = cast_params(found.load(mesh)["transformer"], precision.dtype)
             return LoadedNetwork(graphdef, params)
         placed = abstract if on_host else with_shardings(abstract, mesh)
         how = (DTYPES[precision.dtype], quantize, on_host)
@@ -427,56 +423,6 @@ def _story_mesh(mesh: Mesh | int | None, heads: int, say: Say) -> Mesh:
 def _say_target(target: Target, say: Say) -> None:
     if target.without_cudnn:
         say(target.without_cudnn)
-
-
-class _SplitModel:
-    """The text encoder and the transformer of a run on pixels, which are kept as one model."""
-
-    def __init__(self, recipe: Recipe, params: Callable[[], Params], precision: Precision):
-        self._recipe = build_recipe(sampled_config(recipe.config))
-        self._read, self._precision = params, precision
-        self._params: Params | None = None
-        self._model = nnx.eval_shape(self._new_model)
-
-    def text_encoder(self) -> LoadedNetwork:
-        """The T5-like encoder of single prompts."""
-        return LoadedNetwork(nnx.graphdef(self._model.text_encoder), self._part("text_encoder"))
-
-    def transformer(self) -> LoadedNetwork:
-        """The M2DiT."""
-        return LoadedNetwork(nnx.graphdef(self._model.transformer), self._part("transformer"))
-
-    def _new_model(self) -> Any:
-        model, form = self._recipe.new_model(nnx.Rngs(0)), self._precision.quantize
-        return model if form is None else quantize_layers(model, form)
-
-    def _part(self, name: str) -> Params:
-        params = self._params = self._params or self._read_params()
-        return params[name]
-
-    def _read_params(self) -> Params:
-        params, form = self._read(), self._precision.quantize
-        if form is not None:
-            abstract = nnx.to_pure_dict(nnx.state(self._model, nnx.Param))
-            params = quantize_params(params, abstract, form)
-        return _cast(params, self._precision.dtype)
-
-
-def sampled_config(config: Config) -> Config:
-    """The config with attention chosen for the device that samples, not the one that trained."""
-    return replace(config, model=replace(config.model, attention="auto"))
-
-
-def _cast(params: Params, dtype: str) -> Params:
-    """The parameters in a dtype, but for what is in 8 bits."""
-    flat: dict[Any, Any] = flatten_dict(params)
-    kept = {path for path in flat if path[-1] == SCALE}
-    kept |= {(*path[:-1], "kernel") for path in kept}
-    cast = {
-        path: jnp.asarray(x) if path in kept else x.astype(DTYPES[dtype])
-        for path, x in flat.items()
-    }
-    return unflatten_dict(cast)
 
 
 def _suffix(precision: Precision) -> str:

@@ -8,10 +8,11 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.quantized import FORMS, SCALE, dequantize
+from m2dit_jax.pipeline import device_plan
 from m2dit_jax.pipeline.device_plan import on_host_cpu
 from m2dit_jax.pipeline.load import load, of_pixels_run
 from m2dit_jax.pipeline.memory import MEMORY
-from m2dit_jax.pipeline.memory_plan import StorySize
+from m2dit_jax.pipeline.memory_plan import MemoryPlan, StorySize
 from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.noise import START, scene_noise, story_keys
 from m2dit_jax.training import checkpoints
@@ -127,6 +128,25 @@ def test_a_text_encoder_on_the_cpu_is_committed_to_it(model):
     network = on_host_cpu(pipe.networks._loaders["text encoder"])
     cpu = jax.devices("cpu")[0]
     assert all(x.devices() == {cpu} and x.committed for x in jax.tree.leaves(network.params))
+    embeds = pipe.embed_prompt(PROMPTS[0])
+    pipe.networks.free()
+    pipe.networks.plan = MemoryPlan("offload", text_on_host=True)
+    np.testing.assert_array_equal(pipe.embed_prompt(PROMPTS[0]), embeds)
+
+
+def test_the_limit_of_the_device_decides_and_what_does_not_fit_is_said(model, monkeypatch):
+    lines, limit = [], {"bytes": 2**40}
+    monkeypatch.setattr(device_plan, "device_limit", lambda device: limit["bytes"])
+    pipe = load(model, say=lines.append)
+    size = StorySize(len(PROMPTS), *SIZE.values(), 2)
+    policies = []
+    for limit["bytes"] in (2**40, 2**40, 3_000_000, 1000):
+        pipe.networks.prepare(size)
+        policies.append(pipe.networks.plan.policy)
+    assert policies[:2] == ["resident"] * 2 and policies[2] != "resident"
+    told = [line for line in lines if line.startswith("memory: ")]
+    assert len(told) == 4, "the same plan is told once"
+    assert "needs fewer or smaller scenes at once" in told[2] and not pipe.networks.plan.fits
 
 
 def test_a_stream_needs_one_device_and_a_vae(model):
@@ -147,5 +167,6 @@ def test_a_run_on_pixels_has_both_networks_in_8_bits(make_tiny_config):
         assert kernels and all(x.dtype == jnp.float8_e4m3fn for x in kernels.values())
         for key in kernels:
             own = flatten(params[name.replace(" ", "_")])[key]
-            found = dequantize(kernels[key], flat[key.replace("kernel", SCALE)])
+            scale = flat[key.replace("kernel", SCALE)]
+            found = dequantize(np.asarray(kernels[key]), np.asarray(scale))
             np.testing.assert_allclose(found, own, rtol=0.07, atol=0.01)

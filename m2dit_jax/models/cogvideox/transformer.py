@@ -22,11 +22,13 @@ from m2dit_jax.models.cogvideox.layers import (
     Rope,
     TimeEmbedding,
     modulate,
-    sinusoidal_embedding,
 )
 from m2dit_jax.models.cogvideox.patches import join_patches, patchify, split_video, unpatchify
-from m2dit_jax.models.cogvideox.rope import rope_table
-from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
+from m2dit_jax.models.cogvideox.positions import (
+    added_positions,
+    joint_rope,
+    scene_positions,
+)
 from m2dit_jax.models.cogvideox.transformer_config import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import (
@@ -309,18 +311,18 @@ class M2DiT(nnx.Module):
         patches = join_patches(layout, no_text, patches)
         tokens = self.patch_embed(placement.shard_tokens(patches))
         if self.config.added_positions:
-            tokens += self._added_positions(*positions).astype(dtype)
+            tokens += added_positions(self.config, *positions).astype(dtype)
         text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = placement.replace_text(tokens, text, layout)
         if self.config.scene_positions:
-            scene = self._scene_positions(layout, places).astype(dtype)
+            scene = scene_positions(self.config, layout, places).astype(dtype)
             scene = placement.shard_stories(jnp.broadcast_to(scene, (len(text), *scene.shape)))
             tokens += placement.spread(scene, scene, layout)
         tokens = checkpoint_name(tokens, "patch_embed")
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
-        rope = self._joint_rope(*positions) if self.config.rotary else ()
+        rope = joint_rope(self.config, *positions) if self.config.rotary else ()
         return tokens, Embedded(time_embed, rope, Places(layout, grid))
 
     def end(
@@ -338,42 +340,6 @@ class M2DiT(nnx.Module):
             layout, placement.shard_stories(checkpoint_name(patches, "proj_out")), math.prod(grid)
         )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
-
-    def _added_positions(
-        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
-    ) -> Float[Array, "L D"]:
-        """The table over the joint sequence: zeros for text and padding."""
-        config = self.config
-        scales = config.spatial_scale, config.temporal_scale
-        if config.base_grid is None:
-            scene = sincos_table(grid, config.width, *scales)
-            table = jnp.concatenate([scene[:count] for count in layout.video_counts])
-        else:
-            table = stretched_sincos_table(
-                config.base_grid, story_scenes, grid, config.width, *scales
-            )
-            table = _consecutive(table, layout, places)
-        return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
-
-    def _scene_positions(
-        self, layout: Layout, places: Int[np.ndarray, " S"]
-    ) -> Float[Array, "P D"]:
-        """Sines and cosines of each scene's place in its story; zeros for global text."""
-        table = sinusoidal_embedding(jnp.asarray(places)[None], self.config.width)[0]
-        return jnp.pad(table, ((layout.scenes - len(places), 0), (0, 0)))
-
-    def _joint_rope(
-        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
-    ) -> Rope:
-        """The table over the joint sequence: text and padding are not turned (cos 1, sin 0)."""
-        base = None if self.config.base_grid is None else self.config.base_grid[1:]
-        all_scenes = (story_scenes * grid[0], *grid[1:])
-        cos, sin = (
-            _consecutive(table.reshape(story_scenes, -1, self.config.head_dim), layout, places)
-            for table in rope_table(all_scenes, self.config.head_dim, base)
-        )
-        around = ((layout.text_tokens, layout.padding), (0, 0))
-        return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
 
     def _run_blocks(self, tokens, embedded, placement, cached=None):
         time_embed, rope, layout = embedded.time_embed, embedded.rope, embedded.layout
@@ -421,12 +387,3 @@ class M2DiT(nnx.Module):
         if len(kept) == 1:
             return tokens, kept[0]
         return tokens, jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
-
-
-def _consecutive(
-    table: Float[Array, "R V D"], layout: Layout, places: Int[np.ndarray, " S"]
-) -> Float[Array, "M D"]:
-    """The rows of a story's table that its scenes have; shorter scenes move up to each other."""
-    if layout.equal_scenes:
-        return table[places].reshape(-1, table.shape[2])
-    return table.reshape(-1, table.shape[2])[: sum(layout.video_counts)]

@@ -49,6 +49,14 @@ def test_the_first_way_that_fits_is_planned(recipe, monkeypatch):
     assert "from the host in a step" in streamed.to_text()
 
 
+def test_a_text_encoder_that_is_too_large_works_on_the_cpu(recipe):
+    machine = open_topology("cpu:1")
+    whole = stages.other_stages(recipe, machine, "float32", "int8")[0]
+    chip = replace(machine.chip, memory_bytes=whole.peak_bytes)  # of which a tenth stays free
+    small = stages.other_stages(recipe, replace(machine, chip=chip), "float32", "int8")[0]
+    assert (small.name, small.peak_bytes) == ("text encoder on the CPU", 0)
+
+
 def test_resident_networks_add_up():
     made = all_resident((Stage("a", 5, 3), Stage("b", 10, 4)))
     assert [stage.peak_bytes for stage in made] == [9, 13]
