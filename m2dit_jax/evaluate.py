@@ -44,6 +44,7 @@ from m2dit_jax.evaluation.cuts import Tolerance
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
+from m2dit_jax.evaluation.pictures import score_pictures
 from m2dit_jax.evaluation.recall import recall_run
 from m2dit_jax.evaluation.score_run import score_run, scored_sheet
 from m2dit_jax.evaluation.video_stories import find_stories
@@ -143,6 +144,12 @@ def _score_long_stories(flags: argparse.Namespace) -> None:
         engine, flags.scenes, windows, flags.stories, flags.seed, options
     )
     _write(flags, report.to_text(), report.to_json, lambda: contact_sheet(video, captions))
+
+
+def _score_pictures(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags)
+    report = score_pictures(engine, flags.stories, flags.seed, options)
+    _write(flags, report.to_text(), report.to_json, report.sheet)
 
 
 def _measure_leakage(flags: argparse.Namespace) -> None:
@@ -397,6 +404,12 @@ PROGRAMS = {
         _add_run,
         _score_stories,
         "--checkpoint=runs/base --json=scores.json",
+    ),
+    "pictures": Program(
+        "Scores stories whose actors only a picture shows, with it, without, with another's.",
+        _add_run,
+        _score_pictures,
+        "--checkpoint=runs/pictures --stories=64",
     ),
     "long": Program(
         "Scores stories of more scenes than were trained, by the place of a scene.",

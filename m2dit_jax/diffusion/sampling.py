@@ -25,7 +25,8 @@ Denoiser = Callable[
 class Conditions(NamedTuple):
     """Inputs that stay the same through a sampling run.
 
-    Scenes with `given` are those of `clean`; what it holds for the others does not matter.
+    Scenes with `given`, and frames that are `known`, are those of `clean`; what it holds for others
+    does not matter.
     """
 
     clean: Latents
@@ -37,6 +38,8 @@ class Conditions(NamedTuple):
     given_noise: Latents | None = None
     """For guidance by given scenes: the noise that they have where it compares with a story
     without them (`start` puts it here)."""
+    known: Bool[Array, "B S F"] | None = None
+    """Latent frames of generated scenes that are to be those of `clean`; None: none are."""
 
     def restore(self, latents: Latents) -> Latents:
         """The latents with the given scenes as they are given."""
@@ -162,6 +165,12 @@ def after_evaluation(
         branch_needed = _per_story(jnp.tile(needed, branches))
         v_pred = jnp.where(branch_needed, v_pred, jnp.concatenate([to_last_x0] * branches))
         cache = after_step(cache, step, needed, due & ~needed, x0, last_x0, story.given)
+    if story.known is not None:
+        # As if the model had said what is known: so these frames have the noise of each step.
+        known = _per_story(story.known)
+        x0 = jnp.where(known, story.clean, x0)
+        implied = (story.clean - step.x0_weights[0] * latents) / step.x0_weights[1]
+        guided = jnp.where(known, implied, guided)
     weights = step.weights
     following = (
         weights[0] * latents + weights[1] * guided + weights[2] * last_x0 + weights[3] * noise

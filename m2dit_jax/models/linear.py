@@ -29,6 +29,11 @@ class Linear(nnx.Linear):
         adapter = getattr(self, ADAPTER, None)
         return out if adapter is None else out + adapter(inputs)
 
+    @property
+    def by_place(self) -> bool:
+        """Whether it has an adapter for which it matters where a token is (`by_place` of it)."""
+        return getattr(getattr(self, ADAPTER, None), "by_place", False)
+
     def _quantized_product(self, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         rounds_inputs = self.quantized == "int8_w8a8" and not self.few_inputs
         scale = getattr(self, SCALE)[...]

@@ -56,7 +56,8 @@ class ModelFacts:
     which takes a while, tells whether what lies under a key was made with them; None says nothing.
     `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
     otherwise than its prompt asks. `global_text` says that the model has learnt with a global
-    prompt in every story, so that a story without one needs the empty one.
+    prompt in every story, so that a story without one needs the empty one; `pictures` that it has
+    learnt with single pictures beside the scenes.
     """
 
     schedule: NoiseSchedule
@@ -68,6 +69,7 @@ class ModelFacts:
     provenance: Mapping[str, Any]
     oracle: Oracle = no_oracle
     global_text: bool = False
+    pictures: bool = False
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
 
@@ -130,6 +132,11 @@ class Engine:
         return self.facts.default_checks
 
     @property
+    def learnt_pictures(self) -> bool:
+        """Whether the model has learnt with single pictures beside a story's scenes."""
+        return self.facts.pictures
+
+    @property
     def trained(self) -> TrainedRun | None:
         """The run that the weights come from; None for a model folder."""
         return self.facts.trained
@@ -181,6 +188,14 @@ class Engine:
         """Latents of a given clip; `key` is the scene's. Raises NotFinite as `embed_prompts`."""
         latents = self.codec.encode(self.networks, clip[None], key[None])[0]
         check_finite("latents of a given clip", latents)
+        return latents
+
+    def encode_first(
+        self, picture: UInt8[np.ndarray, "1 H W 3"], frames: int, key: Key[Array, ""]
+    ) -> Float[Array, "f h w C"]:
+        """First latents of a scene of so many frames that begins with a picture."""
+        latents = self.codec.encode_first(self.networks, picture, frames, key)
+        check_finite("latents of a picture", latents)
         return latents
 
     def denoise(

@@ -186,6 +186,7 @@ def of_pixels_run(
         provenance=provenance or {},
         oracle=world.misfits if world else no_oracle,
         global_text=recipe.has_global_text,
+        pictures=bool(config.train.image_probability),
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
@@ -201,7 +202,7 @@ def of_pixels_run(
             memory not in ("turns", "offload"),
             say,
         ),
-        PixelCodec(partial(_check_trained_size, recipe)),
+        PixelCodec(partial(_check_trained_size, recipe), patch=config.model.patch_size_t),
         lambda: ONE_DEVICE,
     )
 

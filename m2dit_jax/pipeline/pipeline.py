@@ -92,7 +92,9 @@ class Pipeline(Engine):
         """
         old = story.storyboard
         kept = [
-            scene.replace(video=frames, frames=len(frames))
+            scene
+            if scene.is_reference
+            else scene.replace(image=None, use="reference", video=frames, frames=len(frames))
             for scene, frames in zip(old.scenes, story.frames, strict=True)
         ]
         added = [Scene(prompt=prompt) for prompt in prompts]

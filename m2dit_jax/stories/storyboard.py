@@ -14,12 +14,15 @@ scenes:
   - prompt: It looks back.
     keep: true                # stays as it was made, whatever changes before it
   - The sun goes down.        # nothing but a prompt
+
+A scene may have a picture: `image: fox.png`, as a reference that all scenes see and that is no part
+of the video, before all others; or with `use: first_frame` as the frame that the scene begins with.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -45,9 +48,11 @@ from m2dit_jax.utils.options import (
     unknown_key,
     wrong,
 )
+from m2dit_jax.utils.stills import StillError, read_still
 
 Clip = UInt8[np.ndarray, "F H W 3"]
-
+Picture = UInt8[np.ndarray, "H W 3"]
+Use = Literal["reference", "first_frame"]
 
 _PROMPT = "a text that says what the scene shows"
 _MIDDLE = 0.5
@@ -60,8 +65,8 @@ def _not_blank(prompt: str) -> str:
 
 
 def _crops_a_clip(crop: float, info: Any) -> float:
-    if crop != _MIDDLE and "video" in info.data and info.data["video"] is None:
-        raise ValueError("a scene with a video, of which it chooses a part")
+    if crop != _MIDDLE and all(info.data.get(name, 0) is None for name in ("video", "image")):
+        raise ValueError("a scene with a video or an image, of which it chooses a part")
     return crop
 
 
@@ -69,9 +74,33 @@ def _as_path(video: Any) -> Any:
     return Path(video) if isinstance(video, str) else video
 
 
+def _without_video(image: Path | Picture | None, scene: Any) -> Path | Picture | None:
+    if image is not None and scene.data.get("video") is not None:
+        raise ValueError("a scene without video")
+    return image
+
+
+def _of_an_image(use: str, scene: Any) -> str:
+    if use != "reference" and "image" in scene.data and scene.data["image"] is None:
+        raise ValueError("a scene with an image, which it is about")
+    return use
+
+
+def _is_reference(fields: Mapping[str, Any]) -> bool:
+    return fields.get("image") is not None and fields.get("use", "reference") == "reference"
+
+
+def _of_a_scene(frames: int | None, scene: Any) -> int | None:
+    if frames not in (None, 1) and _is_reference(scene.data):
+        raise ValueError("1 or nothing: a reference is a single picture")
+    return frames
+
+
 def _without_clip(value: int, scene: Any) -> int:  # ValidationInfo, which isinstance cannot tell
     if value and scene.data.get("video") is not None:
         raise ValueError("a scene without video; a clip is kept as it is, and has no takes")
+    if value and _is_reference(scene.data):
+        raise ValueError("a scene that is no reference; a picture is kept as it is")
     return value
 
 
@@ -92,15 +121,32 @@ class Scene(Options, frozen=True):
         affects="scene",
         needed="the path of a video, or its frames as an array uint8 [F H W 3]",
     )
+    image: Annotated[
+        Path | Picture | None, BeforeValidator(_as_path), AfterValidator(_without_video)
+    ] = option(
+        None,
+        "Picture, PNG, JPEG or WebP; `use` says what for.",
+        affects="scene",
+        needed="the path of a picture, or its pixels as an array uint8 [H W 3]",
+    )
+    use: Annotated[Use, AfterValidator(_of_an_image)] = option(
+        "reference",
+        "What the picture is for: reference, a character or place that all scenes see, which is "
+        "no part of the video and stands before all scenes; first_frame, what the scene begins "
+        "with.",
+        affects="scene",
+    )
     crop: Annotated[Share, AfterValidator(_crops_a_clip)] = option(
         _MIDDLE,
-        "Which part of a clip of another shape is kept: 0 is the left or the top, 0.5 the middle, "
-        "1 the right or the bottom.",
+        "Which part of a clip or picture of another shape is kept: 0 is the left or the top, 0.5 "
+        "the middle, 1 the right or the bottom.",
         affects="scene",
     )
     negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
     guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)
-    frames: Frames | None = same_option(StoryOptions, "frames", None)
+    frames: Annotated[Frames | None, AfterValidator(_of_a_scene)] = same_option(
+        StoryOptions, "frames", None
+    )
     seed: Seed | None = same_option(StoryOptions, "seed", None)
     cut: bool = option(
         False,
@@ -121,29 +167,43 @@ class Scene(Options, frozen=True):
 
     @property
     def given(self) -> bool:
-        """Whether the scene is a clip that is kept as it is."""
-        return self.video is not None
+        """Whether the scene is a clip or a picture that is kept as it is."""
+        return self.video is not None or self.is_reference
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the scene is a picture that others see, and no part of the video."""
+        return self.image is not None and self.use == "reference"
+
+    @property
+    def first_frame(self) -> bool:
+        """Whether the scene is generated and begins with a picture."""
+        return self.image is not None and self.use == "first_frame"
 
     def to_mapping(self, video: Path | str | None = None) -> dict[str, Any]:
-        """The scene in a storyboard file, fit for JSON; the clip by its absolute path.
+        """The scene in a storyboard file, fit for JSON; clip and picture by their absolute path.
 
-        `video` is where a clip can be read that was given as frames. Raises ValueError without it.
+        `video` is where one can be read that was given as frames or pixels. Raises ValueError
+        without it.
         """
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         values = {n: value for n, value in vars(self).items() if value is not defaults[n]}
-        if self.given:
-            path = self.video if isinstance(self.video, Path) else video
+        sources = {"video": ("frames", self.video), "image": ("pixels", self.image)}
+        for name, (what, source) in sources.items():
+            if source is None:
+                continue
+            path = source if isinstance(source, Path) else video
             if path is None:
-                raise ValueError("video: frames in memory have no path, needs that of a copy")
-            values["video"] = str(Path(path).absolute())
+                raise ValueError(f"{name}: {what} in memory have no path, needs that of a copy")
+            values[name] = str(Path(path).absolute())
         return values
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scene):
             return False
         mine, others = dict(vars(self)), dict(vars(other))
-        same_video = np.array_equal(mine.pop("video"), others.pop("video"))
-        return same_video and mine == others
+        same = all(np.array_equal(mine.pop(x), others.pop(x)) for x in ("video", "image"))
+        return same and mine == others
 
 
 def _from_prompts(scenes: Any) -> Any:
@@ -156,7 +216,14 @@ def _from_prompts(scenes: Any) -> Any:
 def _not_all_given(scenes: tuple[Scene, ...]) -> tuple[Scene, ...]:
     if all(scene.given for scene in scenes):
         problem = f"all {len(scenes)} have a video, needs one without: nothing is left to generate"
+        if any(scene.is_reference for scene in scenes):
+            problem = f"all {len(scenes)} are given, needs one without video and reference"
         raise OptionError([("", problem)])
+    references = sum(scene.is_reference for scene in scenes)
+    for number, scene in enumerate(scenes[references:], references + 1):
+        if scene.is_reference:
+            problem = f"scene {number} is a reference after others; needs references first"
+            raise OptionError([("", problem)])
     return scenes
 
 
@@ -258,8 +325,13 @@ class Storyboard(StoryOptions, frozen=True):
 
     @property
     def given(self) -> tuple[bool, ...]:
-        """One flag per scene: it is a clip that is kept as it is."""
+        """One flag per scene: it is a clip or a picture that is kept as it is."""
         return tuple(scene.given for scene in self.scenes)
+
+    @property
+    def references(self) -> int:
+        """Number of pictures that all scenes see; they are the first of `scenes`."""
+        return sum(scene.is_reference for scene in self.scenes)
 
     def filled(self, defaults: StoryOptions) -> StoryOptions:
         """Every setting of the story, with a model's defaults for what it leaves out."""
@@ -341,7 +413,7 @@ class _Reader:
         if path == "scenes" and isinstance(item.value, list):
             return [self._scene(f"scenes[{n}]", scene) for n, scene in enumerate(item.value)]
         value = item.plain()
-        if path.endswith("].video") and isinstance(value, str):
+        if path.endswith(("].video", "].image")) and isinstance(value, str):
             with suppress(ValueError):  # `check_clips` says so
                 value = joined_surrogates(value)
             self.clips[path] = value
@@ -357,12 +429,14 @@ class _Reader:
         return self.mapping(item, path, tuple(Scene.model_fields))
 
     def check_clips(self) -> None:
-        """Notes which of the given clips cannot be read."""
+        """Notes which of the given clips and pictures cannot be read."""
         for path, name in self.clips.items():
+            is_video = path.endswith("].video")
+            what = "video" if is_video else "picture"
             try:
-                check_clip(self.folder / joined_surrogates(name))
-            except VideoError as error:
-                self.problem(path, wrong(name, f"the path of a readable video ({short(error)})"))
+                (check_clip if is_video else read_still)(self.folder / joined_surrogates(name))
+            except (VideoError, StillError) as error:
+                self.problem(path, wrong(name, f"the path of a readable {what} ({short(error)})"))
             except ValueError as error:
                 self.problem(path, wrong(name, str(error)))
 

@@ -30,6 +30,9 @@ class FakeCodec:
         networks.get("VAE")
         return jnp.stack([jnp.full((len(c), 2, 2, 1), float(c.mean()) / 255) for c in clips])
 
+    def encode_first(self, networks, picture, frames, key):
+        return self.encode(networks, picture[None], key[None])[0]
+
     def decode(self, networks, latents, frames, name):
         networks.get("VAE")
         self.log.append(f"decode {name}")

@@ -132,7 +132,8 @@ class FeedForward(nnx.Module):
         self.linear_2 = Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        if not self.chunk or tokens.shape[0] * tokens.shape[1] <= self.chunk:
+        small = tokens.shape[0] * tokens.shape[1] <= self.chunk
+        if not self.chunk or small or self.linear_1.by_place or self.linear_2.by_place:
             return self._feed(tokens)
         flat = tokens.reshape(-1, tokens.shape[2])
         return jax.lax.map(self._feed, flat, batch_size=self.chunk).reshape(tokens.shape)
