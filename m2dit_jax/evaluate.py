@@ -19,6 +19,7 @@ from PIL import Image
 from m2dit_jax.cli import (
     WorkFailed,
     add_option_flags,
+    add_quantize_flag,
     as_flags,
     bounded_float,
     bounded_int,
@@ -200,7 +201,7 @@ def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, 
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
     with naming("--checkpoint"):
-        engine = load(flags.checkpoint, dtype=flags.dtype)
+        engine = load(flags.checkpoint, dtype=flags.dtype, quantize=flags.quantize)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
@@ -283,6 +284,7 @@ def _add_stories(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
     parser.add_argument("--dtype", help="of the weights: float32 or bfloat16; default by device")
+    add_quantize_flag(parser)
     parser.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
     parser.add_argument("--json", type=Path, help="file for the scores (default: none)")
     if sheet:

@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.lora import NAME, Linear
+from m2dit_jax.models.linear import ADAPTER as NAME
+from m2dit_jax.models.linear import Linear
 from m2dit_jax.models.network import LoadedNetwork
 
 Tree = Any

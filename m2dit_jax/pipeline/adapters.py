@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from m2dit_jax.models.family import NetworkSpec
-from m2dit_jax.models.lora import merge_adapters
+from m2dit_jax.models.lora import attach_adapters, merge_adapters
 from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.quantized import is_quantized
 from m2dit_jax.models.scene_lora import attach_to_scenes
 from m2dit_jax.weights.lora_files import LoraChoice, lora_digest, read_lora
 from m2dit_jax.weights.mapping import Part, expected_parts
@@ -61,17 +62,25 @@ class Adapters:
             ]
         }
 
-    def added_to(self, load: Load) -> Load:
-        """The same transformer, with the adapters added when it is loaded."""
+    def added_to(self, load: Load, beside: bool = False) -> Load:
+        """The same transformer, with the adapters added when it is loaded.
+
+        Beside matrices in 8 bits they stay as they are: added to these they would be rounded away.
+        `beside` has them stay so in any case.
+        """
         if not self.choices:
             return load
 
         def load_adapted() -> LoadedNetwork:
             network = load()
+            weighted = [
+                (tree, choice.weight) for tree, choice in zip(self.trees, self.choices, strict=True)
+            ]
+            if beside or is_quantized(network.params):
+                return attach_adapters(network, weighted)
             params = network.params
-            for tree, choice in zip(self.trees, self.choices, strict=True):
-                add = partial(merge_adapters, scale=choice.weight)
-                params = jax.jit(add)(params, tree)
+            for tree, weight in weighted:
+                params = jax.jit(partial(merge_adapters, scale=weight))(params, tree)
             return LoadedNetwork(network.graphdef, params)
 
         return load_adapted

@@ -21,7 +21,9 @@ from m2dit_jax.pipeline.adapters import SceneAdapters
 from m2dit_jax.pipeline.codecs import Codec
 from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
 from m2dit_jax.pipeline.memory import NetworkSet
+from m2dit_jax.pipeline.memory_plan import StorySize
 from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.finite import check_finite
@@ -188,6 +190,8 @@ class Engine:
         ids = np.stack([np.stack([self.prompts.ids(p) for p in story]) for story in prompts])
         embeds = encode_prompts(self.networks.get("text encoder"), jnp.asarray(ids))
         check_finite("text embeddings", embeds)
+        if self.networks.plan.text_on_host:
+            return jnp.asarray(np.asarray(embeds))
         return embeds
 
     def encode_clip(
@@ -217,10 +221,13 @@ class Engine:
     ) -> "Sequence[StepResult] | Any":
         """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`.
 
-        `lora` are the adapters of each text of the story; then given scenes are not cached.
+        `lora` are the adapters of each text of the story; then given scenes are not cached. Raises
+        ValueError for them where blocks are streamed from the host.
         """
-        transformer: LoadedNetwork = self.networks.get("transformer")
+        transformer: LoadedNetwork | StreamedNetwork = self.networks.get("transformer")
         if any(lora):
+            if not isinstance(transformer, LoadedNetwork):
+                raise ValueError("lora of a storyboard needs --memory=resident or offload")
             transformer = self._scene_adapters.attach(transformer, lora)
         return denoise(
             transformer,
@@ -231,6 +238,7 @@ class Engine:
             self._placement(),
             cache=not any(lora),
             frames=frames,
+            in_turn=self.networks.plan.in_turn,
         )
 
     def decode(
@@ -279,6 +287,8 @@ class Engine:
         if frames is not None and len(set(frames)) == 1:
             size, frames = (frames[0], *size[1:]), None
             clips = None if clips is None else clips[:, :, : size[0]]
+        rows = stories * (2 if options.needs_negative else 1)
+        self.networks.prepare(StorySize(scenes, *size, rows))
         with self.networks.session():
             embeds = self.embed_prompts(prompts)
             negative = None
@@ -294,9 +304,8 @@ class Engine:
             latent_frames = frames and tuple(
                 self.codec.latent_shape(n, *size[1:])[0] for n in frames
             )
-            made = denoise_batch(
-                transformer, steps, conditions, keys, self._placement(), cache, latent_frames
-            )
+            how = (self._placement(), cache, latent_frames, self.networks.plan.in_turn)
+            made = denoise_batch(transformer, steps, conditions, keys, *how)
             latents = np.asarray(made.latents, np.float32)
             check_finite("generated latents", latents)
             flat = latents.reshape(-1, *latents.shape[2:])

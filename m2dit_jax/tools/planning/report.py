@@ -65,6 +65,18 @@ class Plan:
     heads: str = ""
     """How attention's heads are divided, where they do not divide evenly."""
     stages: tuple[Stage, ...] = ()
+    way: str = ""
+    """The policy of memory and the form of the weights that sampling was planned with."""
+    streamed_bytes: int = 0
+    """Bytes that come from the host's memory in a step."""
+
+    @property
+    def transfer_seconds(self) -> float | None:
+        """The least time that what comes from the host takes; None where nobody knows."""
+        if not self.streamed_bytes:
+            return 0.0
+        bandwidth = self.chip.host_bandwidth
+        return None if bandwidth is None else self.streamed_bytes / bandwidth
 
     @property
     def most_bytes(self) -> int:
@@ -101,6 +113,9 @@ class Plan:
                 stage.name: {"peak_bytes": stage.peak_bytes, "weight_bytes": stage.weight_bytes}
                 for stage in self.stages
             },
+            "memory": self.way,
+            "streamed_bytes": self.streamed_bytes,
+            "transfer_seconds": self.transfer_seconds,
             "hbm_bytes_per_device": self.chip.memory_bytes,
             "memory_parts": self.parts,
             "model_flops": self.model_flops,
@@ -153,6 +168,12 @@ class Plan:
             f"{self.margin:.0%} free (at least {MARGIN:.0%} should be): {verdict}",
             f"  in GiB: {parts}",
         ]
+        if self.way:
+            lines.append(f"  memory policy: {self.way}")
+        if self.streamed_bytes:
+            seconds = self.transfer_seconds
+            least = "" if seconds is None else f", which takes at least {seconds:.3g} s"
+            lines.append(f"  from the host in a step: {_gib(self.streamed_bytes)} GiB{least}")
         if self.stages:
             taken = ", ".join(f"{each.name} {_gib(each.peak_bytes)}" for each in self.stages)
             lines.append(f"  networks take turns, each stage in GiB: {taken}")
