@@ -228,8 +228,8 @@ def _picture_notes(scene: Scene, model: PlannedModel, place: str) -> list[str]:
         ]
     if scene.is_reference and not model.learnt_pictures:
         return [
-            f"{place}: this model never saw a single picture beside scenes (released weights did "
-            "not), so it may take little from it; config.train.image_probability trains that"
+            f"{place}: this model was not trained with pictures beside scenes, nor were released "
+            "weights: it may take little from one (config.train.image_probability trains that)"
         ]
     return []
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from m2dit_jax.pipeline.codecs import PixelCodec
+from m2dit_jax.pipeline.load import load
+from m2dit_jax.stories.noise import scene_key, scene_seed
 from m2dit_jax.stories.plan import plan_story
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
@@ -148,3 +150,25 @@ def test_a_picture_in_memory_is_written_beside_the_story(tmp_path, engine):
     again = Storyboard.read(folder / "storyboard.json")
     with Image.open(again.scenes[0].image) as image:
         np.testing.assert_array_equal(np.asarray(image), GREY)
+
+
+def test_a_released_model_takes_pictures_through_its_vae(golden):
+    pipe = load(golden / "pipe_5b", dtype="float32")
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    scenes = (
+        {"prompt": "a cat", "image": pixels},
+        {"prompt": "It runs.", "image": pixels, "use": "first_frame"},
+    )
+    said = []
+    pipe.networks.say = said.append
+    made = pipe(Storyboard(scenes=scenes, frames=5, height=32, width=32, steps=2))
+    assert [len(frames) for frames in made.frames] == [1, 5]
+    assert sum("trained" in line for line in said) == 2
+    reference, scene = made.latents(0), made.latents(1)
+    assert reference is not None and scene is not None
+    assert len(reference) == 1 and len(scene) == 2
+    with pipe.networks.session():
+        key = scene_key(scene_seed(0, 1, None))
+        first = pipe.encode_first(pixels[None], 5, key)
+        np.testing.assert_allclose(first, pipe.encode_clip(pixels[None], key), atol=1e-6)
+    np.testing.assert_allclose(scene[:1], first, atol=1e-4)
