@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
     config.train.ema_decay = 0.999
     config.train.given_probability = 0.3
     config.train.given_scenes = "any"
+    config.train.image_probability = 0.0
     config.train.caption_dropout = 0.1
     config.train.scene_caption_dropout = 0.0
     config.train.loss_weighting = "scene"

@@ -21,6 +21,7 @@ from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
 from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.options import MAX_COUNT
+from m2dit_jax.utils.remote.places import written_place
 
 # Those of `benchmarking.phases`, which loads jax. What is timed unless asked for others:
 DEFAULT_PHASES = ("forward", "train_step", "sample_step")
@@ -44,9 +45,8 @@ def _benchmark(flags: argparse.Namespace, config_flags: Sequence[str]) -> None:
     config = arguments.config
     if flags.dtype:
         config = replace(config, train=replace(config.train, compute_dtype=flags.dtype))
-    options = TimingOptions(
-        flags.threads, flags.warmup, flags.repeats, flags.profile, arguments.workdir / "profile"
-    )
+    profile = written_place(arguments.workdir) / "profile"
+    options = TimingOptions(flags.threads, flags.warmup, flags.repeats, flags.profile, profile)
     try:
         figures = benchmark(config, flags.phases, options)
     except BrokenProcessPool as error:

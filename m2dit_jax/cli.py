@@ -291,6 +291,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         help="of all networks (default: bfloat16 on accelerators, float32 on CPUs)",
     )
+    add_quantize_flag(group)
     group.add_argument(
         "--lora",
         action="append",
@@ -308,7 +309,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--memory",
         choices=MEMORY,
         default="auto",
-        help="turns: one network on the devices at a time; resident: all (default: auto)",
+        help="resident: all networks on the devices; offload, or turns: one at a time; stream: the "
+        "transformer's blocks one at a time too; auto: the first of these that fits (default: "
+        "auto)",
     )
     group.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
     group.add_argument(
@@ -317,6 +320,18 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="devices that share the tokens of a story, for models with a VAE (default: as many "
         "as the transformer's heads are shared well by; it is said how many)",
+    )
+
+
+def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --quantize, one of `quantized.FORMS`."""
+    from m2dit_jax.models.quantized import FORMS
+
+    parser.add_argument(
+        "--quantize",
+        choices=FORMS,
+        help="linear layers of transformer and text encoder in 8 bits; int8_w8a8 multiplies int8 "
+        "too (default: no)",
     )
 
 
@@ -351,6 +366,7 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
             decoder=flags.decoder,
             lora=flags.lora,
             model=flags.model,
+            quantize=flags.quantize,
             memory=flags.memory,
             mesh=flags.mesh,
             say=lambda line: print(line, file=sys.stderr),

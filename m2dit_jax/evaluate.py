@@ -19,6 +19,7 @@ from PIL import Image
 from m2dit_jax.cli import (
     WorkFailed,
     add_option_flags,
+    add_quantize_flag,
     as_flags,
     bounded_float,
     bounded_int,
@@ -43,6 +44,7 @@ from m2dit_jax.evaluation.cuts import Tolerance
 from m2dit_jax.evaluation.extractors import CLASSICAL, open_extractors
 from m2dit_jax.evaluation.leakage import LeakReport, measure_leakage
 from m2dit_jax.evaluation.long_stories import LongReport, evaluate_long
+from m2dit_jax.evaluation.pictures import score_pictures
 from m2dit_jax.evaluation.recall import recall_run
 from m2dit_jax.evaluation.score_run import score_run, scored_sheet
 from m2dit_jax.evaluation.untrained_masks import FromSingle, compare_from_single
@@ -145,6 +147,12 @@ def _score_long_stories(flags: argparse.Namespace) -> None:
     _write(flags, report.to_text(), report.to_json, lambda: contact_sheet(video, captions))
 
 
+def _score_pictures(flags: argparse.Namespace) -> None:
+    engine, options = _open(flags)
+    report = score_pictures(engine, flags.stories, flags.seed, options)
+    _write(flags, report.to_text(), report.to_json, report.sheet)
+
+
 def _measure_leakage(flags: argparse.Namespace) -> None:
     engine, options = _open(flags)
     report: LeakReport = measure_leakage(engine, flags.stories, flags.seed, options)
@@ -204,7 +212,7 @@ def _open(flags: argparse.Namespace, needs_world: bool = True) -> tuple[Engine, 
     """The model and how it is to sample. Raises ValueError if its stories cannot be scored so."""
     keep_compiled(flags.compile_cache)
     with naming("--checkpoint"):
-        engine = load(flags.checkpoint, dtype=flags.dtype)
+        engine = load(flags.checkpoint, dtype=flags.dtype, quantize=flags.quantize)
     source = engine.trained.recipe.config.data.source if engine.trained else "latents"
     if source == "latents":
         raise ValueError(f"{flags.checkpoint}: stories of latents cannot be scored; sample some")
@@ -287,6 +295,7 @@ def _add_stories(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser, sheet: bool = True) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="workdir of a training run")
     parser.add_argument("--dtype", help="of the weights: float32 or bfloat16; default by device")
+    add_quantize_flag(parser)
     parser.add_argument("--compile_cache", metavar="FOLDER", help=COMPILE_CACHE_HELP)
     parser.add_argument("--json", type=Path, help="file for the scores (default: none)")
     if sheet:
@@ -420,6 +429,12 @@ PROGRAMS = {
         _add_run,
         _score_stories,
         "--checkpoint=runs/base --json=scores.json",
+    ),
+    "pictures": Program(
+        "Scores stories whose actors only a picture shows, with it, without, with another's.",
+        _add_run,
+        _score_pictures,
+        "--checkpoint=runs/pictures --stories=64",
     ),
     "long": Program(
         "Scores stories of more scenes than were trained, by the place of a scene.",

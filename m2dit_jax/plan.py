@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.cli import add_quantize_flag, make_parser, run_command
 from m2dit_jax.train import read_flags
 from m2dit_jax.utils.files import write_text
 
 MODES = ("train", "sample", "decode")
 DTYPES = ("float32", "bfloat16")
+POLICIES = ("auto", "resident", "offload", "stream")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +34,9 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
             f"--dtype={flags.dtype} is for --mode=sample and decode: training has "
             "--config.train.compute_dtype"
         )
+    for name in ("memory", "quantize"):
+        if getattr(flags, name) and flags.mode != "sample":
+            raise ValueError(f"--{name} is for --mode=sample, found --mode={flags.mode}")
     arguments = read_flags(config_flags)
     if arguments is None:
         return 0
@@ -53,7 +57,9 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         plans = search(arguments.config, machine)
         print(table(plans))
     else:
-        plans = [make_plan(build_recipe(arguments.config), machine, flags.mode, flags.dtype)]
+        recipe = build_recipe(arguments.config)
+        how = {"memory": flags.memory or "auto", "quantize": flags.quantize}
+        plans = [make_plan(recipe, machine, flags.mode, flags.dtype, whole_run=True, **how)]
         print(plans[0].to_text())
     if flags.json:
         figures = [plan.to_json() for plan in plans]
@@ -67,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what, with --config=FILE_OR_NAME and its fields")
     what.add_argument(
-        "--topology", required=True, help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, cpu:8"
+        "--topology",
+        required=True,
+        help="such as v5p:2x4x4, v6e:8x8, h100:8, h100:2x8, rtx4090:1, cpu:8",
     )
     what.add_argument("--mode", choices=MODES, default="train", help="(default: %(default)s)")
     what.add_argument(
@@ -75,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=DTYPES,
         help="of sampling and decoding (default: as sample's, bfloat16 on accelerators)",
     )
+    what.add_argument(
+        "--memory",
+        choices=POLICIES,
+        help="policy of sampling, as of sample (default: auto, the first that fits)",
+    )
+    add_quantize_flag(what)
     what.add_argument(
         "--search",
         action="store_true",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, BFloat16, Int, UInt8
 
 from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.data.pictures import StoryPictures
 from m2dit_jax.data.story_order import ClipOrder, MixtureOrder, StoryOrder
 from m2dit_jax.data.worlds import StorySource
 
@@ -54,13 +55,20 @@ SampleAt = Callable[[int, int], Batch | EncodedBatch]
 
 
 def world_samples(
-    source: StorySource, tokenize: Tokenize, batch_size: int, ragged: bool = False
+    source: StorySource,
+    tokenize: Tokenize,
+    batch_size: int,
+    ragged: bool = False,
+    pictures: StoryPictures | None = None,
 ) -> SampleAt:
     """Procedural stories in the order of the source, over and over; `ragged` with their lengths."""
     tokenize_one = _cached(tokenize)
 
     def sample_at(batch: int, row: int) -> Batch:
-        story = source[(batch * batch_size + row) % len(source)]
+        number = (batch * batch_size + row) % len(source)
+        story = source[number]
+        if pictures is not None and pictures.has(batch):
+            story = pictures.add(story, number)
         token_ids = np.stack([tokenize_one(prompt) for prompt in story.prompts])
         return Batch(story.video, token_ids, np.array(story.lengths) if ragged else None)
 

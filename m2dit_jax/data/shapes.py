@@ -7,7 +7,7 @@ so the agreement of a generated video with its prompts can be measured exactly.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -168,6 +168,21 @@ def draw_elsewhere(rng: np.random.Generator, story: Sequence[Scene], number: int
         str(rng.choice(directions)),
         scene.says_it,
     )
+
+
+def unnamed(story: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes with captions that all say "it"."""
+    return tuple(replace(scene, says_it=True) for scene in story)
+
+
+def draw_picture(
+    rng: np.random.Generator, story: Sequence[Scene], size: int
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The story's actor in the middle of a background that no scene has, if there is one."""
+    used = {scene.background for scene in story}
+    backgrounds = [name for name in BACKGROUNDS if name not in used] or list(BACKGROUNDS)
+    scene = replace(story[0], background=str(rng.choice(backgrounds)))
+    return render_scene(scene, 3, size)[1]
 
 
 def draw_coverage(

@@ -38,6 +38,14 @@ class DrawnStory(NamedTuple):
         return [*([] if self.global_prompt is None else [self.global_prompt]), *self.captions]
 
 
+class Pictured(NamedTuple):
+    """A picture of a story's actors, and the scenes with captions that describe none of them."""
+
+    picture: UInt8[np.ndarray, "H W 3"]
+    prompt: str
+    scenes: tuple[Any, ...]
+
+
 @runtime_checkable
 class StorySource(Protocol):
     """Random access to drawn stories; each depends on seed, half, sizes and its number alone."""
@@ -87,6 +95,10 @@ class World(Protocol):
 
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:
         """A caption for a scene of a story that asks for another place and motion."""
+        ...
+
+    def picture(self, rng: np.random.Generator, scenes: Sequence[Any], size: int) -> Pictured:
+        """A picture of a story's actors at a place where no scene is, if there is one."""
         ...
 
     def misfits(
@@ -146,6 +158,9 @@ class _Shapes:
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:
         return shapes.draw_elsewhere(rng, scenes, number).caption
 
+    def picture(self, rng: np.random.Generator, scenes: Sequence[Any], size: int) -> Pictured:
+        return Pictured(shapes.draw_picture(rng, scenes, size), "it", shapes.unnamed(scenes))
+
     def misfits(
         self,
         prompts: Sequence[str],
@@ -202,6 +217,10 @@ class _Storyworld:
 
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:
         return stories.draw_elsewhere(rng, scenes, number)
+
+    def picture(self, rng: np.random.Generator, scenes: Sequence[Any], size: int) -> Pictured:
+        prompt = "they" if len(stories.cast_of(scenes)) > 1 else "it"
+        return Pictured(stories.draw_picture(rng, scenes, size), prompt, stories.unnamed(scenes))
 
     def misfits(
         self,

@@ -1,11 +1,12 @@
 """The sampling loop: all scenes that are not given are denoised jointly."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from m2dit_jax.diffusion.guidance import guide, guide_by_both, rescale
@@ -22,7 +23,8 @@ Denoiser = Callable[[Latents, Float[Array, "B2 P T E"], Timesteps, Bool[Array, "
 class Conditions(NamedTuple):
     """Inputs that stay the same through a sampling run.
 
-    Scenes with `given` are those of `clean`; what it holds for the others does not matter.
+    Scenes with `given`, and frames that are `known`, are those of `clean`; what it holds for others
+    does not matter.
     """
 
     clean: Latents
@@ -34,6 +36,8 @@ class Conditions(NamedTuple):
     given_noise: Latents | None = None
     """For guidance by given scenes: the noise that they have where it compares with a story
     without them (`start` puts it here)."""
+    known: Bool[Array, "B S F"] | None = None
+    """Latent frames of generated scenes that are to be those of `clean`; None: none are."""
 
     def restore(self, latents: Latents) -> Latents:
         """The latents with the given scenes as they are given."""
@@ -96,13 +100,19 @@ def start(steps: SamplingSteps, story: Conditions, noise: Latents) -> tuple[Cond
 
 
 def denoise_step(
-    denoiser: Denoiser, story: Conditions, step: SamplingSteps, state: StepState, noise: Latents
+    denoiser: Denoiser,
+    story: Conditions,
+    step: SamplingSteps,
+    state: StepState,
+    noise: Latents,
+    rest: Callable[..., tuple[StepState, StepResult]] | None = None,
 ) -> tuple[StepState, StepResult]:
     """One step of the sampler, with a row of the run's table.
 
-    Given scenes are at timestep 0 and are put back after the step (Mask²DiT, section 3.3).
+    Given scenes are at timestep 0 and are put back after the step (Mask²DiT, section 3.3). Called
+    outside of compiled code, `rest` is `after_evaluation`, compiled.
     """
-    latents, cache, last_x0 = state.latents, state.cache, state.x0s[0]
+    latents, cache = state.latents, state.cache
     needed = jnp.ones(latents.shape[0], bool)
     if cache is not None:
         needed = needs_evaluation(cache, step)
@@ -114,9 +124,29 @@ def denoise_step(
     if cache is None:
         v_pred, offsets = evaluate()
     else:
-        shape = jax.eval_shape(evaluate)[0]
-        nothing = jnp.zeros(shape.shape, shape.dtype), state.offsets
-        v_pred, offsets = jax.lax.cond(jnp.any(needed), evaluate, lambda: nothing)
+        branches = 1 + (story.negative_embeds is not None) + (step.given_guidance is not None)
+        zeros = jnp.zeros((branches * latents.shape[0], *latents.shape[1:]), latents.dtype)
+        nothing = zeros, state.offsets
+        v_pred, offsets = _either(jnp.any(needed), evaluate, lambda: nothing)
+    rest = rest or after_evaluation
+    return rest(story, step, state, noise, needed, due, (v_pred, offsets))
+
+
+def after_evaluation(
+    story: Conditions,
+    step: SamplingSteps,
+    state: StepState,
+    noise: Latents,
+    needed: Bool[Array, " B"],
+    due: Bool[Array, " B"],
+    evaluated: tuple[Branches, Float[Array, "B1 S F H W C"] | None],
+) -> tuple[StepState, StepResult]:
+    """The rest of a step, once the model has been evaluated.
+
+    `needed` says in which stories it had to be, `due` in which of all branches.
+    """
+    latents, cache, last_x0 = state.latents, state.cache, state.x0s[0]
+    v_pred, offsets = evaluated
     branches = v_pred.shape[0] // latents.shape[0]
     guided = _guided(jnp.split(v_pred, branches), step)
     x0 = step.x0_weights[0] * latents + step.x0_weights[1] * guided
@@ -133,6 +163,12 @@ def denoise_step(
         branch_needed = _per_story(jnp.tile(needed, branches))
         v_pred = jnp.where(branch_needed, v_pred, jnp.concatenate([to_last_x0] * branches))
         cache = after_step(cache, step, needed, due & ~needed, x0, last_x0, story.given)
+    if story.known is not None:
+        # As if the model had said what is known: so these frames have the noise of each step.
+        known = _per_story(story.known)
+        x0 = jnp.where(known, story.clean, x0)
+        implied = (story.clean - step.x0_weights[0] * latents) / step.x0_weights[1]
+        guided = jnp.where(known, implied, guided)
     weights = step.weights
     following = (
         weights[0] * latents + weights[1] * guided + weights[2] * last_x0 + weights[3] * noise
@@ -240,13 +276,21 @@ def _predict(
         cond = predict_v(*conditional)
         return jnp.concatenate([kept + jnp.concatenate([cond] * others), cond])
 
-    v_pred = jax.lax.cond(jnp.any(due), evaluate_all, evaluate_conditional)
+    v_pred = _either(jnp.any(due), evaluate_all, evaluate_conditional)
     cond = v_pred[-latents.shape[0] :]
     conds = jnp.concatenate([cond] * others)
     branch_due = _per_story(jnp.tile(due, others))
     evaluated = v_pred[: -latents.shape[0]]
     v_pred = jnp.concatenate([jnp.where(branch_due, evaluated, conds + kept), cond])
     return v_pred, jnp.where(branch_due, evaluated - conds, kept)
+
+
+def _either(which: Bool[Array, ""], first: Callable[[], Any], second: Callable[[], Any]) -> Any:
+    """What one of the functions gives; outside of compiled code, where the host chooses, the other
+    is not traced: a model that is run block by block cannot be."""
+    if isinstance(which, Tracer):
+        return jax.lax.cond(which, first, second)
+    return first() if which else second()
 
 
 def _without_given(story: Conditions, step: SamplingSteps, latents: Latents) -> tuple:

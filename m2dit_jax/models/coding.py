@@ -45,7 +45,8 @@ class Vae(Protocol):
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_text(graphdef: nnx.GraphDef, params, token_ids: Int[Array, "N T"]) -> Array:
+def encode_ids(graphdef: nnx.GraphDef, params, token_ids: Int[Array, "N T"]) -> Array:
+    """Text embeddings of prompts, one by one; compiled."""
     return nnx.merge(graphdef, params)(token_ids)
 
 
@@ -54,7 +55,7 @@ def encode_prompts(
 ) -> Float[Array, "B S T E"]:
     """Text embeddings of each scene's prompt; padding is encoded as text is, without a mask."""
     batch, scenes, length = token_ids.shape
-    embeds = _encode_text(*text_encoder, jnp.asarray(token_ids).reshape(batch * scenes, length))
+    embeds = encode_ids(*text_encoder, jnp.asarray(token_ids).reshape(batch * scenes, length))
     return embeds.reshape(batch, scenes, length, -1)
 
 

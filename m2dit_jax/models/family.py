@@ -1,22 +1,25 @@
 """What a family of models consists of; each has a folder here and one instance of `Family`."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.key_rules import Rule
+from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
 # A VAE and latents to the video on the host, chunk by chunk, with little memory on the device.
 DecodeInStrips = Callable[[Any, Any], Iterator[Any]]
+# Tokens: enough for products of matrices to be efficient.
+FEED_FORWARD_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,31 @@ class NetworkSpec:
         """
         return self.shapes(self.config(json))[1]
 
-    def shapes(self, config: Any) -> tuple[Any, Any]:
-        """The graph of the network that `config` describes, and the shapes of its parameters."""
-        return _shapes(self.make, config)
+    def shapes(self, config: Any, quantize: str | None = None) -> tuple[Any, Any]:
+        """The graph of the network that `config` describes, and the shapes of its parameters.
+
+        `quantize` is one of `quantized.FORMS`, None for a network of floats.
+        """
+        return _shapes(self.make, config, quantize)
 
 
 @lru_cache(16)
-def _shapes(make: Callable[..., nnx.Module], config: Any) -> tuple[Any, Any]:
+def _shapes(make: Callable[..., nnx.Module], config: Any, quantize: str | None) -> tuple[Any, Any]:
     """Kept, since tracing a VAE takes 3 s: its files are checked before it is loaded."""
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(config, rngs=nnx.Rngs(0))))
+
+    def model() -> nnx.Module:
+        made = make(config, rngs=nnx.Rngs(0))
+        return made if quantize is None else quantize_layers(made, quantize)
+
+    graphdef, state = nnx.split(nnx.eval_shape(model))
     return graphdef, nnx.to_pure_dict(state)
+
+
+def with_chunks(config: Any) -> Any:
+    """The transformer's config with feed-forward in chunks of tokens, if the family has these."""
+    if not hasattr(config, "feed_forward_chunk"):
+        return config
+    return replace(config, feed_forward_chunk=FEED_FORWARD_CHUNK)
 
 
 class SceneSize(NamedTuple):
@@ -104,6 +122,36 @@ class CachesGiven(Protocol):
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
     ) -> Float[Array, "B G F H W C"]: ...
+
+
+@runtime_checkable
+class RunsByBlocks(Protocol):
+    """A network that can be run block by block, so that not all blocks need be on the device.
+
+    Its parameters of `blocks` are stacked along the blocks; to run it so, it has those of one.
+    """
+
+    block_masks: tuple[str, ...]
+
+    def begin(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Num[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
+        placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
+    ) -> tuple[Float[Array, "B L D"], Any]:
+        """The tokens of the first block, and a pytree of what all blocks see beside them."""
+        ...
+
+    def run_layer(
+        self, mask: str, tokens: Float[Array, "B L D"], embedded: Any, placement: Placement
+    ) -> Float[Array, "B L D"]: ...
+
+    def end(
+        self, tokens: Float[Array, "B L D"], embedded: Any, placement: Placement
+    ) -> Float[Array, "B S F H W C"]: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Adapters are parameters of the model beside its own, under `lora` of the layer t
 is loaded for sampling.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,11 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Key
 
+from m2dit_jax.models.linear import ADAPTER, Linear
+from m2dit_jax.models.network import LoadedNetwork
+
 Tree = Any
-NAME = "lora"
+NAME = ADAPTER
 Matrix = Array | np.ndarray
 
 
@@ -33,18 +36,17 @@ class Adapter(nnx.Module):
         self.b = nnx.Param(jnp.zeros((*stacked, rank, outputs)))
         self.scale = scale
 
+    @classmethod
+    def of(cls, a: Float[Array, "*L I R"], b: Float[Array, "*L R O"], scale: float) -> "Adapter":
+        """The adapter with these matrices."""
+        shape = (*a.shape[:-1], b.shape[-1])
+        adapter = nnx.eval_shape(lambda: cls(shape, a.shape[-1], scale, jax.random.key(0)))
+        adapter.a, adapter.b = nnx.Param(a), nnx.Param(b)
+        return adapter
+
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         a, b = self.a[...], self.b[...]
         return ((x @ a.astype(x.dtype)) @ b.astype(x.dtype)) * self.scale
-
-
-class Linear(nnx.Linear):
-    """nnx.Linear that may have an adapter."""
-
-    def __call__(self, inputs: Float[Array, "*B I"], out_sharding: Any = None) -> Array:
-        out = super().__call__(inputs, out_sharding)
-        adapter = getattr(self, NAME, None)
-        return out if adapter is None else out + adapter(inputs)
 
 
 def add_adapters(
@@ -105,6 +107,36 @@ def merge_adapters(own: Tree, adapters: Tree, scale: float) -> Tree:
         matrices = {name: changed[(*path, NAME, name)] for name in ("a", "b")}
         flat[(*path, "kernel")] = merge(flat[(*path, "kernel")], matrices, scale)
     return unflatten_dict(flat)
+
+
+def attach_adapters(
+    network: LoadedNetwork, adapters: Sequence[tuple[Tree, float]]
+) -> LoadedNetwork:
+    """The network with several trees of adapters, each with its factor, beside its own matrices.
+
+    A layer's are joined into one of all their ranks. Layers that cannot have one are changed as by
+    `merge_adapters`.
+    """
+    model = nnx.merge(*network)
+    trees: list[dict[Any, Any]] = [flatten_dict(tree) for tree, _ in adapters]
+    for path in {place[:-2] for tree in trees for place in tree}:
+        layer: Any = model
+        for name in path:
+            layer = layer[name] if isinstance(name, int) else getattr(layer, name)
+        pairs = [
+            (tree[(*path, NAME, "a")], factor * np.asarray(tree[(*path, NAME, "b")]))
+            for tree, (_, factor) in zip(trees, adapters, strict=True)
+            if (*path, NAME, "a") in tree
+        ]
+        a, b = np.concatenate([a for a, _ in pairs], -1), np.concatenate([b for _, b in pairs], -2)
+        kernel = layer.kernel[...]
+        if not isinstance(layer, Linear):
+            layer.kernel = nnx.Param(merge(kernel, {"a": a, "b": b}, 1.0))
+            continue
+        dtype = jnp.float32 if layer.bias is None else layer.bias.dtype
+        setattr(layer, NAME, Adapter.of(jnp.asarray(a, dtype), jnp.asarray(b, dtype), 1.0))
+    graphdef, state = nnx.split(model)
+    return LoadedNetwork(graphdef, nnx.to_pure_dict(state))
 
 
 def dropout(key: Key[Array, ""], adapters: Tree, share: float) -> Tree:

@@ -1,17 +1,20 @@
 """LoRA files added to the transformer of a pipeline when it is loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from m2dit_jax.models.family import NetworkSpec
-from m2dit_jax.models.lora import merge_adapters
+from m2dit_jax.models.lora import attach_adapters, merge_adapters
 from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.quantized import is_quantized
+from m2dit_jax.models.scene_lora import attach_to_scenes
 from m2dit_jax.weights.lora_files import LoraChoice, lora_digest, read_lora
-from m2dit_jax.weights.mapping import expected_parts
+from m2dit_jax.weights.mapping import Part, expected_parts
 
 Load = Callable[[], LoadedNetwork]
 
@@ -59,20 +62,55 @@ class Adapters:
             ]
         }
 
-    def added_to(self, load: Load) -> Load:
-        """The same transformer, with the adapters added when it is loaded."""
+    def added_to(self, load: Load, beside: bool = False) -> Load:
+        """The same transformer, with the adapters added when it is loaded.
+
+        Beside matrices in 8 bits they stay as they are: added to these they would be rounded away.
+        `beside` has them stay so in any case.
+        """
         if not self.choices:
             return load
 
         def load_adapted() -> LoadedNetwork:
             network = load()
+            weighted = [
+                (tree, choice.weight) for tree, choice in zip(self.trees, self.choices, strict=True)
+            ]
+            if beside or is_quantized(network.params):
+                return attach_adapters(network, weighted)
             params = network.params
-            for tree, choice in zip(self.trees, self.choices, strict=True):
-                add = partial(merge_adapters, scale=choice.weight)
-                params = jax.jit(add)(params, tree)
+            for tree, weight in weighted:
+                params = jax.jit(partial(merge_adapters, scale=weight))(params, tree)
             return LoadedNetwork(network.graphdef, params)
 
         return load_adapted
 
 
 NO_ADAPTERS = Adapters()
+
+
+@dataclass(frozen=True)
+class SceneAdapters:
+    """Reads the adapters that single scenes ask for, for a transformer with these parts."""
+
+    parts: Mapping[str, Part]
+
+    def check(self, text: str) -> str:
+        """The hash and weight of the file that FILE or FILE:WEIGHT names.
+
+        Raises ValueError, naming the file, if it is none for this transformer.
+        """
+        choice = LoraChoice.parse(text)
+        read_lora(choice, self.parts)
+        return lora_digest(choice)
+
+    def attach(self, network: LoadedNetwork, scenes: Sequence[Sequence[str]]) -> LoadedNetwork:
+        """The network with the adapters that each of a story's texts asks for."""
+        choices = [[LoraChoice.parse(text) for text in scene] for scene in scenes]
+        paths = list(dict.fromkeys(choice.path for scene in choices for choice in scene))
+        weights = np.zeros((len(scenes), len(paths)), np.float32)
+        for row, scene in zip(weights, choices, strict=True):
+            for choice in scene:
+                row[paths.index(choice.path)] += choice.weight
+        trees = [read_lora(LoraChoice(path), self.parts) for path in paths]
+        return attach_to_scenes(network, trees, weights)

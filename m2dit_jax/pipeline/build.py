@@ -19,7 +19,7 @@ from m2dit_jax.pipeline.engine import Engine
 from m2dit_jax.stories import noise
 from m2dit_jax.stories.gate import SceneToJudge, Verdict, judge
 from m2dit_jax.stories.history import History
-from m2dit_jax.stories.inputs import Identity, text_key
+from m2dit_jax.stories.inputs import Identity, picture_identity, text_key
 from m2dit_jax.stories.keeping import standing_scenes
 from m2dit_jax.stories.plan import StoryPlan
 from m2dit_jax.stories.progress import ProgressTracker, Report
@@ -153,7 +153,7 @@ class StoryBuilder:
         tracker.begin(group.new)
         evaluations, latents = 0, noise.start_noise(keys, lengths, size)
         ragged = lengths if len(set(lengths)) > 1 else None
-        results = self.engine.denoise(steps, story, latents, step_noise, frames=ragged)
+        results = self.engine.denoise(steps, story, latents, step_noise, ragged, self._lora(scenes))
         for number, result in enumerate(results, 1):
             latents = result.latents
             evaluations += int(result.evaluations[0])
@@ -179,9 +179,13 @@ class StoryBuilder:
         plan, scenes, story = self.plan, group.scenes, self.plan.storyboard
         lengths, size = self._latent_sizes(scenes)
         clean: list[Any] = []
-        for scene, key, length in zip(scenes, keys, lengths, strict=True):
+        known = np.zeros((1, len(scenes), max(lengths)), bool)
+        for place, (scene, key, length) in enumerate(zip(scenes, keys, lengths, strict=True)):
             if scene not in group.context:
                 clean.append(np.zeros((length, *size), np.float32))
+                if story.scenes[scene].first_frame:
+                    first = self.store.latents(self._picture(scene).key)
+                    clean[-1][: len(first)], known[0, place, : len(first)] = first, True
                 continue
             latents = self.store.latents(walk.known[scene])
             if plan.settings.noise_given:
@@ -199,7 +203,20 @@ class StoryBuilder:
                 [plan.settings.negative_prompt, *negatives],
             )
         negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
-        return Conditions(noise.pad_frames(clean), given, self._embeds(prompts), negative)
+        return Conditions(
+            noise.pad_frames(clean),
+            given,
+            self._embeds(prompts),
+            negative,
+            known=jnp.asarray(known) if known.any() else None,
+        )
+
+    def _lora(self, scenes: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """The adapters of each text of a group; the global one has none."""
+        return [*[()] * self._has_global_text, *(self.plan.lora(scene) for scene in scenes)]
+
+    def _picture(self, scene: int) -> Identity:
+        return picture_identity(self.plan, self._fingerprint, scene)
 
     def _latent_sizes(self, scenes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Latent frames of each scene, and the shape of a latent frame, which all share."""
@@ -250,19 +267,27 @@ class StoryBuilder:
                 self.store.put_frames(key, self.plan.clip(scene), _CLIP)
 
     def _encode_clips(self, walk: StoryWalk) -> None:
-        """Latents of the given scenes that have none yet."""
+        """Latents of the given scenes, and of pictures that scenes begin with, if not there yet."""
         missing = {
             scene: outcome.identity
             for scene, outcome in walk.outcomes.items()
             if outcome.status == "given" and self.store.about(outcome.identity.key) is None
         }
-        if missing:
-            for scene, identity in missing.items():
-                key = noise.scene_key(self.plan.seed(scene))
-                latents = np.asarray(
-                    self.engine.encode_clip(self.store.frames(identity.key), key), np.float32
-                )
-                self.store.put_latents(identity.key, latents, {"inputs": identity.inputs})
+        pictures = {
+            scene: identity
+            for scene, own in enumerate(self.plan.storyboard.scenes)
+            if own.first_frame and self.store.about((identity := self._picture(scene)).key) is None
+        }
+        for scene, identity in (missing | pictures).items():
+            key = noise.scene_key(self.plan.seed(scene))
+            if scene in missing:
+                latents = self.engine.encode_clip(self.store.frames(identity.key), key)
+            else:
+                picture = self.plan.clip(scene)
+                latents = self.engine.encode_first(picture, self.plan.frames(scene), key)
+            latents = np.asarray(latents, np.float32)
+            self.store.put_latents(identity.key, latents, {"inputs": identity.inputs})
+        if missing or pictures:
             self.engine.networks.done("VAE")
 
     # --- decoding and judging
@@ -310,6 +335,7 @@ class StoryBuilder:
             return judge(SceneToJudge(latents, np.zeros((0, 1, 1, 3), np.uint8)), checks)
         frames = self.store.frames(identity.key)
         wants_cut = story.scenes[scene].cut
+        wants_cut &= scene > story.references
         before = walk.outcomes.get(scene - 1) if wants_cut else None
         return judge(
             SceneToJudge(
@@ -329,10 +355,9 @@ class StoryBuilder:
 
     def _first_saturation(self, walk: StoryWalk) -> float | None:
         """Saturation of the first known scene; None while there is none."""
-        if not walk.known:
-            return None
-        first = min(walk.known)
-        return saturation(self.frames(walk.outcomes[first]))
+        references = self.plan.storyboard.references
+        known = [scene for scene in walk.known if scene >= references]
+        return saturation(self.frames(walk.outcomes[min(known)])) if known else None
 
 
 def _groups_to_make(outlook: StoryWalk) -> int:

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.errors import JaxRuntimeError
 from jaxtyping import Array, Float, Key, UInt8
 
-from m2dit_jax.models.coding import Vae, encode_clips, frames_to_decode
+from m2dit_jax.models.coding import Vae, encode_clips, frames_to_decode, latent_frames
 from m2dit_jax.models.family import DecodeInStrips
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.models.vae_tiles import decode_tiled
@@ -57,6 +57,16 @@ class Codec(Protocol):
         """Latents of clips; `keys` are those of their scenes, for codecs that draw."""
         ...
 
+    def encode_first(
+        self,
+        networks: NetworkSet,
+        picture: UInt8[np.ndarray, "1 H W 3"],
+        frames: int,
+        key: Key[Array, ""],
+    ) -> Float[Array, "f h w C"]:
+        """The latent frames that a scene of `frames` frames has of its first frame alone."""
+        ...
+
     def decode(
         self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], frames: int, name: str
     ) -> UInt8[np.ndarray, "N {frames} H W 3"]:
@@ -73,28 +83,45 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class PixelCodec:
-    """Latents are pixels in -1..1. `check` raises ValueError for sizes that were not trained."""
+    """Latents are pixels in -1..1. `check` raises ValueError for sizes that were not trained.
+
+    A single picture is a still clip of `patch` frames, those of a patch of the transformer.
+    """
 
     check: Callable[[int, int, int], None]
     decoder_name: str = "pixels"
     instant: bool = True
+    patch: int = 1
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the pixels: (F, H, W, 3)."""
+        frames = self.patch if frames == 1 else frames
         self.check(frames, height, width)
         return frames, height, width, 3
 
     def encode(
         self, networks: NetworkSet, clips: UInt8[np.ndarray, "N F H W 3"], keys: Key[Array, " N"]
-    ) -> Float[Array, "N F H W 3"]:
+    ) -> Float[Array, "N f H W 3"]:
         """The pixels in -1..1."""
+        if clips.shape[1] == 1:
+            clips = np.repeat(clips, self.patch, axis=1)
         return encode_pixels(jnp.asarray(clips))
 
+    def encode_first(
+        self,
+        networks: NetworkSet,
+        picture: UInt8[np.ndarray, "1 H W 3"],
+        frames: int,
+        key: Key[Array, ""],
+    ) -> Float[Array, "1 H W 3"]:
+        """The first frame's pixels in -1..1."""
+        return encode_pixels(jnp.asarray(picture))
+
     def decode(
-        self, networks: NetworkSet, latents: Float[np.ndarray, "N F H W 3"], frames: int, name: str
-    ) -> UInt8[np.ndarray, "N F H W 3"]:
+        self, networks: NetworkSet, latents: Float[np.ndarray, "N f H W 3"], frames: int, name: str
+    ) -> UInt8[np.ndarray, "N {frames} H W 3"]:
         """The pixels, rounded and clipped to 0..255."""
-        return np.asarray(decode_pixels(jnp.asarray(latents)))
+        return np.asarray(decode_pixels(jnp.asarray(latents)))[:, :frames]
 
     def as_given(self, latents: Float[np.ndarray, "F H W 3"]) -> Float[np.ndarray, "F H W 3"]:
         """Pixels rounded to what a video can hold, as given scenes were in training."""
@@ -135,6 +162,22 @@ class VaeCodec:
             drawn = clip_noise(key, self.latent_shape(*clip.shape[:3]))
             latents.append(encode_clips(vae, encode_pixels(jnp.asarray(clip)[None]), drawn[None]))
         return jnp.concatenate(latents)
+
+    def encode_first(
+        self,
+        networks: NetworkSet,
+        picture: UInt8[np.ndarray, "1 H W 3"],
+        frames: int,
+        key: Key[Array, ""],
+    ) -> Float[Array, "f h w C"]:
+        """Latents of the picture as a clip of one frame, and of what fills the scene's first patch.
+
+        The VAE is causal: its first latent frame is that of the first frame alone.
+        """
+        whole = self.encode(networks, picture[None], key[None])[0]
+        ratio = _vae(networks).config.temporal_compression_ratio
+        filled = self.latent_shape(frames, *picture.shape[1:3])[0] - latent_frames(frames, ratio)
+        return whole[: filled + 1]
 
     def decode(
         self, networks: NetworkSet, latents: Float[np.ndarray, "N f h w C"], frames: int, name: str

@@ -43,6 +43,7 @@ from m2dit_jax.pipeline.given_cache import (
     whole_result,
     whole_story,
 )
+from m2dit_jax.pipeline.streaming import StreamedNetwork, denoise_streamed
 from m2dit_jax.stories.noise import START, STEPS, scene_noise
 
 Frames = tuple[int, ...] | None  # latent frames of each scene, where they differ
@@ -53,13 +54,15 @@ class DenoisingProgram:
     """All that a compiled sampling step depends on beside shapes: hashable, so that jit keeps it.
 
     `cached` says which scenes are given once for all steps (causal mask), None that all scenes go
-    through the model at each step.
+    through the model at each step. `in_turn` has the branches of guidance, and stories, go through
+    it one after another, which takes less memory.
     """
 
     graphdef: nnx.GraphDef
     placement: Placement = ONE_DEVICE
     frames: Frames = None
     cached: Given | None = None
+    in_turn: bool = False
 
     @classmethod
     def of_run(
@@ -70,24 +73,27 @@ class DenoisingProgram:
         placement: Placement = ONE_DEVICE,
         cache: bool = True,
         frames: Frames = None,
+        in_turn: bool = False,
     ) -> "DenoisingProgram":
         """The program of a sampling run; `cache` allows the cache of given scenes.
 
         Under the causal mask the cache is used if the same scenes are given in all stories.
         Guidance by given scenes has a branch in which they are noise, a global prompt and scenes of
-        different lengths were never trained with the cache: these go without it.
+        different lengths were never trained with the cache: these go without it, and what is done
+        in turn.
         """
         plain = frames is None and story.text_embeds.shape[1] == story.given.shape[1]
         cached = None
-        if cache and plain and steps.given_guidance is None:
+        if cache and plain and not in_turn and steps.given_guidance is None:
             cached = cached_scenes(nnx.merge(*transformer).mask, story.given)
-        return cls(transformer.graphdef, placement, frames, cached)
+        return cls(transformer.graphdef, placement, frames, cached, in_turn)
 
     def denoiser(self, params: Params, cache: KeyValues | None) -> Denoiser:
         """The model as the sampler calls it; `cache` is that of `fill`."""
         model = nnx.merge(self.graphdef, self.placement.gather_outside_blocks(params))
         if self.cached is None or cache is None:
-            return partial(model, placement=self.placement, frames=self.frames)
+            whole = partial(model, placement=self.placement, frames=self.frames)
+            return _one_by_one(whole) if self.in_turn else whole
         return cached_denoiser(model, cache, self.cached, self.placement)
 
     def fill(self, params: Params, story: Conditions) -> KeyValues | None:
@@ -108,6 +114,15 @@ class DenoisingProgram:
     def sampled_scenes(self, x: Float[Array, "B S *rest"]) -> Float[Array, "B _S *rest"]:
         """Noise or latents of these scenes."""
         return x if self.cached is None else generated_scenes(x, self.cached)
+
+
+def _one_by_one(denoiser: Denoiser) -> Denoiser:
+    """The same for each of a batch alone, one after another."""
+
+    def one(row: tuple[Array, ...]) -> Array:
+        return denoiser(*(x[None] for x in row))[0]
+
+    return lambda *inputs: jax.lax.map(one, inputs)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -153,10 +168,12 @@ def first_step(
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
     frames: Frames = None,
+    in_turn: bool = False,
 ) -> FirstStep:
     """The start of `denoise`; of the parameters only shapes and dtypes count."""
     steps = for_story(steps, story.given)
-    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
+    how = (placement, cache, frames, in_turn)
+    program = DenoisingProgram.of_run(transformer, steps, story, *how)
     steps = program.sampled_steps(steps)
     part, state = start(steps, program.sampled_part(story), program.sampled_scenes(noise))
     return FirstStep(program, steps, part, state)
@@ -168,7 +185,7 @@ def step_row(steps: SamplingSteps, number: int) -> SamplingSteps:
 
 
 def denoise(
-    transformer: LoadedNetwork,
+    transformer: LoadedNetwork | StreamedNetwork,
     steps: SamplingSteps,
     story: Conditions,
     noise: Latents,
@@ -176,6 +193,7 @@ def denoise(
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
     frames: Frames = None,
+    in_turn: bool = False,
 ) -> Iterator[StepResult]:
     """The results of the sampling steps, one after another, driven from the host.
 
@@ -183,8 +201,12 @@ def denoise(
     a mesh the parameters must be sharded by its rules. v of given scenes is zero where they are in
     the cache (`DenoisingProgram.of_run`).
     """
+    if isinstance(transformer, StreamedNetwork):
+        how = (placement, in_turn, frames)
+        yield from denoise_streamed(transformer, steps, story, noise, step_noise, *how)
+        return
     program, steps, part, state = first_step(
-        transformer, steps, story, noise, placement, cache, frames
+        transformer, steps, story, noise, placement, cache, frames, in_turn
     )
     params = transformer.params
     kept = _fill(program, params, story)
@@ -202,13 +224,14 @@ def denoise(
 
 
 def denoise_batch(
-    transformer: LoadedNetwork,
+    transformer: LoadedNetwork | StreamedNetwork,
     steps: SamplingSteps,
     story: Conditions,
     keys: Key[Array, "B S"],
     placement: Placement = ONE_DEVICE,
     cache: bool = True,
     frames: Frames = None,
+    in_turn: bool = False,
 ) -> Generated:
     """The latents of a batch of stories, all steps in one compiled loop.
 
@@ -217,8 +240,32 @@ def denoise_batch(
     """
     steps = for_story(steps, story.given)
     draws = bool(np.any(np.asarray(steps.weights)[:, 3]))
-    program = DenoisingProgram.of_run(transformer, steps, story, placement, cache, frames)
+    shape = story.clean.shape[2:]
+    if isinstance(transformer, StreamedNetwork):
+        noise = partial(_noise, keys, shape, frames)
+        none = jnp.zeros_like(story.clean)
+        step_noise = (lambda number: noise(STEPS + number)) if draws else lambda number: none
+        how = (placement, in_turn, frames)
+        results = list(denoise_streamed(transformer, steps, story, noise(START), step_noise, *how))
+        evaluations = jnp.stack([result.evaluations for result in results])
+        return Generated(results[-1].latents, evaluations)
+    how = (placement, cache, frames, in_turn)
+    program = DenoisingProgram.of_run(transformer, steps, story, *how)
     return _denoise_batch(program, draws, transformer.params, steps, story, keys)
+
+
+def _noise(
+    keys: Key[Array, "B S"], shape: tuple[int, ...], lengths: Frames, stream: int | Array
+) -> Latents:
+    """A stream's noise of all scenes, the shorter ones filled up with zeros."""
+    if lengths is None:
+        return scene_noise(keys, stream, shape)
+    # As each scene alone would draw it: noise depends on the shape that is drawn.
+    scenes = [
+        scene_noise(keys[:, scene : scene + 1], stream, (length, *shape[1:]))
+        for scene, length in enumerate(lengths)
+    ]
+    return jnp.concatenate([_fill_up(part, shape[0]) for part in scenes], axis=1)
 
 
 def _fill_up(scene: Float[Array, "B S _F H W C"], longest: int) -> Float[Array, "B S _L H W C"]:
@@ -236,18 +283,7 @@ def _denoise_batch(
     story: Conditions,
     keys: Key[Array, "B S"],
 ) -> Generated:
-    shape = story.clean.shape[2:]
-    lengths = program.frames
-
-    def noise(stream: int | Array) -> Latents:
-        if lengths is None:
-            return scene_noise(keys, stream, shape)
-        # As each scene alone would draw it: noise depends on the shape that is drawn.
-        scenes = [
-            scene_noise(keys[:, scene : scene + 1], stream, (length, *shape[1:]))
-            for scene, length in enumerate(lengths)
-        ]
-        return jnp.concatenate([_fill_up(part, shape[0]) for part in scenes], axis=1)
+    noise = partial(_noise, keys, story.clean.shape[2:], program.frames)
 
     def step_noise(number: Array) -> Latents:
         if not draws:

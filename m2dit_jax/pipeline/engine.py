@@ -17,10 +17,13 @@ from m2dit_jax.diffusion.sampling import Conditions, Latents, StepResult, noise_
 from m2dit_jax.models.coding import encode_prompts
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
+from m2dit_jax.pipeline.adapters import SceneAdapters
 from m2dit_jax.pipeline.codecs import Codec
 from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
 from m2dit_jax.pipeline.memory import NetworkSet
+from m2dit_jax.pipeline.memory_plan import StorySize
 from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.finite import check_finite
@@ -54,7 +57,8 @@ class ModelFacts:
     which takes a while, tells whether what lies under a key was made with them; None says nothing.
     `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
     otherwise than its prompt asks. `global_text` says that the model has learnt with a global
-    prompt in every story, so that a story without one needs the empty one.
+    prompt in every story, so that a story without one needs the empty one; `pictures` that it has
+    learnt with single pictures beside the scenes. `adapters` reads those of single scenes.
     """
 
     schedule: Schedule
@@ -66,6 +70,8 @@ class ModelFacts:
     provenance: Mapping[str, Any]
     oracle: Oracle = no_oracle
     global_text: bool = False
+    pictures: bool = False
+    adapters: Callable[[], SceneAdapters] | None = None
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
 
@@ -128,6 +134,11 @@ class Engine:
         return self.facts.default_checks
 
     @property
+    def learnt_pictures(self) -> bool:
+        """Whether the model has learnt with single pictures beside a story's scenes."""
+        return self.facts.pictures
+
+    @property
     def trained(self) -> TrainedRun | None:
         """The run that the weights come from; None for a model folder."""
         return self.facts.trained
@@ -151,6 +162,16 @@ class Engine:
         """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
         self.codec.latent_shape(frames, height, width)
 
+    def check_lora(self, choice: str) -> str:
+        """Hash and weight of a file of adapters. Raises ValueError if it does not fit the model."""
+        return self._scene_adapters.check(choice)
+
+    @property
+    def _scene_adapters(self) -> SceneAdapters:
+        if self.facts.adapters is None or self._placement().is_sharded:
+            raise ValueError("adapters of a storyboard are for models on one device")
+        return self.facts.adapters()
+
     def check_prompt(self, prompt: str) -> str:
         """A note for the user about a prompt, or "". Raises ValueError if it cannot be encoded."""
         return self.prompts.check(prompt)
@@ -169,6 +190,8 @@ class Engine:
         ids = np.stack([np.stack([self.prompts.ids(p) for p in story]) for story in prompts])
         embeds = encode_prompts(self.networks.get("text encoder"), jnp.asarray(ids))
         check_finite("text embeddings", embeds)
+        if self.networks.plan.text_on_host:
+            return jnp.asarray(np.asarray(embeds))
         return embeds
 
     def encode_clip(
@@ -179,6 +202,14 @@ class Engine:
         check_finite("latents of a given clip", latents)
         return latents
 
+    def encode_first(
+        self, picture: UInt8[np.ndarray, "1 H W 3"], frames: int, key: Key[Array, ""]
+    ) -> Float[Array, "f h w C"]:
+        """First latents of a scene of so many frames that begins with a picture."""
+        latents = self.codec.encode_first(self.networks, picture, frames, key)
+        check_finite("latents of a picture", latents)
+        return latents
+
     def denoise(
         self,
         steps: SamplingSteps,
@@ -186,11 +217,28 @@ class Engine:
         noise: Latents,
         step_noise: Callable[[int], Latents],
         frames: Frames = None,
+        lora: Sequence[Sequence[str]] = (),
     ) -> "Sequence[StepResult] | Any":
-        """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`."""
-        transformer: LoadedNetwork = self.networks.get("transformer")
+        """An iterator over the sampling steps of one story; see `pipeline.denoise.denoise`.
+
+        `lora` are the adapters of each text of the story; then given scenes are not cached. Raises
+        ValueError for them where blocks are streamed from the host.
+        """
+        transformer: LoadedNetwork | StreamedNetwork = self.networks.get("transformer")
+        if any(lora):
+            if not isinstance(transformer, LoadedNetwork):
+                raise ValueError("lora of a storyboard needs --memory=resident or offload")
+            transformer = self._scene_adapters.attach(transformer, lora)
         return denoise(
-            transformer, steps, conditions, noise, step_noise, self._placement(), frames=frames
+            transformer,
+            steps,
+            conditions,
+            noise,
+            step_noise,
+            self._placement(),
+            cache=not any(lora),
+            frames=frames,
+            in_turn=self.networks.plan.in_turn,
         )
 
     def decode(
@@ -239,6 +287,8 @@ class Engine:
         if frames is not None and len(set(frames)) == 1:
             size, frames = (frames[0], *size[1:]), None
             clips = None if clips is None else clips[:, :, : size[0]]
+        rows = stories * (2 if options.needs_negative else 1)
+        self.networks.prepare(StorySize(scenes, *size, rows))
         with self.networks.session():
             embeds = self.embed_prompts(prompts)
             negative = None
@@ -254,9 +304,8 @@ class Engine:
             latent_frames = frames and tuple(
                 self.codec.latent_shape(n, *size[1:])[0] for n in frames
             )
-            made = denoise_batch(
-                transformer, steps, conditions, keys, self._placement(), cache, latent_frames
-            )
+            how = (self._placement(), cache, latent_frames, self.networks.plan.in_turn)
+            made = denoise_batch(transformer, steps, conditions, keys, *how)
             latents = np.asarray(made.latents, np.float32)
             check_finite("generated latents", latents)
             flat = latents.reshape(-1, *latents.shape[2:])

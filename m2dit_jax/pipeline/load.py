@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 from jax.sharding import Mesh
 
 from m2dit_jax.config.recipe import (
@@ -22,23 +21,32 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
+from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.models.quantized import FORMS
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
-from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters
+from m2dit_jax.parallel.rules import with_shardings
+from m2dit_jax.pipeline.adapters import NO_ADAPTERS, Adapters, SceneAdapters
 from m2dit_jax.pipeline.codecs import DECODERS, PixelCodec, VaeCodec
+from m2dit_jax.pipeline.device_plan import on_host_cpu, plan_memory
 from m2dit_jax.pipeline.engine import ModelFacts, TrainedRun, no_oracle
 from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
+from m2dit_jax.pipeline.memory_plan import MemoryPlan, goes_in_chunks
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
+from m2dit_jax.pipeline.run_networks import SplitModel, cast_params, sampled_config
+from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
+from m2dit_jax.weights.lazy import Tensor
+from m2dit_jax.weights.mapping import expected_parts
 from m2dit_jax.weights.model_folder import unused_line
-from m2dit_jax.weights.networks import read_config
-from m2dit_jax.weights.released import DTYPES, ReleasedModel, default_dtype
+from m2dit_jax.weights.networks import load_tensors, read_config
+from m2dit_jax.weights.released import DTYPES, Precision, ReleasedModel, default_dtype
 from m2dit_jax.weights.run_folder import RECORD, CheckpointError, TrainedWeights, read_record
 
 _LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
@@ -57,6 +65,7 @@ def load(
     decoder: str | None = None,
     model: Path | str | None = None,
     lora: Sequence[str] = (),
+    quantize: str | None = None,
     say: Say = quiet,
 ) -> Pipeline:
     """A pipeline of a training run, a model folder (diffusers or Orbax), or a name of the Hub.
@@ -66,34 +75,41 @@ def load(
     Configs are read and checked at once, with the headers of all weights; these are read when they
     are first needed. `dtype` is that of
     every network: "float32" or "bfloat16", by default bfloat16 on accelerators and float32 on CPUs.
-    `memory`: "turns" has one network on the devices at a time, "resident" keeps all, "auto" keeps
-    those of small runs on pixels. `mesh` is that on which the transformer is sharded, or over how
-    many devices, by default as many as its heads are shared well by (`parallel.mesh.story_mesh`);
-    runs on pixels are sampled on one. `decoder` says how a VAE decodes: "whole", "strips" or
-    "tiles", by default whole where the device's memory is enough, else in strips. `model` is, for a
-    run on latents, the folder of the model that its videos were encoded with, by default the
-    one that its training started from. `lora` are files of adapters, FILE or FILE:WEIGHT, that are
-    added to the transformer in the order given. `say` gets a line now and then.
+    `memory`: "resident" keeps all networks on the devices, "offload" one at a time, "stream" also
+    has the transformer's blocks in host memory, each on the device for its turn; "auto" takes the
+    quickest of them that fits the device, and says which and what it takes. `mesh` is that on which
+    the transformer is sharded, or over how many devices, by default as many as its heads are shared
+    well by (`parallel.mesh.story_mesh`); runs on pixels are sampled on one. `decoder` says how a
+    VAE decodes: "whole", "strips" or "tiles", by default whole where the device's memory is enough,
+    else in strips. `model` is, for a run on latents, the folder of the model that its videos were
+    encoded with, by default the one that its training started from. `lora` are files of adapters,
+    FILE or FILE:WEIGHT, that are added to the transformer in the order given. `quantize` keeps the
+    linear layers of transformer and text encoder in 8 bits: "int8", "fp8", or "int8_w8a8", which
+    multiplies int8 too; they are rounded when they are read, whatever the files hold. `say` gets a
+    line now and then.
 
     Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
     """
     _check_choice("dtype", dtype, (None, *DTYPES))
     _check_choice("memory", memory, MEMORY)
     _check_choice("decoder", decoder, (None, *DECODERS))
-    dtype = dtype or default_dtype()
+    _check_choice("quantize", quantize, (None, *FORMS))
+    precision = Precision(dtype or default_dtype(), quantize)
     path = _local(Path(path).expanduser())
     if is_model_folder(path):
         if model is not None:
             raise ValueError(
                 f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
             )
-        return _of_folder(ReleasedModel(path), dtype, memory, mesh, decoder, lora, say)
+        return _of_folder(ReleasedModel(path), precision, memory, mesh, decoder, lora, say)
     found = find_weights(path)
     config = without_adapters(Config.from_dict(found.config, found.place))
     if config.data.source == "latents":
         folder = ReleasedModel(base_model(path, config, model))
-        return _of_latents_run(path, found, folder, dtype, memory, mesh, decoder, lora, say)
-    for name, value in (("model", model), ("decoder", decoder), ("mesh", mesh)):
+        return _of_latents_run(path, found, folder, precision, memory, mesh, decoder, lora, say)
+    only_with_vae = {"model": model, "decoder": decoder, "mesh": mesh}
+    only_with_vae["memory"] = "stream" if memory == "stream" else None
+    for name, value in only_with_vae.items():
         if value is not None:
             raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
     _say_target(Target.here(), say)
@@ -103,11 +119,12 @@ def load(
         recipe,
         found.load,
         found.step,
-        dtype=dtype,
+        dtype=precision.dtype,
+        quantize=quantize,
         memory=memory,
-        fingerprint=lambda: f"{found.fingerprint()}{_dtype_suffix(dtype)}{adapters.fingerprint}",
+        fingerprint=lambda: f"{found.fingerprint()}{_suffix(precision)}{adapters.fingerprint}",
         content=found.content_fingerprint,
-        provenance=_run_provenance(path, found, dtype) | adapters.provenance,
+        provenance=_run_provenance(path, found, precision) | adapters.provenance,
         adapters=adapters,
         say=say,
     )
@@ -144,6 +161,7 @@ def of_pixels_run(
     step: int,
     *,
     dtype: str | None = None,
+    quantize: str | None = None,
     memory: Memory = "auto",
     fingerprint: Callable[[], str] = lambda: "",
     content: Callable[[], str | None] = lambda: None,
@@ -155,8 +173,8 @@ def of_pixels_run(
 
     Training samples its previews with it, so that they show what `load` will show of the run.
     """
-    config, dtype = recipe.config, dtype or default_dtype()
-    networks = _SplitModel(recipe, params, dtype)
+    config = recipe.config
+    networks = SplitModel(recipe, params, Precision(dtype or default_dtype(), quantize))
     world = recipe.world
     checks = ("finite", "frozen", "cut", "oracle" if world else "saturation")
     facts = ModelFacts(
@@ -170,6 +188,8 @@ def of_pixels_run(
         provenance=provenance or {},
         oracle=world.misfits if world else no_oracle,
         global_text=recipe.has_global_text,
+        pictures=bool(config.train.image_probability),
+        adapters=partial(_scene_adapters, recipe),
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
@@ -182,10 +202,10 @@ def of_pixels_run(
                 "text encoder": networks.text_encoder,
                 "transformer": adapters.added_to(networks.transformer),
             },
-            memory != "turns",
+            memory not in ("turns", "offload"),
             say,
         ),
-        PixelCodec(partial(_check_trained_size, recipe)),
+        PixelCodec(partial(_check_trained_size, recipe), patch=config.model.patch_size_t),
         lambda: ONE_DEVICE,
     )
 
@@ -217,7 +237,7 @@ def run_options(recipe: Recipe) -> SamplingOptions:
 
 def _of_folder(
     folder: ReleasedModel,
-    dtype: str,
+    precision: Precision,
     memory: Memory,
     mesh: Mesh | int | None,
     decoder: str | None,
@@ -251,21 +271,30 @@ def _of_folder(
         source=str(source),
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
-        fingerprint=lambda: _folder_fingerprint(folder, dtype) + adapters.fingerprint,
+        fingerprint=lambda: _folder_fingerprint(folder, precision) + adapters.fingerprint,
         content=lambda: _folder_content(folder),
-        provenance=_folder_provenance(folder, dtype, decoder) | adapters.provenance,
+        provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
+        adapters=lambda: SceneAdapters(
+            expected_parts(network.rules, network.abstract(json), network.window(json))
+        ),
     )
     _check_folder(folder, tuple(folder.family.networks), say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
-    transformer = adapters.added_to(partial(folder.transformer, dtype, mesh=mesh))
-    return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+
+    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
+        placed = None if on_host else mesh
+        dtype, quantize = precision.dtype, precision.quantize
+        how = {"quantize": quantize, "on_host": on_host, "in_chunks": in_chunks}
+        return folder.transformer(dtype, mesh=placed, **how)
+
+    return _with_vae(facts, folder, transformer, adapters, precision, memory, mesh, decoder, say)
 
 
 def _of_latents_run(
     path: Path,
     found: TrainedWeights,
     folder: ReleasedModel,
-    dtype: str,
+    precision: Precision,
     memory: Memory,
     mesh: Mesh | int | None,
     decoder: str | None,
@@ -285,32 +314,52 @@ def _of_latents_run(
         mask=recipe.config.model.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
         fingerprint=lambda: (
-            f"{found.fingerprint()} {_folder_fingerprint(folder, dtype)}{adapters.fingerprint}"
+            f"{found.fingerprint()} {_folder_fingerprint(folder, precision)}{adapters.fingerprint}"
         ),
         content=lambda: f"{found.content_fingerprint()} {_folder_content(folder)}",
-        provenance=_folder_provenance(folder, dtype, decoder)
-        | _run_provenance(path, found, dtype)
+        provenance=_folder_provenance(folder, precision, decoder)
+        | _run_provenance(path, found, precision)
         | adapters.provenance
         | {"model": str(folder.path.absolute())},
+        adapters=partial(_scene_adapters, recipe),
         trained=TrainedRun(recipe, found.step),
     )
     _check_folder(folder, ("text_encoder", "vae"), say)
     mesh = _story_mesh(mesh, recipe.config.model.heads, say)
 
-    def transformer() -> LoadedNetwork:
-        params = found.load(mesh)
-        model = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
-        params = _cast(params["transformer"], dtype)
-        return LoadedNetwork(nnx.graphdef(model.transformer), params)
+    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
+        config, quantize = make_transformer_config(recipe.config), precision.quantize
+        config = with_chunks(config) if in_chunks else config
+        graphdef, abstract = recipe.family.transformer.shapes(config, quantize)
+        if quantize is None and not on_host:
+            params = cast_params(found.load(mesh)["transformer"], precision.dtype)
+            return LoadedNetwork(graphdef, params)
+        placed = abstract if on_host else with_shardings(abstract, mesh)
+        how = (DTYPES[precision.dtype], quantize, on_host)
+        tensors = _tensors_of(found, "transformer")
+        return LoadedNetwork(graphdef, load_tensors(found.place, tensors, placed, *how))
 
-    transformer = adapters.added_to(transformer)
-    return _with_vae(facts, folder, transformer, dtype, memory, mesh, decoder, say)
+    return _with_vae(facts, folder, transformer, adapters, precision, memory, mesh, decoder, say)
+
+
+def _tensors_of(found: TrainedWeights, network: str) -> dict[str, Tensor]:
+    """The arrays of one network of a run, by its own names."""
+    start = f"{network}."
+    tensors = found.tensors().items()
+    return {name.removeprefix(start): each for name, each in tensors if name.startswith(start)}
 
 
 def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
     """LoRA files for the transformer of a run."""
     network = recipe.family.transformer
     return Adapters.read(lora, network, network.shapes(make_transformer_config(recipe.config))[1])
+
+
+def _scene_adapters(recipe: Recipe) -> SceneAdapters:
+    """Reads LoRA files of single scenes for the transformer of a run."""
+    network = recipe.family.transformer
+    shapes = network.shapes(make_transformer_config(recipe.config))[1]
+    return SceneAdapters(expected_parts(network.rules, shapes, ()))
 
 
 def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:
@@ -323,24 +372,53 @@ def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> N
 def _with_vae(
     facts: ModelFacts,
     folder: ReleasedModel,
-    transformer: Callable[[], LoadedNetwork],
-    dtype: str,
+    transformer: Callable[[bool, bool], LoadedNetwork],
+    adapters: Adapters,
+    precision: Precision,
     memory: Memory,
     mesh: Mesh,
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
-    networks = {
-        "text encoder": partial(folder.text_encoder, dtype),
-        "transformer": transformer,
-        "VAE": partial(folder.vae, dtype),
-    }
+    """The pipeline of a folder's VAE and text encoder with a transformer.
+
+    `transformer` loads that to host memory or not, with feed-forward in chunks or not.
+    """
+    if memory == "stream" and mesh.size > 1:
+        raise ValueError(
+            f"memory='stream': blocks come to one device, the mesh has {mesh.size}; needs mesh=1"
+        )
+    device = mesh.devices.flat[0]
+
+    def load_transformer() -> LoadedNetwork | StreamedNetwork:
+        plan = networks.plan
+        on_host = plan.policy == "stream"
+        in_chunks = goes_in_chunks(plan.in_turn, precision.quantize, mesh.size)
+        network = adapters.added_to(partial(transformer, on_host, in_chunks), beside=on_host)()
+        return StreamedNetwork.of(network, device) if on_host else network
+
+    def load_text_encoder() -> LoadedNetwork:
+        load_it = partial(folder.text_encoder, precision.dtype, precision.quantize)
+        return on_host_cpu(load_it) if networks.plan.text_on_host else load_it()
+
+    networks = NetworkSet(
+        {
+            "text encoder": load_text_encoder,
+            "transformer": load_transformer,
+            "VAE": partial(folder.vae, precision.dtype),
+        },
+        memory == "resident",
+        say,
+        partial(plan_memory, folder, precision, memory, mesh, say),
+    )
+    if memory == "stream":  # until the size of a story is known
+        networks.plan = MemoryPlan("stream")
     placement: Placement = placement_on(mesh)
     return Pipeline(
         facts,
         PromptTokenizer(folder.tokenizer(), folder.text_length),
-        NetworkSet(networks, memory == "resident", say),
-        VaeCodec(folder.latent_shape, decoder, dtype, folder.family.decode_in_strips),
+        networks,
+        VaeCodec(folder.latent_shape, decoder, precision.dtype, folder.family.decode_in_strips),
         lambda: placement,
     )
 
@@ -361,54 +439,25 @@ def _say_target(target: Target, say: Say) -> None:
         say(target.without_cudnn)
 
 
-class _SplitModel:
-    """The text encoder and the transformer of a run on pixels, which are kept as one model."""
-
-    def __init__(self, recipe: Recipe, params: Callable[[], Params], dtype: str):
-        self._recipe = build_recipe(sampled_config(recipe.config))
-        self._read, self._dtype = params, dtype
-        self._params: Params | None = None
-        self._model = nnx.eval_shape(lambda: self._recipe.new_model(nnx.Rngs(0)))
-
-    def text_encoder(self) -> LoadedNetwork:
-        """The T5-like encoder of single prompts."""
-        return LoadedNetwork(nnx.graphdef(self._model.text_encoder), self._part("text_encoder"))
-
-    def transformer(self) -> LoadedNetwork:
-        """The M2DiT."""
-        return LoadedNetwork(nnx.graphdef(self._model.transformer), self._part("transformer"))
-
-    def _part(self, name: str) -> Params:
-        params = self._params = self._params or _cast(self._read(), self._dtype)
-        return params[name]
-
-
-def sampled_config(config: Config) -> Config:
-    """The config with attention chosen for the device that samples, not the one that trained."""
-    return replace(config, model=replace(config.model, attention="auto"))
-
-
-def _cast(params: Params, dtype: str) -> Params:
-    return jax.tree.map(lambda x: x.astype(DTYPES[dtype]), params)
-
-
-def _dtype_suffix(dtype: str) -> str:
+def _suffix(precision: Precision) -> str:
     """Nothing for float32, in which runs were always sampled: their finished scenes stay valid."""
-    return "" if dtype == "float32" else f" {dtype}"
+    return "" if precision == Precision("float32") else f" {precision}"
 
 
-def _folder_fingerprint(folder: ReleasedModel, dtype: str) -> str:
-    return f"{fingerprint(folder.path, _PARTS)} {dtype}"
+def _folder_fingerprint(folder: ReleasedModel, precision: Precision) -> str:
+    return f"{fingerprint(folder.path, _PARTS)} {precision}"
 
 
 def _folder_content(folder: ReleasedModel) -> str:
     return content_fingerprint(folder.path, _PARTS)
 
 
-def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -> dict[str, Any]:
+def _folder_provenance(
+    folder: ReleasedModel, precision: Precision, decoder: str | None
+) -> dict[str, Any]:
     return {
         "checkpoint": {"path": str(folder.path.absolute())},
-        "dtype": dtype,
+        **_precision_provenance(precision),
         "decoder": decoder or "whole or strips",
         "config": {
             "transformer": vars(folder.transformer_config),
@@ -417,10 +466,15 @@ def _folder_provenance(folder: ReleasedModel, dtype: str, decoder: str | None) -
     }
 
 
-def _run_provenance(path: Path, found: TrainedWeights, dtype: str) -> dict[str, Any]:
+def _precision_provenance(precision: Precision) -> dict[str, Any]:
+    quantize = {} if precision.quantize is None else {"quantize": precision.quantize}
+    return {"dtype": precision.dtype, **quantize}
+
+
+def _run_provenance(path: Path, found: TrainedWeights, precision: Precision) -> dict[str, Any]:
     return {
         "checkpoint": {"path": str(path.absolute()), "step": found.step},
-        "dtype": dtype,
+        **_precision_provenance(precision),
         "config": Config.from_dict(found.config, found.place).to_dict(),
     }
 

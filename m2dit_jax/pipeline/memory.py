@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-Memory = Literal["auto", "resident", "turns"]
-MEMORY: tuple[Memory, ...] = ("auto", "resident", "turns")
+from m2dit_jax.pipeline.memory_plan import MemoryPlan, StorySize
+
+Memory = Literal["auto", "resident", "offload", "stream", "turns"]
+MEMORY: tuple[Memory, ...] = ("auto", "resident", "offload", "stream", "turns")
 
 Loader = Callable[[], Any]
 Say = Callable[[str], None]
+Choose = Callable[[StorySize], MemoryPlan]
 
 
 def quiet(line: str) -> None:
@@ -21,15 +24,41 @@ class NetworkSet:
 
     In turns, the one that was there before is freed first, so that memory is that of the largest;
     resident, all that were read stay. `say` gets a line when one is read and when it is freed.
+    `choose` makes the plan of a story's size, by which the loaders may go; without it the plan is
+    that of `resident`.
     """
 
-    def __init__(self, loaders: Mapping[str, Loader], resident: bool, say: Say = quiet):
-        self.resident = resident
+    def __init__(
+        self,
+        loaders: Mapping[str, Loader],
+        resident: bool,
+        say: Say = quiet,
+        choose: Choose | None = None,
+    ):
+        self.plan = MemoryPlan("resident" if resident else "offload")
         self.say = say
+        self._choose, self._told = choose, ""
         self._loaders = dict(loaders)
         self._loaded: dict[str, Any] = {}
         self._since: dict[str, float] = {}
         self._together = False
+
+    @property
+    def resident(self) -> bool:
+        """Whether all networks stay on the devices."""
+        return self.plan.resident
+
+    def prepare(self, size: StorySize) -> None:
+        """Plans a story of that size, and says so if it is another plan than before."""
+        if self._choose is None:
+            return
+        plan = self._choose(size)
+        if plan.placing != self.plan.placing:
+            self._loaded.clear()
+        self.plan = plan
+        if plan.to_text() != self._told:
+            self._told = plan.to_text()
+            self.say(self._told)
 
     @property
     def loaded(self) -> tuple[str, ...]:

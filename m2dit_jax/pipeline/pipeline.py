@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from m2dit_jax.pipeline.build import StoryBuilder
 from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.pipeline.memory_plan import StorySize
 from m2dit_jax.pipeline.story import Story
 from m2dit_jax.stories.explain import explain
 from m2dit_jax.stories.history import History, read_build, read_history, write_build
@@ -91,7 +92,9 @@ class Pipeline(Engine):
         """
         old = story.storyboard
         kept = [
-            scene.replace(video=frames, frames=len(frames))
+            scene
+            if scene.is_reference
+            else scene.replace(image=None, use="reference", video=frames, frames=len(frames))
             for scene, frames in zip(old.scenes, story.frames, strict=True)
         ]
         added = [Scene(prompt=prompt) for prompt in prompts]
@@ -152,6 +155,7 @@ class Pipeline(Engine):
             self.networks.say(note)
         builder = StoryBuilder(plan, self, store, history)
         prepare(plan, builder)
+        self.networks.prepare(_size(plan))
         outcomes = builder.build(
             on_step,
             lambda scene, frames: on_scene(plan, scene, frames),
@@ -162,6 +166,15 @@ class Pipeline(Engine):
                 failures = "; ".join(outcome.attempts[-1].verdict.failures)
                 self.networks.say(f"scene {scene + 1} failed its checks to the end: {failures}")
         return Story(plan, outcomes, store, dict(self.facts.provenance))
+
+
+def _size(plan: StoryPlan) -> StorySize:
+    """The most that is denoised at once, whose scenes may differ in length and guidance."""
+    settings, everyone = plan.settings, range(len(plan.storyboard.scenes))
+    options = plan.options(everyone)
+    rows = 1 + options.needs_negative * (1 + (options.given_guidance_scale is not None))
+    scenes, frames = min(settings.window, len(everyone)), max(map(plan.frames, everyone))
+    return StorySize(scenes, frames, settings.height, settings.width, rows)
 
 
 def _inputs(

@@ -2,7 +2,7 @@
 
 import base64
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -89,6 +89,12 @@ class Story:
         return [scene.prompt for scene in self.storyboard.scenes]
 
     @property
+    def video(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """All frames of the finished video, one after another: references are no part of it."""
+        first = self.storyboard.references
+        return chain.from_iterable(map(self.frames.scene, range(first, len(self.frames))))
+
+    @property
     def fps(self) -> float:
         """Frames per second of the written videos."""
         return self.settings.fps
@@ -134,7 +140,7 @@ class Story:
         """The whole story as a player with its prompts."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "story.mp4"
-            write_mp4(path, chain.from_iterable(self.frames), self.fps)
+            write_mp4(path, self.video, self.fps)
             video = base64.b64encode(path.read_bytes()).decode()
         prompts = "".join(f"<li>{escape(prompt)}</li>" for prompt in self.prompts)
         return (

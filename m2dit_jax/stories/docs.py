@@ -1,7 +1,7 @@
 """The docs page of a storyboard's fields, made from their declarations."""
 
 from m2dit_jax.stories.settings import StoryOptions
-from m2dit_jax.stories.storyboard import Scene
+from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.utils.options import OptionField, Options, declared
 
 _AFFECTS = {
@@ -22,13 +22,15 @@ def storyboard_page() -> str:
             "",
             "Made from the declarations in `diffusion/options.py`, `stories/settings.py` and "
             "`stories/storyboard.py` by `python -m m2dit_jax.stories.docs`. Every field of a story "
-            "is also a flag of `m2dit sample` and an argument of a pipeline's call.",
+            "but `scenes` and `lora` is also a flag of `m2dit sample`, whose own `--lora` changes "
+            "the model, and an argument of a pipeline's call.",
             "",
             "## Of the story",
             "",
             "`scenes`: a list of scenes, which must not be empty.",
             "",
             *_table(StoryOptions),
+            _row(Storyboard, declared(Storyboard)["lora"]),
             "",
             "## Of a scene",
             "",
@@ -44,7 +46,7 @@ def _table(model: type[Options]) -> list[str]:
 
 
 def _row(model: type[Options], option: OptionField) -> str:
-    is_storys = model is Scene and option.name in StoryOptions.model_fields
+    is_storys = model is Scene and option.name in (*StoryOptions.model_fields, "lora")
     default = "the story's" if is_storys else option.default_text
     cells = option.description, option.needed, default, _AFFECTS[option.affects]
     return f"| `{option.name}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -48,6 +48,19 @@ def clip_identity(plan: StoryPlan, model: str, scene: int) -> Identity:
     )
 
 
+def picture_identity(plan: StoryPlan, model: str, scene: int) -> Identity:
+    """Identity of the picture that a scene begins with."""
+    size = [plan.frames(scene), plan.settings.height, plan.settings.width]
+    return Identity.from_inputs(
+        {
+            "model": model,
+            "size": size,
+            "image": plan.clip_digests[scene],
+            "seed": plan.seed(scene),  # the latents are drawn from a posterior
+        }
+    )
+
+
 def scene_identity(
     plan: StoryPlan,
     model: str,
@@ -103,6 +116,10 @@ def scene_inputs(
         "prompt": plan.storyboard.scenes[number].prompt,
         **{name: plan.setting(name, number) for name in _names("scene") if name != "seed"},
     }
+    if plan.storyboard.scenes[number].first_frame:
+        inputs["image"] = plan.clip_digests[number]
+    if lora := plan.lora(number):
+        inputs["lora"] = [plan.lora_digests[choice] for choice in lora]
     # Takes came when there were stories already, whose scenes all are the first.
     seed = {"seed": plan.seed(number)} | ({"take": take} if (take := plan.take(number)) else {})
     if key is None:

@@ -12,6 +12,7 @@ import flax
 import jax
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 import m2dit_jax
 from m2dit_jax.report.sheets import contact_sheet
@@ -90,15 +91,22 @@ def write_story(
     for scene in scenes:
         if story.given[scene]:
             write_scene(folder, scene, frames(scene), settings)
-    images = chain.from_iterable(map(frames, scenes))
+    shown = scenes[story.references :]
+    images = chain.from_iterable(map(frames, shown))
     write_mp4(folder / "story.mp4", images, settings.fps, settings.video_quality)
-    _write_gif(folder / "story.gif", plan, frames)
+    _write_gif(folder / "story.gif", plan, shown, frames)
     prompts = [scene.prompt for scene in story.scenes]
     with atomic_write(folder / "contact_sheet.png") as part:
         contact_sheet(map(frames, scenes), prompts, story.given).save(part, format="PNG")
     if (folder / "story.json").exists():
         _remove_scenes_beyond(folder, len(scenes))
-    mapping = plan.to_mapping({scene: folder / scene_name(scene) for scene in scenes})
+    copies = {scene: folder / scene_name(scene) for scene in scenes}
+    for scene, own in enumerate(story.scenes):
+        if own.image is not None and not isinstance(own.image, Path):
+            copies[scene] = folder / f"scene_{scene + 1}_image.png"
+            with atomic_write(copies[scene]) as part:
+                Image.fromarray(own.image).save(part, format="PNG")
+    mapping = plan.to_mapping(copies)
     write_json(folder / "storyboard.json", mapping)
     records = [_record(plan, scene, outcomes[scene], frames, store) for scene in scenes]
     digest = story_digest([record["frames_sha256"] for record in records])
@@ -174,9 +182,9 @@ def _attempts(plan: StoryPlan, outcome: Outcome) -> dict[str, Any]:
     return {"attempts": attempts, "metrics": attempts[-1]["metrics"], "passed": not outcome.failed}
 
 
-def _write_gif(path: Path, plan: StoryPlan, frames: Frames) -> None:
+def _write_gif(path: Path, plan: StoryPlan, scenes: range, frames: Frames) -> None:
     """Writes the GIF of a small story; an older one must not stay beside a new story."""
-    scenes, settings = range(len(plan.storyboard.scenes)), plan.settings
+    settings = plan.settings
     pixels = settings.height * settings.width * enlargement(settings.height, settings.width) ** 2
     if sum(map(plan.frames, scenes)) * pixels > GIF_MOST:
         path.unlink(missing_ok=True)

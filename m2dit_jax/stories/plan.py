@@ -1,5 +1,6 @@
 """A storyboard checked against a model: what is to be made, with every setting filled in."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.options import SamplingOptions, option_problems
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.stories.noise import scene_seed
+from m2dit_jax.stories.scene import Clip, Scene
 from m2dit_jax.stories.settings import StoryOptions
-from m2dit_jax.stories.storyboard import Clip, Scene, Storyboard, settings_to_mapping
+from m2dit_jax.stories.storyboard import Storyboard, settings_to_mapping
 from m2dit_jax.stories.windows import Windows, check_windows
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.media import VideoError, fit_clip, frames_digest, read_clip
 from m2dit_jax.utils.options import problem_lines
+from m2dit_jax.utils.stills import StillError, read_still
 
 
 @runtime_checkable
@@ -49,6 +52,15 @@ class PlannedModel(Protocol):
         """The attention mask, one of `masks.MASKS`."""
         ...
 
+    def check_lora(self, choice: str) -> str:
+        """Hash and weight of a file of adapters. Raises ValueError if it does not fit the model."""
+        ...
+
+    @property
+    def learnt_pictures(self) -> bool:
+        """Whether the model has learnt with pictures beside a story's scenes."""
+        ...
+
     def check_size(self, frames: int, height: int, width: int) -> None:
         """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
         ...
@@ -62,7 +74,7 @@ class PlannedModel(Protocol):
 class StoryPlan:
     """A storyboard that a model can make, and all its settings.
 
-    `clip_digests` has one for each scene, None for those to generate; the clips themselves are
+    `clip_digests` has one for each scene with a clip or a picture, None for others; they are
     read when they are needed, since those of a long story need not fit into memory. `checks` are
     the gate's, none for no gate. `notes` are what the user should know before a long run.
     """
@@ -72,6 +84,8 @@ class StoryPlan:
     clip_digests: tuple[str | None, ...]
     checks: tuple[str, ...]
     notes: tuple[str, ...]
+    lora_digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Hash and weight of each file of adapters, by how a scene names it."""
 
     @property
     def windows(self) -> Windows:
@@ -81,7 +95,10 @@ class StoryPlan:
 
     def setting(self, name: str, scene: int) -> Any:
         """Value that holds for a scene: its own or, where it has none, the story's."""
-        own = getattr(self.storyboard.scenes[scene], name)
+        of_scene = self.storyboard.scenes[scene]
+        if name == "frames" and of_scene.is_reference:
+            return 1
+        own = getattr(of_scene, name)
         return getattr(self.settings, name) if own is None else own
 
     def frames(self, scene: int) -> int:
@@ -100,8 +117,16 @@ class StoryPlan:
         """Number of the take of a scene, 0 for the first."""
         return self.storyboard.scenes[scene].take
 
+    def lora(self, scene: int) -> tuple[str, ...]:
+        """Files of adapters of a scene, FILE or FILE:WEIGHT."""
+        own = self.storyboard.scenes[scene].lora
+        return self.storyboard.lora if own is None else own
+
     def clip(self, scene: int) -> UInt8[np.ndarray, "F H W 3"]:
-        """Frames of a given scene. Raises VideoError if the file is no longer what it was."""
+        """Frames of a given scene, or the one frame of a picture.
+
+        Raises VideoError or StillError if the file is no longer what it was.
+        """
         return _read_given(self.storyboard.scenes[scene], self.frames(scene), self.settings)
 
     def options(self, scenes: Sequence[int]) -> SamplingOptions:
@@ -115,7 +140,9 @@ class StoryPlan:
         `videos` says where clips can be read that were given as frames (`Storyboard.to_mapping`).
         """
         checks = {"checks": list(self.checks)} if self.checks else {}
+        lora = {"lora": list(self.storyboard.lora)} if self.storyboard.lora else {}
         return {
+            **lora,
             "scenes": self.storyboard.scenes_to_mapping(videos or {}),
             **settings_to_mapping(vars(self.settings)),
             **checks,
@@ -148,17 +175,30 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
     for i, scene in enumerate(storyboard.scenes):
         if scene.frames is not None and not size_is_possible(f"scenes[{i}].frames", scene.frames):
             continue
-        if possible and scene.given:
+        if possible and (scene.given or scene.first_frame):
+            field = f"scenes[{i}].{'video' if scene.image is None else 'image'}"
             try:
                 clip = _read_given(scene, scene.frames or settings.frames, settings)
-            except VideoError as error:
-                problems.append(f"{storyboard.place(f'scenes[{i}].video')}: {error}")
+            except (VideoError, StillError) as error:
+                problems.append(f"{storyboard.place(field)}: {error}")
             else:
                 digests[i] = frames_digest(clip)
+                notes += _picture_notes(scene, model, storyboard.place(field))
     if settings.global_prompt:
         _checked(problems, place("global_prompt"), lambda: check_global_text(model.mask))
     checks = _checks(settings, model)
-    plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes))
+    lora: dict[str, str] = {}
+    for named, of_place in (
+        (storyboard.lora, "lora"),
+        *((scene.lora or (), f"scenes[{i}].lora") for i, scene in enumerate(storyboard.scenes)),
+    ):
+        for choice in named:
+            _checked(
+                problems,
+                storyboard.place(of_place),
+                lambda choice=choice: lora.update({choice: model.check_lora(choice)}),
+            )
+    plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes), lora)
     options = plan.options(range(len(storyboard.scenes)))
     for field, problem in option_problems(options, model.schedule).items():
         problems.append(f"{place(field)}: {problem}")
@@ -170,10 +210,28 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
 
 def _read_given(scene: Scene, frames: int, settings: StoryOptions) -> Clip:
     size = frames, settings.height, settings.width
+    if scene.image is not None:
+        picture = read_still(scene.image) if isinstance(scene.image, Path) else scene.image
+        return fit_clip(picture[None], 1, *size[1:], scene.crop)
     assert scene.video is not None, "the scene is not given"
     if isinstance(scene.video, Path):
         return read_clip(scene.video, *size, scene.crop)
     return fit_clip(scene.video, *size, scene.crop)
+
+
+def _picture_notes(scene: Scene, model: PlannedModel, place: str) -> list[str]:
+    """What the user should know of a picture that the model has not learnt to read."""
+    if scene.first_frame:
+        return [
+            f"{place}: the picture is put in as the first frame while the scene is sampled; no "
+            "model, released ones neither, was trained for it"
+        ]
+    if scene.is_reference and not model.learnt_pictures:
+        return [
+            f"{place}: this model was not trained with pictures beside scenes, nor were released "
+            "weights: it may take little from one (config.train.image_probability trains that)"
+        ]
+    return []
 
 
 def _checks(settings: StoryOptions, model: PlannedModel) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ scenes:
   - prompt: It looks back.
     keep: true                # stays as it was made, whatever changes before it
   - The sun goes down.        # nothing but a prompt
+
+A scene may have a picture: `image: fox.png`, as a reference that all scenes see and that is no part
+of the video, before all others; or with `use: first_frame` as the frame that the scene begins with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,129 +24,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from jaxtyping import UInt8
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
+from m2dit_jax.stories.scene import LORA_NEEDED, Lora, Scene
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
 from m2dit_jax.utils.media import VideoError, check_clip
 from m2dit_jax.utils.options import (
-    Frames,
     OptionError,
-    Options,
-    Scale,
-    Seed,
-    Share,
-    Take,
-    Text,
     joined_surrogates,
     option,
     problem_lines,
-    same_option,
     short,
     unknown_key,
     wrong,
 )
-
-Clip = UInt8[np.ndarray, "F H W 3"]
-
-
-_PROMPT = "a text that says what the scene shows"
-_MIDDLE = 0.5
-
-
-def _not_blank(prompt: str) -> str:
-    if not prompt.strip():
-        raise ValueError(_PROMPT)
-    return prompt.strip()
-
-
-def _crops_a_clip(crop: float, info: Any) -> float:
-    if crop != _MIDDLE and "video" in info.data and info.data["video"] is None:
-        raise ValueError("a scene with a video, of which it chooses a part")
-    return crop
-
-
-def _as_path(video: Any) -> Any:
-    return Path(video) if isinstance(video, str) else video
-
-
-def _without_clip(value: int, scene: Any) -> int:  # ValidationInfo, which isinstance cannot tell
-    if value and scene.data.get("video") is not None:
-        raise ValueError("a scene without video; a clip is kept as it is, and has no takes")
-    return value
-
-
-class Scene(Options, frozen=True):
-    """A scene of a storyboard; settings that it leaves out are the story's.
-
-    `video` is the clip of a scene that is given, a file or its frames; without it the scene is
-    generated. Without a seed of its own a scene draws by that of the story and its place.
-    """
-
-    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(
-        description="What the scene shows.",
-        json_schema_extra={"needed": _PROMPT, "affects": "scene"},
-    )
-    video: Annotated[Path | Clip | None, BeforeValidator(_as_path)] = option(
-        None,
-        "Clip of a scene that is given: kept as it is, and the story goes on from it.",
-        affects="scene",
-        needed="the path of a video, or its frames as an array uint8 [F H W 3]",
-    )
-    crop: Annotated[Share, AfterValidator(_crops_a_clip)] = option(
-        _MIDDLE,
-        "Which part of a clip of another shape is kept: 0 is the left or the top, 0.5 the middle, "
-        "1 the right or the bottom.",
-        affects="scene",
-    )
-    negative_prompt: Text | None = same_option(StoryOptions, "negative_prompt", None)
-    guidance_scale: Scale | None = same_option(StoryOptions, "guidance_scale", None)
-    frames: Frames | None = same_option(StoryOptions, "frames", None)
-    seed: Seed | None = same_option(StoryOptions, "seed", None)
-    cut: bool = option(
-        False,
-        "The check `cut` asks for a cut between the scene before and this one.",
-        affects="checks",
-    )
-    take: Annotated[Take, AfterValidator(_without_clip)] = option(
-        0,
-        "Number of the take: another one draws other noise for this scene alone; all are kept, and "
-        "going back to one finds it.",
-        affects="scene",
-    )
-    keep: Annotated[bool, AfterValidator(_without_clip)] = option(
-        False,
-        "The scene stays as it was made in the output folder, whatever has changed, and is given "
-        "to the others; it is found by its prompt and take.",
-    )
-
-    @property
-    def given(self) -> bool:
-        """Whether the scene is a clip that is kept as it is."""
-        return self.video is not None
-
-    def to_mapping(self, video: Path | str | None = None) -> dict[str, Any]:
-        """The scene in a storyboard file, fit for JSON; the clip by its absolute path.
-
-        `video` is where a clip can be read that was given as frames. Raises ValueError without it.
-        """
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        values = {n: value for n, value in vars(self).items() if value is not defaults[n]}
-        if self.given:
-            path = self.video if isinstance(self.video, Path) else video
-            if path is None:
-                raise ValueError("video: frames in memory have no path, needs that of a copy")
-            values["video"] = str(Path(path).absolute())
-        return values
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Scene):
-            return False
-        mine, others = dict(vars(self)), dict(vars(other))
-        same_video = np.array_equal(mine.pop("video"), others.pop("video"))
-        return same_video and mine == others
+from m2dit_jax.utils.stills import StillError, read_still
 
 
 def _from_prompts(scenes: Any) -> Any:
@@ -156,7 +52,14 @@ def _from_prompts(scenes: Any) -> Any:
 def _not_all_given(scenes: tuple[Scene, ...]) -> tuple[Scene, ...]:
     if all(scene.given for scene in scenes):
         problem = f"all {len(scenes)} have a video, needs one without: nothing is left to generate"
+        if any(scene.is_reference for scene in scenes):
+            problem = f"all {len(scenes)} are given, needs one without video and reference"
         raise OptionError([("", problem)])
+    references = sum(scene.is_reference for scene in scenes)
+    for number, scene in enumerate(scenes[references:], references + 1):
+        if scene.is_reference:
+            problem = f"scene {number} is a reference after others; needs references first"
+            raise OptionError([("", problem)])
     return scenes
 
 
@@ -175,6 +78,12 @@ class Storyboard(StoryOptions, frozen=True):
     ] = Field(
         description="The story's scenes, in order.",
         json_schema_extra={"needed": "a list of scenes, each with a prompt"},
+    )
+    lora: Lora = option(
+        (),
+        "Files of adapters (LoRA) of all scenes, FILE or FILE:WEIGHT.",
+        affects="scene",
+        needed=LORA_NEEDED,
     )
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -216,7 +125,7 @@ class Storyboard(StoryOptions, frozen=True):
     @classmethod
     def _from_tree(cls, tree: Item, folder: Path, source: str) -> "Storyboard":
         reader = _Reader(source, folder)
-        values = reader.mapping(tree, "", ("scenes", *StoryOptions.model_fields))
+        values = reader.mapping(tree, "", ("scenes", *StoryOptions.model_fields, "lora"))
         storyboard = None
         if values is not None:
             try:
@@ -258,12 +167,17 @@ class Storyboard(StoryOptions, frozen=True):
 
     @property
     def given(self) -> tuple[bool, ...]:
-        """One flag per scene: it is a clip that is kept as it is."""
+        """One flag per scene: it is a clip or a picture that is kept as it is."""
         return tuple(scene.given for scene in self.scenes)
+
+    @property
+    def references(self) -> int:
+        """Number of pictures that all scenes see; they are the first of `scenes`."""
+        return sum(scene.is_reference for scene in self.scenes)
 
     def filled(self, defaults: StoryOptions) -> StoryOptions:
         """Every setting of the story, with a model's defaults for what it leaves out."""
-        own = {name: value for name, value in self.given_values().items() if name != "scenes"}
+        own = {n: v for n, v in self.given_values().items() if n in StoryOptions.model_fields}
         if "window" in own and "new_scenes" not in own:
             own["new_scenes"] = min(defaults.new_scenes, own["window"])
         return StoryOptions(**defaults.given_values() | own)
@@ -341,12 +255,21 @@ class _Reader:
         if path == "scenes" and isinstance(item.value, list):
             return [self._scene(f"scenes[{n}]", scene) for n, scene in enumerate(item.value)]
         value = item.plain()
-        if path.endswith("].video") and isinstance(value, str):
+        if path == "lora" or path.endswith("].lora"):
+            return self._lora(value)
+        if path.endswith(("].video", "].image")) and isinstance(value, str):
             with suppress(ValueError):  # `check_clips` says so
                 value = joined_surrogates(value)
             self.clips[path] = value
             return self.folder / value
         return value
+
+    def _lora(self, value: Any) -> Any:
+        """Files of adapters, which lie in the storyboard's folder where they are relative."""
+        files = [value] if isinstance(value, str) else value
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            return value
+        return [str((self.folder / Path(file).expanduser()).absolute()) for file in files]
 
     def _scene(self, path: str, item: Item) -> Any:
         self.lines[path] = item.line
@@ -357,12 +280,14 @@ class _Reader:
         return self.mapping(item, path, tuple(Scene.model_fields))
 
     def check_clips(self) -> None:
-        """Notes which of the given clips cannot be read."""
+        """Notes which of the given clips and pictures cannot be read."""
         for path, name in self.clips.items():
+            is_video = path.endswith("].video")
+            what = "video" if is_video else "picture"
             try:
-                check_clip(self.folder / joined_surrogates(name))
-            except VideoError as error:
-                self.problem(path, wrong(name, f"the path of a readable video ({short(error)})"))
+                (check_clip if is_video else read_still)(self.folder / joined_surrogates(name))
+            except (VideoError, StillError) as error:
+                self.problem(path, wrong(name, f"the path of a readable {what} ({short(error)})"))
             except ValueError as error:
                 self.problem(path, wrong(name, str(error)))
 

@@ -61,16 +61,23 @@ class StoryWalk:
         for scene, outcome in (standing or {}).items():
             self.outcomes[scene] = replace(outcome)
             self.known[scene] = outcome.identity.key
-        scenes = range(len(plan.storyboard.scenes))
-        # Ascending, as a story may have many thousands.
-        self._pending = [scene for scene in scenes if scene not in self.outcomes]
-        self._known = sorted(self.known)
+        # Windows slide over the scenes of the video; references are given to all of them.
+        self._references = plan.storyboard.references
+        scenes = range(self._references, len(plan.storyboard.scenes))
+        # Ascending, as a story may have many thousands; counted from the first of the video.
+        self._pending = [s - self._references for s in scenes if s not in self.outcomes]
+        self._known = [s - self._references for s in scenes if s in self.known]
 
     def next_group(self) -> Group | None:
         """The group that comes next; None when the story is finished."""
         if not self._pending:
             return None
-        return next_group(self._pending, self._known, self.plan.windows)
+        first = self._references
+        group = next_group(self._pending, self._known, self.plan.windows)
+        return Group(
+            tuple(first + scene for scene in group.new),
+            (*range(first), *(first + scene for scene in group.context)),
+        )
 
     def identities(self, group: Group) -> dict[int, Identity]:
         """Identities of the group's new scenes."""
@@ -86,7 +93,7 @@ class StoryWalk:
         outcome.attempts = [Attempt(0, outcome.identity, verdict)]
         if not verdict.passed:
             del self.known[scene]
-            self._known.remove(scene)
+            self._known.remove(scene - self._references)
 
     def attempt(self, scene: int) -> int:
         """The number of the scene's next drawing."""
@@ -102,7 +109,8 @@ class StoryWalk:
             return
         status = "reused" if reused else "generated"
         self.outcomes[scene] = Outcome(status, identity, group, attempts)
-        del self._pending[bisect_left(self._pending, scene)]
+        number = scene - self._references
+        del self._pending[bisect_left(self._pending, number)]
         if verdict.passed:
             self.known[scene] = identity.key
-            insort(self._known, scene)
+            insort(self._known, number)

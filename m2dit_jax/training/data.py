@@ -23,6 +23,7 @@ from m2dit_jax.data.loader import (
     unequal_lengths,
     world_samples,
 )
+from m2dit_jax.data.pictures import StoryPictures
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
 from m2dit_jax.data.worlds import World
 from m2dit_jax.training.frame_rates import rate_misfit
@@ -117,9 +118,20 @@ def _open_world(recipe: Recipe, world: World) -> TrainingData:
     count = TRAINING_STORIES - TRAINING_STORIES % stories if ragged else TRAINING_STORIES
     source = world.open(config.seed, lengths, data.size, False, count, stories)
     recipe.tokenize(world.longest_prompts())
-    samples = world_samples(source, recipe.tokenize, stories, ragged)
-    examples = [(batch, 0) for batch in range(len(lengths))]
-    return _training_data(recipe, samples, (), examples, partial(_held_out_drawn, recipe, world))
+    share, pictures = config.train.image_probability, None
+    examples = list(range(len(lengths)))
+    if share:
+        patch = config.model.patch_size_t
+        pictures = StoryPictures(world, config.seed, share, patch, len(lengths))
+        examples = pictures.examples()
+    samples = world_samples(source, recipe.tokenize, stories, ragged or bool(share), pictures)
+    return _training_data(
+        recipe,
+        samples,
+        (),
+        [(batch, 0) for batch in examples],
+        partial(_held_out_drawn, recipe, world),
+    )
 
 
 def _held_out_drawn(recipe: Recipe, world: World, most: int) -> list[HeldOutStory]:

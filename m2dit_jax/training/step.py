@@ -64,6 +64,9 @@ class StepConfig:
     lora: LoraConfig
     timesteps: TimestepDraw = TimestepDraw()
     train_text_encoder: bool = True
+    image_probability: float = 0.0
+    story_scenes: int = 0
+    """Scenes of a story; those that a batch has more are pictures before them."""
 
     @classmethod
     def from_config(cls, config: Config) -> "StepConfig":
@@ -77,7 +80,12 @@ class StepConfig:
             **read(cls),
             timesteps=TimestepDraw(**read(TimestepDraw)),
             train_text_encoder=config.trains_text_encoder,
+            story_scenes=config.data.scenes,
         )
+
+    def pictures(self, scenes: int) -> int:
+        """How many of a batch's scenes are pictures, which are always given; they come first."""
+        return scenes - self.story_scenes if self.image_probability else 0
 
 
 def draw_noisy_batch(
@@ -106,7 +114,11 @@ def draw_noisy_batch(
     )
     stories, scenes = latents.shape[:2]
     noise = jax.random.normal(noise_key, latents.shape)
-    given = draw_given(given_key, stories, scenes, config.given_probability, config.given_scenes)
+    pictures = config.pictures(scenes)
+    given = draw_given(
+        given_key, stories, scenes - pictures, config.given_probability, config.given_scenes
+    )
+    given = jnp.pad(given, ((0, 0), (pictures, 0)), constant_values=True)
     drawn = config.timesteps.draw(timestep_key, stories, schedule)
     timesteps = jnp.where(given, 0, drawn)
     given_latents = latents

@@ -1,6 +1,6 @@
 """How the folders of a model's networks are opened: their configs and their weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +12,11 @@ from m2dit_jax.models.family import Json, NetworkSpec
 from m2dit_jax.parallel.processes import gather_errors
 from m2dit_jax.utils import digests, files
 from m2dit_jax.weights.finite import FiniteScan
-from m2dit_jax.weights.lazy import Leaf
+from m2dit_jax.weights.lazy import Leaf, Tensor, layered
 from m2dit_jax.weights.mapping import Part, Tree, expected_parts, flatten, leaves_from_tensors
 from m2dit_jax.weights.orbax_files import open_orbax
 from m2dit_jax.weights.placing import place
+from m2dit_jax.weights.quantizing import FLOAT32, quantized_leaves
 from m2dit_jax.weights.safetensors_files import open_safetensors
 
 T = TypeVar("T")
@@ -63,15 +64,22 @@ def open_leaves(
     abstract: Tree,
     dtype: np.dtype | None = None,
     scan: FiniteScan | None = None,
+    quantize: str | None = None,
 ) -> dict[str, Leaf]:
     """Our arrays by dotted name, from the Orbax or safetensors files of a network's folder.
 
     No array is read yet but names and shapes; the files are compared with their digests, if they
     have some. `dtype` is what they are cast to, None keeps theirs. `scan` looks at the numbers of
-    the files when they are read.
+    the files when they are read. `quantize` has the leaves be those of the network in 8 bits,
+    which `abstract` then is.
     Raises ValueError, naming the folder, if files are missing or damaged or do not fit `abstract`.
     """
     digests.check(directory)
+    if quantize is not None:  # from float32, so that weights are rounded once
+        names = flatten(abstract)
+        stored = network.abstract(read_config(directory))
+        leaves = open_leaves(directory, network, stored, FLOAT32, scan)
+        return quantized_leaves(leaves, names, quantize, dtype)
     parts = torch_parts(network, read_config(directory), abstract)
     try:
         if (directory / ORBAX).is_dir():
@@ -93,27 +101,70 @@ def open_leaves(
 
 
 def load_params(
-    directory: Path, network: NetworkSpec, abstract: Tree, dtype: np.dtype | None = None
+    directory: Path,
+    network: NetworkSpec,
+    abstract: Tree,
+    dtype: np.dtype | None = None,
+    quantize: str | None = None,
+    on_host: bool = False,
 ) -> Tree:
     """The parameters in a network's folder, Orbax or safetensors, as arrays on the devices.
 
-    `abstract` is the tree of shapes; a leaf with a sharding is placed by it. `dtype` is what the
-    parameters are cast to, None keeps theirs. Beside the result one leaf at a time is in memory;
-    of several processes each reads other layers. Raises ValueError as `open_leaves` does, and if
-    numbers among them are infinite or NaN.
+    `abstract` is the tree of shapes in the files, a leaf with a sharding is placed by it. `dtype`
+    is what the parameters are cast to, None keeps theirs. `quantize` has `abstract` be that of the
+    network in 8 bits (`NetworkSpec.shapes`), `on_host` has the arrays be NumPy's. Beside the result
+    one leaf at a time is in memory; of several processes each reads other layers. Raises ValueError
+    as `open_leaves` does, and if numbers among them are infinite or NaN.
     """
     scan = FiniteScan()
-    leaves = open_leaves(directory, network, abstract, dtype, scan)
-
-    def load(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
-        leaf = leaves[".".join(map(str, path))]
-        array = jax.device_put(leaf.read()) if like.sharding is None else place(leaf, like.sharding)
-        return array.block_until_ready()  # else the copies of several leaves would pile up
-
-    params = path_aware_map(load, abstract)
+    leaves = open_leaves(directory, network, abstract, dtype, scan, quantize)
+    params = place_leaves(leaves, abstract, on_host)
     problem = scan.problem(directory)
     if jax.tree.leaves(abstract)[0].sharding is not None:  # then all processes load it, by parts
         problem = gather_errors(f"weights/{directory}", problem)
     if problem:
         raise ValueError(problem)
     return params
+
+
+def load_tensors(
+    place: Path,
+    tensors: Mapping[str, Tensor],
+    abstract: Tree,
+    dtype: np.dtype,
+    quantize: str | None = None,
+    on_host: bool = False,
+) -> Tree:
+    """A network whose arrays are kept otherwise than in a folder of its own, such as a run's.
+
+    As `load_params`, one leaf after another; matrices of three dimensions are stacked layers.
+    Raises ValueError, naming `place`, if numbers among them are infinite or NaN.
+    """
+    scan = FiniteScan()
+    scanned = {name: scan.tensor(name, each).cast(FLOAT32) for name, each in tensors.items()}
+    stacked = {name for name, each in tensors.items() if len(each.shape) > 2}
+    leaves = layered(scanned, stacked)
+    if quantize is None:
+        leaves = {name: leaf.cast(dtype) for name, leaf in leaves.items()}
+    else:
+        leaves = quantized_leaves(leaves, flatten(abstract), quantize, dtype)
+    params = place_leaves(leaves, abstract, on_host)
+    if problem := scan.problem(place):
+        raise ValueError(problem)
+    return params
+
+
+def place_leaves(leaves: Mapping[str, Leaf], abstract: Tree, on_host: bool = False) -> Tree:
+    """Arrays on the devices in the tree of their shapes; those with a sharding placed by it.
+
+    `on_host` has them be NumPy's.
+    """
+
+    def load(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> jax.Array | np.ndarray:
+        leaf = leaves[".".join(map(str, path))]
+        if on_host:
+            return leaf.read()
+        array = jax.device_put(leaf.read()) if like.sharding is None else place(leaf, like.sharding)
+        return array.block_until_ready()  # else the copies of several leaves would pile up
+
+    return path_aware_map(load, abstract)

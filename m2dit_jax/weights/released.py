@@ -1,7 +1,7 @@
 """A released model on disk: its configs, checked, and its networks, loaded one at a time."""
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.models.families import family_of
-from m2dit_jax.models.family import Family, LatentShape, NetworkSpec
+from m2dit_jax.models.family import Family, LatentShape, NetworkSpec, with_chunks
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(jnp.bfloat16)}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The numbers that networks are made of: a dtype of DTYPES, and a form of `quantized.FORMS`.
+
+    The form, if there is one, is that of most matrices of the transformer and the text encoder.
+    """
+
+    dtype: str
+    quantize: str | None = None
+
+    def __str__(self) -> str:
+        return self.dtype if self.quantize is None else f"{self.dtype} {self.quantize}"
 
 
 class ReleasedModel:
@@ -97,19 +111,32 @@ class ReleasedModel:
             self.path / "tokenizer", self.family, self.text_encoder_config.vocab_size
         )
 
-    def text_encoder(self, dtype: str | None = None) -> LoadedNetwork:
+    def text_encoder(self, dtype: str | None = None, quantize: str | None = None) -> LoadedNetwork:
         """The text encoder; `dtype` is one of DTYPES, None as `cast_dtype` says."""
         dtype = dtype or self.cast_dtype(["text_encoder"])
         folder = self.path / "text_encoder"
-        return _load(folder, self.family.text_encoder, self.text_encoder_config, dtype)
+        config = self.text_encoder_config
+        return _load(folder, self.family.text_encoder, config, dtype, quantize=quantize)
 
     def transformer(
-        self, dtype: str | None = None, scan: bool = True, mesh: Mesh | None = None
+        self,
+        dtype: str | None = None,
+        scan: bool = True,
+        mesh: Mesh | None = None,
+        quantize: str | None = None,
+        on_host: bool = False,
+        in_chunks: bool = False,
     ) -> LoadedNetwork:
-        """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh."""
+        """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh.
+
+        `quantize` is one of `quantized.FORMS`; `on_host` has the parameters be NumPy arrays.
+        `in_chunks` saves activations (`family.with_chunks`).
+        """
         dtype = dtype or self.cast_dtype(["transformer"])
         config = replace(self.transformer_config, scan=scan, attention="auto")
-        return _load(self.path / "transformer", self.family.transformer, config, dtype, mesh)
+        config = with_chunks(config) if in_chunks else config
+        folder = self.path / "transformer"
+        return _load(folder, self.family.transformer, config, dtype, mesh, quantize, on_host)
 
     def vae(self, dtype: str | None = None) -> LoadedNetwork:
         """The VAE."""
@@ -150,10 +177,17 @@ def load_transformer(
 
 
 def _load(
-    path: Path, network: NetworkSpec, config: Any, dtype: str | None, mesh: Mesh | None = None
+    path: Path,
+    network: NetworkSpec,
+    config: Any,
+    dtype: str | None,
+    mesh: Mesh | None = None,
+    quantize: str | None = None,
+    on_host: bool = False,
 ) -> LoadedNetwork:
-    graphdef, abstract = network.shapes(config)
+    graphdef, abstract = network.shapes(config, quantize)
     if mesh is not None:
         abstract = with_shardings(abstract, mesh)
-    params = load_params(path, network, abstract, None if dtype is None else DTYPES[dtype])
+    cast = None if dtype is None else DTYPES[dtype]
+    params = load_params(path, network, abstract, cast, quantize, on_host)
     return LoadedNetwork(graphdef, params)

@@ -60,6 +60,31 @@ def test_a_perfect_denoiser_gives_the_clean_latents(sampler):
     np.testing.assert_allclose(run(denoiser, False, sampler=sampler), CLEAN, atol=1e-5)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_known_frames_come_out_as_they_are_and_have_each_steps_noise(sampler):
+    shape = (1, 2, 3, 2, 2, 1)
+    clean, noise = jnp.full(shape, 0.5), jax.random.normal(jax.random.key(3), shape)
+    known = jnp.zeros((1, 2, 3), bool).at[0, 1, 0].set(True)
+    text, seen = jnp.zeros((1, 2, 1, 1)), []
+
+    def denoiser(latents, text_embeds, timesteps, given):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), latents)
+        return jnp.ones_like(latents)
+
+    story = Conditions(clean, jnp.zeros((1, 2), bool), text, None, known=known)
+    steps = sampling_steps(NoiseSchedule(), sampler, 5, 1.0)
+    out = generate(denoiser, steps, story, noise, lambda n: jnp.zeros(shape)).latents
+    jax.effects_barrier()
+    np.testing.assert_allclose(out[0, 1, 0], 0.5, atol=1e-5)
+    plain = generate(
+        denoiser, steps, story._replace(known=None), noise, lambda n: jnp.zeros(shape)
+    ).latents
+    np.testing.assert_array_equal(out[0, 0], plain[0, 0])
+    # Nearer to what is known from step to step, and never there before the last one.
+    distances = [float(np.abs(x[0, 1, 0] - 0.5).mean()) for x in seen[:5]]
+    assert distances == sorted(distances, reverse=True) and distances[-1] > 1e-3
+
+
 def test_guidance_uses_the_negative_text_as_uncond():
     def denoiser(latents, text_embeds, timesteps, given):
         return jnp.broadcast_to(text_embeds[..., None, None], latents.shape)

@@ -6,8 +6,8 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from m2dit_jax.models.cogvideox.transformer import M2DiT, TransformerConfig
+from m2dit_jax.models.linear import Linear
 from m2dit_jax.models.lora import (
-    Linear,
     add_adapters,
     dropout,
     join_adapters,

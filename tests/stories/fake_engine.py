@@ -30,6 +30,9 @@ class FakeCodec:
         networks.get("VAE")
         return jnp.stack([jnp.full((len(c), 2, 2, 1), float(c.mean()) / 255) for c in clips])
 
+    def encode_first(self, networks, picture, frames, key):
+        return self.encode(networks, picture[None], key[None])[0]
+
     def decode(self, networks, latents, frames, name):
         networks.get("VAE")
         self.log.append(f"decode {name}")
@@ -80,7 +83,7 @@ class FakeEngine(Engine):
         self.encoded.append(prompt)
         return jnp.full((1, 2), sum(prompt.encode()) / 1000)
 
-    def denoise(self, steps, conditions, noise, step_noise, frames=None):
+    def denoise(self, steps, conditions, noise, step_noise, frames=None, lora=()):
         self.networks.get("transformer")
         self.groups += 1
         text = conditions.text_embeds.mean() + (steps.guidance * 0.01).mean()

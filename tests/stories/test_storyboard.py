@@ -339,7 +339,7 @@ def test_a_scene_may_be_nothing_but_its_prompt(read, problems):
     assert problems("scenes:\n  - a\n  - ''\n  - 3\n") == [
         "story.yaml:3: scenes[1].prompt: found '', needs a text that says what the scene shows",
         "story.yaml:4: scenes[2]: found 3, needs a mapping with the keys prompt, video, "
-        "crop, negative_prompt, guidance_scale, frames, seed, cut, take, keep",
+        "image, use, crop, negative_prompt, guidance_scale, frames, seed, cut, take, lora, keep",
     ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.encoded import EncodedInfo, finish_dataset, shard_name, write_shard
+from m2dit_jax.data.loader import unequal_lengths
 from m2dit_jax.training.data import open_training_data
 from m2dit_jax.training.run import prepare
 from m2dit_jax.weights.latent_scale import find_scaling_factor, keep_scaling_factor
@@ -57,3 +58,26 @@ def test_a_folder_that_tells_no_scaling_factor(tmp_path):
     (tmp_path / "latents.json").write_text("{}")
     with pytest.raises(ValueError, match="latents.json: is damaged"):
         find_scaling_factor(tmp_path)
+
+
+@pytest.mark.parametrize("world", ["shapes", "storyworld"])
+def test_a_share_of_the_batches_has_pictures_all_kinds_of_which_are_compiled(tiny_config, world):
+    tiny_config.train.image_probability, tiny_config.train.batch_size = 0.5, 2
+    data = tiny_config.data
+    data.source, data.scenes, data.text_length = world, 2, 64
+    if world == "storyworld":
+        data.frames, data.short_frames, data.size = 8, 4, 24
+    loaded = open_training_data(build_recipe(tiny_config))
+    kinds = {(batch.video.shape, frames) for batch, frames in loaded.batch_shapes}
+    batches = loaded.batches(0, [0, 1])
+    met = {
+        (batch.video.shape, unequal_lengths(batch)) for batch in (next(batches) for _ in range(6))
+    }
+    assert met == kinds
+    assert {shape[1] for shape, _ in kinds} == {2, 3}
+
+
+def test_pictures_are_drawn_for_worlds_only(config):
+    config.train.image_probability = 0.5
+    with pytest.raises(ValueError, match=r"image_probability is 0.5, needs 0 .*'latents'"):
+        build_recipe(config)

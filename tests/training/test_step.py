@@ -78,6 +78,23 @@ def test_given_scenes_are_clean_at_timestep_0_and_have_no_weight(recipe, batch, 
     assert not np.allclose(noisy.noisy_latents[:, 1], clean[:, 1], atol=0.1)
 
 
+def test_pictures_before_a_story_are_always_given(recipe, batch, empty_prompt):
+    longer = Batch(
+        jnp.concatenate([batch.video[:, :1], batch.video], 1),
+        jnp.concatenate([batch.token_ids[:, :1], batch.token_ids], 1),
+    )
+    changes = {"given_probability": 0.5, "image_probability": 0.5}
+    noisy = _draw(recipe, longer, empty_prompt, **changes)
+    assert noisy.given[:, 0].all() and not noisy.timesteps[:, 0].any()
+    assert not noisy.weights[:, 0].any()
+    # A batch without them is what it was, and so are the scenes beside a picture.
+    without = _draw(recipe, batch, empty_prompt, **changes)
+    np.testing.assert_array_equal(
+        without.given, _draw(recipe, batch, empty_prompt, given_probability=0.5).given
+    )
+    np.testing.assert_array_equal(noisy.given[:, 1:], without.given)
+
+
 def test_given_scenes_get_slight_noise_and_all_else_stays_as_it_was(recipe, batch, empty_prompt):
     given = {"given_probability": 1.0, "given_scenes": "all_but_last"}
     plain = _draw(recipe, batch, empty_prompt, **given)

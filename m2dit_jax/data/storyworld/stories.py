@@ -1,6 +1,7 @@
 """Stories drawn by chance: who, where and what; and a source of them by number."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
@@ -93,10 +94,44 @@ def draw_elsewhere(rng: np.random.Generator, story: Sequence[Scene], number: int
     places = [p for p in a.PLACES if p not in used] or [p for p in a.PLACES if p != scene.place]
     motions = a.SOLO_MOTIONS if len(scene.actors) == 1 else a.PAIR_MOTIONS
     motion = str(rng.choice([m for m in motions if m != scene.motion]))
-    cast = tuple(dict.fromkeys(actor for other in story for actor in other.actors))
+    cast = cast_of(story)
     here = tuple(cast.index(actor) for actor in scene.actors)
     subject = _subject(cast, here, scene.names_actors)
     return write_caption(subject, len(here) == 2, motion, str(rng.choice(places)), False)
+
+
+def cast_of(story: Sequence[Scene]) -> tuple[Actor, ...]:
+    """All actors of a story, in the order in which they come."""
+    return tuple(dict.fromkeys(actor for scene in story for actor in scene.actors))
+
+
+def unnamed(story: Sequence[Scene]) -> tuple[Scene, ...]:
+    """The scenes with captions that describe no actor: "it", "they", "the first one"."""
+    cast, scenes = cast_of(story), []
+    for scene in story:
+        here = tuple(cast.index(actor) for actor in scene.actors)
+        subject = _subject(cast, here, False)
+        caption = write_caption(subject, len(here) == 2, scene.motion, scene.place, scene.returns)
+        scenes.append(replace(scene, caption=caption, names_actors=False))
+    return tuple(scenes)
+
+
+def draw_picture(
+    rng: np.random.Generator, story: Sequence[Scene], size: int
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """All actors of a story, standing by day at a place where no scene is, if there is one."""
+    used = {scene.place for scene in story}
+    places = [place for place in a.PLACES if place not in used] or list(a.PLACES)
+    scene = replace(
+        story[0],
+        actors=cast_of(story),
+        motion="jump",  # of which the first frame is taken: they stand
+        place=str(rng.choice(places)),
+        arrangement=int(rng.integers(len(a.ARRANGEMENTS))),
+        light="day",
+        frames=LEAST_FRAMES,
+    )
+    return draw_scene(scene, scene_paths(scene, rng), size)[0]
 
 
 def _draw_cast(rng: np.random.Generator, held_out: bool) -> tuple[Actor, ...]:

@@ -11,7 +11,7 @@ from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.attention.dispatch import Heads
 from m2dit_jax.models.cogvideox.rope import apply_rope
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.lora import Linear
+from m2dit_jax.models.linear import Linear
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Rope = tuple[Float[Array, "L K"], ...]  # cosines and sines; empty without rotation
@@ -60,7 +60,8 @@ class ExpertModulation(nnx.Module):
 
     def __init__(self, time_dim: int, width: int, *, rngs: nnx.Rngs):
         zeros = nnx.initializers.zeros_init()
-        self.linear = nnx.Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
+        self.linear = Linear(time_dim, 6 * width, kernel_init=zeros, rngs=rngs)
+        self.linear.few_inputs = True
 
     def __call__(
         self, time_embed: Float[Array, "B S E"], layout: Layout, placement: Placement = ONE_DEVICE
@@ -120,11 +121,22 @@ class JointAttention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Linear to four times the width, GELU (tanh approximation), Linear back."""
+    """Linear to four times the width, GELU (tanh approximation), Linear back.
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    `chunk` tokens at a time, 0: all at once.
+    """
+
+    def __init__(self, width: int, chunk: int = 0, *, rngs: nnx.Rngs):
+        self.chunk = chunk
         self.linear_1 = Linear(width, 4 * width, rngs=rngs)
         self.linear_2 = Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        small = tokens.shape[0] * tokens.shape[1] <= self.chunk
+        if not self.chunk or small or self.linear_1.by_place or self.linear_2.by_place:
+            return self._feed(tokens)
+        flat = tokens.reshape(-1, tokens.shape[2])
+        return jax.lax.map(self._feed, flat, batch_size=self.chunk).reshape(tokens.shape)
+
+    def _feed(self, tokens: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         return self.linear_2(jax.nn.gelu(self.linear_1(tokens), approximate=True))

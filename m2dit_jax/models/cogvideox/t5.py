@@ -8,6 +8,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from m2dit_jax.models.linear import Linear
+
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
@@ -33,10 +35,10 @@ class T5Attention(nnx.Module):
         normal = nnx.initializers.normal(config.d_model**-0.5)
         out = nnx.initializers.normal(inner**-0.5)
         d_model = config.d_model
-        self.q = nnx.Linear(d_model, inner, use_bias=False, kernel_init=scaled, rngs=rngs)
-        self.k = nnx.Linear(d_model, inner, use_bias=False, kernel_init=normal, rngs=rngs)
-        self.v = nnx.Linear(d_model, inner, use_bias=False, kernel_init=normal, rngs=rngs)
-        self.o = nnx.Linear(inner, d_model, use_bias=False, kernel_init=out, rngs=rngs)
+        self.q = Linear(d_model, inner, use_bias=False, kernel_init=scaled, rngs=rngs)
+        self.k = Linear(d_model, inner, use_bias=False, kernel_init=normal, rngs=rngs)
+        self.v = Linear(d_model, inner, use_bias=False, kernel_init=normal, rngs=rngs)
+        self.o = Linear(inner, d_model, use_bias=False, kernel_init=out, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "N T E"], position_bias: Float[Array, "#N H T T"]
@@ -58,14 +60,16 @@ class T5Block(nnx.Module):
         self.norm1 = nnx.RMSNorm(d_model, epsilon=eps, rngs=rngs)
         self.attention = T5Attention(config, rngs=rngs)
         self.norm2 = nnx.RMSNorm(d_model, epsilon=eps, rngs=rngs)
-        self.wi_0 = nnx.Linear(d_model, d_ff, use_bias=False, kernel_init=wide, rngs=rngs)
-        self.wi_1 = nnx.Linear(d_model, d_ff, use_bias=False, kernel_init=wide, rngs=rngs)
-        self.wo = nnx.Linear(d_ff, d_model, use_bias=False, kernel_init=narrow, rngs=rngs)
+        self.wi_0 = Linear(d_model, d_ff, use_bias=False, kernel_init=wide, rngs=rngs)
+        self.wi_1 = Linear(d_model, d_ff, use_bias=False, kernel_init=wide, rngs=rngs)
+        self.wo = Linear(d_ff, d_model, use_bias=False, kernel_init=narrow, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "N T E"], position_bias: Float[Array, "#N H T T"]
     ) -> Float[Array, "N T E"]:
-        dtype = self.wo.kernel.dtype
+        scale = self.norm1.scale
+        assert scale is not None
+        dtype = scale.dtype  # matrices may be in 8 bits
         x = x + self.attention(self.norm1(x).astype(dtype), position_bias)
         hidden = self.norm2(x).astype(dtype)
         gate, linear = jax.nn.gelu(self.wi_0(hidden), approximate=True), self.wi_1(hidden)

@@ -1,6 +1,7 @@
 """M2DiT: the multi-scene diffusion transformer."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -19,11 +20,13 @@ from m2dit_jax.models.cogvideox.layers import (
     Rope,
     TimeEmbedding,
     modulate,
-    sinusoidal_embedding,
 )
 from m2dit_jax.models.cogvideox.patches import join_patches, patchify, split_video, unpatchify
-from m2dit_jax.models.cogvideox.rope import rope_table
-from m2dit_jax.models.cogvideox.sincos import sincos_table, stretched_sincos_table
+from m2dit_jax.models.cogvideox.positions import (
+    added_positions,
+    joint_rope,
+    scene_positions,
+)
 from m2dit_jax.models.cogvideox.transformer_config import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import (
@@ -33,6 +36,7 @@ from m2dit_jax.models.masks import (
     depends_on_given,
 )
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.models.scene_lora import place_scenes
 from m2dit_jax.models.stacked import over_layers, with_remat
 
 
@@ -48,7 +52,7 @@ class Block(nnx.Module):
         )
         self.modulation2 = ExpertModulation(config.time_dim, width, rngs=rngs)
         self.norm2 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
-        self.mlp = FeedForward(width, rngs=rngs)
+        self.mlp = FeedForward(width, config.feed_forward_chunk, rngs=rngs)
 
     def __call__(
         self,
@@ -83,14 +87,27 @@ class Block(nnx.Module):
         return placement.keep(*self.attention.keys_values(modulated, rope), layout)
 
 
-class Embedded(NamedTuple):
-    """The input of the blocks; `grid` counts the patches of the longest scene."""
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Places:
+    """Where tokens are in the joint sequence; `grid` counts the patches of the longest scene."""
 
-    tokens: Float[Array, "B L D"]
-    time_embed: Float[Array, "B S E"]
-    rope: Rope
     layout: Layout
     grid: Grid
+
+
+class Embedded(NamedTuple):
+    """The input of all blocks beside tokens."""
+
+    time_embed: Float[Array, "B S E"]
+    rope: Rope
+    places: Places
+    given: Bool[Array, "B S"] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the joint sequence."""
+        return self.places.layout
 
 
 class M2DiT(nnx.Module):
@@ -140,6 +157,20 @@ class M2DiT(nnx.Module):
         Raises ValueError if the latents' frames, rows or columns do not divide into patches, for
         other numbers of texts, and under the causal mask without `given`, which other masks ignore.
         """
+        begun = self.begin(latents, text_embeds, timesteps, given, placement, frames)
+        tokens, embedded = self._run_blocks(*begun, placement), begun[1]
+        return self.end(tokens, embedded, placement).astype(latents.dtype)
+
+    def begin(
+        self,
+        latents: Float[Array, "B S F H W C"],
+        text_embeds: Float[Array, "B P T E"],
+        timesteps: Int[Array, "B S"],
+        given: Bool[Array, "B S"] | None = None,
+        placement: Placement = ONE_DEVICE,
+        frames: tuple[int, ...] | None = None,
+    ) -> tuple[Float[Array, "B L D"], Embedded]:
+        """The input of the first block, of what the model is called with."""
         check_given(self.config.mask, given)
         scenes, texts = latents.shape[1], text_embeds.shape[1]
         if texts not in (scenes, scenes + 1):
@@ -154,9 +185,21 @@ class M2DiT(nnx.Module):
             if given is not None:
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
         story = np.arange(scenes)
-        embedded = self._embed(latents, text_embeds, timesteps, placement, story, scenes, frames)
-        tokens = self._run_blocks(embedded, placement, given)
-        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+        inputs = (latents, text_embeds, timesteps, placement, story, scenes, frames)
+        tokens, embedded = self._embed(*inputs)
+        return tokens, embedded._replace(given=given)
+
+    def run_layer(
+        self, mask: str, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
+    ) -> Float[Array, "B L D"]:
+        """One block's result, where `blocks` has the parameters of that block alone.
+
+        `mask` is the block's of `block_masks`. With `begin` and `end` the model is run block by
+        block, which is `family.RunsByBlocks`.
+        """
+        x, block = embedded, self.blocks
+        block.attention.mask = mask
+        return block(tokens, x.time_embed, x.layout, x.rope, placement, x.given)
 
     @property
     def mask(self) -> str:
@@ -184,9 +227,10 @@ class M2DiT(nnx.Module):
             )
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
-        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
+        inputs = (latents, text_embeds, timesteps, placement, places, len(given))
+        tokens, embedded = self._embed(*inputs)
         block_def, stacked = nnx.split(self.blocks)
-        tokens, time_embed, rope, layout, _ = embedded
+        time_embed, rope, layout = embedded.time_embed, embedded.rope, embedded.layout
         everyone = jnp.ones(latents.shape[:2], bool)
 
         def run_block(mask, tokens, params):
@@ -213,9 +257,10 @@ class M2DiT(nnx.Module):
         generated scenes alone. The same as `__call__` with the whole story.
         """
         places = np.flatnonzero(np.logical_not(given))
-        embedded = self._embed(latents, text_embeds, timesteps, placement, places, len(given))
-        tokens = self._run_blocks(embedded, placement, cached=cached)
-        return self._predict(tokens, embedded, placement).astype(latents.dtype)
+        inputs = (latents, text_embeds, timesteps, placement, places, len(given))
+        tokens, embedded = self._embed(*inputs)
+        tokens = self._run_blocks(tokens, embedded, placement, cached)
+        return self.end(tokens, embedded, placement).astype(latents.dtype)
 
     def _embed(
         self,
@@ -226,7 +271,7 @@ class M2DiT(nnx.Module):
         places: Int[np.ndarray, " S"],
         story_scenes: int,
         frames_of_scenes: tuple[int, ...] | None = None,
-    ) -> Embedded:
+    ) -> tuple[Float[Array, "B L D"], Embedded]:
         """Scenes that stand at some `places` of a story of `story_scenes`.
 
         Those of different lengths must be all of the story's.
@@ -265,24 +310,25 @@ class M2DiT(nnx.Module):
         patches = join_patches(layout, no_text, patches)
         tokens = self.patch_embed(placement.shard_tokens(patches))
         if self.config.added_positions:
-            tokens += self._added_positions(*positions).astype(dtype)
+            tokens += added_positions(self.config, *positions).astype(dtype)
         text = self.text_proj(placement.shard_stories(text_embeds.astype(dtype)))
         text = text.reshape(text.shape[0], layout.text_tokens, -1)
         tokens = placement.replace_text(tokens, text, layout)
         if self.config.scene_positions:
-            scene = self._scene_positions(layout, places).astype(dtype)
+            scene = scene_positions(self.config, layout, places).astype(dtype)
             scene = placement.shard_stories(jnp.broadcast_to(scene, (len(text), *scene.shape)))
             tokens += placement.spread(scene, scene, layout)
         tokens = checkpoint_name(tokens, "patch_embed")
         time_embed = placement.shard_stories(self.time_embedding(timesteps))
         time_embed = checkpoint_name(time_embed, "time_embedding")
-        rope = self._joint_rope(*positions) if self.config.rotary else ()
-        return Embedded(tokens, time_embed, rope, layout, grid)
+        rope = joint_rope(self.config, *positions) if self.config.rotary else ()
+        return tokens, Embedded(time_embed, rope, Places(layout, grid))
 
-    def _predict(
+    def end(
         self, tokens: Float[Array, "B L D"], embedded: Embedded, placement: Placement
     ) -> Float[Array, "B S F H W C"]:
-        _, time_embed, _, layout, grid = embedded
+        """v, of the last block's result."""
+        time_embed, layout, grid = embedded.time_embed, embedded.layout, embedded.places.grid
         tokens = checkpoint_name(self.norm_final(tokens), "norm_final")
         shift, scale = jnp.split(self.modulation_out(jax.nn.silu(time_embed)), 2, axis=-1)
         # Text too, for nothing: so the tokens can stay sharded until they are as narrow as patches.
@@ -294,44 +340,9 @@ class M2DiT(nnx.Module):
         )
         return unpatchify(video, grid, self.config.patch_size, self.config.patch_size_t)
 
-    def _added_positions(
-        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
-    ) -> Float[Array, "L D"]:
-        """The table over the joint sequence: zeros for text and padding."""
-        config = self.config
-        scales = config.spatial_scale, config.temporal_scale
-        if config.base_grid is None:
-            scene = sincos_table(grid, config.width, *scales)
-            table = jnp.concatenate([scene[:count] for count in layout.video_counts])
-        else:
-            table = stretched_sincos_table(
-                config.base_grid, story_scenes, grid, config.width, *scales
-            )
-            table = _consecutive(table, layout, places)
-        return jnp.pad(table, ((layout.text_tokens, layout.padding), (0, 0)))
-
-    def _scene_positions(
-        self, layout: Layout, places: Int[np.ndarray, " S"]
-    ) -> Float[Array, "P D"]:
-        """Sines and cosines of each scene's place in its story; zeros for global text."""
-        table = sinusoidal_embedding(jnp.asarray(places)[None], self.config.width)[0]
-        return jnp.pad(table, ((layout.scenes - len(places), 0), (0, 0)))
-
-    def _joint_rope(
-        self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], story_scenes: int
-    ) -> Rope:
-        """The table over the joint sequence: text and padding are not turned (cos 1, sin 0)."""
-        base = None if self.config.base_grid is None else self.config.base_grid[1:]
-        all_scenes = (story_scenes * grid[0], *grid[1:])
-        cos, sin = (
-            _consecutive(table.reshape(story_scenes, -1, self.config.head_dim), layout, places)
-            for table in rope_table(all_scenes, self.config.head_dim, base)
-        )
-        around = ((layout.text_tokens, layout.padding), (0, 0))
-        return jnp.pad(cos, around, constant_values=1), jnp.pad(sin, around)
-
-    def _run_blocks(self, embedded, placement, given=None, cached=None):
-        tokens, time_embed, rope, layout, _ = embedded
+    def _run_blocks(self, tokens, embedded, placement, cached=None):
+        time_embed, rope, layout = embedded.time_embed, embedded.rope, embedded.layout
+        given = embedded.given
         block_def, stacked = nnx.split(self.blocks)
 
         def run_block(mask, tokens, layer):
@@ -340,6 +351,7 @@ class M2DiT(nnx.Module):
             def block(params, tokens, time_embed, rope, placement):
                 this_layer = nnx.merge(block_def, params)
                 this_layer.attention.mask = mask
+                place_scenes(this_layer, layout)
                 return this_layer(tokens, time_embed, layout, rope, placement, given, cached)
 
             return placement.run_block(block, params, tokens, time_embed, rope), None
@@ -349,12 +361,3 @@ class M2DiT(nnx.Module):
 
     def _over_layers(self, run_block, tokens, layers):
         return over_layers(run_block, self.block_masks, self.config.scan, tokens, layers)
-
-
-def _consecutive(
-    table: Float[Array, "R V D"], layout: Layout, places: Int[np.ndarray, " S"]
-) -> Float[Array, "M D"]:
-    """The rows of a story's table that its scenes have; shorter scenes move up to each other."""
-    if layout.equal_scenes:
-        return table[places].reshape(-1, table.shape[2])
-    return table.reshape(-1, table.shape[2])[: sum(layout.video_counts)]

@@ -31,6 +31,9 @@ class TransformerConfig:
     input alone, `attention` the attention's outcome too, `matrices` the outputs of the linear
     layers too.
 
+    `feed_forward_chunk` is the number of tokens at a time that go through a block's feed-forward,
+    whose hidden features are the largest array of all; 0: all of them.
+
     The dtype of the computation is that of the parameters; softmax, rotation and the statistics of
     norms are in float32.
     """
@@ -54,6 +57,7 @@ class TransformerConfig:
     norm_eps: float = 1e-5
     scan: bool = True
     remat: str = "none"
+    feed_forward_chunk: int = 0
 
     def __post_init__(self) -> None:
         if self.rotary:
@@ -86,6 +90,11 @@ class TransformerConfig:
         )
         head = scenes * time_dim * 2 * width + video * width * patch
         return ForwardFlops(2 * self.layers * linear, 2 * attention, 2 * (embeddings + head))
+
+    def scene_tokens(self, frames: int, height: int, width: int) -> int:
+        """Video tokens of a scene of so many latent frames, rows and columns."""
+        patch = self.patch_size
+        return frames // self.patch_size_t * (height // patch) * (width // patch)
 
 
 def config_of_fields(

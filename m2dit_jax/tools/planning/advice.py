@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.tools.planning.report import MARGIN, Plan
+from m2dit_jax.tools.planning.report import MARGIN, STRIPS, Plan
 
 
 def what_would_fit(plan: Plan, recipe: Recipe) -> Plan:
@@ -13,6 +13,9 @@ def what_would_fit(plan: Plan, recipe: Recipe) -> Plan:
     state with the devices that it is sharded over.
     """
     room = int((1 - MARGIN) * plan.chip.memory_bytes)
+    if plan.peak_bytes <= room:  # it is another network of the run
+        large = [stage.name for stage in plan.stages if stage.peak_bytes > room]
+        return replace(plan, advice=(f"a device with more memory, for the {', '.join(large)}",))
     estimates = _changes(plan, recipe)
     enough = tuple(
         f"{change} (about {size / 2**30:.1f} GiB)" for change, size in estimates if size <= room
@@ -27,7 +30,7 @@ def what_would_fit(plan: Plan, recipe: Recipe) -> Plan:
 def _changes(plan: Plan, recipe: Recipe) -> list[tuple[str, int]]:
     """Each possible change and about how many bytes a device would then need."""
     if plan.mode == "decode":
-        return [("decode in strips of rows, `sample --decoder=strips`", plan.peak_bytes // 4)]
+        return [("decode in strips of rows, `sample --decoder=strips`", plan.peak_bytes // STRIPS)]
     state = {name: size for name, size in plan.parts.items() if name != "activations"}
     activations, held = plan.parts["activations"], sum(state.values())
     mesh, config = plan.mesh, recipe.config

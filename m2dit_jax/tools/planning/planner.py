@@ -1,8 +1,8 @@
 """From a config and a machine to a plan: the program is compiled, and its text is read."""
 
 import time
+from dataclasses import replace
 
-from jax.errors import JaxRuntimeError
 from jax.stages import Compiled
 
 from m2dit_jax.config.recipe import Recipe
@@ -10,34 +10,83 @@ from m2dit_jax.tools.planning.advice import what_would_fit
 from m2dit_jax.tools.planning.collectives import Collective, bytes_by_kind, find_collectives
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
-from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, program_bytes
-from m2dit_jax.tools.planning.programs import Program, make_program
-from m2dit_jax.tools.planning.report import Figures, Plan
+from m2dit_jax.tools.planning.programs import Program, Way, make_program
+from m2dit_jax.tools.planning.report import Figures, Plan, Stage
 from m2dit_jax.tools.planning.roofline import roofline
+from m2dit_jax.tools.planning.stages import DENOISING, compile_all, other_stages
 from m2dit_jax.tools.planning.topologies import Machine
 from m2dit_jax.tools.planning.traffic import traffic_bytes
 
 _SHOWN = 5  # of the largest collectives
 
 
-def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    machine: Machine,
+    mode: str,
+    dtype: str | None = None,
+    whole_run: bool = False,
+    memory: str = "offload",
+    quantize: str | None = None,
+) -> Plan:
     """Compiles one of MODES, in the dtype as `make_program` says.
 
-    Raises ValueError if the config does not fit the machine's shape.
+    `whole_run` compiles the other stages of a sampling run too; `memory`, as of `load`, and
+    `quantize` are those of sampling: of the ways that a policy allows, the first that fits is
+    taken, else the last. Raises ValueError if the config does not fit the machine's shape.
     """
-    program = make_program(recipe, machine, mode, dtype)
-    started = time.monotonic()
+    if mode != "sample":
+        return _plan_way(recipe, machine, mode, dtype, False, Way())
+    plan = None
+    for policy, in_turn in sampling_ways(memory, machine, recipe):
+        way = Way(policy, in_turn, quantize)
+        plan = _plan_way(recipe, machine, mode, dtype, whole_run, way)
+        if plan.fits:
+            break
+    assert plan is not None
+    return plan if plan.fits else what_would_fit(plan, recipe)
+
+
+def sampling_ways(memory: str, machine: Machine, recipe: Recipe) -> list[tuple[str, bool]]:
+    """Policies, and whether guidance's branches go in turn, from the quickest to the leanest.
+
+    Raises ValueError for blocks that are streamed to several devices.
+    """
+    alone = len(machine.devices) == 1 and recipe.config.data.source == "latents"
+    if memory == "stream" and not alone:
+        raise ValueError(
+            "--memory=stream is for one device and a run on latents; needs another --topology or "
+            "--memory=offload"
+        )
+    ways = {
+        "resident": [("resident", False), ("resident", True)],
+        "offload": [("offload", False), ("offload", True)],
+        "stream": [("stream", False), ("stream", True)],
+    }
+    if memory == "auto":
+        return ways["offload"] + ways["stream"] * alone
+    return ways[memory] if alone else ways[memory][:1]
+
+
+def _plan_way(
+    recipe: Recipe, machine: Machine, mode: str, dtype: str | None, whole_run: bool, way: Way
+) -> Plan:
+    program = make_program(recipe, machine, mode, dtype, way)
+    started, held = time.monotonic(), sum(program.parts.values())
+    compiled, peak = compile_all(program.lowered, machine, held)
+    peak += program.beside
     figures = None
-    try:
-        compiled = [each.compile(machine.compiler_options) for each in program.lowered]
-    except JaxRuntimeError as error:
-        peak = bytes_that_did_not_fit(str(error), sum(program.parts.values()))
-        if peak is None:
-            raise
-    else:
-        peak = max(program_bytes(each) for each in compiled)
+    if compiled:
         figures = _figures(program, machine, compiled, time.monotonic() - started)
-    parts = program.parts | {"activations": max(peak - sum(program.parts.values()), 0)}
+    parts = program.parts | {"activations": max(peak - held, 0)}
+    stages: tuple[Stage, ...] = ()
+    if mode == "sample" and whole_run:
+        stages = (
+            Stage(DENOISING, peak, held),
+            *other_stages(recipe, machine, dtype, way.quantize),
+        )
+    if way.policy == "resident":
+        stages = all_resident(stages)
     plan = Plan(
         topology=machine.name,
         mode=mode,
@@ -55,8 +104,25 @@ def make_plan(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = N
         figures=figures,
         advice=(),
         heads=str(program.shares or ""),
+        stages=stages,
+        way=way_text(way) if mode == "sample" else "",
+        streamed_bytes=program.streamed,
     )
-    return plan if plan.fits else what_would_fit(plan, recipe)
+    return plan if plan.fits or mode == "sample" else what_would_fit(plan, recipe)
+
+
+def way_text(way: Way) -> str:
+    """The policy of memory and the form of the weights, in words."""
+    in_turn = ", branches of guidance in turn" * way.in_turn
+    return f"{way.policy}{in_turn}, weights {way.quantize or 'not quantised'}"
+
+
+def all_resident(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The stages where the weights of all networks stay on the device."""
+    total = sum(stage.weight_bytes for stage in stages)
+    return tuple(
+        replace(each, peak_bytes=each.peak_bytes + total - each.weight_bytes) for each in stages
+    )
 
 
 def _figures(

@@ -9,19 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import path_aware_map
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jax.stages import Lowered
 
 from m2dit_jax.config.recipe import Recipe, build_recipe, make_transformer_config
 from m2dit_jax.data.loader import Batch, EncodedBatch
+from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decode_chunk, decoder_chunks
+from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.quantized import SCALE
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.heads import HeadShares
 from m2dit_jax.parallel.mesh import (
@@ -35,6 +40,8 @@ from m2dit_jax.parallel.mesh import (
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.pipeline.denoise import first_step, sampling_step, step_row
 from m2dit_jax.pipeline.load import default_dtype, run_options, sampled_config
+from m2dit_jax.pipeline.memory_plan import goes_in_chunks
+from m2dit_jax.pipeline.streaming import BLOCKS, begin_blocks, end_blocks, run_block
 from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, least_training_bytes
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
@@ -70,6 +77,10 @@ class Program:
     """Numbers in the activations of a story between two blocks."""
     shares: HeadShares | None = None
     """How attention's heads are divided over the devices."""
+    beside: int = 0
+    """Bytes on a device that none of the programs is called with."""
+    streamed: int = 0
+    """Bytes that come from the host's memory in a step."""
 
     @property
     def query_parts(self) -> int:
@@ -77,7 +88,19 @@ class Program:
         return 1 if self.shares is None else self.shares.parts
 
 
-def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None) -> Program:
+@dataclass(frozen=True)
+class Way:
+    """A way to sample: the policy of memory, one of `memory_plan.Policy`, whether the branches of
+    guidance go one after another, and the form of weights in 8 bits, one of `quantized.FORMS`."""
+
+    policy: str = "offload"
+    in_turn: bool = False
+    quantize: str | None = None
+
+
+def make_program(
+    recipe: Recipe, machine: Machine, mode: str, dtype: str | None = None, way: Way | None = None
+) -> Program:
     """The program of a mode, the same that training or sampling would compile there.
 
     Sampling and decoding are in `dtype`, by default the one that `load` takes on such a machine;
@@ -86,8 +109,14 @@ def make_program(recipe: Recipe, machine: Machine, mode: str, dtype: str | None 
     """
     if mode == "train":
         return _train(recipe, machine)
-    make = {"sample": _sample, "decode": _decode}[mode]
-    return make(recipe, machine, jnp.dtype(dtype or default_dtype(machine.platform)))
+    if mode == "decode":
+        return _decode(recipe, machine, sampling_dtype(machine, dtype))
+    return _sample(recipe, machine, sampling_dtype(machine, dtype), way or Way())
+
+
+def sampling_dtype(machine: Machine, dtype: str | None) -> np.dtype:
+    """The dtype that was asked for, else the one that `load` takes on such a machine."""
+    return jnp.dtype(dtype or default_dtype(machine.platform))
 
 
 def _train(recipe: Recipe, machine: Machine) -> Program:
@@ -138,54 +167,44 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
     )
 
 
-def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
+def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype, way: Way) -> Program:
     """One denoising step of a story with the options of `config.sample`."""
     recipe = build_recipe(sampled_config(recipe.config))
     transformer = make_transformer_config(recipe.config)
     # Runs on pixels are sampled on one device.
     devices = machine.devices if recipe.config.data.source == "latents" else machine.devices[:1]
     mesh = story_mesh(transformer.heads, devices=devices)
-    placement, layout = placement_on(mesh), padded_layout(recipe, mesh)
-    whole: Any = nnx.eval_shape(lambda: recipe.new_model(nnx.Rngs(0)))
-    model = whole.transformer
-    params = with_shardings(
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
-            nnx.to_pure_dict(nnx.state(model, nnx.Param)),
-        ),
-        mesh,
-    )
-    scenes = recipe.config.data.scenes
+    layout, scenes = padded_layout(recipe, mesh), recipe.config.data.scenes
+    in_chunks = goes_in_chunks(way.in_turn, way.quantize, mesh.size)
+    made = with_chunks(transformer) if in_chunks else transformer
+    graphdef, abstract = DEFAULT.transformer.shapes(made, way.quantize)
+    params = with_shardings(cast_shapes(abstract, dtype), mesh)
     latents = jnp.zeros((1, scenes, *recipe.latent_shape()))
     # A text encoder's result is float32, whatever its weights are.
     embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim))
     options = run_options(recipe)
     negative = embeds if options.needs_negative else None
     story = Conditions(latents, jnp.zeros(latents.shape[:2], bool), embeds, negative)
-    steps = options.table(recipe.schedule, scenes)
-    first = first_step(LoadedNetwork(nnx.graphdef(model), params), steps, story, latents, placement)
-    arguments = _shapes((first.part, step_row(first.steps, 0)))
-    # The state of a step lies where the step before has left it.
-    place = batch_sharding(mesh) if placement.is_sharded else replicated(mesh)
-    state = _shapes(first.state, place)
-    lowered = sampling_step.lower(first.program, params, None, *arguments, state, _shapes(latents))
+    steps, network = options.table(recipe.schedule, scenes), LoadedNetwork(graphdef, params)
     branches = 1 if negative is None else 2
-    forward = forward_flops(transformer, layout)
-    flops = branches * forward.total
+    if way.policy == "stream":
+        compiled = _streamed(network, story, mesh, branches, way.in_turn)
+    else:
+        compiled = _whole_step(network, story, steps, mesh, way.in_turn)
+    flops = branches * forward_flops(transformer, layout).total
+    least = least_sampling_bytes(
+        transformer,
+        layout,
+        Parts.of(mesh),
+        dtype.itemsize * _sharded_items(params),
+        branches,
+        dtype.itemsize,
+    )
     return Program(
-        lowered=(lowered,),
-        runs=(1,),
-        parts={"parameters": local_bytes(params)},
+        **compiled,
         model_flops=flops,
         required_flops=flops,
-        least_bytes=least_sampling_bytes(
-            transformer,
-            layout,
-            Parts.of(mesh),
-            dtype.itemsize * _sharded_items(params),
-            branches,
-            dtype.itemsize,
-        ),
+        least_bytes=least,
         devices=mesh.size,
         mesh=dict(mesh.shape),
         stories=1,
@@ -195,6 +214,67 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         activation=layout.real_tokens * transformer.width,
         shares=HeadShares.of(transformer.heads, mesh.shape[TOKENS]),
     )
+
+
+def _whole_step(
+    network: LoadedNetwork, story: Conditions, steps: SamplingSteps, mesh: Mesh, in_turn: bool
+) -> dict[str, Any]:
+    """The step of `sampling_step`, with the whole transformer on the devices."""
+    placement, params = placement_on(mesh), network.params
+    first = first_step(network, steps, story, story.clean, placement, in_turn=in_turn)
+    arguments = _shapes((first.part, step_row(first.steps, 0)))
+    # The state of a step lies where the step before has left it.
+    place = batch_sharding(mesh) if placement.is_sharded else replicated(mesh)
+    state, noise = _shapes(first.state, place), _shapes(story.clean)
+    lowered = sampling_step.lower(first.program, params, None, *arguments, state, noise)
+    return {"lowered": (lowered,), "runs": (1,), "parts": {"parameters": local_bytes(params)}}
+
+
+def _streamed(
+    network: LoadedNetwork, story: Conditions, mesh: Mesh, branches: int, in_turn: bool
+) -> dict[str, Any]:
+    """The programs that `pipeline.streaming` runs in a step: before, for each, and after blocks."""
+    place = replicated(mesh)
+    rows = 1 if in_turn else branches
+
+    def batch(x: Any) -> Any:
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=place)
+
+    times = jnp.zeros(story.given.shape, jnp.int32)
+    inputs = [batch(x) for x in (story.clean, story.text_embeds, times, story.given)]
+    outside = {name: part for name, part in network.params.items() if name != BLOCKS}
+    stacked = network.params[BLOCKS]
+    block = _shapes(jax.tree.map(lambda x: jax.eval_shape(lambda y: y[0], x), stacked), place)
+    layers = jax.tree.leaves(stacked)[0].shape[0]
+    params, mask = outside | {BLOCKS: block}, nnx.merge(*network).block_masks[0]
+    how = (network.graphdef, placement_on(mesh))
+    tokens, beside = jax.eval_shape(partial(begin_blocks, *how, None), params, *inputs)
+    tokens, beside = _shapes(tokens, place), _shapes(beside, place)
+    lowered = (
+        begin_blocks.lower(*how, None, params, *inputs),
+        run_block.lower(*how, mask, params, tokens, beside),
+        end_blocks.lower(*how, params, tokens, beside),
+    )
+    times_each = branches if in_turn else 1
+    waiting = (times_each - 1) * local_bytes((tokens, beside))  # the other branches
+    return {
+        "lowered": lowered,
+        "runs": (times_each, times_each * layers, times_each),
+        # Of the blocks there are the one at work and the next; the first is the programs' own.
+        "parts": {"parameters": local_bytes(outside) + 2 * local_bytes(block)},
+        "beside": local_bytes(outside) + local_bytes(block) + waiting,
+        "streamed": layers * local_bytes(block),
+    }
+
+
+def cast_shapes(abstract: Any, dtype: np.dtype) -> Any:
+    """Shapes of parameters in a dtype, but for what is in 8 bits and its scales."""
+
+    def cast(path: tuple[Any, ...], like: Any) -> Any:
+        kept = path[-1] == SCALE or np.dtype(like.dtype).itemsize == 1
+        return jax.ShapeDtypeStruct(like.shape, like.dtype if kept else dtype)
+
+    return path_aware_map(cast, abstract)
 
 
 def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:

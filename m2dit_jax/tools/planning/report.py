@@ -8,6 +8,7 @@ from m2dit_jax.tools.planning.roofline import Roofline
 from m2dit_jax.utils.chips import GIB, Chip
 
 _SOURCE = 80  # characters of where an instruction came from, the last being the nearest
+STRIPS = 4  # decoding in strips of rows takes about that share of the memory of decoding whole
 MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framework, other programs
 
 
@@ -31,8 +32,20 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a run that has the devices to itself: the bytes that it takes of one."""
+
+    name: str
+    peak_bytes: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The needs of a program on a machine; `figures` are None if it was too large to compile."""
+    """The needs of a program on a machine; `figures` are None if it was too large to compile.
+
+    `peak_bytes` are the program's own. A run has more `stages` than that, which take turns.
+    """
 
     topology: str
     mode: str
@@ -51,11 +64,29 @@ class Plan:
     advice: tuple[str, ...]
     heads: str = ""
     """How attention's heads are divided, where they do not divide evenly."""
+    stages: tuple[Stage, ...] = ()
+    way: str = ""
+    """The policy of memory and the form of the weights that sampling was planned with."""
+    streamed_bytes: int = 0
+    """Bytes that come from the host's memory in a step."""
+
+    @property
+    def transfer_seconds(self) -> float | None:
+        """The least time that what comes from the host takes; None where nobody knows."""
+        if not self.streamed_bytes:
+            return 0.0
+        bandwidth = self.chip.host_bandwidth
+        return None if bandwidth is None else self.streamed_bytes / bandwidth
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of a device that the whole run takes: those of its largest stage."""
+        return max([self.peak_bytes, *(stage.peak_bytes for stage in self.stages)])
 
     @property
     def margin(self) -> float:
         """Share of the memory that stays free; negative if it is not enough."""
-        return 1 - self.peak_bytes / self.chip.memory_bytes
+        return 1 - self.most_bytes / self.chip.memory_bytes
 
     @property
     def fits(self) -> bool:
@@ -77,7 +108,14 @@ class Plan:
             "heads": self.heads,
             "fits": self.fits,
             "margin": self.margin,
-            "peak_bytes_per_device": self.peak_bytes,
+            "peak_bytes_per_device": self.most_bytes,
+            "stages": {
+                stage.name: {"peak_bytes": stage.peak_bytes, "weight_bytes": stage.weight_bytes}
+                for stage in self.stages
+            },
+            "memory": self.way,
+            "streamed_bytes": self.streamed_bytes,
+            "transfer_seconds": self.transfer_seconds,
             "hbm_bytes_per_device": self.chip.memory_bytes,
             "memory_parts": self.parts,
             "model_flops": self.model_flops,
@@ -125,11 +163,21 @@ class Plan:
     def _memory(self) -> list[str]:
         parts = ", ".join(f"{name} {_gib(size)}" for name, size in self.parts.items())
         verdict = "fits" if self.fits else "does NOT fit"
-        return [
-            f"memory of a device: {_gib(self.peak_bytes)} of {_gib(self.chip.memory_bytes)} GiB, "
+        lines = [
+            f"memory of a device: {_gib(self.most_bytes)} of {_gib(self.chip.memory_bytes)} GiB, "
             f"{self.margin:.0%} free (at least {MARGIN:.0%} should be): {verdict}",
             f"  in GiB: {parts}",
         ]
+        if self.way:
+            lines.append(f"  memory policy: {self.way}")
+        if self.streamed_bytes:
+            seconds = self.transfer_seconds
+            least = "" if seconds is None else f", which takes at least {seconds:.3g} s"
+            lines.append(f"  from the host in a step: {_gib(self.streamed_bytes)} GiB{least}")
+        if self.stages:
+            taken = ", ".join(f"{each.name} {_gib(each.peak_bytes)}" for each in self.stages)
+            lines.append(f"  networks take turns, each stage in GiB: {taken}")
+        return lines
 
     def _work(self, figures: Figures) -> list[str]:
         line, peta = figures.roofline, 1e15

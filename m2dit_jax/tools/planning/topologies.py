@@ -17,9 +17,9 @@ from m2dit_jax.utils.extras import how_to_install
 
 # What the compiler of libtpu 0.0.42 accepts, of the shapes that can be rented.
 TPU_SHAPES = {
-    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-    "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
 }
 
 
@@ -103,7 +103,10 @@ def _tpu_devices(name: str) -> tuple[Any, ...]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", name.replace(":", "-"))
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    return tuple(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    # Hosts of four chips are what the compiler takes for granted.
+    one_chip = {"chips_per_host_bounds": [1, 1, 1]} if name.endswith(":1x1") else {}
+    description = topologies.get_topology_desc(platform="tpu", topology_name=name, **one_chip)
+    return tuple(description.devices)
 
 
 def _gpu_devices(kind: str, nodes: int, per_node: int) -> tuple[Any, ...]:

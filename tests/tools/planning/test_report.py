@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from m2dit_jax.tools.planning.collectives import Collective
-from m2dit_jax.tools.planning.report import Figures, Plan
+from m2dit_jax.tools.planning.report import Figures, Plan, Stage
 from m2dit_jax.tools.planning.roofline import Roofline
 from m2dit_jax.utils.chips import CHIPS
 
@@ -71,3 +71,13 @@ def test_text_says_how_far_from_the_least():
     gathered = replace(PLAN, figures=replace(FIGURES, gathered_activations=(GATHER,)))
     assert "a whole activation is gathered: all-gather.1" in gathered.to_text()
     assert "a whole activation" not in text
+
+
+def test_a_run_takes_what_its_largest_stage_takes():
+    stages = (Stage("denoising step", 20 * 2**30, 2**30), Stage("text encoder", 2**35, 2**34))
+    plan = replace(PLAN, mode="sample", stages=stages)
+    out = plan.to_json()
+    assert out["peak_bytes_per_device"] == 2**35
+    assert out["stages"]["text encoder"] == {"peak_bytes": 2**35, "weight_bytes": 2**34}
+    assert "each stage in GiB: denoising step 20.00, text encoder 32.00" in plan.to_text()
+    assert not replace(plan, stages=(*stages, Stage("decoding", 2**37, 1))).fits

@@ -16,6 +16,9 @@ from m2dit_jax.tools.planning.topologies import MissingExtra, open_topology, spl
         ("h100:8", "h100", (8,)),
         ("h100:2x8", "h100", (2, 8)),
         ("cpu:8", "cpu", (8,)),
+        ("rtx4090:1", "rtx4090", (1,)),
+        ("a100_40:8", "a100_40", (8,)),
+        ("v5e:1x1", "v5e", (1, 1)),
     ],
 )
 def test_names(name, kind, shape):
@@ -63,6 +66,7 @@ def test_more_simulated_devices_than_there_are():
 def test_an_absent_tpu():
     machine = open_topology("v5p:2x2x1")
     assert (len(machine.devices), machine.per_node, machine.platform) == (4, 4, "tpu")
+    assert len(open_topology("v6e:1x1").devices) == 1
 
 
 @pytest.mark.skipif(
