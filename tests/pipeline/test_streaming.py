@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import SingleDeviceSharding
 
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.sampling import Conditions
@@ -91,6 +92,18 @@ def test_two_blocks_at_most_are_on_the_device(monkeypatch):
     before = sum(x.shape == kernel for x in jax.live_arrays())
     latents_of(network)
     assert max(counts) - before == 2 and len(counts) == 3 * CONFIG.layers
+
+
+def test_blocks_in_pinned_memory_come_to_the_device_by_themselves(monkeypatch):
+    """CPUs have such memory in name: enough to see that arrays are where they should be."""
+    place = SingleDeviceSharding(jax.devices()[0], memory_kind=streaming.PINNED)
+    monkeypatch.setattr(streaming, "_pinned", lambda device: place)
+    resident, host = on_host()
+    network = StreamedNetwork.of(host)
+    waiting, sent = jax.tree.leaves(network.layers[0]), jax.tree.leaves(network._put(0))
+    assert {x.sharding.memory_kind for x in waiting} == {streaming.PINNED}
+    assert {x.sharding.memory_kind for x in sent} == {"device"}
+    np.testing.assert_array_equal(latents_of(network), latents_of(resident))
 
 
 def test_what_has_no_blocks_cannot_be_streamed():
