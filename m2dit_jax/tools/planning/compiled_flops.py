@@ -7,6 +7,7 @@ called with.
 
 import math
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -161,6 +162,11 @@ def _splash_flops(operands: list[ArrayShape], layout: Layout, mask: str, parts: 
     if rows % blocks[0] or columns % blocks[1]:
         blocks = blocks[::-1]
     sizes = rows // blocks[0], columns // blocks[1]
+    video = layout.real_tokens - layout.text_tokens
+    if columns < video:  # cross-attention: whole texts, without a mask
+        return 2 * math.prod(heads) * width * rows * columns
+    if columns < layout.tokens:  # of a model whose text is no part of the sequence
+        layout = replace(layout, text=0, padding=0)
     masks = block_masks(mask, 30)
     seen = sum(visible_blocks(layout, one, rows, columns, *sizes, parts) for one in masks)
     return 2 * math.prod(heads) * width * seen * math.prod(sizes) // len(masks)

@@ -5,8 +5,8 @@ import pytest
 
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import scene_mask
-from m2dit_jax.tools.planning.compiled_flops import compiled_flops, visible_blocks
-from m2dit_jax.tools.planning.hlo import parse
+from m2dit_jax.tools.planning.compiled_flops import _splash_flops, compiled_flops, visible_blocks
+from m2dit_jax.tools.planning.hlo import ArrayShape, parse
 
 
 def flops_of(function, *arguments):
@@ -115,3 +115,15 @@ def test_blocks_of_a_part_of_the_queries():
     # In blocks of 2 rows and 4 columns: each text sees itself and its video, a block and 3 of them;
     # 6 blocks of video see one text and 6 blocks of video.
     assert visible_blocks(layout, "symmetric", 16, 32, 2, 4, 2) == 2 * 4 + 6 * 7
+
+
+def test_kernels_of_a_model_whose_text_is_no_part_of_the_sequence():
+    """Video of 3 scenes to itself, all of which is seen; and each scene's video to its text."""
+    layout = Layout(3, 512, 4096)
+    blocks = ArrayShape("s8", (1, 24, 12))
+    video = ArrayShape("bf16", (12, 12_288, 128))
+    assert _splash_flops([blocks, video, video], layout, "symmetric", 1) == 2 * 12 * 128 * 12_288**2
+    blocks = ArrayShape("s8", (1, 8, 4))
+    query, text = (ArrayShape("bf16", (3, 12, tokens, 136)) for tokens in (4096, 512))
+    flops = _splash_flops([blocks, query, text], layout, "symmetric", 1)
+    assert flops == 2 * 3 * 12 * 136 * 4096 * 512
