@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from m2dit_jax.parity import main
-from m2dit_jax.tools.parity.files import KINDS, golden_files, not_exercised
+from m2dit_jax.tools.parity.files import COGVIDEOX, golden_files, not_exercised
 
 pytestmark = pytest.mark.e2e
 
@@ -141,7 +141,10 @@ def test_without_only_a_kind_that_is_not_there_fails(small_set, tmp_path, capsys
     cases = json.loads(json_file.read_text())
     failed = [case for case in cases if not case["passed"]]
     present = {"rope", "schedulers", "tokenizer"}
-    assert {case["case"] for case in failed} == KINDS.keys() - present | {"gradients", "optimizer"}
+    assert {case["case"] for case in failed} == COGVIDEOX.checks.keys() - present | {
+        "gradients",
+        "optimizer",
+    }
     assert all(case["error"] is None for case in failed)
     assert "text encoder  not exercised: no file is like t5" in capsys.readouterr().out
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
-from m2dit_jax.models.cogvideox.vae import decoding_bytes
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.pipeline.memory_plan import (
     ACTIVATIONS,
@@ -66,11 +66,12 @@ def folder_needs(
     family = folder.family
     transformer = family.transformer.shapes(config, precision.quantize)[1]
     text_encoder = family.text_encoder.shapes(folder.text_encoder_config, precision.quantize)[1]
-    vae = family.vae.shapes(folder.vae_config)[1]
+    graph, vae = family.vae.shapes(folder.vae_config)
     outside = {name: part for name, part in transformer.items() if name != _BLOCKS}
     blocks = jax.tree.leaves(transformer[_BLOCKS])[0].shape[0]
     block = param_bytes(transformer[_BLOCKS], dtype) // blocks
-    decoding = decoding_bytes(folder.vae_config, frames, rows, columns, dtype, platform)
+    # Of a VAE in float32, as its shapes are.
+    decoding = nnx.merge(graph, vae).decoding_bytes(frames, rows, columns, platform)
     return Needs(
         text_encoder=param_bytes(text_encoder, dtype),
         outside=param_bytes(outside, dtype),
@@ -79,7 +80,7 @@ def folder_needs(
         vae=param_bytes(vae, dtype),
         tokens=tokens * config.width * dtype.itemsize // devices,
         rows=size.rows,
-        decoding=decoding,
+        decoding=decoding * dtype.itemsize // 4,
         activations=ACTIVATIONS.get(platform, ACTIVATIONS["gpu"])
         * MORE_ACTIVATIONS.get(precision.quantize or "", 1.0),
     )

@@ -43,8 +43,11 @@ def check_pipeline(root: Path, file: GoldenFile, models: ReferenceModels) -> Non
     file.expect("timesteps", steps.timesteps, EXACT)
     network = pipeline.transformer.network
     results = list(denoise(network, steps, story, noise, lambda number: jnp.zeros_like(noise)))
-    guided = [guide(*jnp.split(result.v_pred, 2), jnp.asarray(scale)) for result in results]
-    file.expect("guided", np.stack([video_from_scenes(x) for x in guided]), LIMIT)
+    guided = []
+    for result in results:
+        first, second = jnp.split(result.v_pred, 2)
+        guided.append(video_from_scenes(guide(first, second, jnp.asarray(scale))))
+    file.expect("guided", np.stack(guided), LIMIT)
     latents = [video_from_scenes(result.latents) for result in results]
     file.expect("latents", np.stack(latents), LIMIT)
     video = np.concatenate(
