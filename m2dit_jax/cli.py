@@ -323,7 +323,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
+def add_quantize_flag(parser: Any) -> None:
     """Adds --quantize, one of `quantized.FORMS`."""
     from m2dit_jax.models.quantized import FORMS
 

@@ -3,12 +3,11 @@
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
 from m2dit_jax.models.cogvideox.t5 import TextEncoder
-from m2dit_jax.models.cogvideox.transformer import M2DiT
-from m2dit_jax.models.cogvideox.vae import CausalVae
 from m2dit_jax.models.families import family_of
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.weights.networks import read_config
@@ -30,7 +29,7 @@ class ReferenceTransformer:
         return load_transformer(self.path, self.family, self.config, scan=False)
 
     @cached_property
-    def model(self) -> M2DiT:
+    def model(self) -> Any:
         """The module."""
         return nnx.merge(*self.network)
 
@@ -63,7 +62,7 @@ class ReferencePipeline:
         return nnx.merge(*self.text_encoder)
 
     @cached_property
-    def vae(self) -> CausalVae:
+    def vae(self) -> Any:
         """The VAE as a module."""
         return nnx.merge(*self.folder.vae())
 

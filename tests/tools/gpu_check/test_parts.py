@@ -110,7 +110,7 @@ def test_the_report_adds_up_a_story_and_marks_what_was_not_done(tmp_path):
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA A100-SXM4-80GB", "a100"),
         ("NVIDIA H200", "h200"),
-        ("NVIDIA GeForce RTX 4090", None),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("cpu", None),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from m2dit_jax.tools.parity.files import KINDS, golden_files, run_checks
+from m2dit_jax.tools.parity.files import COGVIDEOX, golden_files, run_checks
 from m2dit_jax.tools.parity.golden import Case
 from m2dit_jax.tools.parity.models import ReferenceModels
 
@@ -132,7 +132,7 @@ def test_every_kind_of_npz_file_is_tried(golden):
     names, unknown = golden_files(golden)
     assert not unknown
     assert {names[name] for name in INPUTS} == {
-        kind for kind, (pattern, _) in KINDS.items() if pattern.endswith("npz")
+        kind for kind, (pattern, _) in COGVIDEOX.checks.items() if pattern.endswith("npz")
     }
 
 

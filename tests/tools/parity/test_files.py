@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from m2dit_jax.tools.parity.files import KINDS, golden_files, not_exercised, run_checks
+from m2dit_jax.tools.parity.files import COGVIDEOX, golden_files, not_exercised, run_checks
 from m2dit_jax.tools.parity.models import ReferenceModels
 
 FILES = {
@@ -52,7 +52,7 @@ def test_files_are_known_by_their_names(tmp_path):
     make(tmp_path, [*FILES, *PARTS])
     found, unknown = golden_files(tmp_path)
     assert found == FILES
-    assert set(found.values()) == set(KINDS)
+    assert set(found.values()) == set(COGVIDEOX.checks)
     assert not unknown
 
 
@@ -74,7 +74,9 @@ def test_a_part_that_no_check_reads_is_a_failure(tmp_path, name):
 
 def test_each_name_belongs_to_one_kind():
     for name in FILES:
-        assert sum(bool(re.fullmatch(pattern, name)) for pattern, _ in KINDS.values()) == 1
+        assert (
+            sum(bool(re.fullmatch(pattern, name)) for pattern, _ in COGVIDEOX.checks.values()) == 1
+        )
 
 
 def test_a_check_that_cannot_run_fails_and_the_next_one_runs(tmp_path):
