@@ -33,7 +33,12 @@ from m2dit_jax.utils.options import (
     wrong,
 )
 from m2dit_jax.utils.remote.bucket import is_remote
-from m2dit_jax.utils.remote.places import close_places, read_place, written_file, written_place
+from m2dit_jax.utils.remote.places import (
+    close_places,
+    read_place,
+    written_file,
+    written_file_or_folder,
+)
 from m2dit_jax.utils.stopping import finish, when_stopped
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
 
 # Flags of paths that are written to; the others are read.
 _WRITTEN = {
-    **dict.fromkeys(("output", "workdir"), written_place),
+    **dict.fromkeys(("output", "workdir"), written_file_or_folder),
     **dict.fromkeys(("json", "sheet", "preview"), written_file),
 }
 _MOST_REPLACED = 3  # times that what is read may be replaced

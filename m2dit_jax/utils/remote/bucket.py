@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Object(NamedTuple):
-    """What a listing says of an object."""
+    """An object as a listing has it."""
 
     size: int
     version: str
@@ -155,7 +155,7 @@ class Bucket:
         return f"{self._root}/{name}" if name else self._root
 
     def _try(self, problem: str, call: Callable[[], T], patience: float | None = None) -> T:
-        """What the call returns, tried again after faults that may pass."""
+        """Tries a call again after faults that may pass, and returns its result."""
         last = time.monotonic() + (self._patience if patience is None else patience)
         tries = 0
         while True:

@@ -15,7 +15,7 @@ _SETTLE = 1.0  # seconds after which a lease that was written is read again: is 
 
 @runtime_checkable
 class Objects(Protocol):
-    """What a lease needs of a bucket."""
+    """The part of a bucket that a lease needs."""
 
     def read(self, name: str) -> bytes | None: ...
     def write(self, name: str, content: bytes) -> None: ...

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from m2dit_jax.utils.disks import check_room
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.utils.remote.bucket import Bucket
 
 INDEX = ".m2dit/index.json"
@@ -27,11 +29,15 @@ _PASSING = re.compile(
     r"(^|/)(\.[^/]*\.part|\.lock|[^/]*\.held|\.shared-[^/]*)$|orbax-checkpoint-tmp"
 )
 _TRIES = 3  # passes over a folder that changes meanwhile
+_SAVE_SECONDS = 5.0  # between notes of what came already
 
 
 @dataclass
 class _Synced:
-    """What bucket and folder had in common: the index's number; size, time and digest by file."""
+    """The state in which bucket and folder were the same: number of the index, files.
+
+    Of each file size, time of the last change, and digest.
+    """
 
     index: str = ""
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
@@ -75,11 +81,7 @@ class Mirror:
         else:
             wanted = {name: digest for name, digest in index["files"].items() if name in objects}
         missing = [name for name, digest in wanted.items() if not self._has(name, digest)]
-        check_room(self.local, sum(objects[name].size for name in missing))
-        for name in missing:
-            path = self._place(name)
-            self.bucket.download(name, path, objects[name].size)
-            self._synced.files[name] = (*_stamp(path), wanted[name])
+        self._download({name: objects[name].size for name in missing}, wanted)
         if index is not None:  # else what is here and not there is yet to be brought there
             for name in set(self._files()) - set(wanted):
                 self._place(name).unlink(missing_ok=True)
@@ -93,13 +95,14 @@ class Mirror:
     def push(self) -> int:
         """Brings to the bucket what changed here; how many files that were.
 
+        The first push writes an index in any case, so that from then on only what it names counts.
         Raises BucketError if it cannot; the folder stays as it is, and the next push brings it.
         """
         brought = 0
         for _ in range(_TRIES):
             files = self._files()
             changed = [
-                n for n, stamp in files.items() if self._synced.files.get(n, ())[:2] != stamp
+                n for n, found in files.items() if self._synced.files.get(n, ())[:2] != found
             ]
             # In the order of writing: who reads the bucket meanwhile finds nothing too early.
             for name in sorted(changed, key=lambda name: (files[name][1], name)):
@@ -108,7 +111,7 @@ class Mirror:
                 break
         left = self._files()
         self._synced.files = {n: each for n, each in self._synced.files.items() if n in left}
-        if self._synced.files == self._indexed:
+        if self._synced.files == self._indexed and self._synced.index:
             return 0
         self._synced.index = uuid.uuid4().hex
         digests = {name: digest for name, (*_, digest) in sorted(self._synced.files.items())}
@@ -120,11 +123,25 @@ class Mirror:
         self.bucket.delete(gone)
         return brought
 
+    def _download(self, sizes: dict[str, int], versions: dict[str, str]) -> None:
+        """Downloads files; what came before an interruption is not asked for again."""
+        total, saved = sum(sizes.values()), time.monotonic()
+        check_room(self.local, total)
+        with progress_bar(total, f"from {self.bucket.url}", "B") as bar:
+            for name, size in sizes.items():
+                path = self._place(name)
+                self.bucket.download(name, path, size)
+                self._synced.files[name] = (*stamp(path), versions[name])
+                bar.update(size)
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+
     def _save(self) -> None:
         self._state.parent.mkdir(parents=True, exist_ok=True)
         self._synced.write(self._state)
 
-    def _bring(self, name: str, stamp: tuple[int, int]) -> bool:
+    def _bring(self, name: str, found: tuple[int, int]) -> bool:
         path = self._place(name)
         try:
             digest = _digest(path)
@@ -133,12 +150,12 @@ class Mirror:
                 self.bucket.upload(path, name)
         except FileNotFoundError:
             return False  # deleted meanwhile
-        self._synced.files[name] = (*stamp, digest)
+        self._synced.files[name] = (*found, digest)
         return True
 
     def _has(self, name: str, digest: str) -> bool:
         known, path = self._synced.files.get(name), self._place(name)
-        return known is not None and path.is_file() and known == (*_stamp(path), digest)
+        return known is not None and path.is_file() and known == (*stamp(path), digest)
 
     def _read_index(self) -> dict[str, Any] | None:
         content = self.bucket.read(INDEX)
@@ -161,7 +178,7 @@ class Mirror:
                 short = path.relative_to(self.local).as_posix()
                 try:
                     if not _PASSING.search(short):
-                        found[short] = _stamp(path)
+                        found[short] = stamp(path)
                 except FileNotFoundError:
                     continue  # deleted meanwhile
         return found
@@ -182,7 +199,8 @@ def _is_ours(name: str) -> bool:
     return name.startswith(_OWN) or name.endswith("/")
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns: others than before if a file is."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -8,37 +8,48 @@ import hashlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from m2dit_jax.utils.compile_cache import default_folder
+from m2dit_jax.utils.disks import describe
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
-from m2dit_jax.utils.remote.lease import Lease, Taken
-from m2dit_jax.utils.remote.mirror import Mirror
+from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken
+from m2dit_jax.utils.remote.mirror import Mirror, stamp
 from m2dit_jax.utils.stopping import on_stop
 
 CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
 PUSH_SECONDS = "M2DIT_PUSH_SECONDS"  # environment: how often what is new is brought to the bucket
+_FILE_ENDS = (".html", ".json", ".jsonl", ".csv")  # pages and manifests
 _PUSH_SECONDS = 20.0
+_MOST_SECONDS = 86_400.0
+_RENEW_SECONDS = EXPIRES / 6
 
 _kept: dict[str, "Keeper | _File"] = {}
 
 
 class Keeper:
-    """A thread that keeps a bucket's folder like the local one, and holds its lease."""
+    """Threads that keep a bucket's folder like the local one, and hold its lease."""
 
-    def __init__(self, mirror: Mirror, lease: Lease):
+    def __init__(self, mirror: Mirror, lease: Lease, push_seconds: float):
         self._mirror, self._lease = mirror, lease
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="bucket", daemon=True)
-        self._thread.start()
+        # Apart from each other: to bring a large file takes longer than a lease lasts.
+        self._threads = [
+            threading.Thread(target=self._repeat, args=each, name="bucket", daemon=True)
+            for each in ((_RENEW_SECONDS, lease.renew), (push_seconds, mirror.push))
+        ]
+        for thread in self._threads:
+            thread.start()
         self._stack = ExitStack()
         self._stack.enter_context(on_stop(lease.release))
 
     def close(self) -> None:
         """Brings what is left to the bucket and gives the lease back. Raises BucketError."""
         self._end.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         with self._stack:
             try:
                 self._mirror.push()
@@ -49,14 +60,12 @@ class Keeper:
                 ) from error
             self._lease.release()
 
-    def _keep(self) -> None:
-        seconds = float(os.environ.get(PUSH_SECONDS, _PUSH_SECONDS))
+    def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
         while not self._end.wait(seconds):
             try:
-                self._lease.renew()
-                self._mirror.push()
-            except BucketError as error:
-                print(f"{error}; the work goes on", file=sys.stderr)
+                work()
+            except OSError as error:
+                print(f"{describe(error)}; the work goes on", file=sys.stderr)
             except Taken as error:
                 url = self._mirror.bucket.url
                 print(f"{url}: {error.holder} writes there now, so this ends", file=sys.stderr)
@@ -64,14 +73,19 @@ class Keeper:
 
 
 class _File:
-    """A file that is brought to the bucket when the command ends."""
+    """A file that is brought to the bucket when the command ends, if it wrote it."""
 
     def __init__(self, bucket: Bucket, local: Path):
         self._bucket, self._local = bucket, local
+        self._before = self._stamp()
 
     def close(self) -> None:
-        if self._local.is_file():
+        """Brings the file to the bucket. Raises BucketError."""
+        if self._stamp() not in (None, self._before):
             self._bucket.upload(self._local, "")
+
+    def _stamp(self) -> tuple[int, int] | None:
+        return stamp(self._local) if self._local.is_file() else None
 
 
 def read_place(text: str) -> Path:
@@ -107,6 +121,7 @@ def written_place(text: str) -> Path:
     url, local = text.rstrip("/"), _local(text)
     if url in _kept:
         return local
+    push_seconds = _push_seconds()
     bucket = Bucket(url)
     bucket.check()
     lease, mirror = Lease(bucket), Mirror(bucket, local)
@@ -115,15 +130,17 @@ def written_place(text: str) -> Path:
     except Taken as error:
         raise BucketError(f"{url}: another process writes there ({error.holder})") from error
     mirror.pull()
+    mirror.push()
     print(f"{url} is worked on as {local}", file=sys.stderr)
-    _kept[url] = Keeper(mirror, lease)
+    _kept[url] = Keeper(mirror, lease, push_seconds)
     return local
 
 
 def written_file(text: str) -> Path:
     """The path; of an address in a bucket a local file, brought there by `close_places`.
 
-    Raises as `written_place`.
+    What is in the bucket is copied here first. Raises ValueError for other addresses, BucketError
+    if the bucket cannot be used.
     """
     if not is_remote(text):
         return Path(text)
@@ -131,15 +148,33 @@ def written_file(text: str) -> Path:
     bucket.check()
     local.parent.mkdir(parents=True, exist_ok=True)
     local.unlink(missing_ok=True)
+    if (itself := bucket.itself()) is not None:
+        bucket.download("", local, itself.size)
     _kept[text] = _File(bucket, local)
     return local
 
 
+def written_file_or_folder(text: str) -> Path:
+    """`written_file` for names that end as files of ours do, else `written_place`."""
+    return (written_file if text.endswith(_FILE_ENDS) else written_place)(text)
+
+
 def close_places() -> None:
     """Brings to the buckets what is not there yet. Raises BucketError if that cannot be."""
-    while _kept:
-        _, keeper = _kept.popitem()
-        keeper.close()
+    with ExitStack() as stack:  # one that fails leaves the others to be closed
+        while _kept:
+            stack.callback(_kept.popitem()[1].close)
+
+
+def _push_seconds() -> float:
+    text = os.environ.get(PUSH_SECONDS, str(_PUSH_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise ValueError(f"{PUSH_SECONDS}: found {text!r}, needs seconds, up to {_MOST_SECONDS:g}")
+    return seconds
 
 
 def _local(url: str) -> Path:

@@ -1,27 +1,14 @@
 """Folders and their buckets, at real servers on this machine."""
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
+from m2dit_jax.utils.remote import mirror as mirror_module
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, Object, is_remote
 from m2dit_jax.utils.remote.mirror import INDEX, Mirror
-from tests.buckets import BUCKET, SERVERS, faulty
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def scheme(request):
-    with pytest.MonkeyPatch.context() as patch, SERVERS[request.param]() as environment:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield request.param
-
-
-@pytest.fixture
-def url(scheme, request):
-    return f"{scheme}://{BUCKET}/{re.sub('[^a-z0-9]+', '-', request.node.name)}"
+from tests.buckets import faulty
 
 
 def write(folder: Path, **files: str):
@@ -98,6 +85,43 @@ def test_what_was_brought_by_halves_does_not_count(here, monkeypatch):
     assert there(here) == {"a": "1"}
     here.push()
     assert set(there(here)) == {"a", "checkpoint/x", "checkpoint/y"}
+
+
+def test_nor_of_a_first_push(here, monkeypatch):
+    here.push()  # as when a place is opened
+    write(here.local, checkpoint__x="2", checkpoint__y="3")
+    monkeypatch.setattr(here.bucket, "write", fail)
+    with pytest.raises(BucketError):
+        here.push()
+    monkeypatch.undo()
+    other = Mirror(here.bucket, here.local.with_name("there"))
+    assert other.pull() == 0
+    again = Mirror(here.bucket, here.local)
+    write(again.local, checkpoint__x="newer")
+    again.pull()
+    assert content(again.local) == {"checkpoint/x": "newer", "checkpoint/y": "3"}
+
+
+def test_what_came_before_an_interruption_is_not_asked_for_again(here, monkeypatch):
+    write(here.local, a="1", b="2", c="3")
+    here.push()
+    monkeypatch.setattr(mirror_module, "_SAVE_SECONDS", -1.0)
+    other = Mirror(here.bucket, here.local.with_name("there"))
+    download, asked = other.bucket.download, []
+
+    def cut(name, *more):
+        if len(asked) == 2:
+            raise BucketError("the network is gone")
+        asked.append(name)
+        download(name, *more)
+
+    monkeypatch.setattr(other.bucket, "download", cut)
+    with pytest.raises(BucketError):
+        other.pull()
+    monkeypatch.setattr(other.bucket, "download", download)
+    again = Mirror(here.bucket, other.local)
+    assert again.pull() == 1
+    assert content(again.local) == {"a": "1", "b": "2", "c": "3"}
 
 
 def fail(*_):
