@@ -1,5 +1,6 @@
-"""What all kinds of noise schedules are: shares of signal and noise, and a v to predict."""
+"""Noise schedules of all kinds: shares of signal and noise, and a v to predict."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ Timesteps = Int[Array, "B S"] | Float[Array, "B S"]
 
 
 class Points(NamedTuple):
-    """Where a sampling run evaluates the model, and where each step goes; float64.
+    """Places where a sampling run evaluates the model, and to which each step goes; float64.
 
     Noisy latents are clean ones times `signal` plus noise times `noise`.
     """
@@ -31,7 +32,7 @@ class Points(NamedTuple):
     """Whether the step goes to the clean latents."""
 
 
-class Schedule:
+class Schedule(ABC):
     """Signal and noise at each timestep; a v that is a sum of clean latents and noise.
 
     The clean latents, x0, and the noise are sums of noisy latents and v. Kinds of schedules differ
@@ -46,35 +47,35 @@ class Schedule:
     spacings: tuple[str, ...] = SPACINGS
     """The spacings that a kind has."""
 
+    @abstractmethod
     def levels(self) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
         """Signal and noise at each timestep, float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_snr(self) -> Float[np.ndarray, " steps"]:
         """Logarithm of (signal / noise)^2 at each timestep, float64 and finite."""
-        raise NotImplementedError
 
+    @abstractmethod
     def signal_and_noise(
         self, timesteps: Timesteps, ndim: int
     ) -> tuple[Float[Array, "B S ..."], Float[Array, "B S ..."]]:
         """Signal and noise, float32, with trailing axes to broadcast over `ndim` axes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def v_weights_of_parts(self, signal: Any, noise: Any) -> tuple[Any, Any]:
         """Weights of clean latents and noise in v."""
-        raise NotImplementedError
 
+    @abstractmethod
     def x0_weights(self, signal: Any, noise: Any) -> tuple[Any, Any]:
         """Weights of noisy latents and v in the clean latents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def noise_weights(self, signal: Any, noise: Any) -> tuple[Any, Any]:
         """Weights of noisy latents and v in the noise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def points(self, steps: int, as_reference: bool = False) -> Points:
         """The places of a sampling run; ValueError unless 1 <= steps <= the schedule's length."""
-        raise NotImplementedError
 
     def check_choices(self) -> None:
         """Raises ValueError for a spacing or a prediction that there is not."""
@@ -121,7 +122,7 @@ class Schedule:
         noise: Float[Array, "B S *rest"],
         timesteps: Timesteps,
     ) -> Float[Array, "B S *rest"]:
-        """What the model's output should be."""
+        """The right output of the model: v, or the clean latents."""
         return self.v_target(latents, noise, timesteps) if self.prediction == "v" else latents
 
     def v_weights_at(

@@ -286,8 +286,11 @@ def _predict(
 
 
 def _either(which: Bool[Array, ""], first: Callable[[], Any], second: Callable[[], Any]) -> Any:
-    """What one of the functions gives; outside of compiled code, where the host chooses, the other
-    is not traced: a model that is run block by block cannot be."""
+    """Calls one of two functions.
+
+    Outside of compiled code, where the host chooses, the other is not traced: a model that is run
+    block by block cannot be.
+    """
     if isinstance(which, Tracer):
         return jax.lax.cond(which, first, second)
     return first() if which else second()

@@ -201,7 +201,7 @@ class Family:
 
 
 def size_problems(frames: int, height: int, width: int, unit: int) -> list[str]:
-    """What is wrong with a scene's size, whose pixels come in units, with the nearest that work."""
+    """Lists what is wrong with a scene's size, pixels being in units, and the nearest that work."""
     problems = []
     for name, value in (("height", height), ("width", width)):
         if value < 1 or value % unit:

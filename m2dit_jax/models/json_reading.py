@@ -1,6 +1,7 @@
 """How a network's JSON config is read: declared fields, fixed values, one line for all problems."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from m2dit_jax.utils.options import OptionError, Options, shown
@@ -43,3 +44,8 @@ def raise_problems(config: str, problems: list[str]) -> None:
 def shown_value(value: Any) -> str:
     """A value of a config on a short line."""
     return repr(value) if value is None or isinstance(value, bool) else shown(value)
+
+
+def same_but(one: Any, other: Any, names: Sequence[str]) -> bool:
+    """Whether two configs, dataclasses of one kind, differ in no other than these fields."""
+    return one == replace(other, **{name: getattr(one, name) for name in names})

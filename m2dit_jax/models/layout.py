@@ -208,3 +208,11 @@ class Layout:
             batch, _, *rest = parts[0].shape
             parts = [*parts, jnp.zeros((batch, self.padding, *rest), parts[0].dtype)]
         return jnp.concatenate(parts, axis=1)
+
+
+def check_texts(scenes: int, texts: int) -> None:
+    """Raises ValueError unless there is a text for each scene, and perhaps a global one."""
+    if texts not in (scenes, scenes + 1):
+        raise ValueError(
+            f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
+        )

@@ -256,6 +256,15 @@ def check_given(mask: str, given: object) -> None:
         raise ValueError(f"the attention mask {mask!r} needs to know which scenes are `given`")
 
 
+def check_constant(mask: str) -> None:
+    """Raises ValueError for a mask by which given scenes see others, and so are not constant."""
+    if not depends_on_given(mask):
+        raise ValueError(
+            "keys and values of given scenes are constant under the attention mask "
+            f"{' or '.join(map(repr, HIDE_GENERATED))} only, this model has {mask!r}"
+        )
+
+
 def looks_at_frames(mask: str) -> bool:
     """Whether scenes see only some frames of each other, in some block."""
     layout = Layout(2, 1, 2, frame=1)

@@ -11,3 +11,9 @@ REMAT: dict[str, Callable[..., bool] | None] = {
     "attention": jax.checkpoint_policies.save_only_these_names("attended", "attention_residuals"),
     "matrices": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+def check_remat(name: str) -> None:
+    """Raises ValueError if there is no such way."""
+    if name not in REMAT:
+        raise ValueError(f"unknown remat {name!r}; there are {', '.join(REMAT)}")

@@ -17,6 +17,7 @@ from m2dit_jax.models.family import DecodeInStrips
 from m2dit_jax.models.pixels import decode_pixels, encode_pixels
 from m2dit_jax.models.vae_tiles import decode_tiled
 from m2dit_jax.pipeline.memory import NetworkSet, Say
+from m2dit_jax.pipeline.memory_plan import MOST_MEMORY
 from m2dit_jax.stories.noise import clip_noise
 from m2dit_jax.utils.finite import check_finite
 from m2dit_jax.utils.machine import free_bytes
@@ -25,8 +26,6 @@ from m2dit_jax.utils.machine import free_bytes
 # memory on the device and by way of the host; in tiles that blend, quicker than strips and an
 # approximation (`vae_tiles`).
 DECODERS = ("whole", "strips", "tiles")
-# Of the memory that is free, what decoding whole may take. How much it takes is estimated.
-MOST_MEMORY = 0.9
 # Rows x columns up to which a scene is decoded whole where nobody knows how much memory is free.
 WHOLE_LATENTS = 36 * 54
 

@@ -1,4 +1,4 @@
-"""What sampling takes of a device's memory, and which way to sample fits.
+"""The share of a device's memory that sampling takes, and which way to sample fits.
 
 Weights are counted; activations are estimated from what compilers said of denoising steps
 (`m2dit plan --mode=sample` compiles them for a machine).
@@ -168,7 +168,7 @@ def _ways(memory: str, host_works: bool, streams: bool) -> Iterator[tuple[Policy
 
 
 def advice(plan: MemoryPlan, needs_with: Callable[[str], Needs], streams: bool) -> str:
-    """What would fit where the plan does not, or that nothing would."""
+    """A line that names what would fit where the plan does not, or says that nothing would."""
     assert plan.limit is not None
     tries = [("--memory=auto", "auto", None), ("--quantize=int8", "auto", "int8")]
     for flags, memory, form in tries:

@@ -220,7 +220,7 @@ def _read_given(scene: Scene, frames: int, settings: StoryOptions) -> Clip:
 
 
 def _picture_notes(scene: Scene, model: PlannedModel, place: str) -> list[str]:
-    """What the user should know of a picture that the model has not learnt to read."""
+    """A line for the user about a picture that the model has not learnt to read."""
     if scene.first_frame:
         return [
             f"{place}: the picture is put in as the first frame while the scene is sampled; no "

@@ -1,7 +1,6 @@
 """The JSON configs of a model folder, as diffusers and transformers write them, to ours."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from m2dit_jax.models.cogvideox.json_fields import (
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.cogvideox.vae import VaeConfig
-from m2dit_jax.models.json_reading import raise_problems, read_json, shown_value
+from m2dit_jax.models.json_reading import raise_problems, read_json, same_but, shown_value
 
 Json = Mapping[str, Any]
 
@@ -114,7 +113,7 @@ def transformer_json(
     latents, are the size of a scene where no positions are fitted to one. Raises ValueError for a
     transformer that diffusers does not have.
     """
-    if _same_weights(transformer_config(base), config):
+    if same_but(transformer_config(base), config, CHOICES):
         return dict(base)
     grid = config.base_grid
     if grid is not None:
@@ -140,18 +139,13 @@ def transformer_json(
         "temporal_interpolation_scale": config.temporal_scale,
         "use_rotary_positional_embeddings": config.rotary,
     }
-    if not _same_weights(transformer_config(json), config):
+    if not same_but(transformer_config(json), config, CHOICES):
         raise ValueError(
             "diffusers has no such transformer: it needs config.model.rotary or "
             "config.model.added_positions, not both; config.model.base_grid with added positions; "
             "and config.model.patch_size_t 1 with config.model.base_grid"
         )
     return json
-
-
-def _same_weights(one: TransformerConfig, other: TransformerConfig) -> bool:
-    choices = {name: getattr(one, name) for name in CHOICES}
-    return one == replace(other, **choices)
 
 
 def text_encoder_config(json: Json) -> TextEncoderConfig:

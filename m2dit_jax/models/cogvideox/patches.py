@@ -3,7 +3,27 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from m2dit_jax.models.cogvideox.grid import Grid
 from m2dit_jax.models.layout import Layout
+
+
+def patch_grid(
+    latents: tuple[int, ...], lengths: tuple[int, ...], patch: int, patch_t: int
+) -> Grid:
+    """The patches of the longest scene, of latents of the shape [B S F H W C].
+
+    `lengths` are the scenes' own frames. Raises ValueError if these cannot be, or frames, rows or
+    columns do not divide into patches.
+    """
+    _, scenes, frames, height, width, _ = latents
+    if len(lengths) != scenes or not 0 < min(lengths) <= max(lengths) <= frames:
+        raise ValueError(f"{scenes} scenes of up to {frames} frames cannot have {lengths}")
+    if any(n % patch_t for n in (frames, *lengths)) or height % patch or width % patch:
+        raise ValueError(
+            f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
+            f"patches of {patch_t}x{patch}x{patch}"
+        )
+    return frames // patch_t, height // patch, width // patch
 
 
 def join_patches(

@@ -21,17 +21,23 @@ from m2dit_jax.models.cogvideox.layers import (
     TimeEmbedding,
     modulate,
 )
-from m2dit_jax.models.cogvideox.patches import join_patches, patchify, split_video, unpatchify
+from m2dit_jax.models.cogvideox.patches import (
+    join_patches,
+    patch_grid,
+    patchify,
+    split_video,
+    unpatchify,
+)
 from m2dit_jax.models.cogvideox.positions import (
     added_positions,
     joint_rope,
     scene_positions,
 )
 from m2dit_jax.models.cogvideox.transformer_config import TransformerConfig
-from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.layout import Layout, check_texts
 from m2dit_jax.models.masks import (
-    HIDE_GENERATED,
     block_masks,
+    check_constant,
     check_given,
     depends_on_given,
 )
@@ -90,7 +96,7 @@ class Block(nnx.Module):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Places:
-    """Where tokens are in the joint sequence; `grid` counts the patches of the longest scene."""
+    """The places of tokens in the joint sequence; `grid` counts the longest scene's patches."""
 
     layout: Layout
     grid: Grid
@@ -173,10 +179,7 @@ class M2DiT(nnx.Module):
         """The input of the first block, of what the model is called with."""
         check_given(self.config.mask, given)
         scenes, texts = latents.shape[1], text_embeds.shape[1]
-        if texts not in (scenes, scenes + 1):
-            raise ValueError(
-                f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
-            )
+        check_texts(scenes, texts)
         if texts > scenes:
             time = timesteps.max(1, keepdims=True)
             if depends_on_given(self.config.mask):
@@ -219,12 +222,7 @@ class M2DiT(nnx.Module):
         story's scenes they are. Raises ValueError unless the mask is causal: under others it is
         not constant.
         """
-        if not depends_on_given(self.config.mask):
-            raise ValueError(
-                "keys and values of given scenes are constant under the attention mask "
-                f"{' or '.join(map(repr, HIDE_GENERATED))} only, this model has "
-                f"{self.config.mask!r}"
-            )
+        check_constant(self.config.mask)
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
         inputs = (latents, text_embeds, timesteps, placement, places, len(given))
@@ -277,20 +275,9 @@ class M2DiT(nnx.Module):
         Those of different lengths must be all of the story's.
         """
         patch, patch_t = self.config.patch_size, self.config.patch_size_t
-        _, scenes, frames, height, width, _ = latents.shape
+        scenes, frames = latents.shape[1:3]
         lengths = frames_of_scenes or (frames,) * scenes
-        if len(lengths) != scenes or not 0 < min(lengths) <= max(lengths) <= frames:
-            raise ValueError(f"{scenes} scenes of up to {frames} frames cannot have {lengths}")
-        if (
-            any(length % patch_t for length in (frames, *lengths))
-            or height % patch
-            or width % patch
-        ):
-            raise ValueError(
-                f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
-                f"patches of {patch_t}x{patch}x{patch}"
-            )
-        grid = (frames // patch_t, height // patch, width // patch)
+        grid = patch_grid(latents.shape, lengths, patch, patch_t)
         texts, text_length = text_embeds.shape[1:3]
         has_global = texts > scenes
         counts = tuple(length // patch_t * math.prod(grid[1:]) for length in lengths)

@@ -9,7 +9,7 @@ from m2dit_jax.models.cogvideox.rope import axis_dims
 from m2dit_jax.models.flops import ForwardFlops, attention_pairs
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import block_masks, check_mask
-from m2dit_jax.models.remat import REMAT
+from m2dit_jax.models.remat import check_remat
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class TransformerConfig:
             axis_dims(self.head_dim)
         check_mask(self.mask)
         check_implementation(self.attention)
-        if self.remat not in REMAT:
-            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
+        check_remat(self.remat)
 
     @property
     def width(self) -> int:

@@ -25,6 +25,7 @@ from m2dit_jax.models.cogvideox.vae_layers import (
     Upsample,
     resnet_blocks,
 )
+from m2dit_jax.models.vae_chunks import check_shape, decode_chunk, encode_chunk, run_chunks
 
 _ENCODER_CHUNK = 8
 _DECODER_CHUNK = 2
@@ -195,14 +196,16 @@ class CausalVae(nnx.Module):
 
         Raises ValueError if the shape does not fit the network.
         """
-        _check_shape("video", video, self.config.in_channels)
+        check_shape("video", video, self.config.in_channels)
         frames, height, width = video.shape[1:4]
         factor = self.config.spatial_compression
         if height % factor or width % factor:
             raise ValueError(
                 f"height and width of a video must be multiples of {factor}: {height}x{width}"
             )
-        return jnp.concatenate(list(self._run(_encode_chunk, video, encoder_chunks(frames))), 1)
+        return jnp.concatenate(
+            list(run_chunks(self, encode_chunk, video, encoder_chunks(frames))), 1
+        )
 
     def encode(
         self, video: Float[Array, "B F H W C"]
@@ -221,8 +224,8 @@ class CausalVae(nnx.Module):
 
         Raises ValueError for an unknown rule or a shape that does not fit the network.
         """
-        _check_shape("latents", latents, self.config.latent_channels)
-        return self._run(decode_chunk, latents, decoder_chunks(latents.shape[1], chunk_rule))
+        check_shape("latents", latents, self.config.latent_channels)
+        return run_chunks(self, decode_chunk, latents, decoder_chunks(latents.shape[1], chunk_rule))
 
     def decode(
         self, latents: Float[Array, "B f h w C"], chunk_rule: str = "reference"
@@ -244,26 +247,6 @@ class CausalVae(nnx.Module):
     @property
     def _dtype(self):
         return self.decoder.conv_in.kernel.dtype
-
-    def _run(self, run_chunk, frames: Array, chunks: list[int]) -> Iterator[Array]:
-        graphdef, params = nnx.split(self)
-        start, cache = 0, None
-        for chunk in chunks:
-            out, cache = run_chunk(graphdef, params, frames[:, start : start + chunk], cache)
-            start += chunk
-            yield out
-
-
-# Compiled for the first chunk, for later ones and perhaps for a shorter last one: not per video.
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _encode_chunk(graphdef, params, video, cache):
-    return nnx.merge(graphdef, params).encode_chunk(video, cache)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode_chunk(graphdef, params, latents, cache):
-    """`CausalVae.decode_chunk` of a network that is split, compiled; the cache is donated."""
-    return nnx.merge(graphdef, params).decode_chunk(latents, cache)
 
 
 def encoder_chunks(frames: int) -> list[int]:
@@ -309,13 +292,6 @@ def decoding_bytes(
     one = pixels * latent_frames * config.temporal_compression_ratio * config.block_out_channels[0]
     activations = DECODING_ACTIVATIONS.get(platform, DECODING_ACTIVATIONS["gpu"])
     return int(activations * one * jnp.dtype(dtype).itemsize)
-
-
-def _check_shape(what: str, x: Array, channels: int) -> None:
-    if x.shape[-1] != channels:
-        raise ValueError(f"{what} must have {channels} channels, not {x.shape[-1]}")
-    if 0 in x.shape:
-        raise ValueError(f"{what} of shape {x.shape} has no frames or no pixels")
 
 
 def _encoder_norm(config: VaeConfig) -> MakeNorm:

@@ -1,12 +1,11 @@
 """The JSON configs of Wan's transformer and text encoder, as PyTorch's libraries write them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from m2dit_jax.models.cogvideox import json_configs as cogvideox
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
-from m2dit_jax.models.json_reading import raise_problems, read_json, shown_value
+from m2dit_jax.models.json_reading import raise_problems, read_json, same_but, shown_value
 from m2dit_jax.models.wan.json_fields import TransformerJson
 from m2dit_jax.models.wan.transformer_config import CHOICES, WanConfig
 from m2dit_jax.models.wan.umt5 import PAD
@@ -64,7 +63,7 @@ def transformer_json(
 
     It is the base itself if that describes the transformer. The size of a scene is no part of it.
     """
-    if _same_weights(transformer_config(base), config):
+    if same_but(transformer_config(base), config, CHOICES):
         return dict(base)
     return dict(base) | {
         "patch_size": [config.patch_size_t, config.patch_size, config.patch_size],
@@ -79,10 +78,6 @@ def transformer_json(
         "cross_attn_norm": config.cross_norm,
         "eps": config.norm_eps,
     }
-
-
-def _same_weights(one: WanConfig, other: WanConfig) -> bool:
-    return one == replace(other, **{name: getattr(one, name) for name in CHOICES})
 
 
 def text_encoder_config(json: Json) -> TextEncoderConfig:

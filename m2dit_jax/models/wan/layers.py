@@ -40,7 +40,7 @@ class Projections(nnx.Module):
         )
 
     def out(self, attended: Heads) -> Float[Array, "B L D"]:
-        """What attention made, with all heads mixed."""
+        """Mixes all heads of what attention made."""
         flat = attended.reshape(*attended.shape[:2], -1)
         return self.to_out(checkpoint_name(flat, "attended"))
 

@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.cogvideox.grid import Grid
 from m2dit_jax.models.cogvideox.layers import modulate
-from m2dit_jax.models.cogvideox.patches import join_patches, patchify, split_video
-from m2dit_jax.models.layout import Layout
-from m2dit_jax.models.masks import HIDE_GENERATED, block_masks, check_given, depends_on_given
+from m2dit_jax.models.cogvideox.patches import join_patches, patch_grid, patchify, split_video
+from m2dit_jax.models.layout import Layout, check_texts
+from m2dit_jax.models.masks import block_masks, check_constant, check_given
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.stacked import over_layers, with_remat
 from m2dit_jax.models.wan.layers import (
@@ -166,10 +166,7 @@ class WanTransformer(nnx.Module):
         """The input of the first block, of what the model is called with."""
         check_given(self.config.mask, given)
         scenes, texts = latents.shape[1], text_embeds.shape[1]
-        if texts not in (scenes, scenes + 1):
-            raise ValueError(
-                f"{scenes} scenes need a text each, and perhaps a global one, found {texts} texts"
-            )
+        check_texts(scenes, texts)
         if texts > scenes:  # the global text's place has no tokens whose timestep would matter
             timesteps = jnp.pad(timesteps, ((0, 0), (1, 0)))
             if given is not None:
@@ -204,12 +201,7 @@ class WanTransformer(nnx.Module):
         `text_embeds` are those of the given scenes alone; `given` says which of the story's scenes
         they are. Raises ValueError unless the mask is causal: under others it is not constant.
         """
-        if not depends_on_given(self.config.mask):
-            raise ValueError(
-                "keys and values of given scenes are constant under the attention mask "
-                f"{' or '.join(map(repr, HIDE_GENERATED))} only, this model has "
-                f"{self.config.mask!r}"
-            )
+        check_constant(self.config.mask)
         timesteps = jnp.zeros(latents.shape[:2], jnp.int32)
         places = np.flatnonzero(given)
         tokens, story = self._embed(latents, text_embeds, timesteps, placement, places)
@@ -255,10 +247,8 @@ class WanTransformer(nnx.Module):
         """Scenes that stand at some `places` of a story; of different lengths they must be all."""
         patch, patch_t = self.config.patch_size, self.config.patch_size_t
         dtype = self.proj_out.kernel.dtype
-        frames, height, width = latents.shape[2:5]
-        lengths = frames_of_scenes or (frames,) * latents.shape[1]
-        grid = (frames // patch_t, height // patch, width // patch)
-        self._check_size(latents.shape, lengths)
+        lengths = frames_of_scenes or (latents.shape[2],) * latents.shape[1]
+        grid = patch_grid(latents.shape, lengths, patch, patch_t)
         texts = text_embeds.shape[1]
         has_global = texts > len(lengths)
         counts = tuple(length // patch_t * math.prod(grid[1:]) for length in lengths)
@@ -280,17 +270,6 @@ class WanTransformer(nnx.Module):
         time_embed, modulation = map(placement.shard_stories, self.time_embedding(timesteps))
         rope = self._rope(layout, grid, places, lengths)
         return tokens, Story(text, time_embed, modulation, rope, layout, grid)
-
-    def _check_size(self, shape: tuple[int, ...], lengths: tuple[int, ...]) -> None:
-        patch, patch_t = self.config.patch_size, self.config.patch_size_t
-        _, scenes, frames, height, width, _ = shape
-        if len(lengths) != scenes or not 0 < min(lengths) <= max(lengths) <= frames:
-            raise ValueError(f"{scenes} scenes of up to {frames} frames cannot have {lengths}")
-        if any(n % patch_t for n in (frames, *lengths)) or height % patch or width % patch:
-            raise ValueError(
-                f"latents of {frames}x{height}x{width} (frames, rows, columns) do not divide into "
-                f"patches of {patch_t}x{patch}x{patch}"
-            )
 
     def _rope(
         self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], lengths: tuple[int, ...]
@@ -341,7 +320,7 @@ class WanTransformer(nnx.Module):
 
 
 def _modulation_table(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
-    """What is added to the timestep's shifts, scales and gates."""
+    """Learnt shifts, scales and gates, to which those of the timestep are added."""
     return nnx.Param(jax.random.normal(rngs.params(), (1, rows, width)) * width**-0.5)
 
 

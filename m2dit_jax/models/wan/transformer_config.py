@@ -7,7 +7,7 @@ from m2dit_jax.models.attention.dispatch import check_implementation
 from m2dit_jax.models.flops import ForwardFlops, attention_pairs
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.masks import block_masks, check_mask
-from m2dit_jax.models.remat import REMAT
+from m2dit_jax.models.remat import check_remat
 from m2dit_jax.models.wan.rope import axis_dims
 
 
@@ -49,8 +49,7 @@ class WanConfig:
         axis_dims(self.head_dim)
         check_mask(self.mask)
         check_implementation(self.attention)
-        if self.remat not in REMAT:
-            raise ValueError(f"unknown remat {self.remat!r}; there are {', '.join(REMAT)}")
+        check_remat(self.remat)
 
     @property
     def width(self) -> int:

@@ -41,7 +41,7 @@ class Umt5(nnx.Module):
         self.final_norm = nnx.RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, rngs=rngs)
 
     def __call__(self, token_ids: Int[Array, "N T"]) -> Float[Array, "N T E"]:
-        """What the transformer reads; padding is PAD."""
+        """Embeddings as the transformer reads them; padding is PAD."""
         is_text = text_tokens(token_ids)
         return jnp.where(is_text[:, :, None], self.hidden_states(token_ids, is_text), 0)
 

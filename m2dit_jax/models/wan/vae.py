@@ -6,7 +6,6 @@ whole chunk, so that the result does not depend on how the others are cut.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from m2dit_jax.models.causal_conv import Cache, Carry, CausalConv
+from m2dit_jax.models.vae_chunks import check_shape, decode_chunk, encode_chunk, run_chunks
 from m2dit_jax.models.wan.vae_config import WanVaeConfig
 from m2dit_jax.models.wan.vae_layers import (
     Downsample,
@@ -187,7 +187,7 @@ class WanVae(nnx.Module):
 
         `chunk` latent frames are worked on at a time. Raises ValueError if the shape does not fit.
         """
-        _check_shape("video", video, self.config.colours)
+        check_shape("video", video, self.config.colours)
         frames, height, width = video.shape[1:4]
         side, ratio = self.config.spatial_compression, self.config.temporal_compression_ratio
         if height % side or width % side:
@@ -197,7 +197,7 @@ class WanVae(nnx.Module):
         if (frames - 1) % ratio:
             raise ValueError(f"a video must have 1 frame more than a multiple of {ratio}: {frames}")
         sizes = [1, *(ratio * size for size in self.chunks((frames - 1) // ratio + 1, chunk)[1:])]
-        moments = jnp.concatenate(list(self._run(_encode_chunk, video, sizes)), axis=1)
+        moments = jnp.concatenate(list(run_chunks(self, encode_chunk, video, sizes)), axis=1)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
@@ -218,9 +218,9 @@ class WanVae(nnx.Module):
         self, raw: Float[Array, "B f h w C"], chunk: int = _CHUNK
     ) -> Float[Array, "B F H W D"]:
         """The video of raw latents; values may leave -1..1. Raises ValueError as `encode_raw`."""
-        _check_shape("latents", raw, self.config.z_dim)
+        check_shape("latents", raw, self.config.z_dim)
         sizes = self.chunks(raw.shape[1], chunk)
-        return jnp.concatenate(list(self._run(decode_chunk, raw, sizes)), axis=1)
+        return jnp.concatenate(list(run_chunks(self, decode_chunk, raw, sizes)), axis=1)
 
     def decode_stream(
         self, latents: Float[Array, "B f h w C"]
@@ -229,9 +229,9 @@ class WanVae(nnx.Module):
 
         Raises ValueError for a shape that does not fit the network.
         """
-        _check_shape("latents", latents, self.config.z_dim)
+        check_shape("latents", latents, self.config.z_dim)
         raw = self.unscale(jnp.asarray(latents))
-        return self._run(decode_chunk, raw, self.chunks(latents.shape[1]))
+        return run_chunks(self, decode_chunk, raw, self.chunks(latents.shape[1]))
 
     def decode(self, latents: Float[Array, "B f h w C"]) -> Float[Array, "B F H W D"]:
         """The video of the transformer's latents; values may leave -1..1; ValueError as above."""
@@ -264,30 +264,3 @@ class WanVae(nnx.Module):
         each = self.config.latents_mean, self.config.latents_std
         mean, std = (jnp.asarray(np.asarray(values), dtype) for values in each)
         return mean, std
-
-    def _run(self, run_chunk: Any, frames: Array, chunks: list[int]) -> Iterator[Array]:
-        graphdef, params = nnx.split(self)
-        start, cache = 0, None
-        for chunk in chunks:
-            out, cache = run_chunk(graphdef, params, frames[:, start : start + chunk], cache)
-            start += chunk
-            yield out
-
-
-# Compiled for the first chunk, for later ones and perhaps for a shorter last one: not per video.
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _encode_chunk(graphdef, params, video, cache):
-    return nnx.merge(graphdef, params).encode_chunk(video, cache)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
-def decode_chunk(graphdef, params, raw, cache):
-    """`WanVae.decode_chunk` of a network that is split, compiled; the cache is donated."""
-    return nnx.merge(graphdef, params).decode_chunk(raw, cache)
-
-
-def _check_shape(what: str, x: Array, channels: int) -> None:
-    if x.shape[-1] != channels:
-        raise ValueError(f"{what} must have {channels} channels, not {x.shape[-1]}")
-    if 0 in x.shape:
-        raise ValueError(f"{what} of shape {x.shape} has no frames or no pixels")

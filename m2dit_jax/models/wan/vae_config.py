@@ -122,7 +122,7 @@ class WanVaeConfig:
 
 
 def vae_problems(config: WanVaeConfig) -> list[str]:
-    """What does not go together, as a line for each."""
+    """A line for each thing that does not go together."""
     problems = []
     if len(config.temperal_downsample) != len(config.dim_mult) - 1:
         problems.append(

@@ -20,13 +20,14 @@ from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.attention.dispatch import resolve
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
 from m2dit_jax.models.cogvideox.transformer import TransformerConfig
-from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decode_chunk, decoder_chunks
+from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoder_chunks
 from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.quantized import SCALE
+from m2dit_jax.models.vae_chunks import decode_chunk
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.heads import HeadShares
 from m2dit_jax.parallel.mesh import (
