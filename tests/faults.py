@@ -46,10 +46,10 @@ def commands(work: Path) -> dict[str, Command]:
     return {
         "train": Command(
             lambda out: [
-                *("--config=base", *TINY, "--config.train.steps=40"),
-                *("--config.train.checkpoint_every=5", f"--workdir={out}", cache),
+                *("--config=base", *TINY, "--config.train.steps=16"),
+                *("--config.train.checkpoint_every=4", f"--workdir={out}", cache),
             ],
-            lambda out: run_digest(out, 40),
+            lambda out: run_digest(out, 16),
         ),
         "sample": Command(
             lambda out: [

@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from m2dit_jax.evaluation.videos import PAGE, SCORES
 from tests.faults import TINY, Command, Running, commands, prepare, without_times
+from tests.kept_results import KeptResults
 
 SIZE = 256 << 20  # of the disk
 ROOM_TO_CONVERT = 102_000_000
@@ -58,29 +60,33 @@ def main() -> int:
     """Runs the campaign and prints its table."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & leaves it ignored
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--commands", nargs="*", help="default: all")
+    parser.add_argument("--commands", nargs="*", help="in this order; default: all")
     parser.add_argument("--rooms", type=float, nargs="*", default=[n / 8 for n in range(8)])
     parser.add_argument("--work", type=Path, default=Path("/tmp/m2dit_full_disks"))
+    parser.add_argument("--results", type=Path, help="file of what was found, to go on from")
     flags = parser.parse_args()
     flags.work.mkdir(parents=True, exist_ok=True)
     prepare(flags.work)
     if not (flags.work / "story" / "story.json").is_file():
         Running("sample", commands(flags.work)["sample"], flags.work / "story").end()
-    disk, failed = flags.work / "disk", False
+    disk, failed, results = flags.work / "disk", False, KeptResults(flags.results)
+    all_commands = _all(flags.work)
     disk.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "m2dit", str(disk)], check=True)
     try:
         print(
             "| command | writes | in a line | had room | wrong |\n|---|---|---|---|---|", flush=True
         )
-        for name, command in _all(flags.work).items():
-            if flags.commands and name not in flags.commands:
-                continue
-            right, used = _undisturbed(name.split()[0], command, disk)
-            found = Counter()
+        for name in flags.commands or all_commands:
+            command, program, found = all_commands[name], name.split()[0], Counter[str]()
+            right, used = results.get(
+                f"{name}, undisturbed", partial(_undisturbed, program, command, disk)
+            )
             for share in flags.rooms:
                 room = int(used * share)
-                outcome = fill(command, name.split()[0], disk, room, right)
+                outcome = results.get(
+                    f"{name}, {share}", partial(fill, command, program, disk, room, right)
+                )
                 found[outcome] += 1
                 failed |= outcome not in ("said", "was done")
                 print(f"{name}, {room} of {used}: {outcome}", file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
 """Interrupts commands at random moments: python -m tests.interrupts --count=100 --signal=int
 
 Each command is run once undisturbed. Then, so often as asked for: started in an empty folder, sent
-the signal at a random moment from 0.2 s on, and run again to its end. The result must be bitwise
-that of the undisturbed run. Of the app that is a story made from its page, and the second time the
-page must show the story and go on with it. A table is printed; the status is 1 unless all are
-clean.
+the signal at a random moment from 0.2 s on, started again there, interrupted again, four times in
+a row, and then run to its end. The result must be bitwise that of the undisturbed run. Of the app
+that is a story made from its page, and after a signal the page must show the story and go on with
+it. A table is printed; the status is 1 unless all are clean.
 """
 
 import argparse
@@ -17,20 +17,23 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults import Command, Running, clear, commands, prepare, time_of
+from tests.kept_results import KeptResults
 
-SIGNALS = {name: getattr(signal, f"SIG{name.upper()}") for name in ("int", "term", "kill")}
+SIGNALS = {
+    "int": [signal.SIGINT],
+    "term": [signal.SIGTERM],
+    "both": [signal.SIGINT, signal.SIGTERM],  # in turn
+    "kill": [signal.SIGKILL],
+}
 MOST_SECONDS = 15.0  # from the signal to the end; a training saves first
+IN_A_ROW = 4
+RIGHT = "clean", "was done"
 
 
-def interrupt(
-    name: str, command: Command, out: Path, number: int, seconds: float, right: str
-) -> str:
-    """One interruption after so many seconds, in a word; "clean" and "was done" are right."""
-    clear(out)
-    running = Running(name, command, out)
+def interrupt(running: Running, number: int, seconds: float) -> str:
+    """One signal after so many seconds, in a word or more; "clean" and "was done" are right."""
     try:
-        status = running.end(seconds)
-        return f"ended too early with {status}" if status else "was done"
+        return _problem(running, running.end(seconds)) or "was done"
     except subprocess.TimeoutExpired:
         running.process.send_signal(number)
     sent = time.monotonic()
@@ -45,52 +48,95 @@ def interrupt(
         return f"status {status}: {running.printed()[-300:]!r}"
     if running.has_traceback():
         return f"traceback: {running.printed()[-300:]!r}"
-    if took > MOST_SECONDS:
-        return "slow"
-    again = Running(name, command, out)
-    status = again.end()
-    if again.problem:
-        return f"again: {again.problem}"
-    # A conversion that was whole says so.
-    if status and not (name == "convert" and "exists" in again.printed()):
-        return f"again: status {status}: {again.printed()[-300:]!r}"
-    return "clean" if command.digest(out) == right else "another result"
+    return f"slow, {took:.0f} s" if took > MOST_SECONDS else "clean"
+
+
+def row(
+    name: str, command: Command, out: Path, signals: list[int], moments: list[float], right: str
+) -> list[str]:
+    """What became of interrupts in a row, one outcome each; the last tells of the result as well.
+
+    A run that was done before its signal, or wrong, ends the row.
+    """
+    clear(out)
+    outcomes: list[str] = []
+    for number, seconds in zip(signals, moments, strict=True):
+        if outcomes and outcomes[-1] != "clean":
+            break
+        outcomes.append(interrupt(Running(name, command, out), number, seconds))
+    if outcomes[-1] == "clean":
+        again = Running(name, command, out)
+        outcomes[-1] = _problem(again, again.end()) or "clean"
+    if outcomes[-1] in RIGHT and command.digest(out) != right:
+        outcomes[-1] = "another result"
+    return outcomes
+
+
+def _problem(running: Running, status: int) -> str:
+    """What is wrong with a run that nobody interrupted."""
+    if running.problem:
+        return f"the page: {running.problem}"
+    # A conversion that was whole before says so.
+    if status and "exists already" not in running.printed():
+        return f"undisturbed, status {status}: {running.printed()[-300:]!r}"
+    return ""
 
 
 def main() -> int:
     """Runs the campaign and prints its table."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & leaves it ignored
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--commands", nargs="*", help="default: all")
+    parser.add_argument("--commands", nargs="*", help="in this order; default: all")
     parser.add_argument("--count", type=int, default=100, help="interrupts of each command")
     parser.add_argument("--signal", choices=SIGNALS, default="int")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("/tmp/m2dit_interrupts"))
+    parser.add_argument("--results", type=Path, help="file of what was found, to go on from")
     flags = parser.parse_args()
     flags.work.mkdir(parents=True, exist_ok=True)
     prepare(flags.work)
-    draw, failed, rows = random.Random(flags.seed), False, []
-    for name, command in commands(flags.work).items():
-        if flags.commands and name not in flags.commands:
-            continue
-        out = flags.work / f"out_{name}"
-        seconds = time_of(name, command, out)
-        right, found = command.digest(out), Counter()
-        for turn in range(flags.count):
-            moment, began = draw.uniform(0.2, seconds), time.monotonic()
-            outcome = interrupt(name, command, out, SIGNALS[flags.signal], moment, right)
-            if outcome == "was done":  # the machine was busier when it was timed
-                seconds = min(seconds, time.monotonic() - began)
-            found[outcome] += 1
-            failed |= outcome not in ("clean", "was done")
-            print(f"{name} {turn} at {moment:.2f} s: {outcome}", file=sys.stderr, flush=True)
-        good = found["clean"], found["was done"], flags.count - found["clean"] - found["was done"]
-        rows.append(f"| {name} | {seconds:.1f} s | " + " | ".join(map(str, good)) + " |")
+    results, all_commands = KeptResults(flags.results), commands(flags.work)
+    failed, rows = False, []
+    for name in flags.commands or all_commands:
+        seconds, found = _campaign(name, all_commands[name], flags, results)
+        counts = [found["clean"], found["was done"]]
+        wrong = sum(found.values()) - sum(counts)
+        failed |= wrong > 0
+        rows.append(
+            f"| {name} | {seconds:.1f} s | " + " | ".join(map(str, [*counts, wrong])) + " |"
+        )
         print(rows[-1], flush=True)
     print(f"\n| SIG{flags.signal.upper()} | takes | clean | was done | wrong |")
     print("|---|---|---|---|---|")
     print("\n".join(rows))
     return int(failed)
+
+
+def _campaign(
+    name: str, command: Command, flags: argparse.Namespace, results: KeptResults
+) -> tuple[float, Counter[str]]:
+    """The seconds that a command takes, and how often each outcome was found."""
+    out, found, turn = flags.work / f"out_{name}", Counter[str](), 0
+
+    def undisturbed() -> tuple[float, str]:
+        seconds = time_of(name, command, out)
+        return seconds, command.digest(out)
+
+    seconds, right = results.get(f"{name}, undisturbed", undisturbed)
+    while found.total() < flags.count:
+        draw = random.Random(f"{flags.seed} {name} {turn}")
+        length = min(IN_A_ROW, flags.count - found.total())
+        moments = [draw.uniform(0.2, seconds) for _ in range(length)]
+        kinds = SIGNALS[flags.signal]
+        signals = [kinds[i % len(kinds)] for i in range(length)]
+        outcomes = results.get(
+            f"{name}, {flags.signal} {flags.seed} {turn}",
+            lambda: row(name, command, out, signals, moments, right),  # noqa: B023 (used at once)
+        )
+        found.update(outcomes)
+        print(f"{name} {turn} at {moments}: {outcomes}", file=sys.stderr, flush=True)
+        turn += 1
+    return seconds, found
 
 
 if __name__ == "__main__":

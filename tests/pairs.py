@@ -15,9 +15,11 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from tests.faults import Command, Running, clear, commands, prepare, time_of
+from tests.kept_results import KeptResults
 
 PORT = "--port=7799"
 REFUSALS = (
@@ -54,31 +56,46 @@ def main() -> int:
     """Runs the campaign and prints its table."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & leaves it ignored
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--commands", nargs="*", help="default: all")
+    parser.add_argument("--commands", nargs="*", help="in this order; default: all")
     parser.add_argument("--count", type=int, default=10, help="pairs of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("/tmp/m2dit_pairs"))
+    parser.add_argument("--results", type=Path, help="file of what was found, to go on from")
     flags = parser.parse_args()
     flags.work.mkdir(parents=True, exist_ok=True)
     prepare(flags.work)
-    draw, failed = random.Random(flags.seed), False
+    results, all_commands, failed = KeptResults(flags.results), _all(flags.work), False
     print("| pairs of | one refused | both right | wrong |\n|---|---|---|---|", flush=True)
-    for name, command in _all(flags.work).items():
-        if flags.commands and name not in flags.commands:
-            continue
-        out, program = flags.work / f"out_{name.replace(' ', '_')}", name.split()[0]
-        time_of(program, command, out)
-        right, found = command.digest(out), Counter()
-        for turn in range(flags.count):
-            if turn % 2:
-                shutil.rmtree(flags.work / "compiled", ignore_errors=True)
-            outcome = pair(program, command, out, draw.choice((0, draw.uniform(0, 1))), right)
-            found[outcome] += 1
-            failed |= outcome not in ("one refused", "both right")
-            print(f"{name} {turn}: {outcome}", file=sys.stderr, flush=True)
+    for name in flags.commands or all_commands:
+        found = _campaign(name, all_commands[name], flags, results)
         good = found["one refused"], found["both right"]
+        failed |= flags.count > sum(good)
         print(f"| {name} | {good[0]} | {good[1]} | {flags.count - sum(good)} |", flush=True)
     return int(failed)
+
+
+def _campaign(
+    name: str, command: Command, flags: argparse.Namespace, results: KeptResults
+) -> Counter[str]:
+    """How often each outcome was found."""
+    out, program = flags.work / f"out_{name.replace(' ', '_')}", name.split()[0]
+
+    def undisturbed() -> str:
+        time_of(program, command, out)
+        return command.digest(out)
+
+    def turn_of(turn: int) -> str:
+        draw = random.Random(f"{flags.seed} {name} {turn}")
+        if turn % 2:
+            shutil.rmtree(flags.work / "compiled", ignore_errors=True)
+        return pair(program, command, out, draw.choice((0, draw.uniform(0, 1))), right)
+
+    found, right = Counter[str](), results.get(f"{name}, undisturbed", undisturbed)
+    for turn in range(flags.count):
+        outcome = results.get(f"{name}, {flags.seed} {turn}", partial(turn_of, turn))
+        found[outcome] += 1
+        print(f"{name} {turn}: {outcome}", file=sys.stderr, flush=True)
+    return found
 
 
 def _all(work: Path) -> dict[str, Command]:
