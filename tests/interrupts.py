@@ -77,7 +77,7 @@ def _problem(running: Running, status: int) -> str:
     if running.problem:
         return f"the page: {running.problem}"
     # A conversion that was whole before says so.
-    if status and "exists already" not in running.printed():
+    if status and "exists" not in running.printed():
         return f"undisturbed, status {status}: {running.printed()[-300:]!r}"
     return ""
 
