@@ -10,9 +10,9 @@ from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.utils.options import declared
 
 STORY_FIELDS = tuple(declared(StoryOptions))
-# Those with a field of their own; `crop` is shown beside a clip.
+# Those with a field of their own; `crop` is shown beside a clip or picture.
 SCENE_FIELDS = ("prompt", "crop", "negative_prompt", "seed", "guidance_scale", "frames", "cut")
-_BY_BUTTONS = ("keep", "take")
+_BY_BUTTONS = ("keep", "take", "use")
 _SCENE_DEFAULTS = {name: option.default for name, option in declared(Scene).items()}
 _OPTIONS = {**declared(StoryOptions), **declared(Scene)}  # of the same name they are of one kind
 _EMPTY = (None, "", [], ())
@@ -20,10 +20,11 @@ _EMPTY = (None, "", [], ())
 
 @dataclass(frozen=True)
 class SceneForm:
-    """What a scene's form holds, by the names of a storyboard, and the clip if it is given."""
+    """What a scene's form holds, by the names of a storyboard, and its clip or picture if any."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     clip: Path | None = None
+    image: Path | None = None
 
     @property
     def prompt(self) -> str:
@@ -37,6 +38,16 @@ class SceneForm:
     @property
     def take(self) -> int:
         return self.values.get("take") or 0
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the scene is a picture that others see, and no part of the video."""
+        return self.image is not None and self.values.get("use") != "first_frame"
+
+    @property
+    def given(self) -> bool:
+        """Whether nothing is made of the scene: it has neither lock nor takes."""
+        return self.clip is not None or self.is_reference
 
     def filled(self, **values: Any) -> "SceneForm":
         """The form with other values for some fields."""
@@ -70,10 +81,11 @@ class Form:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], clips: Path) -> "Form":
-        """The form of a storyboard's content. Only clips from the folder `clips` are taken."""
+        """The form of a storyboard's content. Only files from the folder `clips` are taken."""
         scenes = tuple(
             SceneForm(
-                _filled(scene, (*SCENE_FIELDS, *_BY_BUTTONS)), _own(scene.get("video"), clips)
+                _filled(scene, (*SCENE_FIELDS, *_BY_BUTTONS)),
+                *(_own(scene.get(name), clips) for name in ("video", "image")),
             )
             for scene in mapping["scenes"]
         )
@@ -93,10 +105,12 @@ def filled_in(shown: Form, settings: Sequence[Any], fields: Sequence[Any]) -> Fo
 def _scene_mapping(scene: SceneForm) -> dict[str, Any]:
     values = _filled(scene.values, (*SCENE_FIELDS, *_BY_BUTTONS))
     values = {name: value for name, value in values.items() if value != _SCENE_DEFAULTS.get(name)}
-    if scene.clip is None:
+    if scene.image is None:
+        values.pop("use", None)
+    if scene.image is None and scene.clip is None:
         values.pop("crop", None)
-        return values
-    return values | {"video": str(scene.clip.absolute())}
+    files = {"video": scene.clip, "image": scene.image}
+    return values | {name: str(path.absolute()) for name, path in files.items() if path}
 
 
 def _filled(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -115,6 +129,6 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def _own(video: Any, clips: Path) -> Path | None:
-    path = None if video is None else Path(str(video))
+def _own(file: Any, clips: Path) -> Path | None:
+    path = None if file is None else Path(str(file))
     return path if path and path.parent.resolve() == clips.resolve() else None

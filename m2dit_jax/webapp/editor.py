@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 
@@ -13,11 +13,21 @@ from m2dit_jax.webapp import edits
 from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS, Form, SceneForm, filled_in
 from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.fields import component, scene_field
-from m2dit_jax.webapp.view import clip_view, problem_list
+from m2dit_jax.webapp.view import given_view, problem_list
 
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}
 _SMALL: dict[str, Any] = {"size": "sm", "min_width": 0}
 Change = Callable[[Form], Form]
+Give = Callable[[Form, Path], Form]
+
+
+class Upload(NamedTuple):
+    """A button that takes a file: what is said of a bad one, how it is kept, what it then does."""
+
+    button: Any
+    place: str
+    keep: Callable[[Path], Path]
+    give: Give
 
 
 @dataclass
@@ -26,8 +36,8 @@ class Cards:
 
     fields: list[Any] = field(default_factory=list)
     more: list[Any] = field(default_factory=list)  # the part of each card that opens
-    pictures: list[tuple[int, Any]] = field(default_factory=list)  # scene, its clip
-    uploads: list[tuple[int, Any]] = field(default_factory=list)
+    given: list[tuple[int, Any]] = field(default_factory=list)  # scene, its clip or picture
+    uploads: list[Upload] = field(default_factory=list)
     buttons: list[tuple[Any, Change]] = field(default_factory=list)
 
 
@@ -39,6 +49,9 @@ def draw_cards(desk: Desk, form: Form) -> Cards:
             _draw_card(cards, desk, form, scene, each)
     add = component(gr.Button, "Add a scene", elem_id="add-scene")
     cards.buttons.append((add, lambda form: edits.add_scene(form, len(form.scenes))))
+    reference = _upload_button("Add a reference picture", "image", elem_id="add-reference")
+    place, keep = "Reference picture", desk.shelf.keep_picture
+    cards.uploads.append(Upload(reference, place, keep, edits.add_reference))
     return cards
 
 
@@ -50,24 +63,45 @@ def _draw_card(cards: Cards, desk: Desk, form: Form, scene: int, each: SceneForm
 
     prompt, crop, *others = SCENE_FIELDS
     draw(prompt)
-    if each.clip is not None:
-        place = each.values.get(crop)
-        shown = clip_view(each.clip, picture_size(desk, form), 0.5 if place is None else place)
-        cards.pictures.append((scene, gr.HTML(shown)))
+    if each.clip or each.image:
+        shown = given_view(each, picture_size(desk, form))
+        cards.given.append((scene, gr.HTML(shown)))
     draw(crop)
     with gr.Row(elem_classes="buttons"):
         for text, change in _changes(form, scene, each).items():
             name = f"scene-{number}-{text.lower().replace(' ', '-')}"
             button = component(gr.Button, text, elem_id=name, **_SMALL)
             cards.buttons.append((button, change))
-        if each.clip is None and not each.locked:
-            kind: dict[str, Any] = {"file_types": ["video"], "type": "filepath"}
-            upload = component(gr.UploadButton, "Give a clip", **kind, **_SMALL)
-            cards.uploads.append((scene, upload))
+        if not (each.clip or each.image or each.locked):
+            cards.uploads += _uploads(desk, scene)
     with gr.Accordion(f"Settings of scene {number}", open=False) as more:
         for name in others:
             draw(name)
     cards.more.append(more)
+
+
+def _uploads(desk: Desk, scene: int) -> list[Upload]:
+    """The buttons by which a scene gets a clip or a picture."""
+
+    def give_clip(form: Form, file: Path) -> Form:
+        return edits.give_clip(form, scene, file)
+
+    def give_picture(form: Form, file: Path) -> Form:
+        return edits.give_picture(form, scene, file)
+
+    clip, picture = (
+        _upload_button(f"Give a {word}", kind, **_SMALL)
+        for word, kind in (("clip", "video"), ("first frame", "image"))
+    )
+    place = f"Scene {scene + 1}"
+    return [
+        Upload(clip, f"{place}, clip", desk.shelf.keep_clip, give_clip),
+        Upload(picture, f"{place}, picture", desk.shelf.keep_picture, give_picture),
+    ]
+
+
+def _upload_button(text: str, kind: str, **options: Any) -> Any:
+    return component(gr.UploadButton, text, file_types=[kind], type="filepath", **options)
 
 
 def _changes(form: Form, scene: int, each: SceneForm) -> dict[str, Change]:
@@ -77,9 +111,13 @@ def _changes(form: Form, scene: int, each: SceneForm) -> dict[str, Change]:
         return lambda form: edit(form, scene, **more)
 
     changes: dict[str, Change] = {}
-    if each.clip is not None:
-        changes["Not given"] = at(edits.give_clip, clip=None)
-    else:
+    if each.clip or each.image:
+        changes["Not given" if each.clip else "No picture"] = at(edits.give_clip, clip=None)
+    if each.is_reference:
+        changes["Begin with it"] = at(edits.use_picture, use="first_frame")
+    elif each.image and edits.count_references(form) == scene:
+        changes["Use as a reference"] = at(edits.use_picture, use="reference")
+    if not each.given:
         changes["Unlock" if each.locked else "Lock"] = at(edits.lock)
         if len(form.scenes) > 1:
             changes["Lock the others"] = at(edits.lock_others)
@@ -104,7 +142,7 @@ def picture_size(desk: Desk, form: Form) -> tuple[int, int]:
 def connect_cards(
     cards: Cards, desk: Desk, form: Form, board: gr.State, settings: list[Any], messages: gr.HTML
 ) -> list[Any]:
-    """Connects the cards' buttons and clips with the board; the events that change it."""
+    """Connects the cards' buttons and uploads with the board; the events that change it."""
     inputs = [*settings, *cards.fields]
 
     def filled(values: tuple[Any, ...]) -> Form:
@@ -113,21 +151,17 @@ def connect_cards(
     def edit(change: Change, *values: Any) -> Form:
         return change(filled(values))
 
-    def attach(scene: int, uploaded: str, *values: Any) -> tuple[Any, str]:
+    def attach(upload: Upload, uploaded: str, *values: Any) -> tuple[Any, str]:
         try:
-            clip = desk.shelf.keep_clip(Path(uploaded))
+            file = upload.keep(Path(uploaded))
         except (ValueError, OSError) as error:
-            line = f"Scene {scene + 1}, clip: {in_words(error) or error}"
-            return gr.skip(), problem_list([line])
-        return edits.give_clip(filled(values), scene, clip), ""
+            return gr.skip(), problem_list([f"{upload.place}: {in_words(error) or error}"])
+        return upload.give(filled(values), file), ""
 
-    def show_clips(*values: Any) -> Any:
+    def show_given(*values: Any) -> Any:
         now = filled(values)
-        views = [
-            clip_view(clip, picture_size(desk, now), now.scenes[scene].values["crop"])
-            for scene, _ in cards.pictures
-            if (clip := now.scenes[scene].clip)
-        ]
+        size = picture_size(desk, now)
+        views = [given_view(now.scenes[scene], size) for scene, _ in cards.given]
         return views if len(views) > 1 else views[0]
 
     events = [
@@ -135,18 +169,18 @@ def connect_cards(
         for button, change in cards.buttons
     ]
     events += [
-        upload.upload(partial(attach, scene), [upload, *inputs], [board, messages])
-        for scene, upload in cards.uploads
+        upload.button.upload(partial(attach, upload), [upload.button, *inputs], [board, messages])
+        for upload in cards.uploads
     ]
-    if cards.pictures:
+    if cards.given:
         crop = SCENE_FIELDS.index("crop")
-        sliders = [cards.fields[scene * len(SCENE_FIELDS) + crop] for scene, _ in cards.pictures]
+        sliders = [cards.fields[scene * len(SCENE_FIELDS) + crop] for scene, _ in cards.given]
         sizes = [settings[STORY_FIELDS.index(name)] for name in ("height", "width")]
         gr.on(
             [slider.input for slider in sliders] + [size.input for size in sizes],
-            show_clips,
+            show_given,
             inputs,
-            [picture for _, picture in cards.pictures],
+            [view for _, view in cards.given],
             trigger_mode="always_last",
             **_QUIET,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from m2dit_jax.webapp.board import Form, SceneForm
@@ -46,7 +47,7 @@ def lock_others(form: Form, scene: int) -> Form:
     return replace(
         form,
         scenes=tuple(
-            each if each.clip else each.filled(keep=number != scene)
+            each if each.given else each.filled(keep=number != scene)
             for number, each in enumerate(form.scenes)
         ),
     )
@@ -59,8 +60,32 @@ def take(form: Form, scene: int, number: int) -> Form:
 
 def give_clip(form: Form, scene: int, clip: Path | None) -> Form:
     """The form with a clip for a scene, or none; it then is neither locked nor another take."""
-    values = {"crop": None, "keep": False, "take": 0}
-    return _changed(form, scene, replace(form.scenes[scene].filled(**values), clip=clip))
+    values = {"crop": None, "keep": False, "take": 0, "use": None}
+    changed = replace(form.scenes[scene].filled(**values), clip=clip, image=None)
+    return _changed(form, scene, changed)
+
+
+def give_picture(form: Form, scene: int, image: Path) -> Form:
+    """The form with a picture that a scene begins with."""
+    changed = give_clip(form, scene, None).scenes[scene].filled(use="first_frame")
+    return _changed(form, scene, replace(changed, image=image))
+
+
+def use_picture(form: Form, scene: int, use: str) -> Form:
+    """The form with a scene's picture used otherwise; it then is neither locked nor a take."""
+    return _changed(form, scene, form.scenes[scene].filled(use=use, keep=False, take=0))
+
+
+def add_reference(form: Form, image: Path) -> Form:
+    """The form with a picture that all scenes see, after the others of that kind."""
+    place = count_references(form)
+    scene = SceneForm({"use": "reference"}, image=image)
+    return replace(form, scenes=(*form.scenes[:place], scene, *form.scenes[place:]))
+
+
+def count_references(form: Form) -> int:
+    """How many scenes at the beginning are references: no other place is theirs."""
+    return len(list(takewhile(lambda scene: scene.is_reference, form.scenes)))
 
 
 def _changed(form: Form, scene: int, changed: SceneForm) -> Form:

@@ -65,16 +65,19 @@ def story_info(name: str, model: AppModel) -> str:
 def scene_field(name: str, scene: SceneForm, number: int) -> Any:
     """A field of the scene with this number, from 1.
 
-    A locked scene's prompt stays as it is; only a given one has a clip to choose a part of.
+    A locked scene's prompt stays as it is; only a clip or a picture has a part to choose.
     """
     option, value = declared(Scene)[name], scene.values.get(name)
     options: dict[str, Any] = {"elem_id": f"scene-{number}-{name}"}
     if name == "prompt":
         state = [f"take {scene.take}"] * bool(scene.take) + ["locked"] * scene.locked
         options |= {"label": ", ".join([f"Scene {number}", *state]), "lines": 2}
-        options |= {"placeholder": "what the scene shows", "interactive": not scene.locked}
+        shows = "what the picture shows" if scene.is_reference else "what the scene shows"
+        options |= {"placeholder": shows, "interactive": not scene.locked}
     if name == "crop":
-        options |= {"label": "part of the clip", "visible": scene.clip is not None}
+        kind = "clip" if scene.image is None else "picture"
+        options |= {"label": f"part of the {kind}"}
+        options |= {"visible": scene.clip is not None or scene.image is not None}
         value = option.default if value is None else value
     return _field(option, value, info=scene_info(name), nothing="the story's", **options)
 

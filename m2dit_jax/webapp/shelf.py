@@ -1,10 +1,10 @@
-"""The app's output folder: a folder for each story, and the clips that were uploaded."""
+"""The app's output folder: a folder for each story, and clips and pictures that were uploaded."""
 
 import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.files import read_json, write_json
 from m2dit_jax.utils.locks import InUse, exclusive
 from m2dit_jax.utils.media import VideoError, check_clip
+from m2dit_jax.utils.stills import StillError, read_still
 
 MAX_CLIP_BYTES = 200_000_000
 MAX_UPLOAD_BYTES = 10 * MAX_CLIP_BYTES  # uploads and clips together
 _UNUSED_SECONDS = 3600
 _NAME = re.compile(r"story-[0-9]{3,6}")
-_CLIP = re.compile(r"[0-9a-f]{24}\.mp4")
+_CLIP = re.compile(r"[0-9a-f]{24}\.(?:mp4|png)")
 _FORM = "form.json"  # of a story: the storyboard that was last to be made
 _DRAFT = "draft.json"  # what its form holds, finished or not
 
@@ -165,28 +166,35 @@ class Shelf:
     def keep_clip(self, uploaded: Path) -> Path:
         """Moves an uploaded video to the clips, under the hash of its bytes.
 
-        The upload is gone afterwards. Raises VideoError if it lies elsewhere than uploads do, is
+        The upload is gone afterwards. Raises ValueError if it lies elsewhere than uploads do, is
         too large or no readable video.
         """
+        return self._keep(uploaded, "clip", check_clip, ".mp4")
+
+    def keep_picture(self, uploaded: Path) -> Path:
+        """The same for a picture."""
+        return self._keep(uploaded, "picture", read_still, ".png")
+
+    def _keep(self, uploaded: Path, kind: str, check: Callable[[Path], Any], ending: str) -> Path:
         source = uploaded.resolve()
         if not source.is_relative_to(self.uploads) or not source.is_file():
-            raise VideoError("the clip was not uploaded here")
+            raise ValueError(f"the {kind} was not uploaded here")
         try:
             size = source.stat().st_size
             if size > MAX_CLIP_BYTES:
-                raise VideoError(
-                    f"the clip has {size / 1e6:.0f} MB, needs at most {MAX_CLIP_BYTES / 1e6:.0f}"
+                raise ValueError(
+                    f"the {kind} has {size / 1e6:.0f} MB, needs at most {MAX_CLIP_BYTES / 1e6:.0f}"
                 )
-            check_clip(source)
+            check(source)
             with source.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # The reader goes by the content, so that one ending does for all.
-            kept = self.clips / f"{digest[:24]}.mp4"
+            # Readers go by the content, so that one ending does for all.
+            kept = self.clips / f"{digest[:24]}{ending}"
             source.replace(kept)
             kept.touch()
             return kept
-        except VideoError as error:
+        except (VideoError, StillError) as error:
             # Without the path, which means nothing to the one who uploads.
-            raise VideoError(str(error).removeprefix(f"{source}: ")) from error
+            raise ValueError(str(error).removeprefix(f"{source}: ")) from error
         finally:
             source.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from m2dit_jax.report.document import number_spans
 from m2dit_jax.report.story import PAGE
 from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.utils.media import video_frames
+from m2dit_jax.utils.stills import read_still
+from m2dit_jax.webapp.board import SceneForm
 from m2dit_jax.webapp.problems import Problem, read_problems
 from m2dit_jax.webapp.runs import Run
 
@@ -102,26 +104,42 @@ def note_list(lines: Sequence[str]) -> str:
     return f"<ul class=notes>{items}</ul>" if items else ""
 
 
-def clip_view(clip: Path, size: tuple[int, int], crop: int | float) -> str:
-    """A given clip with a frame around the part that a story of this height and width keeps.
+def given_view(scene: SceneForm, size: tuple[int, int]) -> str:
+    """A scene's clip or picture, and what it is for.
 
-    `crop` is the part's place as in `Screen`. Raises VideoError for what is no readable video.
+    A frame shows the part of it that a story of this height and width keeps. Raises VideoError or
+    StillError for a file that cannot be read.
     """
-    height, width = next(video_frames(clip)).shape[:2]
-    shown = min(height / size[0], width / size[1])
+    crop = scene.values.get("crop")
+    crop = 0.5 if crop is None else crop
+    if scene.image is not None:
+        address = file_address(scene.image)
+        shown, use = f"<img alt='the picture' src='{address}'>", "The scene begins with it."
+        if scene.is_reference:
+            use = "All scenes see it; it is no part of the video."
+        return _framed(shown, read_still(scene.image).shape[:2], size, crop, use)
+    assert scene.clip is not None, "the scene has neither clip nor picture"
+    shown = f"<video muted loop autoplay playsinline src='{file_address(scene.clip)}'></video>"
+    return _framed(shown, next(video_frames(scene.clip)).shape[:2], size, crop, "")
+
+
+def _framed(
+    shown: str, whole: tuple[int, ...], size: tuple[int, int], crop: int | float, use: str
+) -> str:
+    height, width = whole
+    scale = min(height / size[0], width / size[1])
     down, across = (
-        min(shown * side / full, 1) for side, full in zip(size, (height, width), strict=True)
+        min(scale * side / full, 1) for side, full in zip(size, (height, width), strict=True)
     )
     style = (
         f"left:{100 * (1 - across) * crop:.2f}%;top:{100 * (1 - down) * crop:.2f}%;"
         f"width:{100 * across:.2f}%;height:{100 * down:.2f}%"
     )
-    whole = "all of it is kept" if across > 0.995 and down > 0.995 else "the frame is what is kept"
+    kept = "all of it is kept" if across > 0.995 and down > 0.995 else "the frame is what is kept"
     return (
-        f"<figure class=clip style='aspect-ratio:{width}/{height}'>"
-        f"<video muted loop autoplay playsinline src='{file_address(clip)}'></video>"
+        f"<figure class=clip style='aspect-ratio:{width}/{height}'>{shown}"
         f"<span class=kept style='{style}'></span></figure>"
-        f"<p class=clip-size>{width} x {height} pixels, {whole}</p>"
+        f"<p class=clip-size>{width} x {height} pixels, {kept}. {use}</p>"
     )
 
 

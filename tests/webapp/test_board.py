@@ -6,7 +6,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS, Form, SceneForm, filled_in
-from tests.webapp.samples import clip_in
+from tests.webapp.samples import clip_in, picture_in
 
 DEFAULTS = StoryOptions(steps=20, guidance_scale=2.0, frames=4)
 
@@ -57,9 +57,23 @@ def test_a_part_of_a_clip_that_is_gone_is_forgotten():
     assert form({"prompt": "a", "crop": 0.1}).to_mapping() == {"scenes": [{"prompt": "a"}]}
 
 
-def test_a_storyboards_clip_from_elsewhere_is_not_taken_over(tmp_path):
-    mapping = {"scenes": [{"prompt": "a", "video": "/etc/passwd"}]}
-    assert Form.from_mapping(mapping, tmp_path).scenes[0].clip is None
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_storyboards_file_from_elsewhere_is_not_taken_over(tmp_path, kind):
+    mapping = {"scenes": [{"prompt": "a", kind: "/etc/passwd"}]}
+    assert Form.from_mapping(mapping, tmp_path).scenes[0] == SceneForm({"prompt": "a"})
+
+
+def test_pictures_and_their_use_are_kept(tmp_path):
+    image = picture_in(tmp_path)
+    reference = SceneForm({"prompt": "a fox", "crop": 0.2, "use": "reference"}, image=image)
+    begun = reference.filled(use="first_frame", take=1)
+    storyboard = Form((reference, begun)).to_storyboard()
+    assert storyboard.scenes[0].is_reference and storyboard.scenes[1].first_frame
+    again = Form.from_mapping(storyboard.to_mapping(), tmp_path)
+    assert again.to_mapping() == storyboard.to_mapping()
+    assert [scene.given for scene in again.scenes] == [True, False]
+    gone = Form((SceneForm(begun.values),)).to_mapping()["scenes"]
+    assert gone == [{"prompt": "a fox", "take": 1}]
 
 
 def test_fields_are_read_in_the_order_of_the_page(tmp_path):

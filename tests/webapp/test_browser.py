@@ -17,6 +17,7 @@ from m2dit_jax import train
 from m2dit_jax.data.shapes import Scene, render_scene
 from m2dit_jax.utils.media import write_mp4
 from tests.browser import find_browser, open_browser
+from tests.webapp.samples import picture_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -227,6 +228,43 @@ def test_a_story_is_made_from_the_form_and_its_files_alone_are_served(app, check
         assert request(address, path) in (403, 404), path
     for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
         assert request(address, "config", **headers) == 403
+
+
+@pytest.mark.slow  # makes a story, of two scenes and a step
+def test_pictures_are_given_used_otherwise_and_taken_off(app, tmp_path):
+    address, output = app
+    with open_browser() as page:
+        page.open(address)
+        page.wait(has_field("Scene 3"))
+        click(page, "Remove", 2)
+        page.wait(f"!{has_field('Scene 3')}")
+        click(page, "Settings of the story")
+        page.wait(f"{field('steps')}?.offsetParent")
+        page.type(field("steps"), "1")
+        page.attach("input[type=file][accept*=image]", picture_in(tmp_path, width=40))
+        page.wait("document.querySelector('.clip img')?.naturalWidth === 40")
+        page.wait("document.querySelector('.clip-size').innerText.includes('begins with it')")
+        # Its slider moves the part that is kept.
+        page.wait(has_field("part of the picture"))
+        click(page, "Use as a reference")
+        page.wait("document.querySelector('.clip-size').innerText.includes('no part of the video')")
+        note = "this model was not trained with pictures beside scenes"
+        page.wait(f"document.querySelector('.notes')?.innerText.includes('{note}')")
+        click(page, "Begin with it")
+        page.wait("document.querySelector('.clip-size').innerText.includes('begins with it')")
+        story = page.wait("new URLSearchParams(location.search).get('story')")
+        wait_for_text(output / story / "draft.json", "first_frame")
+        page.open(f"{address}?story={story}")
+        page.wait("document.querySelector('.clip img')?.naturalWidth === 40")
+        click(page, "Generate")
+        page.wait("document.querySelector('.state.done')", 60)
+        click(page, "No picture")
+        page.wait("!document.querySelector('.clip img')")
+        assert [error for error in page.errors if " 410 " not in error] == []
+    scenes = json.loads((output / story / "storyboard.json").read_text())["scenes"]
+    assert (
+        scenes[0]["use"] == "first_frame" and (output / "clips") == Path(scenes[0]["image"]).parent
+    )
 
 
 @pytest.fixture(scope="module")

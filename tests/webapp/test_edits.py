@@ -46,3 +46,16 @@ def test_another_take_is_made_of_one_scene_and_a_copy_is_no_take():
     assert [scene.take for scene in changed.scenes] == [0, 2, 0]
     assert not changed.scenes[1].locked
     assert edits.duplicate(changed, 1).scenes[2].take == 0
+
+
+def test_a_scene_begins_with_a_picture_or_is_one(tmp_path):
+    begun = edits.give_picture(edits.take(ABC, 0, 2), 0, tmp_path).scenes[0]
+    assert begun.image == tmp_path and not begun.given and begun.take == 0
+    form = edits.add_reference(edits.add_reference(ABC, tmp_path / "a"), tmp_path / "b")
+    assert prompts(form) == "--abc" and edits.count_references(form) == 2
+    assert [scene.image for scene in form.scenes[:3]] == [tmp_path / "a", tmp_path / "b", None]
+    assert [scene.given for scene in edits.lock_others(form, 3).scenes] == [True] * 2 + [False] * 3
+    assert edits.lock_others(form, 3).to_mapping()["scenes"][0] == {"image": str(tmp_path / "a")}
+    other = edits.use_picture(form, 0, "first_frame")
+    assert edits.count_references(other) == 0 and not other.scenes[0].given
+    assert edits.give_clip(other, 0, None).to_mapping()["scenes"][0] == {}

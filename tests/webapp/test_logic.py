@@ -19,7 +19,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.errors import NotFinite
-from m2dit_jax.utils.media import VideoError, write_mp4
+from m2dit_jax.utils.media import write_mp4
 from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.guard import Guard
 from m2dit_jax.webapp.hosts import Hosts
@@ -29,6 +29,7 @@ from m2dit_jax.webapp.server import start_server
 from m2dit_jax.webapp.shelf import Shelf
 from m2dit_jax.webapp.view import state_view, story_view
 from tests.utils.test_locks import hold
+from tests.webapp.samples import picture_in
 
 MODEL = AppModel("fake", StoryOptions())
 
@@ -68,6 +69,19 @@ def test_an_upload_is_kept_under_a_name_of_our_own(shelf, uploaded):
     assert kept.parent == shelf.clips and kept.stem.isalnum() and len(kept.stem) == 24
     assert kept.read_bytes() == content
     assert not uploaded.exists()
+
+
+def test_a_picture_is_kept_as_a_clip_is_and_one_that_is_none_refused(shelf, uploaded):
+    kept = shelf.keep_picture(picture_in(shelf.uploads, "my fox.jpg"))
+    assert kept.parent == shelf.clips and kept.suffix == ".png" and len(kept.stem) == 24
+    name = shelf.new()
+    shelf.keep_draft(name, {"scenes": [{"prompt": "a fox", "image": str(kept)}]})
+    os.utime(kept, (0, 0))
+    shelf._remove_unused()
+    assert kept.exists() and shelf.shows(kept)
+    with pytest.raises(ValueError, match="^needs a picture, one of PNG"):
+        shelf.keep_picture(uploaded)
+    assert not list(shelf.uploads.iterdir())
 
 
 def test_uploads_are_bounded_in_total_and_what_nobody_uses_makes_room(shelf, uploaded, monkeypatch):
@@ -123,16 +137,16 @@ def test_uploads_that_are_no_video_too_large_or_not_uploaded_are_refused(
     shelf, uploaded, monkeypatch, tmp_path
 ):
     (shelf.uploads / "text.mp4").write_text("no video")
-    with pytest.raises(VideoError, match="^not a readable video"):
+    with pytest.raises(ValueError, match="^not a readable video"):
         shelf.keep_clip(shelf.uploads / "text.mp4")
     (shelf.uploads / "link.mp4").symlink_to("/etc/passwd")
     elsewhere = (tmp_path / "elsewhere.mp4", shelf.uploads / "link.mp4", shelf.uploads / "../x.mp4")
     elsewhere[0].write_bytes(uploaded.read_bytes())
     for path in elsewhere:
-        with pytest.raises(VideoError, match="not uploaded here"):
+        with pytest.raises(ValueError, match="not uploaded here"):
             shelf.keep_clip(path)
     monkeypatch.setattr("m2dit_jax.webapp.shelf.MAX_CLIP_BYTES", 100)
-    with pytest.raises(VideoError, match="needs at most"):
+    with pytest.raises(ValueError, match="needs at most"):
         shelf.keep_clip(uploaded)
     assert not list(shelf.clips.iterdir())
 

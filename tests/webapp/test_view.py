@@ -1,5 +1,6 @@
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from m2dit_jax.stories.progress import StoryProgress
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.utils.media import write_mp4
+from m2dit_jax.webapp.board import SceneForm
 from m2dit_jax.webapp.problems import Problem
 from m2dit_jax.webapp.runs import Run, Runner
-from m2dit_jax.webapp.view import clip_view, finished_view, outlook_view, state_view, story_view
+from m2dit_jax.webapp.view import finished_view, given_view, outlook_view, state_view, story_view
+from tests.webapp.samples import picture_in
 
 CLIP = np.zeros((2, 16, 16, 3), np.uint8)
 
@@ -111,4 +114,14 @@ def test_prompts_that_are_still_to_be_written_are_no_mistakes():
 )
 def test_the_part_of_a_clip_that_is_kept_is_framed(tmp_path, size, crop, frame):
     write_mp4(tmp_path / "wide.mp4", np.zeros((2, 256, 512, 3), np.uint8), 4)
-    assert frame in clip_view(tmp_path / "wide.mp4", size, crop)
+    scene = SceneForm({"crop": crop}, tmp_path / "wide.mp4")
+    assert frame in given_view(scene, size)
+    picture = picture_in(tmp_path, "wide.png", 256, 512)
+    assert frame in given_view(replace(scene, clip=None, image=picture), size)
+
+
+def test_a_picture_says_what_it_is_for(tmp_path):
+    reference = SceneForm({}, image=picture_in(tmp_path))
+    assert "<img " in given_view(reference, (16, 16))
+    assert "no part of the video" in given_view(reference, (16, 16))
+    assert "begins with it" in given_view(reference.filled(use="first_frame"), (16, 16))
