@@ -1,8 +1,14 @@
 """Mask²DiT in JAX: text to multi-scene video with a masked diffusion transformer."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+from m2dit_jax.utils import stopping as _stopping
+
+# Before a command's other imports, which take seconds, and `typing`, which takes its time too.
+if _stopping.is_command():
+    _stopping.listen()
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from m2dit_jax.diffusion.options import SamplingOptions as SamplingOptions
     from m2dit_jax.pipeline.load import load as load
@@ -10,12 +16,6 @@ if TYPE_CHECKING:
     from m2dit_jax.pipeline.story import Story as Story
     from m2dit_jax.stories.storyboard import Scene as Scene
     from m2dit_jax.stories.storyboard import Storyboard as Storyboard
-
-from m2dit_jax.utils import stopping as _stopping
-
-# Before a command's imports, which take seconds.
-if _stopping.is_command():
-    _stopping.listen()
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _MODULES = {
 __all__ = ["__version__", *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(
             f"module 'm2dit_jax' has no attribute {name!r}; there are {', '.join(__all__)}"

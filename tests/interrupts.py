@@ -27,11 +27,12 @@ SIGNALS = {
 }
 MOST_SECONDS = 15.0  # from the signal to the end; a training saves first
 IN_A_ROW = 4
-RIGHT = "clean", "was done"
+CUT_SHORT = "clean", "Python began"  # the latter: no line of ours had run
+RIGHT = *CUT_SHORT, "was done"
 
 
 def interrupt(running: Running, number: int, seconds: float) -> str:
-    """One signal after so many seconds, in a word or more; "clean" and "was done" are right."""
+    """One signal after so many seconds, in a word or more; those of `RIGHT` are right."""
     try:
         return _problem(running, running.end(seconds)) or "was done"
     except subprocess.TimeoutExpired:
@@ -44,6 +45,8 @@ def interrupt(running: Running, number: int, seconds: float) -> str:
         return "did not end"
     took = time.monotonic() - sent
     expected = -number if number == signal.SIGKILL else 128 + number
+    if status == -number and "m2dit_jax/" not in running.printed():
+        return "Python began"
     if status not in (0, expected):
         return f"status {status}: {running.printed()[-300:]!r}"
     if running.has_traceback():
@@ -61,12 +64,12 @@ def row(
     clear(out)
     outcomes: list[str] = []
     for number, seconds in zip(signals, moments, strict=True):
-        if outcomes and outcomes[-1] != "clean":
+        if outcomes and outcomes[-1] not in CUT_SHORT:
             break
         outcomes.append(interrupt(Running(name, command, out), number, seconds))
-    if outcomes[-1] == "clean":
+    if outcomes[-1] in CUT_SHORT:
         again = Running(name, command, out)
-        outcomes[-1] = _problem(again, again.end()) or "clean"
+        outcomes[-1] = _problem(again, again.end()) or outcomes[-1]
     if outcomes[-1] in RIGHT and command.digest(out) != right:
         outcomes[-1] = "another result"
     return outcomes
@@ -99,15 +102,15 @@ def main() -> int:
     failed, rows = False, []
     for name in flags.commands or all_commands:
         seconds, found = _campaign(name, all_commands[name], flags, results)
-        counts = [found["clean"], found["was done"]]
+        counts = [found[outcome] for outcome in RIGHT]
         wrong = sum(found.values()) - sum(counts)
         failed |= wrong > 0
         rows.append(
             f"| {name} | {seconds:.1f} s | " + " | ".join(map(str, [*counts, wrong])) + " |"
         )
         print(rows[-1], flush=True)
-    print(f"\n| SIG{flags.signal.upper()} | takes | clean | was done | wrong |")
-    print("|---|---|---|---|---|")
+    print(f"\n| SIG{flags.signal.upper()} | takes | clean | before our code | was done | wrong |")
+    print("|---|---|---|---|---|---|")
     print("\n".join(rows))
     return int(failed)
 

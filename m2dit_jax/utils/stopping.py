@@ -15,7 +15,6 @@ import atexit
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,17 +38,29 @@ def listen() -> None:
     which has no such signals between processes, Ctrl-C stays Python's KeyboardInterrupt.
     """
     global _pipe
-    main = threading.current_thread() is threading.main_thread()
-    if _pipe is not None or not main or os.name == "nt":
+    if _pipe is not None or os.name == "nt" or not _end_at_once_from_now():
         return
     atexit.register(_leave)  # the first, so that it comes after those of libraries
     told, _pipe = os.pipe()
     os.set_blocking(_pipe, False)
-    threading.Thread(target=_watch, args=(told,), name="signals", daemon=True).start()
+    from threading import Thread  # takes longer than all before it
+
+    Thread(target=_watch, args=(told,), name="signals", daemon=True).start()
     signal.set_wakeup_fd(_pipe, warn_on_full_buffer=False)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _hold_still)
+
+
+def _end_at_once_from_now() -> bool:
+    """Has a signal end the process without a word, until all is ready; False in other threads."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            try:
+                signal.signal(number, lambda number, frame: os._exit(128 + number))
+            except ValueError:  # only the main thread can
+                return False
+    return True
 
 
 def is_command() -> bool:
@@ -136,7 +147,9 @@ def _watch(told: int) -> None:
 def _end(number: int) -> None:
     try:
         if not _finished:
-            thread = threading.Thread(target=_tidy_up, daemon=True)
+            from threading import Thread
+
+            thread = Thread(target=_tidy_up, daemon=True)
             thread.start()
             thread.join(_TIDY_SECONDS)
     finally:

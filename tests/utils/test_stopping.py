@@ -183,6 +183,16 @@ def test_a_signal_while_a_command_imports(command):
     assert "interrupted" in errors and "Traceback" not in errors
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_all_is_ready_to_listen(number):
+    code = (
+        "import os, threading\nfrom m2dit_jax.utils import stopping\n"
+        f"threading.Thread = lambda **_: os.kill(os.getpid(), {int(number)})\nstopping.listen()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + number, "")
+
+
 def test_a_library_call_leaves_the_signals_alone():
     import m2dit_jax.cli  # noqa: F401
 
