@@ -65,7 +65,8 @@ class SamplingOptions(Options, frozen=True):
     )
     reuse_uncond: Count = option(
         1,
-        "The unconditional branch is evaluated only at every so-manieth step with guidance.",
+        "The unconditional branch is evaluated at one of so many steps with guidance: 1 is at "
+        "all, 2 at every second.",
         affects="latents",
     )
     given_guidance_scale: Scale | tuple[Scale, ...] | None = option(

@@ -10,7 +10,7 @@ _AFFECTS = {
     "windows": "which scenes are generated together",
     "checks": "which attempts are kept",
     "video": "only the files that are written",
-    None: "",
+    None: "nothing by itself",
 }
 
 
@@ -20,10 +20,15 @@ def storyboard_page() -> str:
         [
             "# Fields of a storyboard",
             "",
-            "Made from the declarations in `diffusion/options.py`, `stories/settings.py` and "
-            "`stories/storyboard.py` by `python -m m2dit_jax.stories.docs`. Every field of a story "
-            "but `scenes` and `lora` is also a flag of `m2dit sample`, whose own `--lora` changes "
-            "the model, and an argument of a pipeline's call.",
+            "A storyboard is a YAML or JSON file that says what a story shows: "
+            "[an example](quickstart.md#write-a-storyboard). Only the prompts must be given.",
+            "",
+            "*Default*: what holds where the field is left out; *the model's* is what the run's "
+            "config or the released model says. *Changes*: what is made anew when another value "
+            "is given; the rest is kept ([Stories of any length](stories.md#change-one-scene)).",
+            "",
+            "Every field of a story but `scenes` and `lora` is also a flag of `m2dit sample`, "
+            "whose own `--lora` changes the model, and an argument of a pipeline's call.",
             "",
             "## Of the story",
             "",
@@ -35,6 +40,8 @@ def storyboard_page() -> str:
             "## Of a scene",
             "",
             *_table(Scene),
+            "",
+            "This page is made from the code, by `python -m m2dit_jax.stories.docs`.",
             "",
         ]
     )

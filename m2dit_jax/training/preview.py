@@ -53,7 +53,7 @@ def write_videos(
 def small_video(
     videos: UInt8[np.ndarray, "N S F H W 3"],
 ) -> UInt8[np.ndarray, "F2 H2 W2 3"]:
-    """The first stories side by side; of large pictures only every so-manieth pixel."""
+    """The first stories side by side; of large pictures not every pixel."""
     every = -(-max(videos.shape[3:5]) // _LARGEST_GIF)
     return _side_by_side(videos[:PREVIEW_STORIES, :, :, ::every, ::every])
 

@@ -130,7 +130,7 @@ class OptionField:
             return "none, it must be given"
         if self.by_model:
             return "the model's"
-        return {None: "none", "": "empty"}.get(self.default, shown(self.default))
+        return {None: "none", (): "none", "": "empty"}.get(self.default, shown(self.default))
 
     def from_text(self, text: str) -> Any:
         """The value that a text stands for; other text stays, so that the check names it."""
