@@ -53,11 +53,10 @@ from m2dit_jax.data.encoded import (
     Skipped,
     Statistics,
     count_kinds,
-    finish_dataset,
     read_skipped,
     shard_name,
-    write_shard,
 )
+from m2dit_jax.data.encoded_writing import finish_dataset, write_shard
 from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.finite import check_finite

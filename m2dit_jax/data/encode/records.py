@@ -14,12 +14,11 @@ from m2dit_jax.data.encoded import (
     FINISHED,
     PROGRESS,
     EncodedDataset,
-    Shard,
     Skipped,
     Statistics,
-    shard_digest,
     shard_name,
 )
+from m2dit_jax.data.encoded_writing import Shard, shard_digest
 from m2dit_jax.utils.digests import is_same, is_sealed, seal
 from m2dit_jax.utils.files import write_json
 
