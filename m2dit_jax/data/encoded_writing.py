@@ -121,8 +121,7 @@ def finish_dataset(
     }
     write_json(path / SKIPPED, skipped)
     if empty_caption is not None:
-        with atomic_write(path / EMPTY_CAPTION) as part:
-            save_file({"text_embeds": empty_caption}, part)
+        write_empty_caption(path, empty_caption)
     write_json(path / METADATA, metadata)
 
     template = tfds.core.ShardedFileTemplate(
@@ -159,6 +158,12 @@ def finish_dataset(
     for name in described:
         (staging / name).replace(path / name)
     shutil.rmtree(path / PROGRESS)
+
+
+def write_empty_caption(path: Path, embeds: BFloat16[np.ndarray, "T E"]) -> None:
+    """Writes the embeddings of "" of a dataset."""
+    with atomic_write(path / EMPTY_CAPTION) as part:
+        save_file({"text_embeds": embeds}, part)
 
 
 def write_json(path: Path, content: Any) -> None:
