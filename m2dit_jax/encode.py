@@ -8,8 +8,8 @@
     m2dit encode --check=DIR
     m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
 
-One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. For
-several sizes, encode several times and let the training mix the datasets.
+One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. --sizes
+makes a dataset of each size, which the training mixes.
 """
 
 # The workers that decode import this module: what is heavy is imported where it is used.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.cli import run_command
 from m2dit_jax.encode_flags import DEFAULTS, encode_parser
+from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
 from m2dit_jax.utils.sizes import size_text
@@ -30,6 +31,7 @@ from m2dit_jax.utils.sizes import size_text
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
     from m2dit_jax.data.encode.job import EncodeJob
+    from m2dit_jax.data.manifest import Manifest
 
 # Flags, where a config has their values, and of which type.
 _CONFIG_FIELDS = (
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    if flags.sizes and (flags.height or flags.width):
+        raise ValueError("--height and --width cannot go with --sizes")
     _fill_from_config(flags)
     _check_mode(flags)
     if flags.preview:
@@ -73,14 +77,34 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _encode(flags: argparse.Namespace) -> int:
+    from m2dit_jax.data.encode.job import check
+
+    jobs = _make_jobs(flags)
+    for job in jobs:
+        check(job)
+    encoded, missing = [], []
+    while jobs:
+        job = jobs.pop(0)  # which lets its model go before the next one is loaded
+        try:
+            if _encode_job(flags, job):
+                encoded.append(job.output)
+        except WorkFailed as error:
+            missing.append(str(error))
+    if missing:
+        raise WorkFailed("\n".join(missing))
+    if flags.sizes and encoded:
+        print(f"--config.data.paths={','.join(map(str, encoded))} trains on all sizes")
+    return 0 if encoded else 1
+
+
+def _encode_job(flags: argparse.Namespace, job: "EncodeJob") -> bool:
+    """Whether there is a dataset, or a part of one."""
     from m2dit_jax.data.encode.encoding import encode_dataset, encode_part, join_parts
-    from m2dit_jax.data.encode.job import check, finished_shards
+    from m2dit_jax.data.encode.job import finished_shards
     from m2dit_jax.data.encode.summary import part_summary, summary
     from m2dit_jax.data.encoded import FINISHED
 
     started = time.perf_counter()
-    job = _make_job(flags)
-    check(job)
     total = len(job.shards)
     scenes = sum(job.scene_counts)
     print(
@@ -90,15 +114,15 @@ def _encode(flags: argparse.Namespace) -> int:
     )
     if flags.part and not (job.output / FINISHED).exists():
         print(part_summary(job, flags.part, encode_part(job, flags.part)))
-        return 0
+        return True
     report = (join_parts if flags.join else encode_dataset)(job)
     print(summary(job, report))
     print(f"{time.perf_counter() - started:.1f} s")
-    return 0 if report.dataset is not None else 1
+    return report.dataset is not None
 
 
-def _make_job(flags: argparse.Namespace) -> "EncodeJob":
-    """Checks the flags, the cheapest check first."""
+def _make_jobs(flags: argparse.Namespace) -> list["EncodeJob"]:
+    """A job for each size. Checks the flags, the cheapest check first."""
     from m2dit_jax.data.clip_folder import manifest_beside, tell_long_captions
     from m2dit_jax.data.encode.job import EncodeJob
     from m2dit_jax.data.manifest import read_manifest
@@ -113,23 +137,48 @@ def _make_job(flags: argparse.Namespace) -> "EncodeJob":
         raise ValueError(f"--root={root}: no such folder")
     workers = flags.workers or usable_cpus()
     fps = _read_fps(flags.fps)
-    codec = _open_codec(flags)
+    codecs = _open_codecs(flags)
     if flags.codec != "pixels" and (line := _unused(Path(flags.codec))):
         print(line, file=sys.stderr)
     manifest = read_manifest(flags.manifest, root, values["min_scenes"])
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
     sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
-    return EncodeJob(
-        manifest,
-        root,
-        flags.output,
-        codec,
-        sampling,
-        workers=workers,
-        fps=fps,
-        hashed=bool(flags.hash),
-        **values,
-    )
+    return [
+        EncodeJob(
+            part,
+            root,
+            output,
+            codec,
+            sampling,
+            workers=workers,
+            fps=fps,
+            hashed=bool(flags.hash),
+            **values,
+        )
+        for part, output, codec in _by_size(flags, manifest, root, codecs)
+    ]
+
+
+def _by_size(
+    flags: argparse.Namespace, manifest: "Manifest", root: Path, codecs: Sequence["Codec"]
+) -> list[tuple["Manifest", Path, "Codec"]]:
+    """The stories of each size, with the folder that they go to."""
+    from m2dit_jax.data.encode.sizes import choose_sizes, of_size
+    from m2dit_jax.data.encoded import FINISHED, PROGRESS
+
+    if not flags.sizes:
+        return [(manifest, flags.output, codecs[0])]
+    if (flags.output / FINISHED).exists() or (flags.output / PROGRESS).exists():
+        raise ValueError(
+            f"{flags.output}: is a dataset of one size; --sizes needs another --output"
+        )
+    chosen = choose_sizes(manifest, root, flags.output, flags.sizes)
+    parts = [of_size(manifest, chosen, number) for number in range(len(flags.sizes))]
+    return [
+        (part, flags.output / str(size), codec)
+        for part, size, codec in zip(parts, flags.sizes, codecs, strict=True)
+        if part is not None
+    ]
 
 
 def _read_fps(text: str | None) -> Fraction | None:
@@ -146,6 +195,15 @@ def _unused(model: Path) -> str:
     from m2dit_jax.weights.model_folder import unused_line
 
     return unused_line(model)
+
+
+def _open_codecs(flags: argparse.Namespace) -> list["Codec"]:
+    """One for each size."""
+    codecs = []
+    for size in flags.sizes or [(flags.height, flags.width)]:
+        flags.height, flags.width = size
+        codecs.append(_open_codec(flags))
+    return codecs
 
 
 def _open_codec(flags: argparse.Namespace) -> "Codec":

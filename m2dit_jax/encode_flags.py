@@ -15,9 +15,12 @@ from m2dit_jax.cli import (
     seed_number,
     side,
 )
+from m2dit_jax.utils.remote.mirror import Sharing
+from m2dit_jax.utils.remote.places import written_file_or_folder, written_place
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.parts import Part
+    from m2dit_jax.data.encode.sizes import Size
 
 DEFAULTS = {
     "stride": 3,
@@ -38,6 +41,7 @@ def encode_parser() -> argparse.ArgumentParser:
         "--config=real_clips --clips=foxes/",
         "--config=finetune_5b --config.data.frames=25",
     )
+    parser.open_output = _open_output
     what = parser.add_argument_group("what")
     what.add_argument(
         "--clips",
@@ -70,6 +74,13 @@ def encode_parser() -> argparse.ArgumentParser:
     size.add_argument("--frames", type=frame_count, help="of a scene (default: the model's)")
     size.add_argument("--height", type=side, help="in pixels (default: the model's)")
     size.add_argument("--width", type=side, help="in pixels (default: the model's)")
+    size.add_argument(
+        "--sizes",
+        type=_sizes,
+        metavar="HxW,HxW",
+        help="instead: several, such as 480x720,720x480; each story goes to the one of which least "
+        "is cut off, in a dataset OUTPUT/HxW (default: one size)",
+    )
     frames = parser.add_argument_group("which frames are taken")
     frames.add_argument(
         "--sampling",
@@ -147,6 +158,23 @@ def encode_parser() -> argparse.ArgumentParser:
         help="cut a long video into shots: a manifest to be captioned (default: none)",
     )
     return parser
+
+
+def _open_output(address: str, flags: argparse.Namespace) -> Path:
+    from m2dit_jax.data.encoded import is_shard
+
+    if flags.scenes_from:
+        return written_file_or_folder(address)
+    return written_place(address, Sharing(flags.part.name if flags.part else "", is_shard))
+
+
+def _sizes(text: str) -> "tuple[Size, ...]":
+    from m2dit_jax.data.encode.sizes import read_sizes
+
+    try:
+        return read_sizes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _part(text: str) -> "Part":

@@ -210,11 +210,11 @@ def many(clips):
     return clips / "many.jsonl"
 
 
-def interrupt(arguments, number, finished="progress/0*.json"):
+def interrupt(arguments, number, finished="progress/0*.json", nice=19):
     """Starts the command and sends it a signal after a few shards; returns its exit status."""
     output = Path(next(a for a in arguments if a.startswith("--output="))[9:])
     # Nice to this process, or on a busy machine it could be done before it is seen to have begun.
-    polite = ["nice", "-n", "19", *command(*arguments)]
+    polite = ["nice", "-n", str(nice), *command(*arguments)]
     with subprocess.Popen(polite, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(list(output.glob(finished))) < 3:

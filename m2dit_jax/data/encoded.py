@@ -52,7 +52,7 @@ from safetensors.numpy import load_file
 from m2dit_jax.data.encoded_record import BFLOAT16, parse_story
 from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils import digests
-from m2dit_jax.utils.remote.places import read_place
+from m2dit_jax.utils.remote.places import read_place, size_there
 
 NAME, SPLIT = "stories", "train"
 CODECS = ("pixels", "vae")
@@ -310,6 +310,11 @@ def shard_name(number: int, shards: int) -> str:
     return f"{NAME}-{SPLIT}.array_record-{number:05d}-of-{shards:05d}"
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file of a dataset is a shard, by its name, which may have folders before it."""
+    return name.rpartition("/")[2].startswith(f"{NAME}-{SPLIT}.array_record-")
+
+
 # --- opening
 
 
@@ -345,7 +350,7 @@ def _check_digests(folder: Path, *names: str) -> None:
 
 def _check_intact(path: Path, nbytes: int) -> None:
     """Raises EncodedError unless a file of that size is there."""
-    found = path.stat().st_size if path.is_file() else None
+    found = path.stat().st_size if path.is_file() else size_there(path)
     if found != nbytes:
         state = "is missing" if found is None else f"has {found} bytes"
         raise EncodedError(f"{path}: {state}, needs {nbytes} bytes")

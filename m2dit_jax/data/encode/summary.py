@@ -6,7 +6,7 @@ from m2dit_jax.data.encode.encoding import EncodeReport
 from m2dit_jax.data.encode.job import EncodeJob
 from m2dit_jax.data.encode.parts import Part
 from m2dit_jax.data.encode.records import ShardRecord
-from m2dit_jax.data.encoded import Skipped, count_kinds, different_rates
+from m2dit_jax.data.encoded import Skipped, count_kinds, different_rates, is_shard
 from m2dit_jax.utils.sizes import size_text
 from m2dit_jax.weights.tokenizers import LITTLE
 
@@ -18,7 +18,10 @@ def summary(job: EncodeJob, report: EncodeReport) -> str:
         lines.append(f"{job.output}: nothing could be encoded")
     else:
         info, counts = report.dataset.info, report.dataset.scene_counts
-        size = sum(path.stat().st_size for path in job.output.iterdir() if path.is_file())
+        small = (
+            path for path in job.output.iterdir() if path.is_file() and not is_shard(path.name)
+        )
+        size = report.dataset.nbytes + sum(path.stat().st_size for path in small)
         lines.append(
             f"{job.output}: {len(counts)} stories, {sum(counts)} scenes of {info.frames} frames "
             f"of {info.height}x{info.width}, codec {info.codec}, {len(job.shards)} shards, "

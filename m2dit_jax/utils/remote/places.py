@@ -15,8 +15,8 @@ from pathlib import Path
 from m2dit_jax.utils.compile_cache import default_folder
 from m2dit_jax.utils.disks import describe
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
-from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken
-from m2dit_jax.utils.remote.mirror import Mirror, stamp
+from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken, is_lease, lease_name
+from m2dit_jax.utils.remote.mirror import Mirror, Sharing, stamp
 from m2dit_jax.utils.stopping import on_stop
 
 CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
@@ -27,6 +27,8 @@ _MOST_SECONDS = 86_400.0
 _RENEW_SECONDS = EXPIRES / 6
 
 _kept: dict[str, "Keeper | _File"] = {}
+_named: dict[str, Path] = {}  # what `named_place` has read
+_origins: dict[Path, str] = {}  # folders of copies of single objects, and where those lie
 
 
 class Keeper:
@@ -44,6 +46,10 @@ class Keeper:
             thread.start()
         self._stack = ExitStack()
         self._stack.enter_context(on_stop(lease.release))
+
+    def size_there(self, path: Path) -> int | None:
+        """Bytes of a file that only the bucket has; None for others."""
+        return self._mirror.size_there(path)
 
     def close(self) -> None:
         """Brings what is left to the bucket and gives the lease back. Raises BucketError."""
@@ -103,6 +109,7 @@ def read_place(text: str) -> Path:
     local, itself = _local(text), bucket.itself()
     if itself is not None:
         bucket.download("", local, itself.size)
+        _origins[local.parent] = text.rpartition("/")[0]
         return local
     Mirror(bucket, local).pull()
     if not local.is_dir():
@@ -110,23 +117,52 @@ def read_place(text: str) -> Path:
     return local
 
 
-def written_place(text: str) -> Path:
+def named_place(text: str) -> Path:
+    """`read_place` of a path within a config or a flag's text, each address once in a process.
+
+    A ~ of a local path is the user's folder.
+    """
+    if not is_remote(text):
+        return Path(text).expanduser()
+    if text not in _named:
+        _named[text] = read_place(text)
+    return _named[text]
+
+
+def place_beside(folder: Path, text: str) -> Path:
+    """The path that a file in that folder names: an address, or a path from there on.
+
+    Where the file came from a bucket, what is not here is taken from beside it there. Raises as
+    `read_place`.
+    """
+    if is_remote(text):
+        return named_place(text)
+    path = folder / Path(text).expanduser()
+    if folder in _origins and not path.exists() and path.is_relative_to(folder):
+        return named_place(f"{_origins[folder]}/{path.relative_to(folder).as_posix()}")
+    return path
+
+
+def written_place(text: str, sharing: Sharing | None = None) -> Path:
     """The path; of an address in a bucket the local folder that is kept like it, until `close`.
 
-    What is in the bucket is copied here first. Raises ValueError for other addresses, BucketError
-    if the bucket cannot be used, or another process writes there.
+    What is in the bucket is copied here first, but for what is light. Raises ValueError for other
+    addresses, BucketError if the bucket cannot be used, or another process writes there.
     """
     if not is_remote(text):
         return Path(text)
-    url, local = text.rstrip("/"), _local(text)
+    url, part = text.rstrip("/"), sharing.part if sharing else ""
+    local = _local(text, part)
     if url in _kept:
         return local
     push_seconds = _push_seconds()
     bucket = Bucket(url)
     bucket.check()
-    lease, mirror = Lease(bucket), Mirror(bucket, local)
+    lease, mirror = Lease(bucket, lease_name(part)), Mirror(bucket, local, sharing)
     try:
         lease.take()
+        if sharing is not None:
+            _check_no_other(bucket, part)
     except Taken as error:
         raise BucketError(f"{url}: another process writes there ({error.holder})") from error
     mirror.pull()
@@ -134,6 +170,22 @@ def written_place(text: str) -> Path:
     print(f"{url} is worked on as {local}", file=sys.stderr)
     _kept[url] = Keeper(mirror, lease, push_seconds)
     return local
+
+
+def size_there(path: Path) -> int | None:
+    """Bytes of a file of a place that is written to and that only the bucket has; None else."""
+    sizes = (each.size_there(path) for each in _kept.values() if isinstance(each, Keeper))
+    return next((size for size in sizes if size is not None), None)
+
+
+def _check_no_other(bucket: Bucket, part: str) -> None:
+    """Raises Taken if another process does what this one is to do: all beside a part, say."""
+    division = part.rpartition("-of-")[2]
+    for name in filter(is_lease, bucket.objects()):
+        beside = part and name != lease_name() and name.endswith(f"-of-{division}.lease.json")
+        if name != lease_name(part) and not beside:
+            Lease(bucket, name).check_free()
+            bucket.delete([name])  # of a process that was killed
 
 
 def written_file(text: str) -> Path:
@@ -177,8 +229,9 @@ def _push_seconds() -> float:
     return seconds
 
 
-def _local(url: str) -> Path:
-    """Where the copy of an address lies, under the same last name."""
+def _local(url: str, part: str = "") -> Path:
+    """Where the copy of an address, or of a part of it, lies, under the same last name."""
     folder = Path(os.environ.get(CACHE) or default_folder().with_name("remote"))
     url = url.rstrip("/")
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rpartition("/")[2]
+    whole = f"{url}#{part}" if part else url
+    return folder / hashlib.sha256(whole.encode()).hexdigest()[:16] / url.rpartition("/")[2]
