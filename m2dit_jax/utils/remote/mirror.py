@@ -22,6 +22,7 @@ from m2dit_jax.utils.disks import check_room
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.utils.remote.bucket import Bucket
+from m2dit_jax.utils.remote.cache import SYNCED
 
 INDEX = ".m2dit/index.json"
 _OWN = ".m2dit/"
@@ -89,12 +90,19 @@ class Sharing:
 class Mirror:
     """The files below an address in a bucket, and the local folder that has the same ones."""
 
-    def __init__(self, bucket: Bucket, local: Path, sharing: Sharing | None = None):
+    def __init__(
+        self,
+        bucket: Bucket,
+        local: Path,
+        sharing: Sharing | None = None,
+        make_room: Callable[[int], None] = lambda nbytes: None,
+    ):
+        self._make_room = make_room
         self.bucket = bucket
         self.local = local
         self._sharing = sharing
         self._index_name = sharing.index if sharing else INDEX
-        self._state = local.with_name(f"{local.name}.synced.json")
+        self._state = local.with_name(f"{local.name}{SYNCED}")
         self._synced = _Synced.read(self._state)
         self._indexed = dict(self._synced.files)  # what the index in the bucket tells
         self._foreign: set[str] = set()  # which the index of another part tells
@@ -209,6 +217,7 @@ class Mirror:
     def _download(self, sizes: dict[str, int], versions: dict[str, str]) -> None:
         """Downloads files; what came before an interruption is not asked for again."""
         total, saved = sum(sizes.values()), time.monotonic()
+        self._make_room(total)
         check_room(self.local, total)
         with progress_bar(total, f"from {self.bucket.url}", "B") as bar:
             for name, size in sizes.items():

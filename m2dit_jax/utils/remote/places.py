@@ -8,25 +8,24 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from m2dit_jax.utils.compile_cache import default_folder
 from m2dit_jax.utils.disks import describe
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
+from m2dit_jax.utils.remote.cache import cache_folder, make_room, use
 from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken, is_lease, lease_name
 from m2dit_jax.utils.remote.mirror import Mirror, Sharing, stamp
 from m2dit_jax.utils.stopping import on_stop
 
-CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
 PUSH_SECONDS = "M2DIT_PUSH_SECONDS"  # environment: how often what is new is brought to the bucket
 _FILE_ENDS = (".html", ".json", ".jsonl", ".csv")  # pages and manifests
 _PUSH_SECONDS = 20.0
 _MOST_SECONDS = 86_400.0
 _RENEW_SECONDS = EXPIRES / 6
 
-_kept: dict[str, "Keeper | _File"] = {}
+_kept: dict[str, "Keeper | _File | _Shared"] = {}
 _named: dict[str, Path] = {}  # what `named_place` has read
 _origins: dict[Path, str] = {}  # folders of copies of single objects, and where those lie
 
@@ -94,6 +93,43 @@ class _File:
         return stamp(self._local) if self._local.is_file() else None
 
 
+class _Shared:
+    """A folder that many processes add files to, which never change: by their names alone."""
+
+    def __init__(self, bucket: Bucket, local: Path):
+        self._bucket, self._local = bucket, local
+        for name, each in bucket.objects().items():
+            path = local / name
+            if path.resolve().is_relative_to(local.resolve()) and not path.is_file():
+                bucket.download(name, path, each.size)
+        self._there = set(self._names())
+
+    def close(self) -> None:
+        """Brings the files that are new to the bucket. Raises BucketError."""
+        for name in sorted(set(self._names()) - self._there):
+            self._bucket.upload(self._local / name, name)
+
+    def _names(self) -> Iterator[str]:
+        for path in self._local.rglob("*"):
+            # Not what JAX notes about use, nor what is being written.
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".part":
+                yield path.relative_to(self._local).as_posix()
+
+
+def shared_place(text: str) -> Path:
+    """The local folder for an address whose files many processes add to, until `close_places`.
+
+    There is no lease: files of one name must be the same. Raises as `written_place`.
+    """
+    url, local = text.rstrip("/"), _local(text)
+    if url not in _kept:
+        bucket = Bucket(url)
+        bucket.check()
+        local.mkdir(parents=True, exist_ok=True)
+        _kept[url] = _Shared(bucket, local)
+    return local
+
+
 def read_place(text: str) -> Path:
     """The path; of an address in a bucket a local copy of that object, or of all below it.
 
@@ -108,10 +144,11 @@ def read_place(text: str) -> Path:
     bucket.check()
     local, itself = _local(text), bucket.itself()
     if itself is not None:
+        make_room(itself.size)
         bucket.download("", local, itself.size)
         _origins[local.parent] = text.rpartition("/")[0]
         return local
-    Mirror(bucket, local).pull()
+    Mirror(bucket, local, make_room=make_room).pull()
     if not local.is_dir():
         raise BucketError(f"{text}: there is nothing")
     return local
@@ -158,7 +195,7 @@ def written_place(text: str, sharing: Sharing | None = None) -> Path:
     push_seconds = _push_seconds()
     bucket = Bucket(url)
     bucket.check()
-    lease, mirror = Lease(bucket, lease_name(part)), Mirror(bucket, local, sharing)
+    lease, mirror = Lease(bucket, lease_name(part)), Mirror(bucket, local, sharing, make_room)
     try:
         lease.take()
         if sharing is not None:
@@ -231,7 +268,8 @@ def _push_seconds() -> float:
 
 def _local(url: str, part: str = "") -> Path:
     """Where the copy of an address, or of a part of it, lies, under the same last name."""
-    folder = Path(os.environ.get(CACHE) or default_folder().with_name("remote"))
     url = url.rstrip("/")
     whole = f"{url}#{part}" if part else url
-    return folder / hashlib.sha256(whole.encode()).hexdigest()[:16] / url.rpartition("/")[2]
+    copy = cache_folder() / hashlib.sha256(whole.encode()).hexdigest()[:16]
+    use(copy)
+    return copy / url.rpartition("/")[2]
