@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -53,12 +54,12 @@ _WRITTEN = {
 _MOST_REPLACED = 3  # times that what is read may be replaced
 
 
-def make_parser(command: str, description: str, *examples: str) -> argparse.ArgumentParser:
+def make_parser(command: str, description: str, *examples: str) -> "Parser":
     """A command's parser: flags are never abbreviated, --help ends with examples.
 
     A flag of type Path must not be empty: "" would be the current folder.
     """
-    parser = _Parser(
+    parser = Parser(
         prog=f"m2dit {command}",
         description=description,
         epilog="\n".join(f"Example: m2dit {command} {example}" for example in examples),
@@ -69,8 +70,11 @@ def make_parser(command: str, description: str, *examples: str) -> argparse.Argu
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose paths may be addresses in buckets, looked at when all flags are known."""
+
+    open_output: "Callable[[str, argparse.Namespace], Path] | None" = None
+    """What opens an --output that is an address; it sees all flags."""
 
     # Overloaded there.
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -81,6 +85,8 @@ class _Parser(argparse.ArgumentParser):
         try:
             for name, value in vars(found).items():
                 take = _WRITTEN.get(name, read_place)
+                if name == "output" and self.open_output is not None:
+                    take = partial(self.open_output, flags=found)
                 if isinstance(value, _Address):
                     setattr(found, name, take(value))
                 elif isinstance(value, list):

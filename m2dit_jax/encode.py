@@ -3,51 +3,36 @@
     m2dit encode --clips=FOLDER --output=DIR --codec=pixels|MODEL_FOLDER  # captions in .txt files
     m2dit encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
     m2dit encode --config=FILE_OR_NAME  # all that from config.data, which --config.data.* changes
+    m2dit encode ... --part=2/4  # on one of four hosts; then once: m2dit encode ... --join
     m2dit encode --preview=DIR
     m2dit encode --check=DIR
     m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
 
-One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. For
-several sizes, encode several times and let the training mix the datasets.
+One dataset has one size and one number of frames; `m2dit_jax.data.encoded` describes it. --sizes
+makes a dataset of each size, which the training mixes.
 """
 
 # The workers that decode import this module: what is heavy is imported where it is used.
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dit_jax.cli import (
-    bounded_float,
-    bounded_int,
-    count,
-    filled,
-    frame_count,
-    make_parser,
-    processes,
-    run_command,
-    seed_number,
-    side,
-)
+from m2dit_jax.cli import run_command
+from m2dit_jax.encode_flags import DEFAULTS, encode_parser
+from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
 from m2dit_jax.utils.sizes import size_text
 
 if TYPE_CHECKING:
     from m2dit_jax.data.encode.codecs import Codec
-    from m2dit_jax.data.encode.encoding import EncodeReport
     from m2dit_jax.data.encode.job import EncodeJob
+    from m2dit_jax.data.manifest import Manifest
 
-DEFAULTS = {
-    "stride": 3,
-    "seed": 0,
-    "min_scenes": 1,
-    "shard_scenes": None,
-    "time_limit": 120.0,
-}
 # Flags, where a config has their values, and of which type.
 _CONFIG_FIELDS = (
     *(("manifest", "manifest", Path), ("root", "root", Path), ("output", "paths", Path)),
@@ -65,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: not a single scene could be encoded, or the model makes numbers that are none.
     """
-    parser = _parser()
+    parser = encode_parser()
     flags, others = parser.parse_known_args(argv)
     flags.text_length = None  # until a config says it
     flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
@@ -78,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    if flags.sizes and (flags.height or flags.width):
+        raise ValueError("--height and --width cannot go with --sizes")
     _fill_from_config(flags)
     _check_mode(flags)
     if flags.preview:
@@ -90,12 +77,34 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _encode(flags: argparse.Namespace) -> int:
-    from m2dit_jax.data.encode.encoding import encode_dataset
-    from m2dit_jax.data.encode.job import check, finished_shards
+    from m2dit_jax.data.encode.job import check
+
+    jobs = _make_jobs(flags)
+    for job in jobs:
+        check(job)
+    encoded, missing = [], []
+    while jobs:
+        job = jobs.pop(0)  # which lets its model go before the next one is loaded
+        try:
+            if _encode_job(flags, job):
+                encoded.append(job.output)
+        except WorkFailed as error:
+            missing.append(str(error))
+    if missing:
+        raise WorkFailed("\n".join(missing))
+    if flags.sizes and encoded:
+        print(f"--config.data.paths={','.join(map(str, encoded))} trains on all sizes")
+    return 0 if encoded else 1
+
+
+def _encode_job(flags: argparse.Namespace, job: "EncodeJob") -> bool:
+    """Whether there is a dataset, or a part of one."""
+    from m2dit_jax.data.encode.encoding import encode_dataset, encode_part, join_parts
+    from m2dit_jax.data.encode.job import finished_shards
+    from m2dit_jax.data.encode.summary import part_summary, summary
+    from m2dit_jax.data.encoded import FINISHED
 
     started = time.perf_counter()
-    job = _make_job(flags)
-    check(job)
     total = len(job.shards)
     scenes = sum(job.scene_counts)
     print(
@@ -103,78 +112,73 @@ def _encode(flags: argparse.Namespace) -> int:
         f"writing to {job.output}: {finished_shards(job)} of {total} shards are there",
         file=sys.stderr,
     )
-    report = encode_dataset(job)
-    print(_summary(job, report))
+    if flags.part and not (job.output / FINISHED).exists():
+        print(part_summary(job, flags.part, encode_part(job, flags.part)))
+        return True
+    report = (join_parts if flags.join else encode_dataset)(job)
+    print(summary(job, report))
     print(f"{time.perf_counter() - started:.1f} s")
-    return 0 if report.dataset is not None else 1
+    return report.dataset is not None
 
 
-def _make_job(flags: argparse.Namespace) -> "EncodeJob":
-    """Checks the flags, the cheapest check first."""
+def _make_jobs(flags: argparse.Namespace) -> list["EncodeJob"]:
+    """A job for each size. Checks the flags, the cheapest check first."""
+    from m2dit_jax.data.clip_folder import manifest_beside, tell_long_captions
     from m2dit_jax.data.encode.job import EncodeJob
     from m2dit_jax.data.manifest import read_manifest
 
     values = {name: _given(flags, name) for name in DEFAULTS}
     if flags.clips is not None:
-        flags.manifest, flags.root = _manifest_of(flags.clips, flags.output), flags.clips
+        flags.manifest, flags.root = manifest_beside(flags.output, flags.clips), flags.clips
         if flags.codec == "pixels" and flags.text_length is not None:
-            _tell_long_captions(flags.clips, flags.text_length)
+            tell_long_captions(flags.clips, flags.text_length)
     root = flags.root or flags.manifest.parent
     if not root.is_dir():
         raise ValueError(f"--root={root}: no such folder")
     workers = flags.workers or usable_cpus()
     fps = _read_fps(flags.fps)
-    codec = _open_codec(flags)
+    codecs = _open_codecs(flags)
     if flags.codec != "pixels" and (line := _unused(Path(flags.codec))):
         print(line, file=sys.stderr)
     manifest = read_manifest(flags.manifest, root, values["min_scenes"])
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
     sampling = flags.sampling or {"clips": "middle", "stories": "longest"}[manifest.kind]
-    return EncodeJob(
-        manifest,
-        root,
-        flags.output,
-        codec,
-        sampling,
-        workers=workers,
-        fps=fps,
-        hashed=bool(flags.hash),
-        **values,
-    )
+    return [
+        EncodeJob(
+            part,
+            root,
+            output,
+            codec,
+            sampling,
+            workers=workers,
+            fps=fps,
+            hashed=bool(flags.hash),
+            **values,
+        )
+        for part, output, codec in _by_size(flags, manifest, root, codecs)
+    ]
 
 
-def _manifest_of(clips: Path, output: Path) -> Path:
-    """Writes the manifest of a folder of clips beside the dataset and returns its path.
+def _by_size(
+    flags: argparse.Namespace, manifest: "Manifest", root: Path, codecs: Sequence["Codec"]
+) -> list[tuple["Manifest", Path, "Codec"]]:
+    """The stories of each size, with the folder that they go to."""
+    from m2dit_jax.data.encode.sizes import choose_sizes, of_size
+    from m2dit_jax.data.encoded import FINISHED, PROGRESS
 
-    Raises ValueError if another manifest has that name.
-    """
-    from m2dit_jax.data.clip_folder import read_clip_folder
-    from m2dit_jax.data.manifest import to_jsonl, write_jsonl
-
-    manifest, path = read_clip_folder(clips), output.parent / f"{output.name}.jsonl"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(manifest, path, clips)
-    elif path.read_text(encoding="utf-8", errors="replace") != to_jsonl(manifest, clips):
+    if not flags.sizes:
+        return [(manifest, flags.output, codecs[0])]
+    if (flags.output / FINISHED).exists() or (flags.output / PROGRESS).exists():
         raise ValueError(
-            f"{path}: lists other clips or captions than {clips} has now; needs another --output, "
-            "or that file and the dataset removed"
+            f"{flags.output}: is a dataset of one size; --sizes needs another --output"
         )
-    return path
-
-
-def _tell_long_captions(clips: Path, text_length: int) -> None:
-    """Says how many captions a model of pixels, which reads bytes, would cut off."""
-    from m2dit_jax.data.clip_folder import read_clip_folder
-
-    stories = read_clip_folder(clips).stories
-    lengths = [len(scene.caption.encode()) + 1 for story in stories for scene in story.scenes]
-    if count := sum(length > text_length for length in lengths):
-        print(
-            f"{count} captions are longer than the {text_length - 1} bytes that the model reads "
-            f"and are cut there; for all of them --config.data.text_length={max(lengths)}",
-            file=sys.stderr,
-        )
+    chosen = choose_sizes(manifest, root, flags.output, flags.sizes)
+    parts = [of_size(manifest, chosen, number) for number in range(len(flags.sizes))]
+    return [
+        (part, flags.output / str(size), codec)
+        for part, size, codec in zip(parts, flags.sizes, codecs, strict=True)
+        if part is not None
+    ]
 
 
 def _read_fps(text: str | None) -> Fraction | None:
@@ -193,6 +197,15 @@ def _unused(model: Path) -> str:
     return unused_line(model)
 
 
+def _open_codecs(flags: argparse.Namespace) -> list["Codec"]:
+    """One for each size."""
+    codecs = []
+    for size in flags.sizes or [(flags.height, flags.width)]:
+        flags.height, flags.width = size
+        codecs.append(_open_codec(flags))
+    return codecs
+
+
 def _open_codec(flags: argparse.Namespace) -> "Codec":
     """Raises ValueError if sizes are missing or the folder holds no model."""
     sizes = {name: getattr(flags, name) for name in ("frames", "height", "width")}
@@ -207,59 +220,6 @@ def _open_codec(flags: argparse.Namespace) -> "Codec":
         if getattr(flags, name) is not None:
             raise ValueError(f"--{name}={getattr(flags, name)}: not with --codec=pixels")
     return PixelsCodec(**sizes)
-
-
-def _summary(job: "EncodeJob", report: "EncodeReport") -> str:
-    from m2dit_jax.data.encoded import count_kinds
-    from m2dit_jax.weights.tokenizers import LITTLE
-
-    lines = []
-    if report.dataset is None:
-        lines.append(f"{job.output}: nothing could be encoded")
-    else:
-        info, counts = report.dataset.info, report.dataset.scene_counts
-        size = sum(path.stat().st_size for path in job.output.iterdir() if path.is_file())
-        lines.append(
-            f"{job.output}: {len(counts)} stories, {sum(counts)} scenes of {info.frames} frames "
-            f"of {info.height}x{info.width}, codec {info.codec}, {len(job.shards)} shards, "
-            f"{size_text(size)}" + (" (was finished before)" if report.was_finished else "")
-        )
-    if report.skipped:
-        lines.append(f"skipped {len(report.skipped)} scenes, each named in skipped.json:")
-        for kind, count in count_kinds(report.skipped).items():
-            example = next(item for item in report.skipped if item["kind"] == kind)
-            lines.append(f"  {count} x {kind}; for example {example['place']}: {example['video']}")
-    if report.changed:
-        lines.append(
-            f"{len(report.changed)} videos have changed since, for example {report.changed[0]}: "
-            "the dataset holds what they were; another --output encodes them as they are"
-        )
-    if report.dataset is not None and job.fps is None:
-        lines += _rates(report.dataset.statistics["fps"])
-    if report.cut_captions:
-        lines.append(f"{report.cut_captions} captions are longer than the model reads and were cut")
-    if report.unknown:
-        worst = max(report.unknown, key=lambda item: item["share"])
-        little = sum(item["share"] >= LITTLE for item in report.unknown)
-        lines.append(
-            f"{len(report.unknown)} captions have characters that the model does not know, each "
-            f"named in skipped.json; {little} lose half of theirs or more; for example "
-            f"{worst['place']}: {worst['share']:.0%} of it, {', '.join(worst['characters'])[:80]}"
-        )
-    return "\n".join(lines)
-
-
-def _rates(counts: Mapping[str, int]) -> list[str]:
-    """A line about videos whose rates differ."""
-    from m2dit_jax.data.encoded import different_rates
-
-    rates = different_rates(counts)
-    if rates is None:
-        return []
-    return [
-        f"the videos have {rates[0]} to {rates[1]} frames a second, and each was taken at its own: "
-        "the same motion is faster in some; --fps takes all of them at one rate"
-    ]
 
 
 def _preview(path: Path) -> int:
@@ -338,6 +298,8 @@ def _check_mode(flags: argparse.Namespace) -> None:
     elif "scenes_from" in given:
         mode, allowed, needed = "--scenes-from", _SCENES_FROM, {"scenes_from", "output"}
     problems = []
+    if {"part", "join"} <= given:
+        problems.append("--part cannot go with --join")
     if needed - given:
         names = _names(needed - given).replace("--manifest", "--manifest or --clips")
         problems.append(f"{mode} needs {names}")
@@ -349,115 +311,6 @@ def _check_mode(flags: argparse.Namespace) -> None:
 
 def _names(flags: set[str]) -> str:
     return ", ".join(f"--{name.replace('scenes_from', 'scenes-from')}" for name in sorted(flags))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "encode",
-        "Decodes and encodes videos into a dataset to train from. What is finished is never done\n"
-        "again: after an interruption the same command goes on.",
-        "--clips=foxes/ --output=data/foxes --codec=pixels --frames=16 --height=64 --width=64",
-        "--config=real_clips --clips=foxes/",
-        "--config=finetune_5b --config.data.frames=25",
-    )
-    what = parser.add_argument_group("what")
-    what.add_argument(
-        "--clips",
-        type=Path,
-        metavar="FOLDER",
-        help="videos with captions beside them, fox_1.mp4 and fox_1.txt: those in one folder are "
-        "the scenes of a story, by name; the manifest is written to OUTPUT.jsonl (default: none)",
-    )
-    what.add_argument(
-        "--manifest",
-        type=Path,
-        help="instead: CSV of clips, JSON or JSON Lines of stories (default: config.data.manifest)",
-    )
-    what.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
-    what.add_argument(
-        "--output", type=Path, help="folder, made if need be (default: config.data.paths)"
-    )
-    what.add_argument(
-        "--codec",
-        type=filled,
-        help="pixels, or the folder of a released model (default: config.data.codec)",
-    )
-    what.add_argument(
-        "--config",
-        metavar="FILE_OR_NAME",
-        help="of a training, for what is not given: manifest, root, output, codec, sizes; its "
-        "fields are changed by --config.data.frames=8 and the like (default: none)",
-    )
-    size = parser.add_argument_group("size of a scene")
-    size.add_argument("--frames", type=frame_count, help="of a scene (default: the model's)")
-    size.add_argument("--height", type=side, help="in pixels (default: the model's)")
-    size.add_argument("--width", type=side, help="in pixels (default: the model's)")
-    frames = parser.add_argument_group("which frames are taken")
-    frames.add_argument(
-        "--sampling",
-        choices=("middle", "longest"),
-        help="middle: every STRIDE-th, somewhere in the middle 90 per cent (default for clips); "
-        "longest: every n-th, n as large as fits, at most STRIDE (default for stories)",
-    )
-    frames.add_argument("--stride", type=count, help=_default("stride", "in frames"))
-    frames.add_argument(
-        "--fps",
-        help="rate at which frames are counted, such as 24 or 24000/1001: those nearest in time "
-        "are taken (default: the rate that each video has)",
-    )
-    frames.add_argument("--seed", type=seed_number, help=_default("seed", "of what is drawn"))
-    rest = parser.add_argument_group("how")
-    rest.add_argument(
-        "--min_scenes",
-        type=count,
-        help=_default("min_scenes", "shorter stories, or what broken scenes left, are skipped"),
-    )
-    rest.add_argument("--batch_size", type=count, help="scenes at once (default: one a device)")
-    rest.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        help="of the networks (default: as stored, but float16 as bfloat16, on CPUs as float32)",
-    )
-    rest.add_argument(
-        "--workers", type=processes, help="processes that decode (default: one a core)"
-    )
-    rest.add_argument(
-        "--time_limit",
-        type=bounded_float(0.001, 1e6),
-        help=_default("time_limit", "seconds to decode a scene"),
-    )
-    rest.add_argument(
-        "--hash",
-        action="store_true",
-        default=None,
-        help="read all of each video to notice whether it has changed (default: by size and time "
-        "of change)",
-    )
-    rest.add_argument(
-        "--shard_scenes",
-        type=bounded_int(1, 10**9),
-        help="most scenes in a shard (default: 256, or 1 GB, or more for at most 512 shards)",
-    )
-    others = parser.add_argument_group("instead of encoding")
-    others.add_argument(
-        "--preview", type=Path, help="write a page about this encoded dataset (default: none)"
-    )
-    others.add_argument(
-        "--check",
-        type=Path,
-        metavar="DIR",
-        help="read this encoded dataset whole: is it damaged? (default: none)",
-    )
-    others.add_argument(
-        "--scenes-from",
-        type=Path,
-        help="cut a long video into shots: a manifest to be captioned (default: none)",
-    )
-    return parser
-
-
-def _default(name: str, text: str) -> str:
-    return f"{text} (default: {DEFAULTS[name]:g})"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from m2dit_jax import encode
-from m2dit_jax.data.encode import encoding, job, stories
+from m2dit_jax.data.encode import job, parts, stories
 from m2dit_jax.data.encode.codecs import VaeCodec
 from m2dit_jax.data.encoded import EncodedDataset
 from m2dit_jax.data.manifest import Manifest
@@ -210,14 +210,14 @@ def many(clips):
     return clips / "many.jsonl"
 
 
-def interrupt(arguments, number):
+def interrupt(arguments, number, finished="progress/0*.json", nice=19):
     """Starts the command and sends it a signal after a few shards; returns its exit status."""
     output = Path(next(a for a in arguments if a.startswith("--output="))[9:])
     # Nice to this process, or on a busy machine it could be done before it is seen to have begun.
-    polite = ["nice", "-n", "19", *command(*arguments)]
+    polite = ["nice", "-n", str(nice), *command(*arguments)]
     with subprocess.Popen(polite, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while len(list(output.glob("progress/0*.json"))) < 3:
+        while len(list(output.glob(finished))) < 3:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
         process.send_signal(number)
@@ -329,7 +329,7 @@ def test_a_dataset_is_checked_on_request(clips, tmp_path, capsys):
 
 
 def test_two_at_once_are_refused(clips, tmp_path, capsys):
-    with encoding._locked(tmp_path / "set"):
+    with parts.writing_all(tmp_path / "set"):
         flags = [*of_manifest(clips / "stories.jsonl", tmp_path / "set"), *PIXELS]
         assert encode.main(flags) == 2
     assert "another process is writing to it" in capsys.readouterr().err

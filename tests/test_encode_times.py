@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from m2dit_jax import encode
-from m2dit_jax.data.encode import encoding
+from m2dit_jax.data.encode import encoding, shard_work
 from m2dit_jax.data.encoded import EncodedDataset
 from tests.data.test_shots import write_shots
 
@@ -139,7 +139,7 @@ def begun(tmp_path, monkeypatch):
     for name in "ab":
         write(tmp_path / f"{name}.mp4", range(0, 800, 40))
     write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4"}, {"video": "b.mp4"}])
-    write_shard = encoding.write_shard
+    write_shard = shard_work.write_shard
 
     def first_only(path, *arguments):
         if "00001-of" in path.name:
@@ -147,7 +147,7 @@ def begun(tmp_path, monkeypatch):
         return write_shard(path, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(encoding, "write_shard", first_only)
+        patched.setattr(shard_work, "write_shard", first_only)
         flags = [f"--manifest={tmp_path}/m.jsonl", f"--output={tmp_path}/set", *PIXELS]
         assert encode.main([*flags, "--shard_scenes=1"]) == 130
     assert [path.name for path in (tmp_path / "set/progress").glob("0*")] == ["00000.json"]
@@ -175,15 +175,15 @@ def test_videos_that_have_not_changed_are_not_encoded_again(begun, capsys):
 
 
 def test_a_video_that_changes_meanwhile_stops_the_end_of_the_dataset(begun, capsys, monkeypatch):
-    encode_shards = encoding._encode_shards
+    encode_shards = encoding.encode_shards
 
-    def then_change(job):
-        encode_shards(job)
+    def then_change(*arguments):
+        encode_shards(*arguments)
         os.utime(begun / "b.mp4", ns=(1, 1))
 
     flags = [f"--manifest={begun}/m.jsonl", f"--output={begun}/set", *PIXELS, "--shard_scenes=1"]
     with monkeypatch.context() as patched:
-        patched.setattr(encoding, "_encode_shards", then_change)
+        patched.setattr(encoding, "encode_shards", then_change)
         assert encode.main(flags) == 2
     message = (
         f"{begun}/b.mp4: changed while it was encoded; the same command encodes its shards anew"

@@ -5,10 +5,11 @@ clip_2 comes before clip_10; every folder below it that holds videos is another 
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2dit_jax.data.manifest import Manifest, ManifestError
+from m2dit_jax.data.manifest import Manifest, ManifestError, to_jsonl, write_jsonl
 from m2dit_jax.data.story_table import ClipScene, ManifestStory
 from m2dit_jax.utils.options import problem_lines
 
@@ -35,6 +36,35 @@ def read_clip_folder(folder: Path) -> Manifest:
     if not stories:
         raise ManifestError(f"{folder}: holds no video, needs some of {', '.join(SUFFIXES)}")
     return Manifest(tuple(stories), folder, "stories")
+
+
+def manifest_beside(output: Path, clips: Path) -> Path:
+    """Writes the manifest of a folder of clips beside a dataset and returns its path.
+
+    Raises ValueError if another manifest has that name.
+    """
+    manifest, path = read_clip_folder(clips), output.parent / f"{output.name}.jsonl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(manifest, path, clips)
+    elif path.read_text(encoding="utf-8", errors="replace") != to_jsonl(manifest, clips):
+        raise ValueError(
+            f"{path}: lists other clips or captions than {clips} has now; needs another --output, "
+            "or that file and the dataset removed"
+        )
+    return path
+
+
+def tell_long_captions(clips: Path, text_length: int) -> None:
+    """Says how many captions a model of pixels, which reads bytes, would cut off."""
+    stories = read_clip_folder(clips).stories
+    lengths = [len(scene.caption.encode()) + 1 for story in stories for scene in story.scenes]
+    if count := sum(length > text_length for length in lengths):
+        print(
+            f"{count} captions are longer than the {text_length - 1} bytes that the model reads "
+            f"and are cut there; for all of them --config.data.text_length={max(lengths)}",
+            file=sys.stderr,
+        )
 
 
 def _scenes(folder: Path, problems: list[str]) -> Iterator[ClipScene]:

@@ -1,4 +1,4 @@
-"""Encoded stories on disk: the schema, its writing and its reading.
+"""Encoded stories on disk: the schema and its reading.
 
 A folder is a tensorflow-datasets dataset (ArrayRecord, split "train"), readable without TensorFlow:
 
@@ -36,31 +36,23 @@ A dataset has one size and one number of frames. Several sizes, or single clips 
 several datasets, which a training mixes.
 """
 
-import errno
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict
 
-import ml_dtypes
 import numpy as np
 from jaxtyping import BFloat16, UInt8
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from m2dit_jax.data.encoded_record import BFLOAT16, parse_story
 from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils import digests
-from m2dit_jax.utils.files import atomic_write
-from m2dit_jax.utils.finite import check_finite
-from m2dit_jax.utils.remote.places import read_place
-
-if TYPE_CHECKING:
-    from tensorflow_datasets.core.features import FeaturesDict
+from m2dit_jax.utils.remote.places import read_place, size_there
 
 NAME, SPLIT = "stories", "train"
 CODECS = ("pixels", "vae")
@@ -74,10 +66,6 @@ PROGRESS = "progress"  # a folder, see `encode.records`
 # from, words of their captions.
 STATISTICS = ("size", "fps", "seconds", "words")
 Statistics = dict[str, dict[str, int]]
-# Latents become a fifth smaller, at 350 MB/s to write and 470 to read on one core of an AMD EPYC;
-# higher levels gain nothing.
-_WRITER_OPTIONS = "group_size:1,zstd:1"
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class EncodedError(ValueError):
@@ -120,9 +108,9 @@ class EncodedInfo:
         if self.latent_shape is None or self.text_shape is None:
             return {"pixels": ((self.frames, self.height, self.width, 3), np.dtype(np.uint8))}
         return {
-            "mean": (self.latent_shape, _BFLOAT16),
-            "logvar": (self.latent_shape, _BFLOAT16),
-            "text_embeds": (self.text_shape, _BFLOAT16),
+            "mean": (self.latent_shape, BFLOAT16),
+            "logvar": (self.latent_shape, BFLOAT16),
+            "text_embeds": (self.text_shape, BFLOAT16),
         }
 
     @property
@@ -232,7 +220,7 @@ class EncodedDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"story {index} of {len(self)}")
         try:
-            return _parse(self.info, self._records[index])
+            return parse_story(self.info.arrays, self._records[index])
         except OSError as error:
             path = self._records.path(index)
             message = f"story {index} cannot be read: {error.strerror}"
@@ -258,7 +246,7 @@ class EncodedDataset:
             raise EncodedError(f"{path}: is missing") from error
         except (KeyError, SafetensorError) as error:
             raise EncodedError(f"{path}: is damaged ({error})") from error
-        if embeds.shape != self.info.text_shape or embeds.dtype != _BFLOAT16:
+        if embeds.shape != self.info.text_shape or embeds.dtype != BFLOAT16:
             raise EncodedError(
                 f"{path}: holds {embeds.dtype} {embeds.shape}, needs bfloat16 "
                 f"{self.info.text_shape}"
@@ -317,216 +305,14 @@ def different_rates(counts: Mapping[str, int]) -> tuple[str, str] | None:
     return rates[0], rates[-1]
 
 
-# --- writing
-
-
 def shard_name(number: int, shards: int) -> str:
     """File name, as tensorflow-datasets wants it."""
     return f"{NAME}-{SPLIT}.array_record-{number:05d}-of-{shards:05d}"
 
 
-class Shard(TypedDict):
-    """A finished shard: how many stories, the bytes of their records and of the file.
-
-    `crc32` is that of each chunk of the file, as in digests.json; older versions wrote none.
-    """
-
-    stories: int
-    record_bytes: int
-    bytes: int
-    crc32: NotRequired[list[str]]
-
-
-def shard_digest(shard: Shard) -> digests.FileDigest | None:
-    """The digest of a shard's file, None if it has none."""
-    known = shard.get("crc32")
-    return None if known is None else digests.FileDigest(shard["bytes"], tuple(known))
-
-
-def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) -> Shard:
-    """Writes all stories, or nothing; the same stories give the same bytes.
-
-    Raises ValueError for a story that does not fit the schema.
-    """
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    count = nbytes = 0
-    with atomic_write(path) as part:
-        part.touch()  # a place that cannot be written to is an OSError here, a crash there
-        writer = ArrayRecordWriter(str(part), _WRITER_OPTIONS)
-        try:
-            for story in stories:
-                record = _serialize(info, story)
-                writer.write(record)
-                count, nbytes = count + 1, nbytes + len(record)
-        finally:
-            writer.close()
-        with part.open("rb") as written:  # before its name says that it is whole
-            os.fsync(written.fileno())
-        _check_count(part, count)
-        digest = digests.digest_file(part)
-    return Shard(stories=count, record_bytes=nbytes, bytes=digest.bytes, crc32=list(digest.crc32))
-
-
-def _check_count(shard: Path, count: int) -> None:
-    """Raises OSError if not all records are there: the writer says nothing of some full disks."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    try:
-        reader = ArrayRecordReader(str(shard))
-        found = reader.num_records()
-        reader.close()
-    except Exception as error:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(shard)) from error
-    if found != count:
-        raise OSError(errno.EIO, f"{found} of {count} records were written", str(shard))
-
-
-def finish_dataset(
-    path: Path,
-    info: EncodedInfo,
-    settings: Mapping[str, Any],
-    shards: Sequence[Shard],
-    scene_counts: Sequence[int],
-    statistics: Statistics,
-    skipped: Mapping[str, Any],
-    empty_caption: BFloat16[np.ndarray, "T E"] | None = None,
-) -> None:
-    """Writes all that belongs to a dataset beside its shards, which are there already.
-
-    From then on it is finished; the folder PROGRESS, if there is one, is deleted.
-    """
-    import tensorflow_datasets as tfds
-    from etils import epath
-
-    metadata = {
-        "format": FORMAT,
-        "info": asdict(info),
-        "settings": settings,
-        "scene_counts": scene_counts,
-        "statistics": statistics,
-        "shards": shards,
-    }
-    write_json(path / SKIPPED, skipped)
-    if empty_caption is not None:
-        with atomic_write(path / EMPTY_CAPTION) as part:
-            save_file({"text_embeds": empty_caption}, part)
-    write_json(path / METADATA, metadata)
-
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name=NAME, data_dir=epath.Path(path), split=SPLIT, filetype_suffix="array_record"
-    )
-    split = tfds.core.SplitInfo(
-        name=SPLIT,
-        shard_lengths=[shard["stories"] for shard in shards],
-        num_bytes=sum(shard["record_bytes"] for shard in shards),
-        filename_template=template,
-    )
-    # It writes into the folder piece by piece, hence in another one.
-    staging = path / PROGRESS / "tfds"
-    staging.mkdir(parents=True, exist_ok=True)
-    for number in range(len(shards)):
-        (staging / shard_name(number, len(shards))).touch()
-    tfds.folder_dataset.write_metadata(
-        data_dir=staging,
-        features=_features(info),
-        split_infos=[split],
-        version=FORMAT,
-        description="Stories encoded by python -m m2dit_jax.encode.",
-        check_data=False,  # would need TensorFlow
-    )
-    described = ("features.json", FINISHED)
-    small = [name for name in (METADATA, SKIPPED, VIDEOS, EMPTY_CAPTION) if (path / name).is_file()]
-    known = {shard_name(n, len(shards)): shard_digest(each) for n, each in enumerate(shards)}
-    digests.write_digests(
-        path,
-        {name: digest for name, digest in known.items() if digest is not None}
-        | digests.digest_files(path, small)
-        | digests.digest_files(staging, described),
-    )
-    for name in described:
-        (staging / name).replace(path / name)
-    shutil.rmtree(path / PROGRESS)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all, the same content in the same bytes."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    with atomic_write(path) as part:
-        # Names of files need not be UTF-8: what Python reads of them can only be written escaped.
-        part.write_bytes(text.encode(errors="backslashreplace"))
-
-
-# --- one record
-
-
-def _features(info: EncodedInfo) -> "FeaturesDict":
-    from tensorflow_datasets.core import features
-
-    # As bytes: protobuf's lists of numbers take eight times the space and seconds to read.
-    arrays = {
-        name: features.Tensor(
-            shape=(None, *shape),
-            dtype=np.uint16 if dtype == _BFLOAT16 else dtype,
-            encoding="bytes",
-            doc="bits of bfloat16" if dtype == _BFLOAT16 else None,
-        )
-        for name, (shape, dtype) in info.arrays.items()
-    }
-    texts = {name: features.Sequence(features.Text()) for name in ("captions", "origins")}
-    return features.FeaturesDict({"name": features.Text(), **texts, **arrays})
-
-
-def _serialize(info: EncodedInfo, story: EncodedStory) -> bytes:
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
-
-    scenes = len(story["captions"])
-    for name, (shape, dtype) in info.arrays.items():
-        array = story.get(name)
-        if array is None or array.shape != (scenes, *shape) or array.dtype != dtype:
-            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise ValueError(
-                f"story {story['name']!r}: {name} must be {dtype} {(scenes, *shape)}, is {found}"
-            )
-        if dtype == _BFLOAT16:
-            check_finite(f"story {story['name']!r}: {name}", array)
-    if not scenes or len(story["origins"]) != scenes:
-        raise ValueError(
-            f"story {story['name']!r}: {scenes} captions, {len(story['origins'])} origins"
-        )
-    content: dict[str, Any] = {
-        "name": story["name"],
-        "captions": story["captions"],
-        "origins": [json.dumps(origin) for origin in story["origins"]],
-    }
-    for name, (_, dtype) in info.arrays.items():
-        content[name] = story[name].view(np.uint16) if dtype == _BFLOAT16 else story[name]
-    features = _features(info)
-    serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
-    example = serializer.get_tf_example(features.encode_example(content))
-    return example.SerializeToString(deterministic=True)
-
-
-def _parse(info: EncodedInfo, record: bytes) -> EncodedStory:
-    # tensorflow-datasets' own parsing gives the same, with more copies.
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    features = cast(Any, tf_example_pb2).Example.FromString(record).features.feature
-
-    def values(name: str) -> Sequence[bytes]:
-        return features[name].bytes_list.value
-
-    (name,) = values("name")
-    arrays: dict[str, Any] = {
-        key: np.frombuffer(values(key)[0], dtype).reshape(-1, *shape)
-        for key, (shape, dtype) in info.arrays.items()
-    }
-    return EncodedStory(
-        name=name.decode(),
-        captions=[text.decode() for text in values("captions")],
-        origins=[json.loads(text) for text in values("origins")],
-        **arrays,
-    )
+def is_shard(name: str) -> bool:
+    """Whether a file of a dataset is a shard, by its name, which may have folders before it."""
+    return name.rpartition("/")[2].startswith(f"{NAME}-{SPLIT}.array_record-")
 
 
 # --- opening
@@ -564,7 +350,7 @@ def _check_digests(folder: Path, *names: str) -> None:
 
 def _check_intact(path: Path, nbytes: int) -> None:
     """Raises EncodedError unless a file of that size is there."""
-    found = path.stat().st_size if path.is_file() else None
+    found = path.stat().st_size if path.is_file() else size_there(path)
     if found != nbytes:
         state = "is missing" if found is None else f"has {found} bytes"
         raise EncodedError(f"{path}: {state}, needs {nbytes} bytes")

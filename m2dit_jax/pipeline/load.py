@@ -39,6 +39,7 @@ from m2dit_jax.pipeline.prompts import PromptTokenizer
 from m2dit_jax.pipeline.run_networks import SplitModel, cast_params, sampled_config
 from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.settings import StoryOptions
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
@@ -142,10 +143,10 @@ def base_model(path: Path, config: Config, given: Path | str | None = None) -> P
     that the other started from. Raises ValueError if that ends nowhere.
     """
     if given is not None:
-        return Path(given).expanduser()
+        return named_place(str(given))
     chain = [path]
     while start := config.first_weights:
-        chain.append(Path(start).expanduser())
+        chain.append(named_place(start))
         if is_model_folder(chain[-1]) or len(chain) > _LONGEST_CHAIN:
             return chain[-1]
         config = Config.from_dict(find_weights(chain[-1]).config, chain[-1])

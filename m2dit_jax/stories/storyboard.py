@@ -19,7 +19,8 @@ A scene may have a picture: `image: fox.png`, as a reference that all scenes see
 of the video, before all others; or with `use: first_frame` as the frame that the scene begins with.
 """
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,8 @@ from m2dit_jax.utils.options import (
     unknown_key,
     wrong,
 )
+from m2dit_jax.utils.remote.bucket import BucketError, is_remote
+from m2dit_jax.utils.remote.places import place_beside
 from m2dit_jax.utils.stills import StillError, read_still
 
 
@@ -91,10 +94,13 @@ class Storyboard(StoryOptions, frozen=True):
     def read(cls, path: Path | str) -> "Storyboard":
         """Storyboard of a YAML or JSON file; a relative `video` lies in the file's own folder.
 
+        Videos, pictures and adapters may be addresses in buckets, and are copied here.
+
         Raises StoryboardError with every problem of the file, and no other exception.
         """
         path = Path(path)
-        return cls._from_tree(parse(read_text(path), str(path)), path.parent, str(path))
+        tree = parse(read_text(path), str(path))
+        return cls._from_tree(tree, path.parent, str(path), place_beside)
 
     @classmethod
     def from_mapping(
@@ -123,8 +129,14 @@ class Storyboard(StoryOptions, frozen=True):
         return storyboard
 
     @classmethod
-    def _from_tree(cls, tree: Item, folder: Path, source: str) -> "Storyboard":
-        reader = _Reader(source, folder)
+    def _from_tree(
+        cls,
+        tree: Item,
+        folder: Path,
+        source: str,
+        open_place: Callable[[Path, str], Path] = operator.truediv,
+    ) -> "Storyboard":
+        reader = _Reader(source, folder, open_place)
         values = reader.mapping(tree, "", ("scenes", *StoryOptions.model_fields, "lora"))
         storyboard = None
         if values is not None:
@@ -219,9 +231,10 @@ def settings_to_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
 class _Reader:
     """Turns a tree into plain values, and remembers lines and problems."""
 
-    def __init__(self, source: str, folder: Path):
+    def __init__(self, source: str, folder: Path, open_place: Callable[[Path, str], Path]):
         self.source = source
         self.folder = folder
+        self.open_place = open_place  # the path of what is named, from the folder on
         self.lines: dict[str, int | None] = {}  # of every field that is there, by its path
         self.clips: dict[str, str] = {}  # as they are named, by path of the field
         self.problems: list[tuple[int, str]] = []  # line and message
@@ -261,6 +274,8 @@ class _Reader:
             with suppress(ValueError):  # `check_clips` says so
                 value = joined_surrogates(value)
             self.clips[path] = value
+            with suppress(OSError, ValueError):  # as above
+                return self.open_place(self.folder, value)
             return self.folder / value
         return value
 
@@ -269,7 +284,13 @@ class _Reader:
         files = [value] if isinstance(value, str) else value
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             return value
-        return [str((self.folder / Path(file).expanduser()).absolute()) for file in files]
+        return [self._adapters(file) for file in files]
+
+    def _adapters(self, file: str) -> str:
+        with suppress(ValueError):  # of another kind of address: no such file
+            if is_remote(file):
+                return file
+        return str((self.folder / Path(file).expanduser()).absolute())
 
     def _scene(self, path: str, item: Item) -> Any:
         self.lines[path] = item.line
@@ -285,11 +306,14 @@ class _Reader:
             is_video = path.endswith("].video")
             what = "video" if is_video else "picture"
             try:
-                (check_clip if is_video else read_still)(self.folder / joined_surrogates(name))
+                clip = self.open_place(self.folder, joined_surrogates(name))
+                (check_clip if is_video else read_still)(clip)
             except (VideoError, StillError) as error:
                 self.problem(path, wrong(name, f"the path of a readable {what} ({short(error)})"))
             except ValueError as error:
                 self.problem(path, wrong(name, str(error)))
+            except BucketError as error:
+                self.problem(path, str(error))
 
     def problem(self, path: str, problem: str, line: int | None = None) -> None:
         """Notes a problem, on the line of the field or, if it is not there, of what lacks it."""

@@ -28,6 +28,7 @@ from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
 from m2dit_jax.data.worlds import World
 from m2dit_jax.training.frame_rates import rate_misfit
 from m2dit_jax.utils.machine import raise_open_files_limit
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 _HELD_OUT = 7  # a stream of random numbers of its own
@@ -236,7 +237,7 @@ def _scaling_misfits(datasets: Sequence[EncodedDataset], config: Config) -> list
     """Each dataset whose latents another VAE's factor belongs to than the first weights'."""
     if config.data.source != "latents" or not config.first_weights:
         return []
-    needed = find_scaling_factor(Path(config.first_weights))
+    needed = find_scaling_factor(named_place(config.first_weights))
     return [
         f"{dataset.path}: was encoded with the scaling factor {dataset.info.scaling_factor}, that "
         f"of {config.first_weights_field} {config.first_weights} is {needed}; encode the videos "

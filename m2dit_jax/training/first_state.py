@@ -21,6 +21,7 @@ from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.models.families import family_of
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.training.state import TrainState
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.mapping import check_shapes, flatten
 from m2dit_jax.weights.model_folder import unused_line
@@ -205,7 +206,7 @@ def trained_params(recipe: Recipe, params: Any) -> Any:
 def _source(recipe: Recipe) -> tuple[Path, str]:
     """Where the first weights are, and the field that says so."""
     config = recipe.config
-    return Path(config.first_weights).expanduser(), config.first_weights_field
+    return named_place(config.first_weights), config.first_weights_field
 
 
 def read_params(path: Path, field: str, abstract: Any, dtype: np.dtype) -> Any:

@@ -13,6 +13,7 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.training.first_state import abstract_params, check_weights, read_params
 from m2dit_jax.training.record import last_frozen
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import fingerprint
@@ -63,7 +64,7 @@ def find_frozen(recipe: Recipe, kind: str, path: Path, field: str) -> FrozenWeig
 
 def find_base(recipe: Recipe) -> FrozenWeights:
     """The weights that the run's adapters are for. Raises ValueError as `find_frozen` does."""
-    path = Path(recipe.config.train.init_from).expanduser()
+    path = named_place(recipe.config.train.init_from)
     return find_frozen(recipe, "base", path, "config.train.init_from")
 
 

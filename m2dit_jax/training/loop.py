@@ -26,7 +26,7 @@ from m2dit_jax.training.preview import write_first_batch
 from m2dit_jax.training.profiling import StepsTrace, named_step
 from m2dit_jax.training.record import READY, START, RunRecord, read_record
 from m2dit_jax.training.run import Run, next_commands
-from m2dit_jax.training.speed import restart_costs
+from m2dit_jax.training.speed import goodput, restart_costs
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.training.wandb_writer import WandbWriter
 from m2dit_jax.training.workdir import check_resume, only_run_in
@@ -95,6 +95,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
             stopping = stop.asked(step)
             state = run_hooks(state, step, stopping)
         checkpoints.wait(manager)
+        _tell_goodput(record, step, metrics)
 
     place = run.workdir / run_folder.FOLDER / str(step)
     if step < last_step:
@@ -148,6 +149,14 @@ def _record_restart(record: RunRecord, step: int, metrics: MetricsWriter) -> Non
             f" lost, {duration(costs['start_seconds'])} to start, "
             f"{duration(costs['stopped_seconds'])} stopped"
         )
+        _tell_goodput(record, step, metrics)
+
+
+def _tell_goodput(record: RunRecord, step: int, metrics: MetricsWriter) -> None:
+    share = goodput(record.lines, time.time())
+    if share is not None:
+        metrics.write_timings(step, {"goodput": share})
+        print_once(f"goodput     {share:.1%} of the run's time so far went into steps that count")
 
 
 def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:

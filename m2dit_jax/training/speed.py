@@ -6,7 +6,7 @@ import jax
 
 from m2dit_jax.config.recipe import Recipe, make_transformer_config
 from m2dit_jax.models.flops import training_flops
-from m2dit_jax.training.record import CHECKPOINT, READY, START
+from m2dit_jax.training.record import CHECKPOINT, READY, SPEED, START
 from m2dit_jax.utils.chips import find_chip
 from m2dit_jax.utils.machine import process_bytes
 
@@ -83,3 +83,26 @@ def restart_costs(lines: list[dict[str, Any]]) -> dict[str, float]:
             saved[line["step"]] = line["time"]
         alive = line["time"]
     return costs
+
+
+def goodput(lines: list[dict[str, Any]], now: float) -> float | None:
+    """The share of a run's time so far that went into steps that count, from its record's lines.
+
+    The time is from the start of the first process to `now`, in seconds since 1970; steps that no
+    checkpoint kept, starts, evaluations and pauses do not count. None where the record says too
+    little.
+    """
+    began: float | None = None
+    last = 0
+    counted: list[tuple[int, int, float]] = []  # first step, the one after the last, a second's
+    for line in lines:
+        if line["event"] == START:
+            began = line.get("process_started") if began is None else began
+            last = line["step"]
+            counted = [(a, min(b, last), rate) for a, b, rate in counted if a < last]
+        elif line["event"] == SPEED and line.get("steps_per_second") and line["step"] > last:
+            counted.append((last, line["step"], line["steps_per_second"]))
+            last = line["step"]
+    if began is None or not counted or now <= began:
+        return None
+    return min(sum((b - a) / rate for a, b, rate in counted) / (now - began), 1.0)

@@ -36,6 +36,7 @@ from m2dit_jax.training.data import TrainingData
 from m2dit_jax.training.preview import PREVIEW_STORIES, captions_text, small_video, write_videos
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.finite import check_finite
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.released import ReleasedModel
 
 Params = Any
@@ -128,7 +129,7 @@ def open_preview_model(recipe: Recipe) -> ReleasedModel | None:
             "config.train.preview_model"
         )
     try:
-        path = base_model(Path(config.first_weights), config, chosen or None)
+        path = base_model(named_place(config.first_weights), config, chosen or None)
         model = ReleasedModel(path)
         model.check_weights(("text_encoder", "vae"))
     except ValueError as error:

@@ -10,6 +10,7 @@ from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
 from m2dit_jax.training.first_state import raise_misfits
 from m2dit_jax.training.frozen import FrozenWeights, find_frozen
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.networks import read_json_as
 from m2dit_jax.weights.run_folder import RECORD, holds_weights, read_record
@@ -27,7 +28,7 @@ def find_teacher(recipe: Recipe) -> FrozenWeights:
     Raises ValueError with all in which it is another model than the student, down to mask and
     noise.
     """
-    path = Path(recipe.config.distill.teacher).expanduser()
+    path = named_place(recipe.config.distill.teacher)
     teacher = find_frozen(recipe, "teacher", path, FIELD)
     transformer, schedule = _transformer_and_schedule(recipe, path)
     if not isinstance(schedule, NoiseSchedule):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from m2dit_jax.utils.compat import write_compiled_whole
+from m2dit_jax.utils.remote.bucket import is_remote
 
 COMPILE_CACHE_HELP = (
     "folder that keeps what was compiled, for the next start; empty: none (default: "
@@ -36,7 +37,7 @@ def keep_compiled(folder: str | None) -> Path | None:
     write_compiled_whole()
     if folder is None and _ENVIRONMENT in os.environ:
         return Path(os.environ[_ENVIRONMENT])
-    place = (default_folder() if folder is None else Path(folder).expanduser()) / _cpu_name()
+    place = (default_folder() if folder is None else _open(folder)) / _cpu_name()
     try:
         place.mkdir(parents=True, exist_ok=True)
         if not os.access(place, os.W_OK):
@@ -50,6 +51,15 @@ def keep_compiled(folder: str | None) -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(place.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)
     return place
+
+
+def _open(folder: str) -> Path:
+    """The local folder of a given one; what is compiled goes to a bucket when the command ends."""
+    if not is_remote(folder):
+        return Path(folder).expanduser()
+    from m2dit_jax.utils.remote.places import shared_place
+
+    return shared_place(folder)
 
 
 def default_folder() -> Path:

@@ -19,6 +19,7 @@ from m2dit_jax.models.family import NetworkSpec
 from m2dit_jax.models.lora import NAME, adapter_scale, merge, merge_adapters
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import files
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights import run_folder
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.lazy import Tensor
@@ -140,8 +141,8 @@ def _find_base(found: TrainedWeights) -> Base:
         raise CheckpointError(
             f"{workdir / FILE}: not what the training of adapters writes ({error!r}); copy it again"
         ) from error
-    named = Path(found.config.train.init_from).expanduser()
-    for path in (place, named):
+    for path in (place, None):  # the latter, which may lie in a bucket, only where need be
+        path = path or named_place(found.config.train.init_from)
         if not path.exists():
             continue
         base = find_weights(path) if run_folder.holds_weights(path) else _Folder(path.absolute())

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from m2dit_jax.models.lora import NAME, merge
 from m2dit_jax.utils.digests import digest_files
 from m2dit_jax.utils.files import atomic_write, read_json
+from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.finite import FiniteScan
 from m2dit_jax.weights.lazy import Leaf, Tensor
 from m2dit_jax.weights.mapping import Part
@@ -51,7 +52,7 @@ class LoraChoice:
         """The choice that FILE or FILE:WEIGHT names. Raises ValueError for no such weight."""
         path, colon, weight = text.rpartition(":")
         if not colon or not path or Path(text).exists() or "/" in weight or "\\" in weight:
-            return cls(Path(text).expanduser())
+            return cls(named_place(text))
         try:
             number = float(weight)
         except ValueError:
@@ -61,7 +62,7 @@ class LoraChoice:
                 f"{text}: needs FILE or FILE:WEIGHT, a number from -100 to 100 such as 0.8, "
                 f"found {weight!r}"
             )
-        return cls(Path(path).expanduser(), number)
+        return cls(named_place(path), number)
 
     def file(self) -> Path:
         """The file itself. Raises ValueError, saying what would be right, if there is none."""

@@ -16,10 +16,9 @@ from m2dit_jax.data.encoded import (
     EncodedStory,
     Origin,
     count_kinds,
-    finish_dataset,
     shard_name,
-    write_shard,
 )
+from m2dit_jax.data.encoded_writing import finish_dataset, write_shard
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.errors import NotFinite
 from tests.rot import damaged

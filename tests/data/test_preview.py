@@ -9,15 +9,8 @@ import pytest
 from PIL import Image
 
 from m2dit_jax.data.encode.codecs import NETWORKS_USED, fingerprint
-from m2dit_jax.data.encoded import (
-    EncodedError,
-    EncodedInfo,
-    EncodedStory,
-    Origin,
-    finish_dataset,
-    shard_name,
-    write_shard,
-)
+from m2dit_jax.data.encoded import EncodedError, EncodedInfo, EncodedStory, Origin, shard_name
+from m2dit_jax.data.encoded_writing import finish_dataset, write_shard
 from m2dit_jax.data.preview import write_preview
 
 EVIL = "<script>alert(1)</script>\"'&<img src=http://x/y>"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from m2dit_jax.config.recipe import build_recipe
-from m2dit_jax.data.encoded import EncodedInfo, finish_dataset, shard_name, write_shard
+from m2dit_jax.data.encoded import EncodedInfo, shard_name
+from m2dit_jax.data.encoded_writing import finish_dataset, write_shard
 from m2dit_jax.data.loader import unequal_lengths
 from m2dit_jax.training.data import open_training_data
 from m2dit_jax.training.run import prepare

@@ -4,7 +4,7 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
 from m2dit_jax.models.flops import forward_flops, text_encoder_flops
 from m2dit_jax.training.record import RunRecord, read_record
-from m2dit_jax.training.speed import SpeedMeter, restart_costs, step_flops
+from m2dit_jax.training.speed import SpeedMeter, goodput, restart_costs, step_flops
 from m2dit_jax.utils.chips import CHIPS, find_chip
 
 
@@ -97,3 +97,21 @@ def test_a_record_survives_a_line_that_is_cut_off(tmp_path):
     record.add("ready", 1)
     assert [line["event"] for line in record.lines] == ["start", "ready"]
     assert read_record(tmp_path) == record.lines
+
+
+def test_goodput_is_the_share_of_time_in_steps_that_count():
+    def start(step, process_started):
+        return {"event": "start", "step": step, "time": 0.0, "process_started": process_started}
+
+    def speed(step, rate):
+        return {"event": "speed", "step": step, "time": 0.0, "steps_per_second": rate}
+
+    assert goodput([], 10.0) is None
+    assert goodput([start(0, 1000.0)], 1100.0) is None
+    lines = [start(0, 1000.0), speed(10, 1.0), speed(20, 0.5)]
+    assert goodput(lines, 1100.0) == pytest.approx(0.3)
+    # Killed after step 20; step 15 was saved, half of the last line.
+    lines += [start(15, 1100.0), speed(20, 1.0)]
+    assert goodput(lines, 1200.0) == pytest.approx((10 + 10 + 5) / 200)
+    # A record of an older version.
+    assert goodput([{"event": "start", "step": 0, "time": 0.0}, speed(5, 1.0)], 10.0) is None

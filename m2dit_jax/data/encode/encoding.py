@@ -11,58 +11,33 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from m2dit_jax.data.encode.inputs import (
-    Stamps,
-    changed_since,
-    changed_videos,
-    stamp_videos,
-    write_videos,
-)
+from m2dit_jax.data.encode.inputs import changed_since, write_videos
 from m2dit_jax.data.encode.job import EncodeJob
-from m2dit_jax.data.encode.records import (
-    SETTINGS,
-    ShardRecord,
-    UnknownText,
-    record_path,
-    write_record,
-)
-from m2dit_jax.data.encode.scene_decoding import SceneTask, decode_scene
-from m2dit_jax.data.encode.stories import (
-    Result,
-    count_story,
-    decoding_tasks,
-    encoded_stories,
-    unknown_texts,
-)
-from m2dit_jax.data.encode.workers import Failure, WorkerPool
+from m2dit_jax.data.encode.parts import Part, begun_parts, writing_all, writing_part
+from m2dit_jax.data.encode.records import SETTINGS, ShardRecord, UnknownText
+from m2dit_jax.data.encode.shard_work import clear_leftovers, drop_changed, encode_shards
 from m2dit_jax.data.encoded import (
+    EMPTY_CAPTION,
     FINISHED,
-    NAME,
     PROGRESS,
     SKIPPED,
-    SPLIT,
     STATISTICS,
     EncodedDataset,
     EncodedError,
-    EncodedStory,
     Skipped,
     Statistics,
     count_kinds,
-    finish_dataset,
     read_skipped,
     shard_name,
-    write_shard,
 )
+from m2dit_jax.data.encoded_writing import finish_dataset, write_empty_caption
 from m2dit_jax.utils.disks import writing
+from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.finite import check_finite
-from m2dit_jax.utils.locks import InUse, exclusive
-from m2dit_jax.utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -101,22 +76,86 @@ def encode_dataset(job: EncodeJob) -> EncodeReport:
             changed=_changed_since(job),
         )
     job.codec.load()
-    with _locked(job.output), writing(job.output):
-        _drop_changed(job)
-        _clear_leftovers(job)
-        write_json(job.output / PROGRESS / SETTINGS, job.settings)
-        empty_caption = job.codec.empty_caption()
-        if empty_caption is not None:
-            check_finite(f"{job.output}: the embedding of the empty caption", empty_caption)
-        _encode_shards(job)
-        # Again, for the work may have taken days.
-        if changed := _drop_changed(job):
-            raise ValueError(
-                f"{job.root / changed[0]}: changed while it was encoded"
-                + (f", as did {len(changed) - 1} more videos" if len(changed) > 1 else "")
-                + "; the same command encodes its shards anew"
-            )
+    numbers = range(len(job.shards))
+    with writing_all(job.output), writing(job.output):
+        empty_caption = _empty_caption(job)
+        _encode(job, numbers)
         return _finish(job, empty_caption)
+
+
+def encode_part(job: EncodeJob, part: Part) -> list[ShardRecord]:
+    """Does what is left of a part of a checked job, of a dataset that is not finished.
+
+    Returns the records of its shards. Raises as `encode_dataset`.
+    """
+    job.codec.load()
+    numbers = part.shards(len(job.shards))
+    with writing_part(job.output, part), writing(job.output):
+        empty_caption = _empty_caption(job) if part.number == 1 else None
+        _encode(job, numbers)
+        if empty_caption is not None:
+            write_empty_caption(job.output, empty_caption)
+    return [record for number in numbers if (record := job.record(number)) is not None]
+
+
+def join_parts(job: EncodeJob) -> EncodeReport:
+    """Makes a dataset of what all parts have encoded.
+
+    Raises WorkFailed, naming the parts, if something is missing, and ValueError if a part is still
+    at work.
+    """
+    if (job.output / FINISHED).exists():
+        return encode_dataset(job)
+    numbers = range(len(job.shards))
+    with writing_all(job.output), writing(job.output):
+        drop_changed(job, numbers)
+        missing = [number for number in numbers if job.record(number) is None]
+        lacks_caption = job.info.codec == "vae" and not (job.output / EMPTY_CAPTION).is_file()
+        if missing or lacks_caption:
+            raise WorkFailed(_missing_lines(job, missing, lacks_caption))
+        return _finish(job, None)
+
+
+def _encode(job: EncodeJob, numbers: Sequence[int]) -> None:
+    """Encodes what is left of these shards."""
+    drop_changed(job, numbers)
+    clear_leftovers(job, numbers)
+    write_json(job.output / PROGRESS / SETTINGS, job.settings)
+    encode_shards(job, numbers)
+    # Again, for the work may have taken days.
+    if changed := drop_changed(job, numbers):
+        raise ValueError(
+            f"{job.root / changed[0]}: changed while it was encoded"
+            + (f", as did {len(changed) - 1} more videos" if len(changed) > 1 else "")
+            + "; the same command encodes its shards anew"
+        )
+
+
+def _empty_caption(job: EncodeJob) -> Any:
+    embeds = job.codec.empty_caption()
+    if embeds is not None:
+        check_finite(f"{job.output}: the embedding of the empty caption", embeds)
+    return embeds
+
+
+def _missing_lines(job: EncodeJob, missing: Sequence[int], lacks_caption: bool) -> str:
+    """What is missing, and of which part it is."""
+    begun, total = begun_parts(job.output), len(job.shards)
+    lines = [f"{job.output}: {len(missing)} of {total} shards are missing"]
+    if not begun:
+        return f"{lines[0]}; no part was begun: the same command with --part=1/N begins the first"
+    of = Counter(part.of for part in begun).most_common(1)[0][0]
+    for number in range(1, of + 1):
+        part = Part(number, of)
+        shards = [str(shard) for shard in missing if shard in part.shards(total)]
+        if number == 1 and lacks_caption:
+            shards.append("the empty caption")
+        if shards:
+            where = f"begun on {begun[part]}" if part in begun else "not begun"
+            more = f" and {len(shards) - 10} more" if len(shards) > 10 else ""
+            lines.append(f"  --part={part} ({where}): {', '.join(shards[:10])}{more}")
+    lines.append("the same command with that --part instead of --join makes them, on any host")
+    return "\n".join(lines)
 
 
 def _changed_since(job: EncodeJob) -> list[str]:
@@ -127,81 +166,7 @@ def _changed_since(job: EncodeJob) -> list[str]:
         return []
 
 
-# --- the work
-
-
-def _encode_shards(job: EncodeJob) -> None:
-    """Writes what is missing."""
-    shards = job.shards
-    missing = [n for n in range(len(shards)) if job.record(n) is None]
-    clips = job.scenes_in(missing)
-    with (
-        WorkerPool(decode_scene, job.workers, job.time_limit) as pool,
-        progress_bar(clips, "encode", "clips") as progress,
-    ):
-        failures = 0
-
-        def counted(results: Iterator[Result]) -> Iterator[Result]:
-            nonlocal failures
-            for result in results:
-                if isinstance(result, Failure):
-                    failures += 1
-                    progress.set_postfix_str(f"{failures} skipped", refresh=False)
-                progress.update()
-                yield result
-
-        stamps: dict[int, Stamps] = {}
-
-        def tasks_of(number: int) -> Iterator[SceneTask]:
-            # Before the first of them is read: a change from then on is noticed in the end.
-            stamps[number] = _stamp_shard(job, number)
-            return (task for story in shards[number] for task in decoding_tasks(job, story))
-
-        tasks = (task for n in missing for task in tasks_of(n))
-        # Enough that the workers do not wait while the device computes or a shard is closed.
-        decoded = counted(pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size))
-        for number in missing:
-            _encode_shard(job, number, decoded, stamps)
-
-
-def _encode_shard(
-    job: EncodeJob,
-    number: int,
-    decoded: Iterator[Result],
-    stamps: dict[int, Stamps],
-) -> None:
-    shards = job.shards
-    counts: list[int] = []
-    skipped: list[Skipped] = []
-    cut_captions = 0
-    unknown: list[UnknownText] = []
-    statistics = {name: Counter() for name in STATISTICS}
-
-    def counted(stories: Iterable[EncodedStory]) -> Iterator[EncodedStory]:
-        nonlocal cut_captions
-        for story in stories:
-            counts.append(len(story["captions"]))
-            cut_captions += sum(map(job.codec.is_cut, story["captions"]))
-            unknown.extend(unknown_texts(job, story))
-            count_story(statistics, story)
-            yield story
-
-    path = job.output / shard_name(number, len(shards))
-    stories = encoded_stories(job, shards[number], decoded, skipped)
-    shard = write_shard(path, job.info, counted(stories))
-    record = ShardRecord(
-        shard=shard,
-        scene_counts=counts,
-        skipped=skipped,
-        cut_captions=cut_captions,
-        unknown=unknown,
-        statistics={name: dict(counter) for name, counter in statistics.items()},
-        videos=stamps.pop(number),
-    )
-    write_record(job.output, number, record)
-
-
-# --- the end
+# -- the end
 
 
 def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
@@ -221,7 +186,7 @@ def _finish(job: EncodeJob, empty_caption: Any) -> EncodeReport:
     if not counts:
         # As if nothing had begun: who repairs the videos may use the same command.
         for number in numbers:
-            (job.output / shard_name(number, len(numbers))).unlink()
+            (job.output / shard_name(number, len(numbers))).unlink(missing_ok=True)
         shutil.rmtree(job.output / PROGRESS)
         write_json(job.output / SKIPPED, summary)
         return EncodeReport(None, skipped, cut_captions, unknown)
@@ -252,52 +217,4 @@ def _sum_statistics(parts: Iterable[Statistics]) -> Statistics:
     return {name: dict(sorted(counts.items())) for name, counts in total.items()}
 
 
-# --- what an interrupted run has left
-
-
-def _stamp_shard(job: EncodeJob, number: int) -> Stamps:
-    scenes = (scene for story in job.shards[number] for scene in job.manifest.stories[story].scenes)
-    return stamp_videos(job.root, (job.relative(scene.video) for scene in scenes), job.hashed)
-
-
-def _drop_changed(job: EncodeJob) -> list[str]:
-    """Takes finished shards whose videos have changed since for unfinished, and says which.
-
-    Returns the names of the videos.
-    """
-    found: dict[str, None] = {}
-    for number in range(len(job.shards)):
-        record = job.record(number)
-        changed = record and changed_videos(job.root, record.get("videos", {}), job.hashed)
-        if changed:
-            record_path(job.output, number).unlink()
-            print(
-                f"shard {number + 1} of {len(job.shards)} is encoded anew: {changed[0]} has changed"
-                + (f", and {len(changed) - 1} more" if len(changed) > 1 else ""),
-                file=sys.stderr,
-            )
-            found |= dict.fromkeys(changed)
-    return list(found)
-
-
-def _clear_leftovers(job: EncodeJob) -> None:
-    """Deletes what a run that was killed had not finished."""
-    total = len(job.shards)
-    done = {shard_name(n, total) for n in range(total) if job.record(n) is not None}
-    for path in [*job.output.glob(f"{NAME}-{SPLIT}.*"), *job.output.glob(".*.part")]:
-        if path.name not in done:
-            path.unlink()
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Raises ValueError if another process is at work in the same folder."""
-    (output / PROGRESS).mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(exclusive(output / PROGRESS / "lock"))
-        except InUse as error:
-            raise ValueError(
-                f"{output}: another process is writing to it ({error.holder})"
-            ) from None
-        yield
+# ---

@@ -172,10 +172,9 @@ def _check_output(job: EncodeJob) -> None:
         raise ValueError(f"{job.output}: is a file, needs a folder")
     there = settings_there(job.output)
     if there is None:
-        if (job.output / PROGRESS / SETTINGS).is_file():
-            return  # nothing would be lost
         others = {path.name for path in job.output.iterdir()} - {PROGRESS, SKIPPED}
-        if others:
+        # With settings nothing would be lost. Looked at last: another part may begin right now.
+        if others and not (job.output / PROGRESS / SETTINGS).is_file():
             raise ValueError(
                 f"{job.output}: is not empty and no output of this command "
                 f"({', '.join(sorted(others)[:5])})"

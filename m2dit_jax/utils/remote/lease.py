@@ -13,6 +13,16 @@ EXPIRES = 60.0  # seconds without a beat, after which nobody holds it
 _SETTLE = 1.0  # seconds after which a lease that was written is read again: is it ours?
 
 
+def lease_name(part: str = "") -> str:
+    """The object of the lease of a part of a folder, by default of all of it."""
+    return f".m2dit/{part}.lease.json" if part else NAME
+
+
+def is_lease(name: str) -> bool:
+    """Whether an object is a lease."""
+    return name == NAME or (name.startswith(".m2dit/") and name.endswith(".lease.json"))
+
+
 @runtime_checkable
 class Objects(Protocol):
     """The part of a bucket that a lease needs."""
@@ -38,19 +48,20 @@ class Lease:
     nobody's, and one of a process that has ended on this machine at once.
     """
 
-    def __init__(self, bucket: Objects):
+    def __init__(self, bucket: Objects, name: str = NAME):
         self._bucket = bucket
+        self._name = name
         self._owner = uuid.uuid4().hex
         self._beat = 0
 
     def take(self) -> None:
         """Takes the lease. Raises Taken if another process holds it."""
         if (
-            not self._bucket.create(NAME, self._content())
+            not self._bucket.create(self._name, self._content())
             or self._read().get("owner") != self._owner
         ):
             self._wait_for_its_end()
-            self._bucket.write(NAME, self._content())
+            self._bucket.write(self._name, self._content())
             # Another process may have waited for the same end: who wrote last has it.
             time.sleep(_SETTLE)
         self._check()
@@ -59,12 +70,16 @@ class Lease:
         """Says that the holder is alive. Raises Taken if another process took the lease."""
         self._check()
         self._beat += 1
-        self._bucket.write(NAME, self._content())
+        self._bucket.write(self._name, self._content())
 
     def release(self) -> None:
         """Gives the lease back if it is still held."""
         if self._read().get("owner") == self._owner:
-            self._bucket.delete([NAME])
+            self._bucket.delete([self._name])
+
+    def check_free(self) -> None:
+        """Raises Taken if a process holds the lease, which takes a minute if it was killed."""
+        self._wait_for_its_end()
 
     def _wait_for_its_end(self) -> None:
         found = self._read()
@@ -84,7 +99,7 @@ class Lease:
             raise Taken(_in_words(found))
 
     def _read(self) -> dict[str, Any]:
-        content = self._bucket.read(NAME)
+        content = self._bucket.read(self._name)
         try:
             found = json.loads(content or b"{}")
         except ValueError:

@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from m2dit_jax.utils.disks import check_room
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.utils.remote.bucket import Bucket
+from m2dit_jax.utils.remote.cache import SYNCED
 
 INDEX = ".m2dit/index.json"
 _OWN = ".m2dit/"
+_OF_PART = re.compile(rf"{re.escape(_OWN)}.+\.index\.json")
 # What is being written, and locks: of Orbax, of `atomic_write`, of filelock.
 _PASSING = re.compile(
-    r"(^|/)(\.[^/]*\.part|\.lock|[^/]*\.held|\.shared-[^/]*)$|orbax-checkpoint-tmp"
+    r"(^|/)(\.[^/]*\.part|[^/]*\.lock|lock|[^/]*\.held|\.shared-[^/]*)$|orbax-checkpoint-tmp"
 )
 _TRIES = 3  # passes over a folder that changes meanwhile
 _SAVE_SECONDS = 5.0  # between notes of what came already
@@ -36,59 +39,110 @@ _SAVE_SECONDS = 5.0  # between notes of what came already
 class _Synced:
     """The state in which bucket and folder were the same: number of the index, files.
 
-    Of each file size, time of the last change, and digest.
+    Of each file size, time of the last change, and digest; `light` are those that are not here.
     """
 
     index: str = ""
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    light: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, path: Path) -> "_Synced":
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             files = {name: (a, b, str(c)) for name, (a, b, c) in content["files"].items()}
-            return cls(str(content["index"]), files)
+            return cls(str(content["index"]), files, set(content.get("light", ())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()  # of a first start, or damaged: then the bucket has it
 
     def write(self, path: Path) -> None:
         with atomic_write(path) as part:
-            content = {"index": self.index, "files": self.files}
+            content = {"index": self.index, "files": self.files, "light": sorted(self.light)}
             part.write_text(json.dumps(content), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a bucket's folder is worked on by several: each has a part, with an index of its own.
+
+    `part` empty is all of them: what the indices of parts name becomes its own. Files whose names
+    are `light`, which are many or large and are not read again, stay here only until the bucket
+    has them.
+    """
+
+    part: str = ""
+    is_light: Callable[[str], bool] = lambda name: False
+
+    @property
+    def index(self) -> str:
+        """Name of the object that has the index."""
+        return f"{_OWN}{self.part}.index.json" if self.part else INDEX
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """Names of the indices of others, among all names."""
+        return sorted(
+            name
+            for name in names
+            if name != self.index and (name == INDEX or _OF_PART.fullmatch(name))
+        )
 
 
 class Mirror:
     """The files below an address in a bucket, and the local folder that has the same ones."""
 
-    def __init__(self, bucket: Bucket, local: Path):
+    def __init__(
+        self,
+        bucket: Bucket,
+        local: Path,
+        sharing: Sharing | None = None,
+        make_room: Callable[[int], None] = lambda nbytes: None,
+    ):
+        self._make_room = make_room
         self.bucket = bucket
         self.local = local
-        self._state = local.with_name(f"{local.name}.synced.json")
+        self._sharing = sharing
+        self._index_name = sharing.index if sharing else INDEX
+        self._state = local.with_name(f"{local.name}{SYNCED}")
         self._synced = _Synced.read(self._state)
         self._indexed = dict(self._synced.files)  # what the index in the bucket tells
+        self._foreign: set[str] = set()  # which the index of another part tells
+        self._joined: list[str] = []  # indices of parts that are now in ours
 
     def pull(self) -> int:
         """Makes the folder what the bucket has, if another wrote there; how many files came.
 
-        Where there is no index, as of data that other programs brought there, all objects count.
+        Where there is no index, as of data that other programs brought there, all objects count;
+        not so where several work.
         """
-        index = self._read_index()
-        if index is not None and index["id"] == self._synced.index:
+        index = self._read_index(self._index_name)
+        same = index is not None and index["id"] == self._synced.index
+        if same and self._sharing is None:
             return 0
         objects = self.bucket.objects()
-        if index is None:
+        others = self._indices_of_others(objects)
+        if index is None and self._sharing is None:
             wanted = {name: each.version for name, each in objects.items() if not _is_ours(name)}
         else:
-            wanted = {name: digest for name, digest in index["files"].items() if name in objects}
-        missing = [name for name, digest in wanted.items() if not self._has(name, digest)]
+            named = {**others, **(index["files"] if index else {})}
+            wanted = {name: digest for name, digest in named.items() if name in objects}
+        light = {
+            name for name in wanted if self._is_light(name) and not self._place(name).is_file()
+        }
+        for name in light:
+            self._synced.files[name] = (objects[name].size, 0, wanted[name])
+        ours = set(self._synced.files) - set(others) if same else set()  # perhaps newer here
+        missing = [n for n in wanted if n not in ours | light and not self._has(n, wanted[n])]
         self._download({name: objects[name].size for name in missing}, wanted)
-        if index is not None:  # else what is here and not there is yet to be brought there
+        if index is not None and not same:  # else what is here is yet to be brought there
             for name in set(self._files()) - set(wanted):
                 self._place(name).unlink(missing_ok=True)
             self._remove_empty_folders()
             self._synced.index = index["id"]
-        self._synced.files = {name: self._synced.files[name] for name in wanted}
-        self._indexed = dict(self._synced.files)
+        self._synced.files = {n: self._synced.files[n] for n in wanted if n in self._synced.files}
+        self._synced.light = light
+        part = self._sharing is not None and bool(self._sharing.part)
+        self._foreign = set(others) - set(index["files"] if index else ()) if part else set()
+        self._indexed = self._ours()
         self._save()
         return len(missing)
 
@@ -109,23 +163,61 @@ class Mirror:
                 brought += self._bring(name, files[name])
             if self._files() == files:
                 break
-        left = self._files()
+        left = set(self._files()) | self._synced.light
         self._synced.files = {n: each for n, each in self._synced.files.items() if n in left}
-        if self._synced.files == self._indexed and self._synced.index:
+        ours = self._ours()
+        if ours == self._indexed and self._synced.index and not self._joined:
             return 0
         self._synced.index = uuid.uuid4().hex
-        digests = {name: digest for name, (*_, digest) in sorted(self._synced.files.items())}
+        digests = {name: digest for name, (*_, digest) in sorted(ours.items())}
         content = {"id": self._synced.index, "files": digests}
-        self.bucket.write(INDEX, json.dumps(content).encode())
-        self._save()
+        self.bucket.write(self._index_name, json.dumps(content).encode())
         gone = sorted(set(self._indexed) - set(digests))
-        self._indexed = dict(self._synced.files)
-        self.bucket.delete(gone)
+        self._indexed = ours
+        self._let_go(name for name in ours if self._is_light(name))
+        self._save()
+        self.bucket.delete([*gone, *self._joined])
+        self._joined = []
         return brought
+
+    def size_there(self, path: Path) -> int | None:
+        """Bytes of a file that only the bucket has; None for others."""
+        if not path.is_relative_to(self.local):
+            return None
+        name = path.relative_to(self.local).as_posix()
+        known = self._synced.files.get(name)
+        return known[0] if known and name in self._synced.light else None
+
+    def _ours(self) -> dict[str, tuple[int, int, str]]:
+        return {n: each for n, each in self._synced.files.items() if n not in self._foreign}
+
+    def _is_light(self, name: str) -> bool:
+        return self._sharing is not None and self._sharing.is_light(name)
+
+    def _let_go(self, names: Iterable[str]) -> None:
+        """Deletes files here that the bucket has."""
+        for name in names:
+            path = self._place(name)
+            if path.is_file() and stamp(path) == self._synced.files[name][:2]:
+                self._synced.light.add(name)  # before: whoever looks finds one or the other
+                path.unlink()
+
+    def _indices_of_others(self, objects: Mapping[str, Any]) -> dict[str, str]:
+        """Names and digests of files that the indices of other parts have."""
+        files: dict[str, str] = {}
+        if self._sharing is None:
+            return files
+        names = self._sharing.others(objects)
+        for name in names:
+            files |= (self._read_index(name) or {"files": {}})["files"]
+        if not self._sharing.part:
+            self._joined = names
+        return files
 
     def _download(self, sizes: dict[str, int], versions: dict[str, str]) -> None:
         """Downloads files; what came before an interruption is not asked for again."""
         total, saved = sum(sizes.values()), time.monotonic()
+        self._make_room(total)
         check_room(self.local, total)
         with progress_bar(total, f"from {self.bucket.url}", "B") as bar:
             for name, size in sizes.items():
@@ -151,14 +243,16 @@ class Mirror:
         except FileNotFoundError:
             return False  # deleted meanwhile
         self._synced.files[name] = (*found, digest)
+        self._synced.light.discard(name)
+        self._foreign.discard(name)
         return True
 
     def _has(self, name: str, digest: str) -> bool:
         known, path = self._synced.files.get(name), self._place(name)
         return known is not None and path.is_file() and known == (*stamp(path), digest)
 
-    def _read_index(self) -> dict[str, Any] | None:
-        content = self.bucket.read(INDEX)
+    def _read_index(self, name: str) -> dict[str, Any] | None:
+        content = self.bucket.read(name)
         if content is None:
             return None
         try:
@@ -166,7 +260,7 @@ class Mirror:
             return {"id": str(index["id"]), "files": dict(index["files"])}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.bucket.url}/{INDEX} is damaged ({error}); deleted, all objects there count"
+                f"{self.bucket.url}/{name} is damaged ({error}); deleted, all objects there count"
             ) from error
 
     def _files(self) -> dict[str, tuple[int, int]]:

@@ -8,25 +8,26 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from m2dit_jax.utils.compile_cache import default_folder
 from m2dit_jax.utils.disks import describe
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
-from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken
-from m2dit_jax.utils.remote.mirror import Mirror, stamp
+from m2dit_jax.utils.remote.cache import cache_folder, make_room, use
+from m2dit_jax.utils.remote.lease import EXPIRES, Lease, Taken, is_lease, lease_name
+from m2dit_jax.utils.remote.mirror import Mirror, Sharing, stamp
 from m2dit_jax.utils.stopping import on_stop
 
-CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
 PUSH_SECONDS = "M2DIT_PUSH_SECONDS"  # environment: how often what is new is brought to the bucket
 _FILE_ENDS = (".html", ".json", ".jsonl", ".csv")  # pages and manifests
 _PUSH_SECONDS = 20.0
 _MOST_SECONDS = 86_400.0
 _RENEW_SECONDS = EXPIRES / 6
 
-_kept: dict[str, "Keeper | _File"] = {}
+_kept: dict[str, "Keeper | _File | _Shared"] = {}
+_named: dict[str, Path] = {}  # what `named_place` has read
+_origins: dict[Path, str] = {}  # folders of copies of single objects, and where those lie
 
 
 class Keeper:
@@ -44,6 +45,10 @@ class Keeper:
             thread.start()
         self._stack = ExitStack()
         self._stack.enter_context(on_stop(lease.release))
+
+    def size_there(self, path: Path) -> int | None:
+        """Bytes of a file that only the bucket has; None for others."""
+        return self._mirror.size_there(path)
 
     def close(self) -> None:
         """Brings what is left to the bucket and gives the lease back. Raises BucketError."""
@@ -88,6 +93,43 @@ class _File:
         return stamp(self._local) if self._local.is_file() else None
 
 
+class _Shared:
+    """A folder that many processes add files to, which never change: by their names alone."""
+
+    def __init__(self, bucket: Bucket, local: Path):
+        self._bucket, self._local = bucket, local
+        for name, each in bucket.objects().items():
+            path = local / name
+            if path.resolve().is_relative_to(local.resolve()) and not path.is_file():
+                bucket.download(name, path, each.size)
+        self._there = set(self._names())
+
+    def close(self) -> None:
+        """Brings the files that are new to the bucket. Raises BucketError."""
+        for name in sorted(set(self._names()) - self._there):
+            self._bucket.upload(self._local / name, name)
+
+    def _names(self) -> Iterator[str]:
+        for path in self._local.rglob("*"):
+            # Not what JAX notes about use, nor what is being written.
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".part":
+                yield path.relative_to(self._local).as_posix()
+
+
+def shared_place(text: str) -> Path:
+    """The local folder for an address whose files many processes add to, until `close_places`.
+
+    There is no lease: files of one name must be the same. Raises as `written_place`.
+    """
+    url, local = text.rstrip("/"), _local(text)
+    if url not in _kept:
+        bucket = Bucket(url)
+        bucket.check()
+        local.mkdir(parents=True, exist_ok=True)
+        _kept[url] = _Shared(bucket, local)
+    return local
+
+
 def read_place(text: str) -> Path:
     """The path; of an address in a bucket a local copy of that object, or of all below it.
 
@@ -102,31 +144,62 @@ def read_place(text: str) -> Path:
     bucket.check()
     local, itself = _local(text), bucket.itself()
     if itself is not None:
+        make_room(itself.size)
         bucket.download("", local, itself.size)
+        _origins[local.parent] = text.rpartition("/")[0]
         return local
-    Mirror(bucket, local).pull()
+    Mirror(bucket, local, make_room=make_room).pull()
     if not local.is_dir():
         raise BucketError(f"{text}: there is nothing")
     return local
 
 
-def written_place(text: str) -> Path:
+def named_place(text: str) -> Path:
+    """`read_place` of a path within a config or a flag's text, each address once in a process.
+
+    A ~ of a local path is the user's folder.
+    """
+    if not is_remote(text):
+        return Path(text).expanduser()
+    if text not in _named:
+        _named[text] = read_place(text)
+    return _named[text]
+
+
+def place_beside(folder: Path, text: str) -> Path:
+    """The path that a file in that folder names: an address, or a path from there on.
+
+    Where the file came from a bucket, what is not here is taken from beside it there. Raises as
+    `read_place`.
+    """
+    if is_remote(text):
+        return named_place(text)
+    path = folder / Path(text).expanduser()
+    if folder in _origins and not path.exists() and path.is_relative_to(folder):
+        return named_place(f"{_origins[folder]}/{path.relative_to(folder).as_posix()}")
+    return path
+
+
+def written_place(text: str, sharing: Sharing | None = None) -> Path:
     """The path; of an address in a bucket the local folder that is kept like it, until `close`.
 
-    What is in the bucket is copied here first. Raises ValueError for other addresses, BucketError
-    if the bucket cannot be used, or another process writes there.
+    What is in the bucket is copied here first, but for what is light. Raises ValueError for other
+    addresses, BucketError if the bucket cannot be used, or another process writes there.
     """
     if not is_remote(text):
         return Path(text)
-    url, local = text.rstrip("/"), _local(text)
+    url, part = text.rstrip("/"), sharing.part if sharing else ""
+    local = _local(text, part)
     if url in _kept:
         return local
     push_seconds = _push_seconds()
     bucket = Bucket(url)
     bucket.check()
-    lease, mirror = Lease(bucket), Mirror(bucket, local)
+    lease, mirror = Lease(bucket, lease_name(part)), Mirror(bucket, local, sharing, make_room)
     try:
         lease.take()
+        if sharing is not None:
+            _check_no_other(bucket, part)
     except Taken as error:
         raise BucketError(f"{url}: another process writes there ({error.holder})") from error
     mirror.pull()
@@ -134,6 +207,22 @@ def written_place(text: str) -> Path:
     print(f"{url} is worked on as {local}", file=sys.stderr)
     _kept[url] = Keeper(mirror, lease, push_seconds)
     return local
+
+
+def size_there(path: Path) -> int | None:
+    """Bytes of a file of a place that is written to and that only the bucket has; None else."""
+    sizes = (each.size_there(path) for each in _kept.values() if isinstance(each, Keeper))
+    return next((size for size in sizes if size is not None), None)
+
+
+def _check_no_other(bucket: Bucket, part: str) -> None:
+    """Raises Taken if another process does what this one is to do: all beside a part, say."""
+    division = part.rpartition("-of-")[2]
+    for name in filter(is_lease, bucket.objects()):
+        beside = part and name != lease_name() and name.endswith(f"-of-{division}.lease.json")
+        if name != lease_name(part) and not beside:
+            Lease(bucket, name).check_free()
+            bucket.delete([name])  # of a process that was killed
 
 
 def written_file(text: str) -> Path:
@@ -177,8 +266,10 @@ def _push_seconds() -> float:
     return seconds
 
 
-def _local(url: str) -> Path:
-    """Where the copy of an address lies, under the same last name."""
-    folder = Path(os.environ.get(CACHE) or default_folder().with_name("remote"))
+def _local(url: str, part: str = "") -> Path:
+    """Where the copy of an address, or of a part of it, lies, under the same last name."""
     url = url.rstrip("/")
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rpartition("/")[2]
+    whole = f"{url}#{part}" if part else url
+    copy = cache_folder() / hashlib.sha256(whole.encode()).hexdigest()[:16]
+    use(copy)
+    return copy / url.rpartition("/")[2]

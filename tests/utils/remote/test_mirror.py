@@ -7,7 +7,7 @@ import pytest
 
 from m2dit_jax.utils.remote import mirror as mirror_module
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, Object, is_remote
-from m2dit_jax.utils.remote.mirror import INDEX, Mirror
+from m2dit_jax.utils.remote.mirror import INDEX, Mirror, Sharing
 from tests.buckets import faulty
 
 
@@ -122,6 +122,39 @@ def test_what_came_before_an_interruption_is_not_asked_for_again(here, monkeypat
     again = Mirror(here.bucket, other.local)
     assert again.pull() == 1
     assert content(again.local) == {"a": "1", "b": "2", "c": "3"}
+
+
+def test_parts_have_indices_of_their_own_which_all_of_them_takes_over(url, tmp_path):
+    def part(name: str, machine: str) -> Mirror:
+        sharing = Sharing(name, lambda file: file.startswith("big"))
+        mirror = Mirror(Bucket(url), tmp_path / machine, sharing)
+        mirror.pull()
+        return mirror
+
+    one, two = part("part-1-of-2", "one"), part("part-2-of-2", "two")
+    write(one.local, big_1="11", small_1="1", settings="same")
+    write(two.local, big_2="22", small_2="2", settings="same")
+    assert one.push() == 3 and two.push() == 3
+    # What is light is here only until the bucket has it.
+    assert set(content(one.local)) == {"small_1", "settings"}
+    assert one.size_there(one.local / "big_1") == 2
+    assert one.size_there(one.local / "small_1") is None
+    # On another machine, after the first was lost: nothing light is asked for.
+    again = part("part-1-of-2", "three")
+    assert content(again.local) == {"small_1": "1", "small_2": "2", "settings": "same"}
+    assert again.size_there(again.local / "big_1") == 2
+    (again.local / "small_2").unlink()  # which is not its own
+    assert again.push() == 0
+    whole = part("", "four")
+    assert set(content(whole.local)) == {"small_1", "small_2", "settings"}
+    write(whole.local, end="!")
+    (whole.local / "small_1").unlink()
+    whole.push()
+    names = {"big_1", "big_2", "small_2", "settings", "end"}
+    assert set(whole.bucket.objects()) == {INDEX, *names}
+    other = Mirror(whole.bucket, tmp_path / "there")
+    other.pull()
+    assert set(content(other.local)) == names
 
 
 def fail(*_):

@@ -2,15 +2,19 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from m2dit_jax.utils.remote import places
+from m2dit_jax.utils.remote import cache, places
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError
 from m2dit_jax.utils.remote.lease import NAME, Taken
 from m2dit_jax.utils.remote.places import (
     close_places,
+    named_place,
+    place_beside,
     read_place,
+    shared_place,
     written_file,
     written_file_or_folder,
     written_place,
@@ -19,7 +23,7 @@ from m2dit_jax.utils.remote.places import (
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    monkeypatch.setenv(places.CACHE, str(tmp_path / "copies"))
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "copies"))
     yield
     places._kept.clear()
 
@@ -110,3 +114,29 @@ def test_seconds_are_checked_before_anything_is_asked(text, monkeypatch):
     monkeypatch.setenv(places.PUSH_SECONDS, text)
     with pytest.raises(ValueError, match="M2DIT_PUSH_SECONDS: found"):
         written_place("s3://no-such-bucket/x")
+
+
+def test_a_compile_cache_is_added_to_by_many(url):
+    first = shared_place(url)
+    (first / "cpu").mkdir()
+    (first / "cpu" / "one").write_text("1")
+    close_places()
+    bucket = Bucket(url)
+    bucket.write("cpu/two", b"2")  # of another machine
+    assert (shared_place(url) / "cpu" / "two").read_text() == "2"
+    close_places()
+    assert set(bucket.objects()) == {"cpu/one", "cpu/two"}
+
+
+def test_what_files_name_may_lie_in_a_bucket_or_beside_them_there(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "_named", {})
+    bucket = Bucket(url)
+    for name in ("story.yaml", "pictures/fox.png"):
+        bucket.write(name, name.encode())
+    story = read_place(f"{url}/story.yaml")
+    for text in ("pictures/fox.png", f"{url}/pictures/fox.png"):
+        assert place_beside(story.parent, text).read_text() == "pictures/fox.png"
+    with pytest.raises(BucketError, match="nothing"):
+        place_beside(story.parent, "pictures/wolf.png")
+    assert place_beside(tmp_path, "a/b") == tmp_path / "a" / "b"
+    assert named_place("~/a") == Path.home() / "a"
