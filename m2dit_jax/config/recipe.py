@@ -25,6 +25,7 @@ from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import family_named
 from m2dit_jax.models.family import Family
 from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.lora import add_adapters
 
 if TYPE_CHECKING:
@@ -188,4 +189,6 @@ def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
     lora = config.train.lora
     if lora.rank:
         add_adapters(model.transformer.blocks, lora.targets, lora.rank, lora.scale, rngs)
+    if lora.quantize is not None:
+        quantize_layers(model.transformer, lora.quantize)
     return model
