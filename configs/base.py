@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
     config.data.frames = 3
     config.data.text_length = 8
     config.data.size = 16
+    config.data.actor = ""
+    config.data.actor_share = 1.0
+    config.data.stories = 0
     config.data.short_frames = 0
     config.data.height = 480
     config.data.width = 720

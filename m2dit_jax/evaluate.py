@@ -1,6 +1,7 @@
 """Scores models and videos: m2dit evaluate [PROGRAM] --FLAG=VALUE ...
 
 stories   a run on held-out stories, or on the clips that it learnt by heart (the default)
+adapters  a run's base without and with the adapters that the run trained
 long      stories of more scenes than were trained, by the place of a scene
 leakage   how far a scene's prompt reaches into other scenes
 sampling  samplers, numbers of steps and what saves evaluations, beside each other
@@ -36,6 +37,7 @@ from m2dit_jax.cli import (
 )
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.options import SamplingOptions
+from m2dit_jax.evaluation.adapters import score_adapters
 from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.children import RunFailed
 from m2dit_jax.evaluation.compare import compare, plan_comparison
@@ -63,6 +65,7 @@ from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
 from m2dit_jax.utils.options import MAX_FRAMES, MAX_SEED
+from m2dit_jax.weights.adapted_run import base_place
 
 DEFAULT_CONFIG = "base"
 _STORIES = bounded_int(1, 10**6)
@@ -150,6 +153,13 @@ def _score_long_stories(flags: argparse.Namespace) -> None:
 def _score_pictures(flags: argparse.Namespace) -> None:
     engine, options = _open(flags)
     report = score_pictures(engine, flags.stories, flags.seed, options)
+    _write(flags, report.to_text(), report.to_json, report.sheet)
+
+
+def _score_adapters(flags: argparse.Namespace) -> None:
+    adapted, options = _open(flags)
+    base = load(base_place(flags.checkpoint), dtype=flags.dtype, quantize=flags.quantize)
+    report = score_adapters(base, adapted, flags.stories, flags.seed, options)
     _write(flags, report.to_text(), report.to_json, report.sheet)
 
 
@@ -435,6 +445,12 @@ PROGRAMS = {
         _add_run,
         _score_pictures,
         "--checkpoint=runs/pictures --stories=64",
+    ),
+    "adapters": Program(
+        "Scores what adapters do: stories of any actor, and of theirs, without and with them.",
+        _add_run,
+        _score_adapters,
+        "--checkpoint=runs/white_circle --stories=64",
     ),
     "long": Program(
         "Scores stories of more scenes than were trained, by the place of a scene.",

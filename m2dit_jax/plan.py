@@ -22,11 +22,12 @@ POLICIES = ("auto", "resident", "offload", "stream")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status, as `run_command` says; 1: it does not fit."""
+    argv = sys.argv[1:] if argv is None else argv
     flags, config_flags = _parser().parse_known_args(argv)
-    return run_command(lambda: _plan(flags, config_flags))
+    return run_command(lambda: _plan(flags, config_flags, argv))
 
 
-def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
+def _plan(flags: argparse.Namespace, config_flags: Sequence[str], argv: Sequence[str]) -> int:
     if flags.search and flags.mode != "train":
         raise ValueError(f"--search is for --mode=train: there is one way to {flags.mode}")
     if flags.dtype and flags.mode == "train":
@@ -44,6 +45,7 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
     from m2dit_jax.config.recipe import build_recipe
     from m2dit_jax.tools.planning.cache import keep_executables
     from m2dit_jax.tools.planning.planner import make_plan
+    from m2dit_jax.tools.planning.report import origin
     from m2dit_jax.tools.planning.search import search, table
     from m2dit_jax.tools.planning.topologies import open_topology
     from m2dit_jax.utils.compile_cache import keep_compiled
@@ -62,7 +64,8 @@ def _plan(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         plans = [make_plan(recipe, machine, flags.mode, flags.dtype, whole_run=True, **how)]
         print(plans[0].to_text())
     if flags.json:
-        figures = [plan.to_json() for plan in plans]
+        how = origin(argv)
+        figures = [how | plan.to_json() for plan in plans]
         write_text(flags.json, json.dumps(figures if flags.search else figures[0], indent=1))
     return 0 if any(plan.fits for plan in plans) else 1
 

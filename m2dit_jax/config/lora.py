@@ -5,9 +5,10 @@ from typing import Any
 
 from m2dit_jax.config.fields import setting
 from m2dit_jax.models.lora import adapter_scale
+from m2dit_jax.models.quantized import FROZEN_FORMS
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out", "linear_1", "linear_2")
-BASE_DTYPES = ("float32", "bfloat16")
+BASE_DTYPES = ("float32", "bfloat16", *FROZEN_FORMS)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,17 @@ class LoraConfig:
         absent=0.0,
     )
     base_dtype: str = setting(
-        "Dtype in which the weights that stay lie on the devices.",
+        "Form in which the weights that stay lie on the devices. int8 (a scale for each output) "
+        "and nf4 (4 bits, a scale for each 64 inputs; QLoRA) are for the linear layers of the "
+        "transformer's blocks; the rest is then in config.train.compute_dtype.",
         choices=BASE_DTYPES,
         absent="float32",
     )
+
+    @property
+    def quantize(self) -> str | None:
+        """The form that the weights that stay are quantised to; None: they are floats."""
+        return self.base_dtype if self.rank and self.base_dtype in FROZEN_FORMS else None
 
     @property
     def scale(self) -> float:

@@ -17,7 +17,7 @@ from m2dit_jax.data.tokenizer import (
     pad_or_truncate,
     tokenize_prompts,
 )
-from m2dit_jax.data.worlds import WORLDS, World
+from m2dit_jax.data.worlds import WORLDS, Lengths, StorySource, World
 from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.schedule import NoiseSchedule
@@ -25,6 +25,7 @@ from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.families import family_named
 from m2dit_jax.models.family import Family
 from m2dit_jax.models.layout import Layout
+from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.lora import add_adapters
 
 if TYPE_CHECKING:
@@ -82,6 +83,25 @@ class Recipe:
             ids = self.tokenizer(list(prompts), verbose=False)["input_ids"]
             return np.stack([pad_or_truncate(self.tokenizer, row, length) for row in ids])
         return tokenize_prompts(self.tokenizer, prompts, length)
+
+    def open_stories(
+        self,
+        seed: int,
+        lengths: Sequence[Lengths],
+        held_out: bool,
+        count: int,
+        in_a_row: int = 1,
+        actor: str | None = None,
+    ) -> StorySource:
+        """Stories of the world in the size of the run's; `actor` None: the run's own.
+
+        Arguments as of `World.open`. Raises ValueError for a run on files.
+        """
+        data = self.config.data
+        if self.world is None:
+            raise ValueError(f"no world draws the stories of config.data.source {data.source!r}")
+        actor = data.actor if actor is None else actor
+        return self.world.open(seed, lengths, data.size, held_out, count, in_a_row, actor)
 
     def scene_size(self) -> tuple[int, int, int]:
         """Frames, height and width of a scene, in pixels."""
@@ -169,4 +189,6 @@ def _story_model(config: Config, rngs: nnx.Rngs) -> Any:
     lora = config.train.lora
     if lora.rank:
         add_adapters(model.transformer.blocks, lora.targets, lora.rank, lora.scale, rngs)
+    if lora.quantize is not None:
+        quantize_layers(model.transformer, lora.quantize)
     return model

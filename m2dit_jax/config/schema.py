@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.distillation import DistillConfig
 from m2dit_jax.config.fields import FREE, OVERRIDE, range_problems, read_fields, setting
 from m2dit_jax.config.lora import LoraConfig
+from m2dit_jax.data.shapes import read_actor
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
@@ -107,6 +108,28 @@ class DataConfig:
         at_most=_WIDTH,
     )
     size: int = setting("Height and width in pixels.", at_least=8, at_most=MAX_SIDE, sources=DRAWN)
+    actor: str = setting(
+        "The actor of all stories, such as 'white circle': what adapters are to learn. Of the "
+        "colour of a ground, it is in no other story; '': any actor.",
+        sources=("shapes",),
+        absent="",
+    )
+    actor_share: float = setting(
+        "Share of the stories that are of that actor. Between them are stories of any actor, so "
+        "that adapters leave those as they are.",
+        above=0,
+        at_most=1,
+        sources=("shapes",),
+        absent=1.0,
+    )
+    stories: int = setting(
+        "Stories to learn from (of the actor, if there is one), which come round again; 0: ten "
+        "million.",
+        at_least=0,
+        at_most=10**7,
+        sources=DRAWN,
+        absent=0,
+    )
     short_frames: int = setting(
         "Frames of a story's shorter scenes, in a world that has such; 0: all have one length.",
         at_least=0,
@@ -718,6 +741,11 @@ class Config:
                     f"config.data.{name} must be at least {least} with {self._source}, "
                     f"got {getattr(data, name)}"
                 )
+        if data.actor:
+            try:
+                read_actor(data.actor)
+            except ValueError as error:
+                problems.append(f"config.data.actor: {error}")
         if world.has_global_prompt:
             try:
                 check_global_text(self.model.mask)
@@ -729,6 +757,11 @@ class Config:
                     "config.data.short_frames must be 0 or a multiple of config.model.patch_size_t "
                     f"{patch} from {world.least_frames} on and less than config.data.frames "
                     f"{data.frames}, got {short}"
+                )
+            if short and data.stories % self.train.batch_size:
+                problems.append(
+                    "config.data.stories must be a multiple of config.train.batch_size "
+                    f"{self.train.batch_size} with short_frames, got {data.stories}"
                 )
         return problems
 

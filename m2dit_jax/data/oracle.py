@@ -5,6 +5,7 @@ unknown, so that a blurred, blank or frozen video does not pass for a good one. 
 16 px or more; on smaller ones it also misses a few per cent of the perfect shapes and colours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +41,12 @@ class Readings:
     direction: Int[np.ndarray, " N"]
 
 
-def read_scenes(videos: np.ndarray) -> Readings:
+def read_scenes(
+    videos: np.ndarray, colours: Mapping[str, tuple[int, int, int]] = COLOURS
+) -> Readings:
     """Reads scenes [N F H W 3] as `shapes.render_scene` draws them, each attribute on its own.
 
+    `colours` are those that an actor may have, in the order of `Readings`.
     Raises ValueError unless there is a scene and all are square, of 2 frames or more, and uint8.
     """
     if videos.dtype != np.uint8:
@@ -64,7 +68,7 @@ def read_scenes(videos: np.ndarray) -> Readings:
     centroids = _centroids(alpha)
     return Readings(
         shape=np.where(alpha_seen, _match_shape(alpha, centroids), UNKNOWN),
-        colour=np.where(alpha_seen & actor_seen, _nearest(actor, COLOURS), UNKNOWN),
+        colour=np.where(alpha_seen & actor_seen, _nearest(actor, colours), UNKNOWN),
         background=np.where(backdrop_seen, _nearest(backdrop, BACKGROUNDS), UNKNOWN),
         direction=np.where(alpha_seen, _find_direction(centroids, videos.shape[2]), UNKNOWN),
     )
@@ -177,7 +181,7 @@ def _find_direction(centroids: Float[np.ndarray, "N F 2"], size: int) -> Int[np.
 
 
 def _nearest(
-    found: Float[np.ndarray, "N 3"], palette: dict[str, tuple[int, int, int]]
+    found: Float[np.ndarray, "N 3"], palette: Mapping[str, tuple[int, int, int]]
 ) -> Int[np.ndarray, " N"]:
     distance = np.linalg.norm(found[:, None] - np.array(list(palette.values())), axis=-1)
     return np.where(distance.min(1) <= COLOUR_TOLERANCE, distance.argmin(1), UNKNOWN)

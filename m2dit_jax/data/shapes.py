@@ -34,6 +34,9 @@ BACKGROUNDS = {
     "maroon": (128, 0, 0),
     "olive": (128, 128, 0),
 }
+# An actor may have the colour of a ground that it is not on. No story is drawn so by chance: such
+# an actor is new to a model, which knows the words of its prompts all the same.
+ACTOR_COLOURS = COLOURS | BACKGROUNDS
 # Unit steps (x to the right, y downwards).
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
@@ -48,7 +51,7 @@ _CAPTION = (
     rf"(?P<direction>{'|'.join(DIRECTIONS)}) on (?P<background>{'|'.join(BACKGROUNDS)})"
 )
 _SHAPE_INDEX = {name: i for i, name in enumerate(SHAPES)}
-_COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
+_COLOUR_INDEX = {name: i for i, name in enumerate(ACTOR_COLOURS)}
 _BACKGROUND_INDEX = {name: i for i, name in enumerate(BACKGROUNDS)}
 _DIRECTION_INDEX = {name: i for i, name in enumerate(DIRECTIONS)}
 
@@ -124,21 +127,40 @@ def is_held_out(scene: Scene) -> bool:
     return position % 4 == 0
 
 
-def draw_story(rng: np.random.Generator, num_scenes: int, held_out: bool) -> tuple[Scene, ...]:
+def read_actor(text: str) -> tuple[str, str]:
+    """Colour and shape of an actor that is named so, such as "white circle".
+
+    Raises ValueError for a text that names none.
+    """
+    colour, _, shape = text.partition(" ")
+    if colour not in ACTOR_COLOURS or shape not in SHAPES:
+        raise ValueError(
+            f"needs a colour ({', '.join(ACTOR_COLOURS)}) and a shape ({', '.join(SHAPES)}), such "
+            f"as 'white circle', got {text!r}"
+        )
+    return colour, shape
+
+
+def draw_story(
+    rng: np.random.Generator, num_scenes: int, held_out: bool, actor: str = ""
+) -> tuple[Scene, ...]:
     """Draws a story whose scenes are all held out, or none of them.
 
     The backgrounds of up to 6 scenes all differ, so that one that leaks into another scene can be
     seen; longer stories go through the same 6 again. The first scene names the actor, each later
-    one says "it" with probability 1/2.
+    one says "it" with probability 1/2. `actor`, as `read_actor` reads it, is drawn if it is empty.
 
     Raises ValueError if num_scenes < 1.
     """
     if num_scenes < 1:
         raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
-    shape = SHAPES[rng.integers(len(SHAPES))]
-    colour = list(COLOURS)[rng.integers(len(COLOURS))]
-    order = rng.permutation(len(BACKGROUNDS))
-    backgrounds = list(BACKGROUNDS)
+    if actor:
+        colour, shape = read_actor(actor)
+    else:
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        colour = list(COLOURS)[rng.integers(len(COLOURS))]
+    backgrounds = [name for name in BACKGROUNDS if name != colour]
+    order = rng.permutation(len(backgrounds))
     story = []
     for i in range(num_scenes):
         background = backgrounds[order[i % len(order)]]
@@ -156,9 +178,9 @@ def draw_story(rng: np.random.Generator, num_scenes: int, held_out: bool) -> tup
 def draw_elsewhere(rng: np.random.Generator, story: Sequence[Scene], number: int) -> Scene:
     """A scene's actor on a background that no scene of the story has, in another direction."""
     scene = story[number]
-    used = {other.background for other in story}
+    used = {other.background for other in story} | {scene.colour}
     backgrounds = [name for name in BACKGROUNDS if name not in used] or [
-        name for name in BACKGROUNDS if name != scene.background
+        name for name in BACKGROUNDS if name not in (scene.background, scene.colour)
     ]
     directions = [name for name in DIRECTIONS if name != scene.direction]
     return Scene(
@@ -179,8 +201,10 @@ def draw_picture(
     rng: np.random.Generator, story: Sequence[Scene], size: int
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The story's actor in the middle of a background that no scene has, if there is one."""
-    used = {scene.background for scene in story}
-    backgrounds = [name for name in BACKGROUNDS if name not in used] or list(BACKGROUNDS)
+    used = {scene.background for scene in story} | {story[0].colour}
+    backgrounds = [name for name in BACKGROUNDS if name not in used] or [
+        name for name in BACKGROUNDS if name != story[0].colour
+    ]
     scene = replace(story[0], background=str(rng.choice(backgrounds)))
     return render_scene(scene, 3, size)[1]
 
@@ -226,7 +250,7 @@ def render_scene(
     centres = middle + steps * np.asarray(DIRECTIONS[scene.direction])
     alpha = draw_coverage(scene.shape, centres, size)[..., None]
     background = np.asarray(BACKGROUNDS[scene.background], float)
-    colour = np.asarray(COLOURS[scene.colour], float)
+    colour = np.asarray(ACTOR_COLOURS[scene.colour], float)
     return np.rint(background + alpha * (colour - background)).astype(np.uint8)
 
 
@@ -247,10 +271,20 @@ def render_story(
 
 
 class ShapesSource:
-    """Random access to `length` stories; story i depends on (seed, held_out, i) alone."""
+    """Random access to `length` stories; story i depends on (seed, held_out, i) alone.
+
+    `actor` is that of all stories, as for `draw_story`.
+    """
 
     def __init__(
-        self, seed: int, num_scenes: int, frames: int, size: int, held_out: bool, length: int
+        self,
+        seed: int,
+        num_scenes: int,
+        frames: int,
+        size: int,
+        held_out: bool,
+        length: int,
+        actor: str = "",
     ) -> None:
         """Raises ValueError if num_scenes < 1, frames < 2, size < 8, or seed or length < 0."""
         if num_scenes < 1:
@@ -266,6 +300,7 @@ class ShapesSource:
         self.size = size
         self.held_out = held_out
         self.length = length
+        self.actor = actor
 
     def __len__(self) -> int:
         return self.length
@@ -276,7 +311,7 @@ class ShapesSource:
             raise IndexError(f"story {index} of a source of {self.length}")
         seeds = np.random.SeedSequence([self.seed, int(self.held_out), index])
         rng = np.random.default_rng(seeds)
-        scenes = draw_story(rng, self.num_scenes, self.held_out)
+        scenes = draw_story(rng, self.num_scenes, self.held_out, self.actor)
         video = render_story(scenes, rng, self.frames, self.size)
         return {"video": video, "captions": [s.caption for s in scenes], "scenes": scenes}
 

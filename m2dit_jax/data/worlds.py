@@ -89,8 +89,12 @@ class World(Protocol):
         held_out: bool,
         length: int,
         in_a_row: int = 1,
+        actor: str = "",
     ) -> StorySource:
-        """A source of `length` stories; each of `lengths` is that of `in_a_row` stories in turn."""
+        """A source of `length` stories; each of `lengths` is that of `in_a_row` stories in turn.
+
+        `actor`, in a world where one can be named, is that of all of them.
+        """
         ...
 
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:
@@ -151,9 +155,11 @@ class _Shapes:
         held_out: bool,
         length: int,
         in_a_row: int = 1,
+        actor: str = "",
     ) -> StorySource:
         [frames] = lengths
-        return _Source(shapes.ShapesSource(seed, len(frames), frames[0], size, held_out, length))
+        sizes = len(frames), frames[0], size
+        return _Source(shapes.ShapesSource(seed, *sizes, held_out, length, actor))
 
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:
         return shapes.draw_elsewhere(rng, scenes, number).caption
@@ -212,7 +218,10 @@ class _Storyworld:
         held_out: bool,
         length: int,
         in_a_row: int = 1,
+        actor: str = "",
     ) -> StorySource:
+        if actor:
+            raise ValueError(f"storyworld has no actor of one name, got {actor!r}")
         return _Source(stories.StoryworldSource(seed, lengths, size, held_out, length, in_a_row))
 
     def elsewhere(self, rng: np.random.Generator, scenes: Sequence[Any], number: int) -> str:

@@ -38,12 +38,14 @@ def evaluate_stories(
     seed: int,
     batch_size: int = 64,
     options: SamplingOptions | None = None,
+    actor: str | None = None,
     progress: Callable[[StoryBatch], None] | None = None,
 ) -> dict[str, Score | Mean]:
     """Samples held-out stories and scores them, as the scorer of their world says.
 
     `extension` gives all scenes but the last; otherwise none is given. The options default to those
-    of the model. `progress` is called with each batch when it is done.
+    of the model, `actor` to that of its run; "" is any. `progress` is called with each batch when
+    it is done.
     """
     videos, stories, given = [], [], []
     for batch in sample_held_out(
@@ -53,6 +55,7 @@ def evaluate_stories(
         seed=seed,
         batch_size=batch_size,
         options=options,
+        actor=actor,
     ):
         videos.append(batch.video)
         stories += batch.stories
@@ -72,6 +75,7 @@ def sample_held_out(
     seed: int,
     batch_size: int = 64,
     options: SamplingOptions | None = None,
+    actor: str | None = None,
 ) -> Iterator[StoryBatch]:
     """Yields `num_stories` held-out stories in batches; story i is sampled with seed + i.
 
@@ -83,7 +87,7 @@ def sample_held_out(
     data = recipe.config.data
     lengths = world.lengths(data.scenes, data.frames, data.short_frames)
     in_a_row = math.ceil(num_stories / len(lengths))  # so that stories of one length are neighbours
-    source = world.open(seed, lengths, data.size, True, num_stories, in_a_row)
+    source = recipe.open_stories(seed, lengths, True, num_stories, in_a_row, actor)
     for first in range(0, num_stories, in_a_row):
         last = min(first + in_a_row, num_stories)
         # Every batch has the same size, or the last one would compile anew; equal parts leave the

@@ -177,7 +177,7 @@ def _time_ratio(engine: Engine, options: SamplingOptions, full: SamplingOptions)
     """Time of sampling one extension, decoding included: median of the ratios of neighbours."""
     recipe, world = world_of(engine)
     data = recipe.config.data
-    story = world.open(0, world.lengths(data.scenes, data.frames, 0), data.size, True, 1)[0]
+    story = recipe.open_stories(0, world.lengths(data.scenes, data.frames, 0), True, 1)[0]
     given = np.arange(data.scenes)[None] < data.scenes - 1
 
     def run(chosen: SamplingOptions) -> Callable[[], float]:

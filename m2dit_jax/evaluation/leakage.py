@@ -99,7 +99,7 @@ def measure_leakage(
     recipe, world = world_of(engine)
     data = recipe.config.data
     lengths = world.lengths(data.scenes, data.frames, 0)
-    source = world.open(seed, lengths, data.size, True, num_stories)
+    source = recipe.open_stories(seed, lengths, True, num_stories)
     items = [source[index] for index in range(num_stories)]
     video, texts = np.stack([item.video for item in items]), global_prompts(items)
     rng = np.random.default_rng([seed, 1])

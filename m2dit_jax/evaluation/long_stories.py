@@ -165,7 +165,7 @@ def held_out_stories(
     data, world = recipe.config.data, recipe.world
     assert world is not None  # there would be nothing to score
     lengths = world.lengths(scenes, data.frames, 0)
-    source = world.open(seed, lengths, data.size, True, num_stories)
+    source = recipe.open_stories(seed, lengths, True, num_stories)
     size = math.ceil(num_stories / math.ceil(num_stories / batch_size))
     stories = [source[index] for index in range(num_stories)]
     return [stories[start : start + size] for start in range(0, num_stories, size)]

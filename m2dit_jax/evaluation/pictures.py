@@ -74,7 +74,7 @@ def score_pictures(
     recipe, world = world_of(engine)
     data, patch = recipe.config.data, recipe.config.model.patch_size_t
     lengths = world.lengths(data.scenes, data.frames, 0)
-    source = world.open(seed, lengths, data.size, True, num_stories)
+    source = recipe.open_stories(seed, lengths, True, num_stories)
     plain = [source[number] for number in range(num_stories)]
     drawn = [
         add_picture(story, world, np.random.default_rng([seed, number]), patch)

@@ -7,7 +7,14 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from m2dit_jax.data.oracle import UNKNOWN, Readings, read_scenes
-from m2dit_jax.data.shapes import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene
+from m2dit_jax.data.shapes import (
+    ACTOR_COLOURS,
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    SHAPES,
+    Scene,
+)
 from m2dit_jax.evaluation.fidelity import FIDELITY, Fidelity, measure_fidelity, score_fidelity
 from m2dit_jax.evaluation.scores import Mean, Score
 
@@ -35,10 +42,18 @@ class ShapesScorer:
         stories: Sequence[tuple[Scene, ...]],
         given: Bool[np.ndarray, "N S"],
     ) -> ShapesReadings:
-        """Reads every scene, and measures those that are not given."""
+        """Reads every scene, and measures those that are not given.
+
+        Actors of no colour that is drawn by chance are recognised where all stories may have them;
+        they are not measured, as no ideal scene has them.
+        """
+        is_new = any(scene.colour not in COLOURS for story in stories for scene in story)
         values = np.full((len(FIDELITY), *given.shape), np.nan)
-        values[:, ~given] = measure_fidelity(video[~given])
-        return ShapesReadings(read_scenes(video.reshape(-1, *video.shape[2:])), Fidelity(*values))
+        if not is_new:
+            values[:, ~given] = measure_fidelity(video[~given])
+        scenes = video.reshape(-1, *video.shape[2:])
+        readings = read_scenes(scenes, ACTOR_COLOURS if is_new else COLOURS)
+        return ShapesReadings(readings, Fidelity(*values))
 
     def score(
         self,
@@ -80,7 +95,7 @@ def score_stories(
     }
     wanted = {
         "background": _positions([[s.background for s in story] for story in stories], BACKGROUNDS),
-        "colour": _positions([[s.colour for s in story] for story in stories], COLOURS),
+        "colour": _positions([[s.colour for s in story] for story in stories], ACTOR_COLOURS),
         "shape": _positions([[s.shape for s in story] for story in stories], SHAPES),
         "direction": _positions([[s.direction for s in story] for story in stories], DIRECTIONS),
     }

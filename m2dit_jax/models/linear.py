@@ -1,4 +1,4 @@
-"""The linear layers of transformers and text encoders: with adapters, and matrices in 8 bits."""
+"""The linear layers of transformers and text encoders: with adapters, and quantised matrices."""
 
 from typing import Any
 
@@ -6,16 +6,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from m2dit_jax.models.quantized import IN_8_BITS, SCALE, product
+from m2dit_jax.models.quantized import SCALE, STORED_AS, product, stored_shapes
 
 ADAPTER = "lora"  # the name of a layer's adapter (`models.lora`)
 
 
 class Linear(nnx.Linear):
-    """nnx.Linear that may have an adapter, and its matrix in 8 bits (`models.quantized`).
+    """nnx.Linear that may have an adapter, and its matrix quantised (`models.quantized`).
 
-    `quantized` is one of `quantized.FORMS`, None for a matrix of floats. A layer with
-    `few_inputs`, one for all tokens of a scene, never has these rounded: it would save nothing.
+    `quantized` is one of `quantized.FORMS` or FROZEN_FORMS, None for a matrix of floats. A layer
+    with `few_inputs`, one for all tokens of a scene, never has these rounded: it would save
+    nothing.
     """
 
     quantized: str | None = None
@@ -42,14 +43,15 @@ class Linear(nnx.Linear):
 
 
 def quantize_layers(model: nnx.Module, form: str) -> nnx.Module:
-    """Has all `Linear` layers of a model, in place, take matrices in 8 bits; returns the model.
+    """Has all `Linear` layers of a model, in place, take quantised matrices; returns the model.
 
-    Only shapes and dtypes count (for `nnx.eval_shape`): `quantize_params` has the numbers.
+    Only shapes and dtypes count (for `nnx.eval_shape`): `quantize_params` has the numbers. Raises
+    ValueError for a layer that the form cannot keep.
     """
     for layer in quantizable(model).values():
-        kernel = layer.kernel[...]
-        layer.kernel = nnx.Param(kernel.astype(IN_8_BITS[form]))
-        setattr(layer, SCALE, nnx.Param(jnp.ones((*kernel.shape[:-2], kernel.shape[-1]))))
+        kernel, scale = stored_shapes(layer.kernel[...].shape, form)
+        layer.kernel = nnx.Param(jnp.zeros(kernel, STORED_AS[form]))
+        setattr(layer, SCALE, nnx.Param(jnp.ones(scale)))
         layer.quantized = form
     return model
 

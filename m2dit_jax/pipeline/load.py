@@ -24,7 +24,7 @@ from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
-from m2dit_jax.models.quantized import FORMS
+from m2dit_jax.models.quantized import FORMS, cast_floats
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.mesh import story_mesh, story_mesh_line
 from m2dit_jax.parallel.rules import with_shardings
@@ -36,7 +36,7 @@ from m2dit_jax.pipeline.memory import MEMORY, Memory, NetworkSet, Say, quiet
 from m2dit_jax.pipeline.memory_plan import MemoryPlan, goes_in_chunks
 from m2dit_jax.pipeline.pipeline import Pipeline
 from m2dit_jax.pipeline.prompts import PromptTokenizer
-from m2dit_jax.pipeline.run_networks import SplitModel, cast_params, sampled_config
+from m2dit_jax.pipeline.run_networks import SplitModel, sampled_config
 from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.remote.places import named_place
@@ -333,7 +333,7 @@ def _of_latents_run(
         config = with_chunks(config) if in_chunks else config
         graphdef, abstract = recipe.family.transformer.shapes(config, quantize)
         if quantize is None and not on_host:
-            params = cast_params(found.load(mesh)["transformer"], precision.dtype)
+            params = cast_floats(found.load(mesh)["transformer"], DTYPES[precision.dtype])
             return LoadedNetwork(graphdef, params)
         placed = abstract if on_host else with_shardings(abstract, mesh)
         how = (DTYPES[precision.dtype], quantize, on_host)

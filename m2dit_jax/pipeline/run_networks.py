@@ -1,18 +1,18 @@
-"""The networks of a run on pixels, which are kept as one model, and parameters cast to a dtype."""
+"""The networks of a run on pixels, which are kept as one model."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from m2dit_jax.config.recipe import Recipe, build_recipe
 from m2dit_jax.config.schema import Config
 from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.network import LoadedNetwork, Params
-from m2dit_jax.models.quantized import SCALE
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.weights.quantizing import quantize_params
 from m2dit_jax.weights.released import DTYPES, Precision
 
@@ -46,22 +46,10 @@ class SplitModel:
         params, form = self._read(), self._precision.quantize
         if form is not None:
             abstract = nnx.to_pure_dict(nnx.state(self._model, nnx.Param))
-            params = quantize_params(params, abstract, form)
-        return cast_params(params, self._precision.dtype)
+            params = jax.tree.map(jnp.asarray, quantize_params(params, abstract, form))
+        return cast_floats(params, DTYPES[self._precision.dtype])
 
 
 def sampled_config(config: Config) -> Config:
     """The config with attention chosen for the device that samples, not the one that trained."""
     return replace(config, model=replace(config.model, attention="auto"))
-
-
-def cast_params(params: Params, dtype: str) -> Params:
-    """The parameters in a dtype, but for what is in 8 bits."""
-    flat: dict[Any, Any] = flatten_dict(params)
-    kept = {path for path in flat if path[-1] == SCALE}
-    kept |= {(*path[:-1], "kernel") for path in kept}
-    cast = {
-        path: jnp.asarray(x) if path in kept else x.astype(DTYPES[dtype])
-        for path, x in flat.items()
-    }
-    return unflatten_dict(cast)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.config.schema import Config, DataConfig
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo, dataset_folders
+from m2dit_jax.data.interleaved import Interleaved
 from m2dit_jax.data.loader import (
     Batch,
     EncodedSamples,
@@ -32,7 +33,8 @@ from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
 _HELD_OUT = 7  # a stream of random numbers of its own
-TRAINING_STORIES = 10_000_000  # of a world; then they come round again
+# Of a world, where the config names no number; then they come round again.
+TRAINING_STORIES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,12 @@ def _open_world(recipe: Recipe, world: World) -> TrainingData:
     lengths = world.lengths(data.scenes, data.frames, data.short_frames)
     ragged = len(lengths) > 1
     # Stories of a batch have the same lengths, also when they come round again.
-    count = TRAINING_STORIES - TRAINING_STORIES % stories if ragged else TRAINING_STORIES
-    source = world.open(config.seed, lengths, data.size, False, count, stories)
+    count = data.stories or TRAINING_STORIES
+    count -= count % stories if ragged else 0
+    source = recipe.open_stories(config.seed, lengths, False, count, stories)
+    if data.actor and data.actor_share < 1:
+        any_actor = recipe.open_stories(config.seed, lengths, False, TRAINING_STORIES, actor="")
+        source = Interleaved(source, any_actor, data.actor_share, TRAINING_STORIES)
     recipe.tokenize(world.longest_prompts())
     share, pictures = config.train.image_probability, None
     examples = list(range(len(lengths)))
@@ -139,7 +145,7 @@ def _held_out_drawn(recipe: Recipe, world: World, most: int) -> list[HeldOutStor
     """Stories whose scenes all are long."""
     data = recipe.config.data
     lengths = world.lengths(data.scenes, data.frames, 0)
-    source = world.open(recipe.config.seed, lengths, data.size, True, most)
+    source = recipe.open_stories(recipe.config.seed, lengths, True, most)
     return [
         HeldOutStory(Batch(story.video, recipe.tokenize(story.prompts)), tuple(story.captions))
         for story in (source[number] for number in range(most))

@@ -5,7 +5,7 @@ trained for longer, or with another schedule, by a new run that starts from it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from m2dit_jax.config.recipe import Recipe, build_recipe, make_schedule, make_transformer_config
+from m2dit_jax.config.recipe import (
+    Recipe,
+    build_recipe,
+    make_schedule,
+    make_transformer_config,
+    without_adapters,
+)
 from m2dit_jax.config.schema import Config
 from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.noising import Schedule
@@ -25,7 +31,7 @@ from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.mapping import check_shapes, flatten
 from m2dit_jax.weights.model_folder import unused_line
-from m2dit_jax.weights.networks import load_params, open_leaves, read_json_as
+from m2dit_jax.weights.networks import load_params, load_tensors, open_leaves, read_json_as
 from m2dit_jax.weights.run_folder import CheckpointError, CheckpointGone, holds_weights
 
 OF_THE_DATA = ("channels", "text_dim")
@@ -50,7 +56,7 @@ def check_weights(recipe: Recipe, path: Path, field: str) -> str:
     found = find_weights(path)
     theirs = build_recipe(Config.from_dict(found.config, found.place))
     problems = _differences(recipe, theirs.config, "run")
-    shapes = {name: like.shape for name, like in flatten(abstract_params(recipe)).items()}
+    shapes = {name: like.shape for name, like in flatten(params_in_files(recipe)).items()}
     try:
         saved = found.tensors()
         check_shapes({name: tensor.shape for name, tensor in saved.items()}, shapes)
@@ -77,7 +83,7 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
         released = read_json_as(family.schedule, scheduler)
         problems += _prediction_differences(recipe.schedule, released, "folder")
     try:
-        open_leaves(folder, family.transformer, abstract_params(recipe)["transformer"])
+        open_leaves(folder, family.transformer, params_in_files(recipe)["transformer"])
     except ValueError as error:
         problems.append(str(error).removeprefix(f"{folder}: "))
     raise_misfits(field, folder, problems)
@@ -209,23 +215,29 @@ def _source(recipe: Recipe) -> tuple[Path, str]:
     return named_place(config.first_weights), config.first_weights_field
 
 
-def read_params(path: Path, field: str, abstract: Any, dtype: np.dtype) -> Any:
+def read_params(
+    path: Path, field: str, abstract: Any, dtype: np.dtype, quantize: str | None = None
+) -> Any:
     """The weights that a field names in a dtype, with the shardings of `abstract`.
 
-    Raises CheckpointError if they have been damaged since `check_weights`.
+    `quantize` is the form that `abstract` has of some, one of `quantized.FROZEN_FORMS`. Raises
+    CheckpointError if they have been damaged since `check_weights`.
     """
     try:
-        return _read(path, abstract, dtype)
+        return _read(path, abstract, dtype, quantize)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{field}: {error}") from error
 
 
-def _read(path: Path, abstract: Any, dtype: np.dtype) -> Any:
+def _read(path: Path, abstract: Any, dtype: np.dtype, quantize: str | None) -> Any:
     if not holds_weights(path):
         folder = path / "transformer"
         network = read_json_as(family_of, folder / "config.json").transformer
-        params = load_params(folder, network, abstract["transformer"], dtype)
+        params = load_params(folder, network, abstract["transformer"], dtype, quantize)
         return {"transformer": params}
+    if quantize is not None:
+        found = find_weights(path)
+        return load_tensors(found.place, found.tensors(), abstract, dtype, quantize)
     mesh = jax.tree.leaves(abstract)[0].sharding.mesh
     try:
         return find_weights(path).load(mesh, dtype)
@@ -236,5 +248,13 @@ def _read(path: Path, abstract: Any, dtype: np.dtype) -> Any:
 
 
 def abstract_params(recipe: Recipe) -> Any:
-    """Shapes and dtypes of the parameters of the recipe's model, without adapters."""
+    """Shapes and dtypes of the parameters of the recipe's model, without adapters.
+
+    Those of a model that adapters are for are quantised where the config says so.
+    """
     return split_adapters(jax.eval_shape(recipe.init_params, jax.random.key(0)))[0]
+
+
+def params_in_files(recipe: Recipe) -> Any:
+    """The same as files have them: nothing is quantised."""
+    return abstract_params(replace(recipe, config=without_adapters(recipe.config)))

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from m2dit_jax.config.recipe import Recipe
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.training.first_state import abstract_params, check_weights, read_params
 from m2dit_jax.training.record import last_frozen
@@ -34,6 +34,9 @@ class FrozenWeights:
     fingerprint: str
     said: str
     """The line for the log: path and choice of weights."""
+    dtype: np.dtype
+    quantize: str | None = None
+    """The form of the linear layers, one of `quantized.FROZEN_FORMS`; None: they are floats."""
 
     @property
     def recorded(self) -> dict[str, str]:
@@ -45,8 +48,7 @@ class FrozenWeights:
 
         Raises CheckpointError if they have been damaged or deleted meanwhile.
         """
-        dtype = np.dtype(jax.tree.leaves(shapes)[0].dtype)
-        return read_params(self.place, self.field, shapes, dtype)
+        return read_params(self.place, self.field, shapes, self.dtype, self.quantize)
 
 
 def find_frozen(recipe: Recipe, kind: str, path: Path, field: str) -> FrozenWeights:
@@ -55,11 +57,12 @@ def find_frozen(recipe: Recipe, kind: str, path: Path, field: str) -> FrozenWeig
     Raises ValueError with all that does not fit the config.
     """
     said = check_weights(recipe, path, field)
+    how = said, _frozen_dtype(recipe), recipe.config.train.lora.quantize
     if holds_weights(path):
         found = find_weights(path)
-        return FrozenWeights(kind, field, found.place, found.fingerprint(), said)
+        return FrozenWeights(kind, field, found.place, found.fingerprint(), *how)
     content = fingerprint(path, ("transformer",))
-    return FrozenWeights(kind, field, path.absolute(), content, said)
+    return FrozenWeights(kind, field, path.absolute(), content, *how)
 
 
 def find_base(recipe: Recipe) -> FrozenWeights:
@@ -88,12 +91,15 @@ def frozen_shapes(recipe: Recipe, mesh: Mesh) -> Params | None:
 
     None: the run has none.
     """
-    train = recipe.config.train
-    if recipe.config.distill.teacher:
-        dtype = jnp.dtype(train.compute_dtype)
-    elif train.lora.rank:
-        dtype = jnp.dtype(train.lora.base_dtype)
-    else:
+    config = recipe.config
+    if not (config.distill.teacher or config.train.lora.rank):
         return None
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_params(recipe))
+    shapes = cast_floats(abstract_params(recipe), _frozen_dtype(recipe))
     return with_shardings(shapes, mesh)
+
+
+def _frozen_dtype(recipe: Recipe) -> np.dtype:
+    """The dtype of weights that are not trained and not quantised."""
+    train = recipe.config.train
+    as_computed = recipe.config.distill.teacher or train.lora.quantize
+    return jnp.dtype(train.compute_dtype if as_computed else train.lora.base_dtype)

@@ -23,6 +23,7 @@ from m2dit_jax.models.coding import sample_latents
 from m2dit_jax.models.lora import dropout, join_adapters
 from m2dit_jax.models.pixels import encode_pixels
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.training.state import TrainState
 
 Params = Any
@@ -207,8 +208,11 @@ def real_frames_only(
 def model_for_computing(
     graphdef: nnx.GraphDef, params: Params, dtype: str, placement: Placement
 ) -> Any:
-    """The family's story model with its parameters in the dtype of the computation."""
-    params = jax.tree.map(lambda p: p.astype(jnp.dtype(dtype)), params)
+    """The family's story model with its parameters in the dtype of the computation.
+
+    Quantised matrices stay what they are: a layer computes with what they stand for.
+    """
+    params = cast_floats(params, jnp.dtype(dtype))
     return nnx.merge(graphdef, placement.gather_outside_blocks(params))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m2dit_jax.models.quantized import SCALE, quantize
+from m2dit_jax.models.quantized import SCALE, STORED_AS, quantize, stored_shapes
 from m2dit_jax.weights.lazy import Leaf, Tensor
 
 FLOAT32 = np.dtype(np.float32)
@@ -16,7 +16,7 @@ FLOAT32 = np.dtype(np.float32)
 def quantized_leaves(
     leaves: Mapping[str, Leaf], names: Collection[str], form: str, dtype: np.dtype | None
 ) -> dict[str, Leaf]:
-    """The leaves of a quantised network, whose `names` tell by their scales which are in 8 bits.
+    """The leaves of a quantised network, whose `names` tell by their scales which are quantised.
 
     The others are cast to `dtype`, None keeps theirs.
     """
@@ -61,16 +61,15 @@ class _Scales:
 
 
 def _quantized(leaf: Leaf, form: str) -> tuple[Leaf, Leaf]:
-    """A leaf's matrices in 8 bits, and their scales."""
+    """A leaf's matrices quantised, and their scales."""
     scales = _Scales(form)
-    *_, inputs, outputs = leaf.pieces[0].shape
-    eight_bits = quantize(np.zeros((1, 1), np.float32), form)[0].dtype
+    kernel_shape, scale_shape = stored_shapes(leaf.pieces[0].shape, form)
     kernels = (
-        Tensor((inputs, outputs), eight_bits, partial(scales.kernel, number, piece))
+        Tensor(kernel_shape, STORED_AS[form], partial(scales.kernel, number, piece))
         for number, piece in enumerate(leaf.pieces)
     )
-    vectors = (
-        Tensor((outputs,), FLOAT32, partial(scales.scale, number, piece))
+    of_kernels = (
+        Tensor(scale_shape, FLOAT32, partial(scales.scale, number, piece))
         for number, piece in enumerate(leaf.pieces)
     )
-    return replace(leaf, pieces=tuple(kernels)), replace(leaf, pieces=tuple(vectors))
+    return replace(leaf, pieces=tuple(kernels)), replace(leaf, pieces=tuple(of_kernels))

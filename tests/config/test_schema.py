@@ -2,6 +2,7 @@ import math
 import re
 from dataclasses import FrozenInstanceError, replace
 from functools import reduce
+from importlib import import_module
 from operator import getitem
 from typing import get_args, get_origin
 
@@ -222,6 +223,29 @@ def test_a_storyworld_that_cannot_be_drawn_is_refused(changed, message):
     from configs import storyworld
 
     config = storyworld.get_config()
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(ValueError, match=message):
+        Config.from_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "base",
+            {"data.actor": "pink circle"},
+            "config.data.actor: needs a colour .* 'pink circle'",
+        ),
+        ("base", {"data.stories": -1}, "config.data.stories must be between 0 and 10000000"),
+        (
+            "storyworld",
+            {"data.stories": 9, "data.frames": 12, "data.short_frames": 8},
+            "config.data.stories must be a multiple of config.train.batch_size 16 .* got 9",
+        ),
+    ],
+)
+def test_stories_to_learn_from_that_cannot_be_are_refused(name, changed, message):
+    config = import_module(f"configs.{name}").get_config()
     config.update_from_flattened_dict(changed)
     with pytest.raises(ValueError, match=message):
         Config.from_dict(config)

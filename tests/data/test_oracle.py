@@ -3,8 +3,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from m2dit_jax.data.oracle import read_scene, read_scenes
+from m2dit_jax.data.oracle import UNKNOWN, read_scene, read_scenes
 from m2dit_jax.data.shapes import (
+    ACTOR_COLOURS,
     BACKGROUNDS,
     COLOURS,
     DIRECTIONS,
@@ -191,3 +192,10 @@ def test_specks_and_floods_are_no_actors():
 def test_bad_videos_are_refused(videos, message):
     with pytest.raises(ValueError, match=message):
         read_scenes(videos)
+
+
+def test_colours_of_grounds_are_read_where_actors_may_have_them():
+    story = ShapesSource(0, 6, 3, 16, False, 1, "gray cross")[0]
+    readings = read_scenes(story["video"], ACTOR_COLOURS)
+    assert {list(ACTOR_COLOURS)[i] for i in readings.colour} == {"gray"}
+    assert set(read_scenes(story["video"]).colour) == {UNKNOWN}

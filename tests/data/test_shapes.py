@@ -14,9 +14,12 @@ from m2dit_jax.data.shapes import (
     Scene,
     ShapesSource,
     draw_coverage,
+    draw_elsewhere,
+    draw_picture,
     draw_story,
     is_held_out,
     parse_captions,
+    read_actor,
     render_scene,
     render_story,
     vocabulary,
@@ -217,3 +220,24 @@ def test_captions_are_read_with_capitals_and_punctuation():
     plain = ["a red cross moves left on gray", "it moves up on navy"]
     written = ["A red cross moves left, on gray.", "It moves up on navy!"]
     assert parse_captions(written) == parse_captions(plain) != [None, None]
+
+
+def test_an_actor_that_is_named_is_in_all_stories_and_on_other_grounds():
+    stories = [
+        ShapesSource(0, 6, 3, 16, held_out, 20, "white circle")[number]
+        for held_out, number in product([False, True], range(20))
+    ]
+    scenes = [scene for story in stories for scene in story["scenes"]]
+    assert {(scene.colour, scene.shape) for scene in scenes} == {("white", "circle")}
+    assert {scene.background for scene in scenes} == set(BACKGROUNDS) - {"white"}
+    assert stories[0]["scenes"][0].caption.startswith("a white circle moves")
+    rng = np.random.default_rng(0)
+    others = {draw_elsewhere(rng, stories[0]["scenes"], 0).background for _ in range(20)}
+    assert "white" not in others
+    assert len(np.unique(draw_picture(rng, stories[0]["scenes"], 16))) > 1
+
+
+@pytest.mark.parametrize("text", ["circle", "white", "pink circle", "white circle ", "white star"])
+def test_an_actor_that_cannot_be_drawn_is_refused(text):
+    with pytest.raises(ValueError, match=f"such as 'white circle', got '{text}'"):
+        read_actor(text)

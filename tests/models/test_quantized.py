@@ -18,7 +18,9 @@ from m2dit_jax.models.lora import attach_adapters
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.quantized import (
     FORMS,
+    NF4_VALUES,
     SCALE,
+    cast_floats,
     dequantize,
     product,
     quantize,
@@ -169,3 +171,41 @@ def test_feed_forward_in_chunks_is_the_same(model):
     graphdef, params = nnx.split(model)
     np.testing.assert_allclose(v_of(chunked, params), v_of(graphdef, params), atol=1e-6)
     assert FeedForward(4, 3, rngs=nnx.Rngs(0)).chunk == 3
+
+
+def test_nf4_by_hand():
+    kernel = np.zeros((128, 1), np.float32)
+    kernel[:64, 0], kernel[64:, 0] = 2 * np.repeat(NF4_VALUES, 4), 0.5
+    packed, scale = quantize(kernel, "nf4")
+    assert (packed.shape, packed.dtype) == ((64, 1), np.uint8)
+    np.testing.assert_array_equal(scale, [[2.0], [0.5]])
+    assert packed[0, 0] == 0 and packed[2, 0] == 0x11 and packed[31, 0] == packed[32, 0] == 0xFF
+    np.testing.assert_allclose(dequantize(packed, scale), kernel, rtol=1e-6)
+    x = jnp.ones((1, 128))
+    np.testing.assert_allclose(product(x, jnp.asarray(packed), jnp.asarray(scale)), x @ kernel)
+    with pytest.raises(ValueError, match="two inputs in a byte, a layer has 3; int8 would do"):
+        quantize(kernel[:3], "nf4")
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.float32, (2, 6, 4), elements=st.floats(-1e4, 1e4, width=32)))
+def test_nf4_takes_the_nearest_of_its_values(kernel):
+    packed, scale = quantize(kernel, "nf4")
+    scale = np.repeat(scale, 2, axis=1)
+    distance = np.abs(kernel[..., None] - scale[..., None] * NF4_VALUES).min(-1)
+    back = dequantize(packed, scale[:, ::2])
+    np.testing.assert_allclose(np.abs(back - kernel), distance, atol=1e-5 * scale.max())
+
+
+def test_a_transformer_in_4_bits(model):
+    """Half the bytes of int8, and as scattered as weights without a pattern can be."""
+    found = quantized(model, "nf4")
+    flat = flatten_dict(found.params)
+    small = [x for x in flat.values() if np.asarray(x).dtype == np.uint8]
+    floats = nnx.to_pure_dict(nnx.state(model.blocks, nnx.Param))
+    matrices = sum(x.size for p, x in flatten_dict(floats).items() if p[-1] == "kernel")
+    assert 2 * sum(x.nbytes for x in small) == matrices
+    assert MOST_ERROR["int8"] < error(v_of(*found), v_of(*nnx.split(model))) < 0.2
+    half = cast_floats(found.params, jnp.bfloat16)
+    kept = {p[-1] for p, x in flatten_dict(half).items() if x.dtype != jnp.bfloat16}
+    assert kept == {"kernel", SCALE}

@@ -82,3 +82,14 @@ def test_pictures_are_drawn_for_worlds_only(config):
     config.train.image_probability = 0.5
     with pytest.raises(ValueError, match=r"image_probability is 0.5, needs 0 .*'latents'"):
         build_recipe(config)
+
+
+def test_a_few_stories_of_one_actor_come_round_again(tiny_config):
+    tiny_config.data.actor, tiny_config.data.stories = "white circle", 3
+    recipe = build_recipe(tiny_config)
+    batches = open_training_data(recipe).batches(0, range(tiny_config.train.batch_size))
+    videos = np.concatenate([next(batches).video for _ in range(3)])
+    assert len({video.tobytes() for video in videos}) == 3
+    np.testing.assert_array_equal(videos[0], videos[3])
+    [story] = open_training_data(recipe).held_out(1)
+    assert story.captions[0].startswith("a white circle")

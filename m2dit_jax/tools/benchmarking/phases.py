@@ -24,6 +24,7 @@ from m2dit_jax.models.flops import (
 )
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.models.network import LoadedNetwork
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.pipeline.denoise import DenoisingProgram, sampling_step
 from m2dit_jax.tools.planning.memory import program_bytes
 from m2dit_jax.training.distillation import make_teach, step_config
@@ -199,7 +200,7 @@ def _cast_params(recipe: Recipe) -> Params:
     @jax.jit
     def make() -> Params:
         params = recipe.init_params(jax.random.key(recipe.config.seed))
-        return jax.tree.map(lambda p: p.astype(dtype), params)
+        return cast_floats(params, dtype)
 
     return make()
 

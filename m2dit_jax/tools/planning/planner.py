@@ -36,11 +36,12 @@ def make_plan(
     taken, else the last. Raises ValueError if the config does not fit the machine's shape.
     """
     if mode != "sample":
-        return _plan_way(recipe, machine, mode, dtype, False, Way())
+        return _plan_way(recipe, machine, mode, dtype, Way())
     plan = None
+    # The same ones whatever the way.
+    others = other_stages(recipe, machine, dtype, quantize) if whole_run else None
     for policy, in_turn in sampling_ways(memory, machine, recipe):
-        way = Way(policy, in_turn, quantize)
-        plan = _plan_way(recipe, machine, mode, dtype, whole_run, way)
+        plan = _plan_way(recipe, machine, mode, dtype, Way(policy, in_turn, quantize), others)
         if plan.fits:
             break
     assert plan is not None
@@ -69,7 +70,12 @@ def sampling_ways(memory: str, machine: Machine, recipe: Recipe) -> list[tuple[s
 
 
 def _plan_way(
-    recipe: Recipe, machine: Machine, mode: str, dtype: str | None, whole_run: bool, way: Way
+    recipe: Recipe,
+    machine: Machine,
+    mode: str,
+    dtype: str | None,
+    way: Way,
+    others: tuple[Stage, ...] | None = None,
 ) -> Plan:
     program = make_program(recipe, machine, mode, dtype, way)
     started, held = time.monotonic(), sum(program.parts.values())
@@ -79,12 +85,7 @@ def _plan_way(
     if compiled:
         figures = _figures(program, machine, compiled, time.monotonic() - started)
     parts = program.parts | {"activations": max(peak - held, 0)}
-    stages: tuple[Stage, ...] = ()
-    if mode == "sample" and whole_run:
-        stages = (
-            Stage(DENOISING, peak, held),
-            *other_stages(recipe, machine, dtype, way.quantize),
-        )
+    stages = () if others is None else (Stage(DENOISING, peak, held), *others)
     if way.policy == "resident":
         stages = all_resident(stages)
     plan = Plan(

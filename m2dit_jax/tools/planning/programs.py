@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import path_aware_map
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jax.stages import Lowered
 
@@ -26,7 +25,7 @@ from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.models.network import LoadedNetwork
-from m2dit_jax.models.quantized import SCALE
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.models.vae_chunks import decode_chunk
 from m2dit_jax.parallel.context import placement_on, target_of
 from m2dit_jax.parallel.heads import HeadShares
@@ -152,7 +151,7 @@ def _train(recipe: Recipe, machine: Machine) -> Program:
             transformer,
             layout,
             Parts.of(mesh),
-            dtype.itemsize * _sharded_items(trained),
+            _sharded_bytes(trained, dtype.itemsize),
             stories // story_shards(mesh),
             dtype.itemsize,
             evaluations,
@@ -179,7 +178,7 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype, way: Way) -> Prog
     in_chunks = goes_in_chunks(way.in_turn, way.quantize, mesh.size)
     made = with_chunks(transformer) if in_chunks else transformer
     graphdef, abstract = DEFAULT.transformer.shapes(made, way.quantize)
-    params = with_shardings(cast_shapes(abstract, dtype), mesh)
+    params = with_shardings(cast_floats(abstract, dtype), mesh)
     latents = jnp.zeros((1, scenes, *recipe.latent_shape()))
     # A text encoder's result is float32, whatever its weights are.
     embeds = jnp.zeros((1, layout.scenes, layout.text, transformer.text_dim))
@@ -197,7 +196,7 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype, way: Way) -> Prog
         transformer,
         layout,
         Parts.of(mesh),
-        dtype.itemsize * _sharded_items(params),
+        _sharded_bytes(params, dtype.itemsize),
         branches,
         dtype.itemsize,
     )
@@ -266,16 +265,6 @@ def _streamed(
         "beside": local_bytes(outside) + local_bytes(block) + waiting,
         "streamed": layers * local_bytes(block),
     }
-
-
-def cast_shapes(abstract: Any, dtype: np.dtype) -> Any:
-    """Shapes of parameters in a dtype, but for what is in 8 bits and its scales."""
-
-    def cast(path: tuple[Any, ...], like: Any) -> Any:
-        kept = path[-1] == SCALE or np.dtype(like.dtype).itemsize == 1
-        return jax.ShapeDtypeStruct(like.shape, like.dtype if kept else dtype)
-
-    return path_aware_map(cast, abstract)
 
 
 def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
@@ -367,7 +356,11 @@ def _attention(
     return resolve(config.attention, local, dtype, target_of(mesh))
 
 
-def _sharded_items(params: Any) -> int:
-    """Numbers in all parameters that are sharded."""
+def _sharded_bytes(params: Any, itemsize: int) -> int:
+    """Bytes of all parameters that are sharded: as computed with, but for quantised ones."""
     leaves: Sequence[Any] = jax.tree.leaves(params)
-    return sum(x.size for x in leaves if not x.sharding.is_fully_replicated)
+    return sum(
+        x.size * (1 if x.dtype.itemsize == 1 else itemsize)
+        for x in leaves
+        if not x.sharding.is_fully_replicated
+    )

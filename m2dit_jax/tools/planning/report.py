@@ -1,6 +1,11 @@
 """What was found of a program for a machine: figures, as JSON and as text."""
 
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from m2dit_jax.tools.planning.collectives import Collective
@@ -10,6 +15,10 @@ from m2dit_jax.utils.chips import GIB, Chip
 _SOURCE = 80  # characters of where an instruction came from, the last being the nearest
 STRIPS = 4  # decoding in strips of rows takes about that share of the memory of decoding whole
 MARGIN = 0.1  # of the memory that should stay free: fragmentation, the framework, other programs
+
+
+# Packages that compile for devices which are not there.
+COMPILERS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "libtpu")
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,23 @@ class Plan:
         for each in figures.gathered_activations:
             lines.append(f"  a whole activation is gathered: {each.name} {each.source[-_SOURCE:]}")
         return lines
+
+
+def origin(arguments: Sequence[str]) -> dict[str, Any]:
+    """The command of a plan, without the places of files, its date, and the versions at work."""
+    kept = [each for each in arguments if not each.startswith(("--json", "--cache"))]
+    names = ("m2dit_jax", "jax", "jaxlib", *COMPILERS)
+    return {
+        "command": shlex.join(["m2dit", "plan", *kept]),
+        "date": date.today().isoformat(),
+        "versions": {name: found for name in names if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return None
 
 
 def _gib(size: int) -> str:

@@ -16,9 +16,9 @@ from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.models.coding import encode_ids
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.families import DEFAULT
+from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, local_bytes, program_bytes
 from m2dit_jax.tools.planning.programs import (
-    cast_shapes,
     make_program,
     released_vae,
     sampling_dtype,
@@ -91,7 +91,7 @@ def _encoding_program(
     graphdef, abstract = DEFAULT.text_encoder.shapes(released_text_encoder(), quantize)
     params: Any = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        cast_shapes(abstract, dtype),
+        cast_floats(abstract, dtype),
     )
     shape = (1, recipe.config.data.text_length)
     token_ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
