@@ -11,6 +11,7 @@ import yaml
 from m2dit_jax import sample
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.utils.media import read_clip, write_mp4
+from tests.two_transformers import two_transformers
 
 pytestmark = pytest.mark.e2e
 
@@ -39,12 +40,19 @@ def test_defaults_are_those_of_the_family():
     assert defaults.negative_prompt.startswith("色调艳丽")
 
 
-def test_a_model_of_two_transformers_is_refused(tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(MODEL, folder)
-    shutil.copytree(folder / "transformer", folder / "transformer_2")
-    index = json.loads((folder / "model_index.json").read_text())
-    index |= {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="names the network transformer_2, which this project"):
+def test_a_second_transformer_needs_its_share_and_its_shape(tmp_path):
+    folder = two_transformers(tmp_path / "model")
+    config, index = folder / "transformer_2/config.json", folder / "model_index.json"
+    config.write_text(config.read_text().replace('"ffn_dim": 96', '"ffn_dim": 64'))
+    with pytest.raises(ValueError, match="transformer_2/config.json describes another network"):
+        load(folder)
+    named = json.loads(index.read_text())
+    for wrong in (None, 1.5, True, "0.9"):
+        index.write_text(json.dumps(named | {"boundary_ratio": wrong}))
+        needed = f"a boundary_ratio between 0 and 1.*found transformer_2/.*{wrong!r}"
+        with pytest.raises(ValueError, match=needed):
+            load(folder)
+    shutil.rmtree(folder / "transformer_2")
+    index.write_text(json.dumps(named))
+    with pytest.raises(ValueError, match="found no transformer_2/, boundary_ratio 0.875"):
         load(folder)

@@ -26,6 +26,7 @@ class FlowSchedule(Schedule):
     timesteps: int = 1000
     shift: float = 1.0
     spacing: str = "trailing"
+    boundary: float = 0.0
 
     prediction = "v"
     spacings = ("trailing", "linspace")

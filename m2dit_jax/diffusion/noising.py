@@ -46,6 +46,13 @@ class Schedule(ABC):
     prediction: str
     spacings: tuple[str, ...] = SPACINGS
     """The spacings that a kind has."""
+    boundary: float = 0.0
+    """Share of the timesteps below which a second network takes the steps; 0: there is none."""
+
+    @property
+    def boundary_timestep(self) -> float:
+        """The least timestep at which the first network takes a step."""
+        return self.boundary * self.timesteps
 
     @abstractmethod
     def levels(self) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:

@@ -102,10 +102,19 @@ class SamplingOptions(Options, frozen=True):
         later=True,
     )
 
+    guidance_scale_2: Scale | None = option(
+        None,
+        "Scale of guidance, for all scenes, in the steps of little noise that a model's second "
+        "transformer takes, if it has two; left out, it is as in the others.",
+        affects="latents",
+        by_model=True,
+        later=True,
+    )
+
     @property
     def needs_negative(self) -> bool:
         """Whether a negative prompt has any influence."""
-        scales = np.atleast_1d(self.guidance_scale)
+        scales = np.append(self.guidance_scale, self.guidance_scale_2 or 1)
         return bool((scales != 1).any()) or self.dynamic_guidance or self._guides_by_given
 
     @property
@@ -133,12 +142,19 @@ class SamplingOptions(Options, frozen=True):
             self.dynamic_guidance,
             self.as_reference,
         )
+        is_second = np.asarray(steps.timesteps) < schedule.boundary_timestep
+        if self.guidance_scale_2 is not None:
+            scales = np.array(steps.guidance)
+            scales[is_second] = self.guidance_scale_2
+            steps = steps._replace(guidance=scales)
         guided = self._guided(len(steps.timesteps))
         first = int(np.argmax(guided))
+        switch = int(np.argmax(is_second))  # what the first network made says nothing of another
         if not guided.all():
             steps = steps._replace(guidance=_only(guided, np.asarray(steps.guidance)))
         if not guided.all() or self.reuse_uncond > 1:
             fresh = (np.arange(len(guided)) - first) % self.reuse_uncond == 0
+            fresh[switch] = True
             refresh = np.where(guided, np.where(fresh, ALL, REUSED), CONDITIONAL)
             steps = steps._replace(refresh=refresh.astype(np.int32))
         if self.given_guidance_scale is not None:
@@ -147,7 +163,7 @@ class SamplingOptions(Options, frozen=True):
             steps = steps._replace(given_guidance=_only(guided, by_given))
         if self.cache_tolerance > 0:
             tolerance = np.full(len(guided), self.cache_tolerance, np.float32)
-            tolerance[[0, first, -1]] = 0
+            tolerance[[0, first, switch, -1]] = 0
             steps = steps._replace(tolerance=tolerance)
         if self.guidance_rescale > 0:
             rescale = np.full(len(guided), self.guidance_rescale, np.float32)
@@ -176,6 +192,10 @@ def option_problems(
         scale = getattr(options, name)
         if isinstance(scale, tuple) and len(scale) != (scenes or max(len(scale), 1)):
             needed[name] = f"one number, or one for each of {scenes or 'the'} scenes"
+    if options.guidance_scale_2 is not None and not schedule.boundary:
+        needed["guidance_scale_2"] = "none of it: the model has one transformer"
+    elif options.guidance_scale_2 is not None and options.dynamic_guidance:
+        needed["guidance_scale_2"] = "none of it beside dynamic_guidance"
     if options.spacing not in (None, *schedule.spacings):
         needed["spacing"] = f"one of the model's: {', '.join(schedule.spacings)}"
     if options.as_reference and options.sampler not in ("ddim", "dpm"):

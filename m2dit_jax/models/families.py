@@ -1,13 +1,13 @@
 """The families of models that exist here; a new one is a folder beside this file and an entry."""
 
 from m2dit_jax.models.cogvideox.family import COGVIDEOX
-from m2dit_jax.models.family import Family, Json
+from m2dit_jax.models.family import SECOND, Family, Json
 from m2dit_jax.models.wan.family import WAN
 
 FAMILIES: tuple[Family, ...] = (COGVIDEOX, WAN)
 # The family of models made from a training config, and of JSON configs that name no class.
 DEFAULT = COGVIDEOX
-NETWORK_NAMES = tuple(DEFAULT.networks)
+NETWORK_NAMES = (*DEFAULT.networks, SECOND)
 NAMES = tuple(family.name for family in FAMILIES)
 
 

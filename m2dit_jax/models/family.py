@@ -16,6 +16,7 @@ from m2dit_jax.models.linear import quantize_layers
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
+SECOND = "transformer_2"  # the folder of a second transformer, that of the steps of little noise
 # A VAE and latents to the video on the host, chunk by chunk, with little memory on the device.
 DecodeInStrips = Callable[[Any, Any], Iterator[Any]]
 # Tokens: enough for products of matrices to be efficient.
@@ -90,6 +91,7 @@ class SamplingDefaults(NamedTuple):
     guidance_scale: float
     window: int
     negative_prompt: str = ""
+    guidance_scale_2: float | None = None
 
 
 class LatentShape(NamedTuple):
@@ -159,7 +161,8 @@ class Family:
     """All that is particular to the models of a family.
 
     `schedule` and `sampler` read scheduler_config.json; `scene_size` and `sampling` read the
-    transformer's config.json beside the VAE's config. `latent_shape` takes the configs of
+    transformer's config.json beside the VAE's config, `sampling` also whether there is a second
+    transformer (`has_second` says whether there may be one). `latent_shape` takes the configs of
     transformer and VAE, and the frames, height and width of a scene; it rounds frames up, and
     raises ValueError, with the nearest sizes that work, for a scene that the model cannot make.
     `check_fit` takes the configs of transformer, text encoder and VAE, and raises ValueError if
@@ -180,7 +183,7 @@ class Family:
     scene_size: Callable[[Json, Any], SceneSize]
     latent_shape: Callable[[Any, Any, int, int, int], LatentShape]
     check_fit: Callable[[Any, Any, Any], None]
-    sampling: Callable[[Json, Any], SamplingDefaults]
+    sampling: Callable[[Json, Any, bool], SamplingDefaults]
     transformer_config: Callable[..., Any]
     text_encoder_config: Callable[..., Any]
     story_model: Callable[..., nnx.Module]
@@ -189,6 +192,15 @@ class Family:
     decode_in_strips: DecodeInStrips
     weightless: tuple[str, ...]
     """Fields of the transformer's config that change nothing about its weights."""
+    has_second: bool = False
+
+    def network(self, folder: str) -> NetworkSpec:
+        """The network in a folder of that name. Raises ValueError if the family has none there."""
+        if folder == SECOND and self.has_second:
+            return self.transformer
+        if folder not in self.networks:
+            raise ValueError(f"{folder}: models of the family {self.name} have one transformer")
+        return self.networks[folder]
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:

@@ -40,12 +40,14 @@ class Rule:
     """`torch` and `jax` are names with the same `{place}`s in them, dots between their parts.
 
     A place stands for one or more digits. One that only `torch` has is a layer axis: the tensors
-    of all its numbers are stacked, in order, along axis 0 of ours.
+    of all its numbers are stacked, in order, along axis 0 of ours. `other` is one more name that
+    it has in files of adapters, with the places of `torch`.
     """
 
     torch: str
     jax: str
     change: str = "same"
+    other: str = ""
 
     @property
     def layer_axis(self) -> bool:
@@ -57,13 +59,20 @@ class Rule:
 
         `layers` counts those that are stacked, if any are.
         """
+        return self._names(self.torch, jax_name, layers)
+
+    def other_names(self, jax_name: str, layers: int = 1) -> list[str] | None:
+        """Their other names, "" where there is none."""
+        return self._names(self.other, jax_name, layers)
+
+    def _names(self, name: str, jax_name: str, layers: int) -> list[str] | None:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[0-9]+)", re.escape(self.jax))
         found = re.fullmatch(pattern, jax_name)
         if found is None:
             return None
         axes = self._places(self.torch) - self._places(self.jax)
         return [
-            self.torch.format(**found.groupdict(), **dict.fromkeys(axes, layer))
+            name.format(**found.groupdict(), **dict.fromkeys(axes, layer))
             for layer in range(layers if axes else 1)
         ]
 
@@ -72,9 +81,9 @@ class Rule:
         return set(re.findall(r"\{(\w+)\}", name))
 
 
-def linear_rules(torch: str, jax: str, bias: bool = True) -> list[Rule]:
-    """The lines of a linear layer."""
-    rules = [Rule(f"{torch}.weight", f"{jax}.kernel", "linear")]
+def linear_rules(torch: str, jax: str, bias: bool = True, other: str = "") -> list[Rule]:
+    """The lines of a linear layer; `other` is one more name of it in files of adapters."""
+    rules = [Rule(f"{torch}.weight", f"{jax}.kernel", "linear", other and f"{other}.weight")]
     return rules + [Rule(f"{torch}.bias", f"{jax}.bias")] * bias
 
 

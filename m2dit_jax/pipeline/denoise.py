@@ -5,7 +5,7 @@ the step of every run. `denoise` takes it step by step, so that one can see how 
 `denoise_batch` takes all steps within one program, for batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from m2dit_jax.diffusion.sampling import (
 from m2dit_jax.models.attention.cached import KeyValues
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
+from m2dit_jax.pipeline.experts import Experts, Transformer, turns
 from m2dit_jax.pipeline.given_cache import (
     Given,
     cached_denoiser,
@@ -185,7 +186,7 @@ def step_row(steps: SamplingSteps, number: int) -> SamplingSteps:
 
 
 def denoise(
-    transformer: LoadedNetwork | StreamedNetwork,
+    transformer: Transformer | Experts,
     steps: SamplingSteps,
     story: Conditions,
     noise: Latents,
@@ -201,30 +202,51 @@ def denoise(
     a mesh the parameters must be sharded by its rules. v of given scenes is zero where they are in
     the cache (`DenoisingProgram.of_run`).
     """
+    inputs, how = (steps, story, noise, step_noise), (placement, in_turn, frames)
+    state = None
+    for load, numbers in turns(transformer, steps.timesteps):
+        # Passed on and not kept, so that the next one finds its memory free.
+        state = yield from _take_steps(load(), numbers, state, *inputs, *how, cache)
+
+
+def _take_steps(
+    transformer: Transformer,
+    numbers: range,
+    state: StepState | None,
+    steps: SamplingSteps,
+    story: Conditions,
+    noise: Latents,
+    step_noise: Callable[[int], Latents],
+    placement: Placement,
+    in_turn: bool,
+    frames: Frames,
+    cache: bool,
+) -> Generator[StepResult, None, StepState]:
+    """Some steps of a run, from the state before them (None: the first); returns that after."""
     if isinstance(transformer, StreamedNetwork):
-        how = (placement, in_turn, frames)
-        yield from denoise_streamed(transformer, steps, story, noise, step_noise, *how)
-        return
-    program, steps, part, state = first_step(
+        how = (placement, in_turn, frames, numbers, state)
+        return (yield from denoise_streamed(transformer, steps, story, noise, step_noise, *how))
+    program, steps, part, first = first_step(
         transformer, steps, story, noise, placement, cache, frames, in_turn
     )
-    params = transformer.params
+    state, params = state or first, transformer.params
     kept = _fill(program, params, story)
     # As steps leave it, or the second step would be compiled anew.
     if not placement.is_sharded:
         state = jax.device_put(state, jax.tree.leaves(params)[0].sharding)
     else:
         state = jax.jit(partial(jax.tree.map, placement.shard_stories))(state)
-    for number in range(len(steps.timesteps)):
+    for number in numbers:
         drawn = program.sampled_scenes(step_noise(number))
         state, result = sampling_step(
             program, params, kept, part, step_row(steps, number), state, drawn
         )
         yield result if program.cached is None else whole_result(result, program.cached, story)
+    return state
 
 
 def denoise_batch(
-    transformer: LoadedNetwork | StreamedNetwork,
+    transformer: Transformer | Experts,
     steps: SamplingSteps,
     story: Conditions,
     keys: Key[Array, "B S"],
@@ -233,7 +255,7 @@ def denoise_batch(
     frames: Frames = None,
     in_turn: bool = False,
 ) -> Generated:
-    """The latents of a batch of stories, all steps in one compiled loop.
+    """The latents of a batch of stories, all steps in one compiled loop if one network takes them.
 
     `keys` are those of the scenes (`stories.noise`): the noise is that of `denoise` for each story
     alone.
@@ -241,14 +263,16 @@ def denoise_batch(
     steps = for_story(steps, story.given)
     draws = bool(np.any(np.asarray(steps.weights)[:, 3]))
     shape = story.clean.shape[2:]
-    if isinstance(transformer, StreamedNetwork):
+    if not isinstance(transformer, LoadedNetwork):
         noise = partial(_noise, keys, shape, frames)
         none = jnp.zeros_like(story.clean)
         step_noise = (lambda number: noise(STEPS + number)) if draws else lambda number: none
-        how = (placement, in_turn, frames)
-        results = list(denoise_streamed(transformer, steps, story, noise(START), step_noise, *how))
-        evaluations = jnp.stack([result.evaluations for result in results])
-        return Generated(results[-1].latents, evaluations)
+        how = (placement, cache, frames, in_turn)
+        latents, evaluations = noise(START), []
+        for result in denoise(transformer, steps, story, latents, step_noise, *how):
+            latents = result.latents
+            evaluations.append(result.evaluations)
+        return Generated(latents, jnp.stack(evaluations))
     how = (placement, cache, frames, in_turn)
     program = DenoisingProgram.of_run(transformer, steps, story, *how)
     return _denoise_batch(program, draws, transformer.params, steps, story, keys)

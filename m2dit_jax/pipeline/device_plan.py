@@ -83,6 +83,7 @@ def folder_needs(
         decoding=decoding * dtype.itemsize // 4,
         activations=ACTIVATIONS.get(platform, ACTIVATIONS["gpu"])
         * MORE_ACTIVATIONS.get(precision.quantize or "", 1.0),
+        transformers=1 + folder.has_second,
     )
 
 

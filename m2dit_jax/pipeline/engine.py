@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,15 +15,16 @@ from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions, Latents, StepResult, noise_given
 from m2dit_jax.models.coding import encode_prompts
+from m2dit_jax.models.family import SECOND
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.models.placement import Placement
 from m2dit_jax.pipeline.adapters import SceneAdapters
 from m2dit_jax.pipeline.codecs import Codec
 from m2dit_jax.pipeline.denoise import Frames, denoise, denoise_batch
+from m2dit_jax.pipeline.experts import Experts, Transformer
 from m2dit_jax.pipeline.memory import NetworkSet
 from m2dit_jax.pipeline.memory_plan import StorySize
 from m2dit_jax.pipeline.prompts import PromptTokenizer
-from m2dit_jax.pipeline.streaming import StreamedNetwork
 from m2dit_jax.stories.noise import GIVEN, scene_noise, story_keys
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.finite import check_finite
@@ -169,7 +170,9 @@ class Engine:
     @property
     def _scene_adapters(self) -> SceneAdapters:
         if self.facts.adapters is None or self._placement().is_sharded:
-            raise ValueError("adapters of a storyboard are for models on one device")
+            raise ValueError(
+                "adapters of a storyboard are for models of one transformer on one device"
+            )
         return self.facts.adapters()
 
     def check_prompt(self, prompt: str) -> str:
@@ -224,7 +227,7 @@ class Engine:
         `lora` are the adapters of each text of the story; then given scenes are not cached. Raises
         ValueError for them where blocks are streamed from the host.
         """
-        transformer: LoadedNetwork | StreamedNetwork = self.networks.get("transformer")
+        transformer = self._transformer
         if any(lora):
             if not isinstance(transformer, LoadedNetwork):
                 raise ValueError("lora of a storyboard needs --memory=resident or offload")
@@ -240,6 +243,15 @@ class Engine:
             frames=frames,
             in_turn=self.networks.plan.in_turn,
         )
+
+    @property
+    def _transformer(self) -> Transformer | Experts:
+        first = partial(self.networks.get_instead, "transformer", SECOND)
+        boundary = self.schedule.boundary_timestep
+        if not boundary:
+            return first()
+        second = partial(self.networks.get_instead, SECOND, "transformer")
+        return Experts(first, second, boundary)
 
     def decode(
         self, latents: Float[np.ndarray, "f h w C"], frames: int, name: str = "scene"
@@ -300,7 +312,7 @@ class Engine:
                 drawn = scene_noise(keys, GIVEN, clean.shape[2:])
                 clean = noise_given(self.schedule, clean, drawn)
             conditions = Conditions(clean, jnp.asarray(given), embeds, negative)
-            transformer = self.networks.get("transformer")
+            transformer = self._transformer
             latent_frames = frames and tuple(
                 self.codec.latent_shape(n, *size[1:])[0] for n in frames
             )

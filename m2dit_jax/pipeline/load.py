@@ -1,7 +1,7 @@
 """From a path to a pipeline: the one place that knows a training run from a model folder."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,7 +21,7 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
-from m2dit_jax.models.family import with_chunks
+from m2dit_jax.models.family import SECOND, with_chunks
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.quantized import FORMS, cast_floats
@@ -51,7 +51,7 @@ from m2dit_jax.weights.released import DTYPES, Precision, ReleasedModel, default
 from m2dit_jax.weights.run_folder import RECORD, CheckpointError, TrainedWeights, read_record
 
 _LONGEST_CHAIN = 100  # of runs that started from one another; more are a circle
-_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+_PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler", SECOND)
 # Fields of a transformer with the same results.
 _OF_COMPUTING = ("attention", "scan", "remat")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -256,7 +256,14 @@ def _of_folder(
         defaults, source = run_defaults(trained), folder.path / RECORD
     json = read_config(folder.path / "transformer")
     network = folder.family.transformer
+    if lora and folder.has_second:
+        raise ValueError(f"{folder.path}: lora is for models of one transformer, this has two")
     adapters = Adapters.read(lora, network, network.abstract(json), network.window(json))
+
+    def scene_adapters() -> SceneAdapters:
+        shapes = network.abstract(json)
+        return SceneAdapters(expected_parts(network.rules, shapes, network.window(json)))
+
     facts = ModelFacts(
         schedule=folder.schedule,
         defaults=defaults
@@ -265,7 +272,11 @@ def _of_folder(
             height=folder.height,
             width=folder.width,
             sampler=folder.sampler,
-            **{name: value for name, value in folder.sampling._asdict().items() if value != ""},
+            **{
+                name: value
+                for name, value in folder.sampling._asdict().items()
+                if value not in ("", None)
+            },
             new_scenes=1,
             anchor=True,
         ),
@@ -275,20 +286,20 @@ def _of_folder(
         fingerprint=lambda: _folder_fingerprint(folder, precision) + adapters.fingerprint,
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
-        adapters=lambda: SceneAdapters(
-            expected_parts(network.rules, network.abstract(json), network.window(json))
-        ),
+        adapters=None if folder.has_second else scene_adapters,
     )
-    _check_folder(folder, tuple(folder.family.networks), say)
+    _check_folder(folder, folder.network_names, say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
 
-    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
+    def transformer(name: str, on_host: bool, in_chunks: bool) -> LoadedNetwork:
         placed = None if on_host else mesh
         dtype, quantize = precision.dtype, precision.quantize
         how = {"quantize": quantize, "on_host": on_host, "in_chunks": in_chunks}
-        return folder.transformer(dtype, mesh=placed, **how)
+        return folder.transformer(dtype, mesh=placed, name=name, **how)
 
-    return _with_vae(facts, folder, transformer, adapters, precision, memory, mesh, decoder, say)
+    names = [name for name in folder.network_names if name in ("transformer", SECOND)]
+    loaders = {name: partial(transformer, name) for name in names}
+    return _with_vae(facts, folder, loaders, adapters, precision, memory, mesh, decoder, say)
 
 
 def _of_latents_run(
@@ -340,7 +351,8 @@ def _of_latents_run(
         tensors = _tensors_of(found, "transformer")
         return LoadedNetwork(graphdef, load_tensors(found.place, tensors, placed, *how))
 
-    return _with_vae(facts, folder, transformer, adapters, precision, memory, mesh, decoder, say)
+    loaders = {"transformer": transformer}
+    return _with_vae(facts, folder, loaders, adapters, precision, memory, mesh, decoder, say)
 
 
 def _tensors_of(found: TrainedWeights, network: str) -> dict[str, Tensor]:
@@ -373,7 +385,7 @@ def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> N
 def _with_vae(
     facts: ModelFacts,
     folder: ReleasedModel,
-    transformer: Callable[[bool, bool], LoadedNetwork],
+    transformers: Mapping[str, Callable[[bool, bool], LoadedNetwork]],
     adapters: Adapters,
     precision: Precision,
     memory: Memory,
@@ -381,9 +393,9 @@ def _with_vae(
     decoder: str | None,
     say: Say,
 ) -> Pipeline:
-    """The pipeline of a folder's VAE and text encoder with a transformer.
+    """The pipeline of a folder's VAE and text encoder with transformers.
 
-    `transformer` loads that to host memory or not, with feed-forward in chunks or not.
+    Each is loaded to host memory or not, with feed-forward in chunks or not.
     """
     if memory == "stream" and mesh.size > 1:
         raise ValueError(
@@ -391,11 +403,12 @@ def _with_vae(
         )
     device = mesh.devices.flat[0]
 
-    def load_transformer() -> LoadedNetwork | StreamedNetwork:
+    def load_transformer(name: str) -> LoadedNetwork | StreamedNetwork:
         plan = networks.plan
         on_host = plan.policy == "stream"
         in_chunks = goes_in_chunks(plan.in_turn, precision.quantize, mesh.size)
-        network = adapters.added_to(partial(transformer, on_host, in_chunks), beside=on_host)()
+        load_it = partial(transformers[name], on_host, in_chunks)
+        network = adapters.added_to(load_it, beside=on_host)()
         return StreamedNetwork.of(network, device) if on_host else network
 
     def load_text_encoder() -> LoadedNetwork:
@@ -405,7 +418,7 @@ def _with_vae(
     networks = NetworkSet(
         {
             "text encoder": load_text_encoder,
-            "transformer": load_transformer,
+            **{name: partial(load_transformer, name) for name in transformers},
             "VAE": partial(folder.vae, precision.dtype),
         },
         memory == "resident",

@@ -76,6 +76,11 @@ class NetworkSet:
             self._loaded[name] = self._loaders[name]()
         return self._loaded[name]
 
+    def get_instead(self, name: str, other: str) -> Any:
+        """The network; the other is freed before, unless all are resident."""
+        self.done(other)
+        return self.get(name)
+
     def done(self, name: str) -> None:
         """Frees a network that is not needed again soon, unless all are resident."""
         if not self.resident and name in self._loaded:

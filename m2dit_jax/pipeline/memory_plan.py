@@ -43,7 +43,8 @@ class StorySize(NamedTuple):
 class Needs:
     """Bytes of a model's networks, and of the activations of one story.
 
-    `block` is one of the transformer's `blocks`, `outside` the rest of it; `tokens` is one array
+    `block` is one of the transformer's `blocks`, `outside` the rest of it; of `transformers` there
+    may be two, of which one is at work at a time; `tokens` is one array
     of all tokens of a story, `rows` as in StorySize. `decoding` is a scene in one piece.
     """
 
@@ -56,6 +57,7 @@ class Needs:
     rows: int
     decoding: int
     activations: float
+    transformers: int = 1
 
     def stages(self, policy: Policy, in_turn: bool, text_on_host: bool) -> dict[str, int]:
         """Bytes of the device at most, by the network that is at work."""
@@ -65,7 +67,8 @@ class Needs:
         blocks = min(2, self.blocks) if policy == "stream" else self.blocks
         transformer = self.outside + blocks * self.block
         if policy == "resident":
-            weights = text + transformer + self.vae
+            transformers = self.transformers * transformer
+            weights = text + transformers + self.vae
             stages = {
                 "text encoder": weights,
                 "transformer": weights + beside,

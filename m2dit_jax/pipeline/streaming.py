@@ -5,7 +5,7 @@ transformer's depth. The results are those of the transformer on the device, wit
 one device and without the cache of given scenes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -23,6 +23,7 @@ from m2dit_jax.diffusion.sampling import (
     Denoiser,
     Latents,
     StepResult,
+    StepState,
     after_evaluation,
     denoise_step,
     for_story,
@@ -171,12 +172,19 @@ def denoise_streamed(
     placement: Placement = ONE_DEVICE,
     in_turn: bool = False,
     frames: Frames = None,
-) -> Iterator[StepResult]:
-    """The results of the sampling steps, as `pipeline.denoise.denoise` has them."""
+    numbers: range | None = None,
+    state: StepState | None = None,
+) -> Generator[StepResult, None, StepState]:
+    """The results of the sampling steps, as `pipeline.denoise.denoise` has them.
+
+    `numbers` are those of the steps, by default all, `state` that before them; returns that after.
+    """
     steps = for_story(steps, story.given)
     denoiser = network.denoiser(placement, frames, in_turn)
-    story, state = start(steps, story, noise)
-    for number in range(len(steps.timesteps)):
+    story, first = start(steps, story, noise)
+    state = state or first
+    for number in range(len(steps.timesteps)) if numbers is None else numbers:
         row = jax.tree.map(lambda rows, number=number: jnp.asarray(rows[number]), steps)
         state, result = denoise_step(denoiser, story, row, state, step_noise(number), _rest_of_step)
         yield result
+    return state

@@ -30,7 +30,7 @@ from m2dit_jax.training.state import TrainState
 from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.mapping import check_shapes, flatten
-from m2dit_jax.weights.model_folder import unused_line
+from m2dit_jax.weights.model_folder import boundary_ratio, unused_line
 from m2dit_jax.weights.networks import load_params, load_tensors, open_leaves, read_json_as
 from m2dit_jax.weights.run_folder import CheckpointError, CheckpointGone, holds_weights
 
@@ -72,6 +72,8 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
             f"{field}: {folder.parent} is no training run, as config.data.source "
             f"{recipe.config.data.source!r} needs: released weights are not for pixels"
         )
+    if boundary_ratio(folder.parent, recipe.family):
+        raise_misfits(field, folder.parent, ["it has two transformers, which are not trained here"])
     family = recipe.family
     found = read_json_as(family_of, folder / "config.json")
     if found is not family:

@@ -122,9 +122,10 @@ def make_plan(
     elif to not in (None, other):
         raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
     check_place(output, source)
-    jobs = tuple(with_lora(job, lora) for job in make_jobs(components, dtype))
-    if lora and not any(_is_transformer(job) for job in jobs):
-        raise ValueError(f"{source}: has no transformer that --lora could be added to")
+    jobs = make_jobs(components, dtype)
+    if lora and sum(map(_is_transformer, jobs)) != 1:
+        raise ValueError(f"{source}: needs one transformer that --lora could be added to")
+    jobs = tuple(with_lora(job, lora) for job in jobs)
     digests = " ".join(lora_digest(choice) for choice in lora)
     return check_output(ConversionPlan(source, output, other, dtype, jobs, adapters=digests))
 

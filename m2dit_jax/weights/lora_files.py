@@ -7,6 +7,9 @@ A file is one of adapters of a transformer, by PyTorch's names of its layers:
     diffusion_model.transformer_blocks...lora_down.weight        finetrainers; with .alpha
     lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight   kohya; with .alpha
 
+or by the names of the model's first release where these are others (`mapping.Part.other`):
+diffusion_model.blocks.0.self_attn.q.lora_A.weight is transformer.blocks.0.attn1.to_q of Wan.
+
 The scale (alpha / rank) is multiplied into B, so that what is returned, and what is written, has
 none.
 """
@@ -142,8 +145,8 @@ def _read_pairs(
     path: Path, parts: Mapping[str, Part]
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
     """A and B of each of PyTorch's layers in the file, and the alphas that it tells."""
-    modules = {name.removesuffix(".weight") for name in parts if name.endswith(".weight")}
-    by_kohya = {module.replace(".", "_"): module for module in modules}
+    modules = _modules(parts)
+    by_kohya = {name.replace(".", "_"): module for name, module in modules.items()}
     found: dict[str, dict[str, np.ndarray]] = {}
     alphas: dict[str, float] = {}
     unknown = []
@@ -166,6 +169,7 @@ def _read_pairs(
         raise ValueError(
             f"{path}: needs low-rank matrices of this transformer's layers, found "
             + (f"{len(unknown)} other tensors: {shown}" if unknown else "none")
+            + ("; whole differences are not added" if any(map(_is_difference, unknown)) else "")
         )
     told = _told_alpha(path, read_metadata(path))
     ranks = {module: len(pair["a"]) for module, pair in found.items() if "a" in pair}
@@ -182,7 +186,22 @@ def _parse(name: str) -> tuple[str, str | None]:
     return (match[1], _MATRICES[match[2]]) if match else (name, None)
 
 
-def _module(layer: str, modules: set[str], by_kohya: Mapping[str, str]) -> str | None:
+def _is_difference(name: str) -> bool:
+    """Whether a tensor is a whole weight's or bias's change, as some tools keep beside pairs."""
+    return name.endswith((".diff", ".diff_b"))
+
+
+def _modules(parts: Mapping[str, Part]) -> dict[str, str]:
+    """PyTorch's names of the layers, by each name that they have."""
+    named = [(name, name) for name in parts] + [(part.other, name) for name, part in parts.items()]
+    return {
+        other.removesuffix(".weight"): name.removesuffix(".weight")
+        for other, name in named
+        if other.endswith(".weight")
+    }
+
+
+def _module(layer: str, modules: Mapping[str, str], by_kohya: Mapping[str, str]) -> str | None:
     """PyTorch's name of a layer of the transformer; None if there is none of that name."""
     if layer.startswith(_KOHYA):
         return by_kohya.get(layer.removeprefix(_KOHYA))
@@ -190,7 +209,7 @@ def _module(layer: str, modules: set[str], by_kohya: Mapping[str, str]) -> str |
         for second in _PREFIXES:  # base_model.model.transformer. ...
             module = layer.removeprefix(first).removeprefix(second)
             if module in modules:
-                return module
+                return modules[module]
     return None
 
 

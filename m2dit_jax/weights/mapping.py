@@ -30,6 +30,8 @@ class Part:
     layer: int | None
     shape: Shape
     change: Change
+    other: str = ""
+    """One more name of the tensor, in files of adapters."""
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -51,9 +53,11 @@ def expected_parts(table: Sequence[Rule], abstract: Tree, window: Shape) -> dict
             homeless.append(leaf)
             continue
         layers, shape = (like.shape[0], like.shape[1:]) if rule.layer_axis else (1, like.shape)
-        for number, name in enumerate(rule.torch_names(leaf, layers) or []):
+        torch_shape, change = _torch_shape(rule, shape, window), CHANGES[rule.change]
+        names = rule.torch_names(leaf, layers) or [], rule.other_names(leaf, layers) or []
+        for number, (name, other) in enumerate(zip(*names, strict=True)):
             layer = number if rule.layer_axis else None
-            parts[name] = Part(leaf, layer, _torch_shape(rule, shape, window), CHANGES[rule.change])
+            parts[name] = Part(leaf, layer, torch_shape, change, other)
     if homeless:
         raise ValueError(f"the key table has no rule for {_some(homeless)}")
     return parts

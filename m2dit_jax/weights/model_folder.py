@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2dit_jax.models.families import DEFAULT, NETWORK_NAMES, family_of, network_of
-from m2dit_jax.models.family import Family, NetworkSpec
+from m2dit_jax.models.family import SECOND, Family, NetworkSpec
 from m2dit_jax.utils.digests import FILE
 from m2dit_jax.weights.networks import ORBAX, read_json, read_json_as
 from m2dit_jax.weights.safetensors_files import is_weights_file, weights_files
@@ -48,14 +48,14 @@ def find_components(folder: Path) -> list[Component]:
         )
     check_known(folder)
     family = _family(folder, there)
-    return [Component(name, folder / name, family.networks[name]) for name in there]
+    try:
+        return [Component(name, folder / name, family.network(name)) for name in there]
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def check_known(folder: Path) -> None:
-    """Raises ValueError if `model_index.json` names a network that is there and unknown here.
-
-    Such as the second transformer of a model of two experts, which one alone is not.
-    """
+    """Raises ValueError if `model_index.json` names a network that is there and unknown here."""
     named = _named_in_index(folder)
     unknown = [name for name in unknown_networks(folder) if name in named]
     if unknown:
@@ -63,6 +63,27 @@ def check_known(folder: Path) -> None:
             f"{folder}: {INDEX} names the network {unknown[0]}, which this project does not know; "
             f"it knows {', '.join(NETWORK_NAMES)}"
         )
+
+
+def boundary_ratio(folder: Path, family: Family) -> float:
+    """Share of the timesteps below which the second transformer of a folder takes the steps.
+
+    0.0 if it has one transformer. Raises ValueError for a second one without that share, for the
+    share without a second one, and for a second one in a family that has none.
+    """
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    ratio, there = index.get("boundary_ratio"), (folder / SECOND).is_dir()
+    if there:
+        family.network(SECOND)
+    if ratio is None and not there:
+        return 0.0
+    number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < 1
+    if not (there and number):
+        raise ValueError(
+            f"{folder}: needs {SECOND}/ and, in {INDEX}, a boundary_ratio between 0 and 1, or "
+            f"neither; found {'' if there else 'no '}{SECOND}/, boundary_ratio {ratio!r:.50}"
+        )
+    return float(ratio)
 
 
 def absent_networks(folder: Path) -> list[str]:

@@ -3,21 +3,22 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from m2dit_jax.diffusion.noising import Schedule
 from m2dit_jax.diffusion.samplers import Sampler
 from m2dit_jax.models.families import family_of
-from m2dit_jax.models.family import Family, LatentShape, NetworkSpec, with_chunks
+from m2dit_jax.models.family import SECOND, Family, LatentShape, NetworkSpec, with_chunks
 from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
 from m2dit_jax.weights.mapping import Tree
-from m2dit_jax.weights.model_folder import check_known
+from m2dit_jax.weights.model_folder import boundary_ratio, check_known
 from m2dit_jax.weights.networks import (
     load_params,
     open_leaves,
@@ -66,17 +67,23 @@ class ReleasedModel:
             family.text_encoder.config, path / "text_encoder/config.json"
         )
         self.vae_config = read_json_as(family.vae.config, path / "vae/config.json")
-        self.schedule = read_json_as(family.schedule, scheduler)
+        self.schedule: Schedule = read_json_as(family.schedule, scheduler)
         self.sampler: Sampler = read_json_as(family.sampler, scheduler)
         check_known(path)
         try:
+            self.has_second = self._read_boundary()
             family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         json = read_json(transformer)
         size = family.scene_size(json, self.vae_config)
         self.text_length, self.frames, self.height, self.width = size
-        self.sampling = family.sampling(json, self.vae_config)
+        self.sampling = family.sampling(json, self.vae_config, self.has_second)
+
+    @property
+    def network_names(self) -> tuple[str, ...]:
+        """The folders of its networks."""
+        return (*self.family.networks, *[SECOND] * self.has_second)
 
     def check_weights(self, names: Collection[str] = ()) -> None:
         """Opens the files of these networks, by default of all, and reads no numbers.
@@ -85,7 +92,7 @@ class ReleasedModel:
         another network: before a first one is at work for minutes.
         """
         problems = []
-        for name in names or self.family.networks:
+        for name in names or self.network_names:
             try:
                 open_leaves(self.path / name, *self._network(name))
             except ValueError as error:
@@ -126,16 +133,17 @@ class ReleasedModel:
         quantize: str | None = None,
         on_host: bool = False,
         in_chunks: bool = False,
+        name: str = "transformer",
     ) -> LoadedNetwork:
         """The transformer; without `scan` its blocks are unrolled. It is sharded over a mesh.
 
         `quantize` is one of `quantized.FORMS`; `on_host` has the parameters be NumPy arrays.
-        `in_chunks` saves activations (`family.with_chunks`).
+        `in_chunks` saves activations (`family.with_chunks`). `name` is its folder.
         """
-        dtype = dtype or self.cast_dtype(["transformer"])
+        dtype = dtype or self.cast_dtype([name])
         config = replace(self.transformer_config, scan=scan, attention="auto")
         config = with_chunks(config) if in_chunks else config
-        folder = self.path / "transformer"
+        folder = self.path / name
         return _load(folder, self.family.transformer, config, dtype, mesh, quantize, on_host)
 
     def vae(self, dtype: str | None = None) -> LoadedNetwork:
@@ -154,9 +162,23 @@ class ReleasedModel:
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
 
+    def _read_boundary(self) -> bool:
+        """Whether there is a second transformer; the schedule learns which steps it takes.
+
+        Raises ValueError if that is of another shape than the first.
+        """
+        boundary = boundary_ratio(self.path, self.family)
+        if not boundary:
+            return False
+        second = self.path / SECOND / "config.json"
+        if read_json_as(self.family.transformer.config, second) != self.transformer_config:
+            raise ValueError(f"{second} describes another network than that of transformer/")
+        self.schedule = replace(cast(Any, self.schedule), boundary=boundary)
+        return True
+
     def _network(self, name: str) -> tuple[NetworkSpec, Tree]:
         """A network with the shapes of its parameters."""
-        network = self.family.networks[name]
+        network = self.family.network(name)
         return network, read_json_as(network.abstract, self.path / name / "config.json")
 
 

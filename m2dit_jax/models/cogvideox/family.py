@@ -108,7 +108,9 @@ COGVIDEOX = Family(
     latent_shape=latent_shape,
     check_fit=check_fit,
     # Of the reference's scripts; the paper's models are trained with 3 scenes.
-    sampling=lambda json, vae: SamplingDefaults(fps=8.0, steps=50, guidance_scale=6.0, window=3),
+    sampling=lambda json, vae, two: SamplingDefaults(
+        fps=8.0, steps=50, guidance_scale=6.0, window=3
+    ),
     transformer_config=config_of_fields,
     text_encoder_config=TextEncoderConfig,
     story_model=StoryModel,

@@ -1,4 +1,4 @@
-"""The Wan family: 2.1 text to video (1.3B, 14B), 2.2 text to video (TI2V 5B)."""
+"""The Wan family: 2.1 text to video (1.3B, 14B), 2.2 text to video (TI2V 5B, A14B)."""
 
 from m2dit_jax.models.coding import latent_frames
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
@@ -49,12 +49,15 @@ def scene_size(json: Json, vae: WanVaeConfig) -> SceneSize:
     return SceneSize(_TEXT_LENGTH, frames=81, height=480, width=832)
 
 
-def sampling(json: Json, vae: WanVaeConfig) -> SamplingDefaults:
+def sampling(json: Json, vae: WanVaeConfig, two: bool) -> SamplingDefaults:
     """The settings that the released models are sampled with; three scenes go together."""
     fps = 24.0 if _is_ti2v(vae) else 16.0
-    return SamplingDefaults(
+    defaults = SamplingDefaults(
         fps=fps, steps=50, guidance_scale=5.0, window=3, negative_prompt=NEGATIVE_PROMPT
     )
+    if not two:
+        return defaults
+    return defaults._replace(steps=40, guidance_scale=4.0, guidance_scale_2=3.0)
 
 
 def latent_shape(
@@ -117,4 +120,5 @@ WAN = Family(
     schedule_json=schedule_json,
     weightless=CHOICES,
     decode_in_strips=decode_in_strips,
+    has_second=True,
 )

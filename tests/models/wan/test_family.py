@@ -75,8 +75,8 @@ def test_the_released_text_encoder_has_its_number_of_parameters():
 def test_sizes_and_frame_rates_are_those_of_the_release(name, vae, size, fps):
     json, vae_config = SIZES[name], WAN.vae.config(vae)
     assert WAN.scene_size(json, vae_config) == size
-    assert WAN.sampling(json, vae_config)[:3] == (fps, 50, 5.0)
-    assert WAN.sampling(json, vae_config).negative_prompt == NEGATIVE_PROMPT
+    assert WAN.sampling(json, vae_config, False)[:3] == (fps, 50, 5.0)
+    assert WAN.sampling(json, vae_config, False).negative_prompt == NEGATIVE_PROMPT
     shape = WAN.latent_shape(WAN.transformer.config(json), vae_config, *size[1:])
     side = vae_config.spatial_compression
     assert shape == ((size[1] + 3) // 4, size[2] // side, size[3] // side, vae_config.z_dim)
@@ -88,6 +88,13 @@ def test_sizes_divide_or_the_nearest_that_do_are_named():
         ValueError, match=r"height 720 is not a multiple of 32, the nearest are 704 and 736"
     ):
         WAN.latent_shape(transformer, vae, 121, 720, 1280)
+
+
+def test_the_two_transformers_of_a14b_are_those_of_14b_with_settings_of_their_own():
+    assert WAN.network("transformer_2") is WAN.transformer
+    defaults = WAN.sampling(SIZES["14B"], WAN.vae.config({}), True)
+    assert (defaults.fps, defaults.steps) == (16, 40)
+    assert (defaults.guidance_scale, defaults.guidance_scale_2) == (4.0, 3.0)
 
 
 def test_networks_are_known_by_their_classes():
