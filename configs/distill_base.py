@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config = distill(base.get_config(), "runs/base")
     config.train.steps = 1000
     config.train.learning_rate = 1e-3
+    config.train.text_encoder_share = 1.0  # as its figures were measured
     config.train.warmup_steps = 50
     config.train.ema_decay = 0.99
     return config

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.train.steps = 1500
     config.train.batch_size = 8
     config.train.learning_rate = 5e-3
+    config.train.text_encoder_share = 1.0  # as its figures were measured
     config.train.given_probability = 0.2
     config.train.eval_every = 500
     config.train.eval_stories = 2

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model.patch_size_t = 4
     config.model.layers = 4
     config.train.steps = 4000
-    config.train.learning_rate = 4e-3
+    config.train.learning_rate = 5e-3
     config.train.eval_every = 1000
     config.train.checkpoint_minutes = 10.0
     config.sample.fps = 8.0

@@ -300,6 +300,13 @@ class OptimizerConfig:
     learning_rate: float = setting(
         "Learning rate after the warm-up.", at_least=0, at_most=1e3, resume=OVERRIDE
     )
+    text_encoder_share: float = setting(
+        "The learning rate of a text encoder that is trained too, over that of the rest.",
+        at_least=0,
+        at_most=1e3,
+        resume=OVERRIDE,
+        absent=1.0,
+    )
     warmup_steps: int = setting(
         "Steps in which the learning rate rises from zero.",
         at_least=0,

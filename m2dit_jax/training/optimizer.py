@@ -55,12 +55,31 @@ def make_optimizer(
         optax.scale_by_learning_rate(learning_rate_schedule(train)),
     )
     if train_text_encoder:
-        return optimizer
+        return _with_text_encoder_share(optimizer, train.text_encoder_share)
     return optax.multi_transform(
         {"trained": optimizer, "frozen": optax.set_to_zero()},
         # A label for a whole part stands for everything in it.
         lambda params: {part: "frozen" if part == "text_encoder" else "trained" for part in params},
     )
+
+
+def _with_text_encoder_share(
+    optimizer: optax.GradientTransformationExtraArgs, share: float
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, whose updates of the text encoder are `share` as large; its state as before."""
+    if share == 1:
+        return optimizer
+
+    def update(
+        updates: Params, state: Any, params: Params = None, **extra: Any
+    ) -> tuple[Params, Any]:
+        updates, state = optimizer.update(updates, state, params, **extra)
+        return {
+            part: jax.tree.map(lambda u: share * u, of_part) if part == "text_encoder" else of_part
+            for part, of_part in updates.items()
+        }, state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def clip_by_known_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:

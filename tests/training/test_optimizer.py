@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,9 @@ def _ones(params):
 
 @pytest.fixture
 def train(tiny_config):
-    """Without warm-up, so that the first step moves."""
-    return replace(Config.from_dict(tiny_config).train, warmup_steps=0)
+    """Without warm-up, so that the first step moves; the text encoder moves as the rest."""
+    train = Config.from_dict(tiny_config).train
+    return replace(train, warmup_steps=0, text_encoder_share=1.0)
 
 
 def test_learning_rate_rises_linearly_and_falls_to_a_twentieth(train):
@@ -65,6 +67,26 @@ def test_a_frozen_text_encoder_stays_as_it_is(name, train, params):
         lambda a, b: bool((a != b).any()), after["transformer"], params["transformer"]
     )
     assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_text_encoder_moves_by_its_share_of_the_learning_rate(name, train, params):
+    train = replace(train, optimizer=name, weight_decay=0.1)
+    whole, slower = (
+        make_optimizer(replace(train, text_encoder_share=share), True) for share in (1.0, 0.25)
+    )
+    updates, slow = (
+        optimizer.update(_ones(params), optimizer.init(params), params)[0]
+        for optimizer in (whole, slower)
+    )
+    jax.tree.map(np.testing.assert_array_equal, slow["transformer"], updates["transformer"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 0.25 * b, rtol=1e-6),
+        slow["text_encoder"],
+        updates["text_encoder"],
+    )
+    # A run may be gone on with at another share: the state is of the same kind.
+    chex.assert_trees_all_equal_structs(*(x.init(params) for x in (whole, slower)))
 
 
 def test_gradients_are_clipped_to_the_global_norm(train, params):

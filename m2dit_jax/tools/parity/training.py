@@ -33,6 +33,7 @@ OPTIMIZER = OptimizerConfig(
     steps=1,
     optimizer="adamw",
     learning_rate=LEARNING_RATE,
+    text_encoder_share=1.0,
     warmup_steps=0,
     schedule="constant",
     adam_b2=0.999,
