@@ -97,12 +97,15 @@ def prepare(work: Path) -> None:
 
 
 class Running:
-    """A command at work in the folder `out`, and the user of the app, if it is that."""
+    """A command at work in the folder `out`, and the user of the app, if it is that.
 
-    def __init__(self, name: str, command: Command, out: Path):
+    What it prints is kept in the folder `logs`, beside `out` if there is none.
+    """
+
+    def __init__(self, name: str, command: Command, out: Path, logs: Path | None = None):
         self.out = out
         self._text: str | None = None
-        self._log = out.with_name(f"{out.name}.{time.monotonic_ns()}.log")
+        self._log = (logs or out.parent) / f"{out.name}.{time.monotonic_ns()}.log"
         with self._log.open("w") as file:
             self.process = subprocess.Popen(
                 [*python(name), *command.flags(out)], cwd=ROOT, stdout=file, stderr=file

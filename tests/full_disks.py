@@ -33,7 +33,7 @@ def fill(command: Command, name: str, disk: Path, room: int, right: str) -> str:
     _empty(disk)
     late = name == "convert"  # it looks for room before it begins: it is taken from it then
     _leave(disk, room + (ROOM_TO_CONVERT if late else 0))
-    running = Running(name, command, out)
+    running = Running(name, command, out, logs=disk.parent)
     while late and not out.with_name("out.partial").exists() and running.process.poll() is None:
         time.sleep(0.001)
     _leave(disk, room)
@@ -48,7 +48,7 @@ def fill(command: Command, name: str, disk: Path, room: int, right: str) -> str:
         return f"left behind: {begun}"
     (disk / "ballast").unlink()
     if not ended:
-        again = Running(name, command, out)
+        again = Running(name, command, out, logs=disk.parent)
         if again.end() or again.problem:
             return f"again: {again.problem} {again.printed()[-500:]!r}"
     if command.digest(out) != right:
@@ -101,7 +101,7 @@ def main() -> int:
 def _undisturbed(name: str, command: Command, disk: Path) -> tuple[str, int]:
     """The digest of the result, and the bytes that it takes."""
     _empty(disk)
-    running = Running(name, command, disk / "out")
+    running = Running(name, command, disk / "out", logs=disk.parent)
     if running.end() or running.problem:
         raise RuntimeError(f"{name}: {running.problem}\n{running.printed()}")
     left = os.statvfs(disk)
