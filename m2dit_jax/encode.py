@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.cli import run_command
-from m2dit_jax.encode_flags import DEFAULTS, encode_parser, open_output
+from m2dit_jax.encode_flags import DEFAULTS, open_output
+from m2dit_jax.encode_flags import encode_parser as _parser
 from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: not a single scene could be encoded, or the model makes numbers that are none.
     """
-    parser = encode_parser()
+    parser = _parser()
     flags, others = parser.parse_known_args(argv)
     flags.text_length = None  # until a config says it
     flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
