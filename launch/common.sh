@@ -4,6 +4,7 @@
 
 config=""
 workdir=""
+bucket=""
 dry_run=""
 train_flags=()
 
@@ -83,17 +84,35 @@ require_cloud_name() {
     fail "--name=$name: must be up to 40 lower-case letters, digits and -, the first a letter"
 }
 
-# Metrics and previews are written with plain file functions.
-require_file_workdir() {
-  [[ $workdir != *://* ]] ||
-    fail "--workdir=$workdir: must be a folder: give the path at which the bucket is mounted," \
-      "e.g. /mnt/${workdir#*://}"
+is_remote() {
+  [[ $1 == gs://?* || $1 == s3://?* ]]
 }
 
-require_mounted_workdir() {
-  require_file_workdir
-  [[ $workdir == /* ]] ||
-    fail "--workdir=$workdir: must start with / and be a folder that all machines see"
+# A --bucket that is an address, as in gs://NAME, has the workdir unless one is given.
+workdir_in_bucket() {
+  local file
+  if [[ $bucket != *://* ]]; then return; fi
+  is_remote "$bucket" || fail "--bucket=$bucket: must be gs://NAME or s3://NAME"
+  require config
+  file=$(basename "$(config_file)")
+  workdir=${workdir:-${bucket%/}/runs/${file%.py}}
+}
+
+require_file_or_remote_workdir() {
+  [[ $workdir != *://* ]] || is_remote "$workdir" ||
+    fail "--workdir=$workdir: must be a folder, or an address with gs:// or s3://"
+}
+
+require_shared_workdir() {
+  require_file_or_remote_workdir
+  is_remote "$workdir" || [[ $workdir == /* ]] ||
+    fail "--workdir=$workdir: must start with / and be a folder that all machines see, or with" \
+      "gs:// or s3://"
+}
+
+# extras_for EXTRAS WORKDIR: with that of a workdir's kind of bucket.
+extras_for() {
+  if is_remote "$2"; then echo "$1,${2%%://*}"; else echo "$1"; fi
 }
 
 # The file of --config, which names one of configs/ or is a path; an argument may follow a colon.
@@ -150,6 +169,10 @@ bring_python() {
 # latest_step WORKDIR: step of the newest complete checkpoint, 0 if there is none.
 latest_step() {
   local folder step latest=0
+  if is_remote "$1"; then
+    python -m m2dit_jax.utils.remote.latest_step "$1"
+    return
+  fi
   for folder in "$1"/checkpoints/*/; do
     step=$(basename "$folder")
     # While one is being written, its name has an ending.

@@ -20,11 +20,13 @@ tpu_usage() {
   --zone=ZONE              e.g. us-east5-a
   --accelerator-type=TYPE  e.g. v5p-16, v6e-8, v5litepod-16
   --config=FILE            in the last commit: that is the code that runs
-  --workdir=DIR            the same shared folder on all workers, e.g. /mnt/BUCKET/runs/base
+  --workdir=DIR            gs://BUCKET/runs/base, or the same shared folder on all workers, e.g.
+                           /mnt/BUCKET/runs/base
   --config.FIELD=VALUE     changes a field of the config; other flags of the training follow a --
 
   --project=PROJECT        default: gcloud's
-  --bucket=BUCKET          mount gs://BUCKET at /mnt/BUCKET on all workers
+  --bucket=gs://BUCKET     the workdir is gs://BUCKET/runs/CONFIG unless it is given; as a name
+                           alone: mount gs://BUCKET at /mnt/BUCKET on all workers
   --runtime-version=NAME   default: the one for the accelerator type
   --network=NAME           default: Google's default network
   --spot                   cheaper, and may be taken away at any time
@@ -40,8 +42,9 @@ check_tpu_arguments() {
   require name zone
   require_cloud_name "$name"
   if [[ -n $stop || -n $delete ]]; then return; fi
+  workdir_in_bucket
   require accelerator-type config workdir
-  require_mounted_workdir
+  require_shared_workdir
   require_committed_config
   if [[ -n $runtime_version ]]; then return; fi
   case $accelerator_type in
@@ -95,8 +98,8 @@ prepare_workers() {
     tpu tpu-vm scp "$archive" "$name:" --worker=all &&
     tpu tpu-vm ssh "$name" --worker=all --command="bash $worker running 2>/dev/null ||\
  { rm -rf m2dit_jax && mkdir m2dit_jax && tar -xzf m2dit_jax.tar.gz -C m2dit_jax; }" &&
-    on_workers all bash "$worker" install &&
-    if [[ -n $bucket ]]; then on_workers all bash "$worker" mount "$bucket"; fi
+    on_workers all bash "$worker" install "$workdir" &&
+    if [[ -n $bucket && $bucket != *://* ]]; then on_workers all bash "$worker" mount "$bucket"; fi
   local status=$?
   rm -rf "$(dirname "$archive")"
   return "$status"

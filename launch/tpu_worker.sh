@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What tpu_pod.sh and tpu_queued.sh have every TPU VM do, from ~/m2dit_jax, where they put the code.
-#   tpu_worker.sh install              environment in ~/m2dit_venv
+#   tpu_worker.sh install WORKDIR      environment in ~/m2dit_venv
 #   tpu_worker.sh mount BUCKET         at /mnt/BUCKET
 #   tpu_worker.sh train WORKDIR FLAGS  starts the training, or finds it running, and shows its output
 #   tpu_worker.sh stop                 has it save a checkpoint and end
@@ -17,7 +17,7 @@ mkdir -p "$state"
 
 install() {
   bring_python
-  source launch/env.sh tpu
+  source launch/env.sh "$(extras_for tpu "$1")"
 }
 
 mount_bucket() {
@@ -59,7 +59,7 @@ train() {
   local first_line=1 status
   workdir=$1
   shift
-  source launch/env.sh tpu
+  source launch/env.sh "$(extras_for tpu "$workdir")"
   touch "$state/log"
   if running; then
     [[ $(cat "$state/command") == "$(quote "$@")" ]] ||
@@ -76,7 +76,9 @@ train() {
     sleep 0.1
   done
   status=$(cat "$state/status" 2>/dev/null || echo 1)
-  { mkdir -p "$workdir/logs" && cp "$state/log" "$workdir/logs/$(hostname).log"; } || true
+  if ! is_remote "$workdir"; then
+    { mkdir -p "$workdir/logs" && cp "$state/log" "$workdir/logs/$(hostname).log"; } || true
+  fi
   if [[ -e $state/stopped ]]; then status=130; fi
   return "$status"
 }
@@ -97,13 +99,18 @@ collect_logs() {
   cp "$1"/logs/*.log "$state/logs/" 2>/dev/null || cp "$state/log" "$state/logs/$(hostname).log"
 }
 
+show_step() {
+  if is_remote "$1"; then source launch/env.sh "$(extras_for tpu "$1")" >&2; fi
+  latest_step "$1"
+}
+
 case $1 in
-  install) install ;;
+  install) install "${2-}" ;;
   mount) mount_bucket "$2" ;;
   train) shift && train "$@" ;;
   stop) stop ;;
   running) running ;;
-  step) latest_step "$2" ;;
+  step) show_step "$2" ;;
   logs) collect_logs "$2" ;;
   *) fail "unknown command $1" ;;
 esac

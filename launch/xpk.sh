@@ -13,9 +13,11 @@ Usage: launch/xpk.sh --name=NAME --cluster=CLUSTER --tpu-type=TYPE --config=FILE
   --cluster=CLUSTER        made with `xpk cluster create`
   --tpu-type=TYPE          e.g. v5p-16, v6e-16
   --config=FILE            in the last commit: that is the code that runs
-  --workdir=DIR            the same shared folder on all machines: where the storage is mounted
+  --workdir=DIR            gs://BUCKET/runs/base, or the same shared folder on all machines: where
+                           the storage is mounted
   --config.FIELD=VALUE     changes a field of the config; other flags of the training follow a --
 
+  --bucket=gs://BUCKET     the workdir is gs://BUCKET/runs/CONFIG unless it is given
   --num-slices=N           default 1
   --storage=NAME           made with `xpk storage create` or attach; storages with --auto-mount=true
                            need not be named
@@ -32,6 +34,7 @@ name=""
 cluster=""
 tpu_type=""
 num_slices=1
+bucket=""
 storage=""
 base_docker_image=python:3.11
 spot=""
@@ -41,7 +44,7 @@ delete=""
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
 parse_arguments \
-  "name cluster tpu-type num-slices storage base-docker-image max-restarts zone project" \
+  "name cluster bucket tpu-type num-slices storage base-docker-image max-restarts zone project" \
   "spot delete" "$@"
 require name cluster
 require_cloud_name "$name"
@@ -52,15 +55,16 @@ if [[ -n $delete ]]; then
   exit
 fi
 
+workdir_in_bucket
 require tpu-type config workdir
 require_number num-slices 1
 require_number max-restarts 0
-require_mounted_workdir
+require_shared_workdir
 require_committed_config
 
 # exec: xpk passes SIGTERM to what runs last, and it must reach Python.
 train_command --distributed
-in_container="pip install --quiet --editable '.[tpu]' && exec $(quote "${command[@]}")"
+in_container="pip install --quiet --editable '.[$(extras_for tpu "$workdir")]' && exec $(quote "${command[@]}")"
 # Kubernetes replaces $(NAME) in commands, and $$ by $.
 dollar='$'
 in_container=${in_container//"$dollar"/"$dollar$dollar"}

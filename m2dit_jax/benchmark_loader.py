@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from m2dit_jax.cli import bounded_float, count, make_parser, run_command
-from m2dit_jax.data.encoded import EncodedDataset
+from m2dit_jax.cli import bounded_float, count, filled, make_parser, run_command
+from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.data.loader import EncodedSamples, StallTimer, make_loader
 
 
@@ -28,12 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _benchmark(flags: argparse.Namespace) -> None:
     figures = measure(
-        EncodedDataset(flags.dataset),
+        EncodedDataset(dataset_folders(flags.dataset)[0]),
         flags.scenes,
         flags.batch_size,
         flags.batches,
         flags.threads,
         flags.step_seconds,
+        flags.ahead,
     )
     print(json.dumps(figures, indent=1))
 
@@ -45,6 +45,7 @@ def measure(
     batches: int,
     threads: int,
     step_seconds: float,
+    ahead: int = 4,
 ) -> dict[str, Any]:
     """Reads one batch to warm up and then `batches`, `step_seconds` of idling after each.
 
@@ -60,7 +61,7 @@ def measure(
     tokenize = _no_tokens if dataset.info.codec == "pixels" else None
     samples = EncodedSamples([dataset], scenes, batch_size, seed=0, tokenize=tokenize)
     # One host: all rows of a batch are read here.
-    loader = StallTimer(make_loader(samples, range(batch_size), threads=threads))
+    loader = StallTimer(make_loader(samples, range(batch_size), 0, threads, ahead))
     next(loader)
     time.sleep(step_seconds)  # the first step, during which reading gets ahead
     loader.share()
@@ -95,12 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset=data/fox --batch_size=8 --batches=20",
     )
     numbers = parser.add_argument_group("what is read")
-    numbers.add_argument("--dataset", type=Path, required=True, help="folder that encode wrote")
+    numbers.add_argument("--dataset", type=filled, required=True, help="what encode wrote")
     for name, default, text in (
         ("scenes", 3, "of a sample"),
         ("batch_size", 8, "samples of a batch on this host"),
         ("batches", 20, "that count"),
-        ("threads", 1, "that read"),
+        ("threads", 1, "that read; a training takes 16 where a bucket is read"),
+        ("ahead", 4, "batches that are read ahead; a training takes 16 where a bucket is read"),
     ):
         numbers.add_argument(
             f"--{name}", type=count, default=default, help=f"{text} (default: %(default)s)"

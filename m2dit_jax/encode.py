@@ -16,16 +16,19 @@ makes a dataset of each size, which the training mixes.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2dit_jax.cli import run_command
-from m2dit_jax.encode_flags import DEFAULTS, encode_parser
+from m2dit_jax.encode_flags import DEFAULTS, open_output
+from m2dit_jax.encode_flags import encode_parser as _parser
 from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.frame_times import read_rate
 from m2dit_jax.utils.machine import usable_cpus
+from m2dit_jax.utils.remote.bucket import is_remote
+from m2dit_jax.utils.remote.places import named_place, read_place
 from m2dit_jax.utils.sizes import size_text
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: not a single scene could be encoded, or the model makes numbers that are none.
     """
-    parser = encode_parser()
+    parser = _parser()
     flags, others = parser.parse_known_args(argv)
     flags.text_length = None  # until a config says it
     flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
@@ -138,7 +141,7 @@ def _make_jobs(flags: argparse.Namespace) -> list["EncodeJob"]:
     workers = flags.workers or usable_cpus()
     fps = _read_fps(flags.fps)
     codecs = _open_codecs(flags)
-    if flags.codec != "pixels" and (line := _unused(Path(flags.codec))):
+    if flags.codec != "pixels" and (line := _unused(named_place(flags.codec))):
         print(line, file=sys.stderr)
     manifest = read_manifest(flags.manifest, root, values["min_scenes"])
     # Stage 1 of the reference learns from single clips, stage 2 from stories.
@@ -212,7 +215,9 @@ def _open_codec(flags: argparse.Namespace) -> "Codec":
     from m2dit_jax.data.encode.codecs import PixelsCodec, VaeCodec
 
     if flags.codec != "pixels":
-        return VaeCodec(Path(flags.codec), **sizes, batch_size=flags.batch_size, dtype=flags.dtype)
+        return VaeCodec(
+            named_place(flags.codec), **sizes, batch_size=flags.batch_size, dtype=flags.dtype
+        )
     missing = [f"--{name}" for name, value in sizes.items() if value is None]
     if missing:
         raise ValueError(f"--codec=pixels needs {', '.join(missing)}, or a --config that has them")
@@ -280,7 +285,15 @@ def _fill_from_config(flags: argparse.Namespace) -> None:
         if flags.clips is not None and name in ("manifest", "root"):
             continue
         if getattr(flags, name) is None and getattr(data, field):
-            setattr(flags, name, kind(getattr(data, field)))
+            setattr(flags, name, _value_of_config(flags, name, kind, str(getattr(data, field))))
+
+
+def _value_of_config(
+    flags: argparse.Namespace, name: str, kind: Callable[[str], Any], text: str
+) -> Any:
+    if kind is not Path or not is_remote(text):
+        return kind(text)
+    return open_output(text, flags) if name == "output" else read_place(text)
 
 
 def _check_mode(flags: argparse.Namespace) -> None:

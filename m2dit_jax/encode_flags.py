@@ -41,7 +41,7 @@ def encode_parser() -> argparse.ArgumentParser:
         "--config=real_clips --clips=foxes/",
         "--config=finetune_5b --config.data.frames=25",
     )
-    parser.open_output = _open_output
+    parser.open_output = open_output
     what = parser.add_argument_group("what")
     what.add_argument(
         "--clips",
@@ -160,7 +160,8 @@ def encode_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open_output(address: str, flags: argparse.Namespace) -> Path:
+def open_output(address: str, flags: argparse.Namespace) -> Path:
+    """The local folder, or file, for an --output in a bucket; shards do not stay there."""
     from m2dit_jax.data.encoded import is_shard
 
     if flags.scenes_from:

@@ -26,11 +26,17 @@ from ml_collections.config_flags.config_flags import get_config_filename
 
 from m2dit_jax.cli import WorkFailed, run_command, wrapped
 from m2dit_jax.config.files import with_named_config
-from m2dit_jax.parallel.processes import Processes, gather_errors, leave_the_others
+from m2dit_jax.parallel.processes import (
+    Processes,
+    gather_errors,
+    is_first,
+    leave_the_others,
+    process_number,
+)
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.disks import describe, in_words
 from m2dit_jax.utils.remote.bucket import is_remote
-from m2dit_jax.utils.remote.places import written_place
+from m2dit_jax.utils.remote.places import followed_place, written_place
 from m2dit_jax.utils.stopping import stop_listening
 
 if TYPE_CHECKING:
@@ -107,12 +113,14 @@ def _train(arguments: Arguments) -> int:
             print(show_sharding(arguments.config))
             return 0
         keep_compiled(arguments.compile_cache)
-        workdir = _open_workdir(arguments)
-        problem = check_shared(workdir)
+        apart = is_remote(arguments.workdir) and arguments.processes.several
+        workdir = _open_apart(arguments) if apart else written_place(arguments.workdir)
+        problem = None if apart else check_shared(workdir)
         if problem:
             raise _SameInAll(problem)
-        compare_together(workdir)
-        run = prepare(arguments.config, workdir, arguments.profile_steps, arguments.override)
+        if not apart:
+            compare_together(workdir)
+        run = prepare(arguments.config, workdir, arguments.profile_steps, arguments.override, apart)
     except _SameInAll:
         raise
     except ValueError as error:
@@ -133,13 +141,25 @@ def _train(arguments: Arguments) -> int:
     return 128 + stopped_by if stopped_by else 0
 
 
-def _open_workdir(arguments: Arguments) -> Path:
-    if is_remote(arguments.workdir) and arguments.processes.several:
-        raise ValueError(
-            f"--workdir={arguments.workdir}: is for one process; several need a folder that all "
-            "share, such as a mount of the bucket"
-        )
-    return written_place(arguments.workdir)
+def _open_apart(arguments: Arguments) -> Path:
+    """The workdir's local copy: the first process writes to the bucket, the others read there.
+
+    Raises _SameInAll if one of them cannot.
+    """
+    workdir = problem = None
+    for turn, opens in (("first", is_first()), ("others", not is_first())):
+        try:
+            if opens:
+                if is_first():
+                    workdir = written_place(arguments.workdir)
+                else:
+                    workdir = followed_place(arguments.workdir, process_number())
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if problem := gather_errors(f"workdir of the {turn}", problem):
+            raise _SameInAll(problem)
+    assert workdir is not None
+    return workdir
 
 
 def read_flags(argv: Sequence[str]) -> Arguments | None:

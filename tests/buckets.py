@@ -102,10 +102,34 @@ def faulty(port: int) -> Iterator[int]:
         listening.close()
 
 
-def _pass_on(source: socket.socket, target: socket.socket, left: int) -> None:
-    """Sends so many bytes from one to the other and ends both."""
+@contextmanager
+def delayed(port: int, seconds: float) -> Iterator[int]:
+    """The port of a proxy that keeps each request so long before the server gets it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return  # closed
+            server = socket.create_connection(("127.0.0.1", port))
+            for pair, wait in (((client, server), seconds), ((server, client), 0.0)):
+                arguments = (*pair, 10**12, wait)
+                threading.Thread(target=_pass_on, args=arguments, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.close()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, left: int, wait: float = 0.0) -> None:
+    """Sends so many bytes from one to the other, each time after a wait, and ends both."""
     with source, target, suppress(OSError):
         while left > 0 and (content := source.recv(min(left, 65_536))):
+            time.sleep(wait)
             target.sendall(content)
             left -= len(content)
         for each in (source, target):

@@ -273,7 +273,7 @@ def test_killed_and_restarted_it_writes_the_same_bytes(many, tmp_path):
     assert done.returncode == 0, done.stderr
     assert shard.stat().st_mtime_ns == written  # not done twice
     assert contents(tmp_path / "whole") == contents(tmp_path / "again")
-    assert len(contents(tmp_path / "again")) == 40 + 6
+    assert len(contents(tmp_path / "again")) == 40 + 7
 
 
 @pytest.mark.slow

@@ -127,7 +127,8 @@ def test_dry_run_prints_what_is_run(repo, fake, tmp_path, script):
         ("tpu_pod.sh", ["--name=a"], "needs --zone"),
         ("tpu_pod.sh", ["--name=A_b", "--zone=z"], "lower-case"),
         ("tpu_pod.sh", [*TPU, "--config=c.py"], "needs --workdir"),
-        ("tpu_pod.sh", [*TPU, "--config=c.py", "--workdir=gs://x/y"], "/mnt/x/y"),
+        ("tpu_pod.sh", [*TPU, "--config=c.py", "--workdir=az://x/y"], "with gs:// or s3://"),
+        ("tpu_pod.sh", [*TPU, "--config=c.py", "--bucket=az://x"], "must be gs://NAME or s3://"),
         ("tpu_pod.sh", [*TPU, "--config=c.py", "--workdir=runs/a"], "must start with /"),
         ("tpu_pod.sh", [*TPU, "--config=c.py", "--workdir=/w"], "c.py is not in the last commit"),
         ("tpu_pod.sh", [*TPU, *TRAIN[:2], "--accelerator-type=v9-8"], "--runtime-version"),
@@ -142,6 +143,21 @@ def test_bad_arguments_are_refused_before_anything_is_started(
 ):
     done = launch(repo, script, *arguments)
     assert done.returncode == 2 and message in done.stderr
+    assert not (fake / "log").exists()
+
+
+@pytest.mark.parametrize("script", ["tpu_pod.sh", "tpu_queued.sh", "xpk.sh", "slurm.sbatch"])
+def test_a_run_from_bucket_to_bucket(repo, fake, script):
+    flags = [a for a in LAUNCHERS[script] if not a.startswith("--bucket")]
+    data = "--config.data.paths=gs://b/data"
+    done = launch(repo, script, *flags, "--dry-run", "--bucket=gs://b", "--config=base", data)
+    assert done.returncode == 0, done.stderr
+    assert "--workdir=gs://b/runs/base" in done.stdout and data in done.stdout
+    assert "mount" not in done.stdout
+    if "tpu" in script:
+        assert "tpu_worker.sh install gs://b/runs/base" in done.stdout
+    else:
+        assert re.search(r"(tpu|cuda12),gs", done.stdout)
     assert not (fake / "log").exists()
 
 
@@ -248,4 +264,4 @@ def test_skypilot_bounds_restarts(repo, fake):
     (fake / "train").write_text("exit 1")
     done = run_skypilot(repo, 0, MAX_RESTARTS="1")
     assert done.returncode == 1 and len(trainings(fake)) == 2
-    assert run_skypilot(repo, 0, WORKDIR="gs://x").returncode == 2
+    assert run_skypilot(repo, 0, WORKDIR="az://x").returncode == 2

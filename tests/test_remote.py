@@ -105,6 +105,9 @@ def test_clips_in_a_bucket_become_a_dataset_there_that_a_training_reads(scheme, 
         f"--workdir={tmp_path}/run",
     )
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir(), printed
+    # Records were fetched one by one, and no shard whole.
+    assert list((tmp_path / "two").rglob(".stories-train*.have.part"))
+    assert not list((tmp_path / "two").rglob("stories-train*"))
 
 
 def test_what_cannot_be_is_one_line_before_any_work(scheme, tmp_path):

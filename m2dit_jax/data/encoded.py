@@ -12,6 +12,9 @@ A folder is a tensorflow-datasets dataset (ArrayRecord, split "train"), readable
     skipped.json                                what was left out, where it was and why
     videos.jsonl                                sizes and times of change of the videos, see
                                                 `m2dit_jax.data.encode.inputs`
+    offsets.bin                                 64-bit integers: for each shard where its records
+                                                begin, and where the last one ends; older versions
+                                                have none
     digests.json                                of all these files, see `m2dit_jax.utils.digests`
 
 Rot is noticed: ArrayRecord keeps a hash of each record, which is compared when the record is read;
@@ -52,13 +55,14 @@ from safetensors.numpy import load_file
 from m2dit_jax.data.encoded_record import BFLOAT16, parse_story
 from m2dit_jax.data.shards import ShardReaders
 from m2dit_jax.utils import digests
-from m2dit_jax.utils.remote.places import read_place, size_there
+from m2dit_jax.utils.remote.places import opened_place, remote_file
 
 NAME, SPLIT = "stories", "train"
 CODECS = ("pixels", "vae")
 KINDS = ("clips", "stories")
 FORMAT = "1.0.0"  # of the schema above
 FINISHED = "dataset_info.json"
+OFFSETS = "offsets.bin"  # see `ShardReaders`
 METADATA, EMPTY_CAPTION, SKIPPED = "metadata.json", "empty_caption.safetensors", "skipped.json"
 VIDEOS = "videos.jsonl"  # see `encode.inputs`
 PROGRESS = "progress"  # a folder, see `encode.records`
@@ -159,9 +163,10 @@ class Skipped(TypedDict):
 def dataset_folders(paths: str) -> list[Path]:
     """The folders that a field such as `config.data.paths` names, with commas between them.
 
-    Of addresses in buckets, local copies. Raises ValueError and OSError as `read_place`.
+    Of addresses in buckets, local copies, whose records are fetched when they are read. Raises
+    ValueError and OSError as `opened_place`.
     """
-    return [read_place(path.strip()) for path in paths.split(",") if path.strip()]
+    return [opened_place(path.strip(), is_shard) for path in paths.split(",") if path.strip()]
 
 
 class EncodedDataset:
@@ -197,7 +202,7 @@ class EncodedDataset:
                     _check_intact(path, shard["bytes"])
             # Of all shards.
             self.nbytes = sum(shard["bytes"] for shard in shards)
-            self._records = ShardReaders(paths, counts)
+            self._records = ShardReaders(paths, counts, _read_offsets(self.path), self.nbytes)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, EncodedError):
                 raise
@@ -208,6 +213,11 @@ class EncodedDataset:
                 f"{len(self.scene_counts)} counts of scenes"
             )
         _check_digests(self.path, METADATA)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether records come from a bucket."""
+        return self._records.is_remote
 
     def __len__(self) -> int:
         return len(self.scene_counts)
@@ -329,6 +339,14 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
+def _read_offsets(path: Path) -> list[int] | None:
+    """None if there are none. Raises EncodedError if they are damaged."""
+    if not (path / OFFSETS).is_file():
+        return None
+    _check_digests(path, OFFSETS)
+    return np.fromfile(path / OFFSETS, "<i8").tolist()
+
+
 def _info_from_mapping(mapping: Mapping[str, Any]) -> EncodedInfo:
     names = {field.name for field in fields(EncodedInfo)}
     if set(mapping) != names:
@@ -350,7 +368,8 @@ def _check_digests(folder: Path, *names: str) -> None:
 
 def _check_intact(path: Path, nbytes: int) -> None:
     """Raises EncodedError unless a file of that size is there."""
-    found = path.stat().st_size if path.is_file() else size_there(path)
+    there = None if path.is_file() else remote_file(path)
+    found = path.stat().st_size if path.is_file() else there and there.size
     if found != nbytes:
         state = "is missing" if found is None else f"has {found} bytes"
         raise EncodedError(f"{path}: {state}, needs {nbytes} bytes")

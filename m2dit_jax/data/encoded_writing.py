@@ -19,6 +19,7 @@ from m2dit_jax.data.encoded import (
     FORMAT,
     METADATA,
     NAME,
+    OFFSETS,
     PROGRESS,
     SKIPPED,
     SPLIT,
@@ -29,6 +30,7 @@ from m2dit_jax.data.encoded import (
     shard_name,
 )
 from m2dit_jax.data.encoded_record import record_features, serialize_story
+from m2dit_jax.data.record_offsets import record_offsets
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.files import atomic_write
 
@@ -40,13 +42,15 @@ _WRITER_OPTIONS = "group_size:1,zstd:1"
 class Shard(TypedDict):
     """A finished shard: how many stories, the bytes of their records and of the file.
 
-    `crc32` is that of each chunk of the file, as in digests.json; older versions wrote none.
+    `crc32` is that of each chunk of the file, as in digests.json, and `offsets` are those of
+    `record_offsets`; older versions wrote none.
     """
 
     stories: int
     record_bytes: int
     bytes: int
     crc32: NotRequired[list[str]]
+    offsets: NotRequired[list[int]]
 
 
 def shard_digest(shard: Shard) -> digests.FileDigest | None:
@@ -77,7 +81,14 @@ def write_shard(path: Path, info: EncodedInfo, stories: Iterable[EncodedStory]) 
             os.fsync(written.fileno())
         _check_count(part, count)
         digest = digests.digest_file(part)
-    return Shard(stories=count, record_bytes=nbytes, bytes=digest.bytes, crc32=list(digest.crc32))
+        offsets = record_offsets(part, count)
+    return Shard(
+        stories=count,
+        record_bytes=nbytes,
+        bytes=digest.bytes,
+        crc32=list(digest.crc32),
+        offsets=offsets,
+    )
 
 
 def _check_count(shard: Path, count: int) -> None:
@@ -117,8 +128,10 @@ def finish_dataset(
         "settings": settings,
         "scene_counts": scene_counts,
         "statistics": statistics,
-        "shards": shards,
+        "shards": [{k: value for k, value in each.items() if k != "offsets"} for each in shards],
     }
+    if all("offsets" in each for each in shards):
+        _write_offsets(path / OFFSETS, [each.get("offsets", []) for each in shards])
     write_json(path / SKIPPED, skipped)
     if empty_caption is not None:
         write_empty_caption(path, empty_caption)
@@ -147,7 +160,11 @@ def finish_dataset(
         check_data=False,  # would need TensorFlow
     )
     described = ("features.json", FINISHED)
-    small = [name for name in (METADATA, SKIPPED, VIDEOS, EMPTY_CAPTION) if (path / name).is_file()]
+    small = [
+        name
+        for name in (METADATA, SKIPPED, VIDEOS, OFFSETS, EMPTY_CAPTION)
+        if (path / name).is_file()
+    ]
     known = {shard_name(n, len(shards)): shard_digest(each) for n, each in enumerate(shards)}
     digests.write_digests(
         path,
@@ -158,6 +175,11 @@ def finish_dataset(
     for name in described:
         (staging / name).replace(path / name)
     shutil.rmtree(path / PROGRESS)
+
+
+def _write_offsets(path: Path, offsets: Sequence[Sequence[int]]) -> None:
+    with atomic_write(path) as part:
+        np.array([place for each in offsets for place in each], "<i8").tofile(part)
 
 
 def write_empty_caption(path: Path, embeds: BFloat16[np.ndarray, "T E"]) -> None:

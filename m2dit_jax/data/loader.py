@@ -141,9 +141,13 @@ def unequal_lengths(batch: Batch | EncodedBatch) -> tuple[int, ...] | None:
 
 
 def make_loader(
-    sample_at: SampleAt, rows: Sequence[int], first_batch: int = 0, threads: int = 1
+    sample_at: SampleAt,
+    rows: Sequence[int],
+    first_batch: int = 0,
+    threads: int = 1,
+    ahead: int = 4,
 ) -> Iterator[Any]:
-    """These rows of all batches, from `first_batch` on, without an end.
+    """These rows of all batches, from `first_batch` on, without an end; so many are read ahead.
 
     Threads are few by default: a training step on a CPU wants the cores.
     """
@@ -153,7 +157,7 @@ def make_loader(
     dataset = grain.MapDataset.source(source)[first_batch * len(rows) :]
     # Rows are put together in the threads too: 150 MB of latents take the caller 0.1 s and more.
     batches = dataset.batch(len(rows), drop_remainder=True)
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(batches.to_iter_dataset(read))
 
 

@@ -80,6 +80,11 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65_535
 
 
+def process_number() -> int:
+    """Which process of the run this is, from 0 on."""
+    return jax.process_index()
+
+
 def is_first() -> bool:
     """Whether this is the process that prints and writes what is not sharded."""
     return jax.process_index() == 0

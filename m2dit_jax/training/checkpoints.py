@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from m2dit_jax.config.schema import Config
 from m2dit_jax.parallel.processes import gather_errors, is_first, said_by_first
+from m2dit_jax.training.apart import ManagerApart, alone, read_state
 from m2dit_jax.training.state import TrainState
 from m2dit_jax.utils import digests
 from m2dit_jax.utils.compat import checkpoint_manager
@@ -25,34 +26,46 @@ from m2dit_jax.weights.run_folder import FOLDER, damaged
 DAMAGED = "damaged_checkpoints"  # beside FOLDER
 
 
-def open_manager(workdir: Path, keep: int) -> ocp.CheckpointManager:
+Manager = ocp.CheckpointManager | ManagerApart
+
+
+def open_manager(workdir: Path, keep: int, apart: bool = False) -> Manager:
     """A manager that saves in the background and keeps the latest checkpoints.
 
     A checkpoint has a temporary name until all of it is written; then come its digests. Until
     they are there, which a kill may prevent, it counts as one of an older version, without digests:
-    to wait for them would lose it where a preempted machine has half a minute.
+    to wait for them would lose it where a preempted machine has half a minute. `apart`: processes
+    have workdirs of their own.
     """
     folder = (workdir / FOLDER).absolute()
+    if apart and not is_first():
+        return ManagerApart(folder, None)
     with writing(folder):
-        return checkpoint_manager(
+        more = {}
+        if apart:
+            folder.mkdir(parents=True, exist_ok=True)
+            more = {"create": False, "multiprocessing_options": alone()}
+        manager = checkpoint_manager(
             folder,
             ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
+                **more,
             ),
             _write_digests,
         )
+        return ManagerApart(folder, manager) if apart else manager
 
 
 @contextmanager
-def manager_of(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+def manager_of(workdir: Path, keep: int, apart: bool = False) -> Iterator[Manager]:
     """A context with such a manager, at whose end all checkpoints are written.
 
     Raises OSError as `save` does.
     """
     with without_tracebacks():
-        manager = open_manager(workdir, keep)
+        manager = open_manager(workdir, keep, apart)
         try:
             yield manager
             wait(manager)
@@ -61,7 +74,7 @@ def manager_of(workdir: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
                 manager.close()
 
 
-def wait(manager: ocp.CheckpointManager) -> None:
+def wait(manager: Manager) -> None:
     """Waits for the checkpoint that is being written. Raises OSError as `save` does."""
     step = manager.latest_step()
     with writing(Path(manager.directory) / ("" if step is None else str(step))):
@@ -76,7 +89,7 @@ def _write_digests(folder: Path) -> None:
 
 
 def save(
-    manager: ocp.CheckpointManager,
+    manager: Manager,
     state: TrainState,
     config: Config,
 ) -> None:
@@ -88,6 +101,9 @@ def save(
     wait(manager)
     step = int(state.step)
     with writing(Path(manager.directory) / str(step)):
+        if isinstance(manager, ManagerApart):
+            manager.save(step, state, config.to_dict())
+            return
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -118,7 +134,7 @@ def compare_together(workdir: Path) -> None:
         run_folder.count_as_damaged(folder, problem.replace("\n", "; "))
 
 
-def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
+def restore_latest(manager: Manager, like: TrainState) -> TrainState | None:
     """The state of the latest good checkpoint, None if there is none.
 
     `like` has the shapes, dtypes and shardings. Newer checkpoints, which are damaged, are moved to
@@ -128,11 +144,15 @@ def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainSta
     workdir = Path(manager.directory).parent
     manager.wait_until_finished()
     step = run_folder.latest_good_step(workdir)
+    if isinstance(manager, ManagerApart):
+        _check_same_step(workdir, step)
     if step is None:
         return None
     _set_aside(workdir, step)
     manager.reload()
     try:
+        if isinstance(manager, ManagerApart):
+            return read_state(Path(manager.directory) / str(step), like)
         restored = manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
@@ -140,6 +160,16 @@ def restore_latest(manager: ocp.CheckpointManager, like: TrainState) -> TrainSta
     except Exception as error:  # orbax raises just that for truncated files
         raise damaged(Path(manager.directory) / str(step), error) from error
     return restored["state"]
+
+
+def _check_same_step(workdir: Path, step: int | None) -> None:
+    """Raises CheckpointError, in all processes, if not all have a copy of the same checkpoint."""
+    first = said_by_first("good step", str(step))
+    problem = None
+    if first != str(step):
+        problem = f"{workdir}: the newest good checkpoint is {step} here, {first} in process 0"
+    if problem := gather_errors("good step", problem):
+        raise run_folder.CheckpointError(problem)
 
 
 def _set_aside(workdir: Path, last: int) -> None:

@@ -32,6 +32,7 @@ from m2dit_jax.utils.machine import raise_open_files_limit
 from m2dit_jax.utils.remote.places import named_place
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 
+_FROM_BUCKETS = 16, 16  # threads, and batches ahead, where each read takes its time
 _HELD_OUT = 7  # a stream of random numbers of its own
 # Of a world, where the config names no number; then they come round again.
 TRAINING_STORIES = 10_000_000
@@ -198,7 +199,9 @@ def _training_data(
     scaling = {dataset.info.scaling_factor for dataset in datasets}
     latents = recipe.config.data.source == "latents"
     return TrainingData(
-        batches=lambda first, rows: make_loader(sample_at, rows, first),
+        batches=lambda first, rows: make_loader(
+            sample_at, rows, first, *(_FROM_BUCKETS if any(d.is_remote for d in datasets) else ())
+        ),
         batch_shapes=tuple(shapes),
         empty_prompt=(
             jnp.asarray(datasets[0].empty_caption) if latents else recipe.tokenize([""])[0]

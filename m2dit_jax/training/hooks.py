@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from m2dit_jax.data.loader import StallTimer
 from m2dit_jax.parallel.mesh import replicated
@@ -74,7 +73,7 @@ class Hook:
 
 def make_hooks(
     run: Run,
-    manager: ocp.CheckpointManager,
+    manager: checkpoints.Manager,
     metrics: MetricsWriter,
     batches: StallTimer[Any],
     record: RunRecord,
@@ -123,7 +122,7 @@ def make_hooks(
     return run_hooks
 
 
-def _check_finite(run: Run, state: TrainState, manager: ocp.CheckpointManager) -> None:
+def _check_finite(run: Run, state: TrainState, manager: checkpoints.Manager) -> None:
     first, step = int(state.metrics.first_bad_step), int(state.step)
     in_a_row = step - first + 1 if first >= 0 else 0
     if in_a_row < run.config.train.stop_after_skipped:
@@ -243,7 +242,7 @@ def _save(
     run: Run,
     state: TrainState,
     metrics: MetricsWriter,
-    manager: ocp.CheckpointManager,
+    manager: checkpoints.Manager,
     clock: CheckpointClock,
     record: RunRecord,
 ) -> TrainState:

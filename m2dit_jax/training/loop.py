@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
@@ -51,7 +50,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
     with ExitStack() as stack:
         changed = _take_workdir(run, stack)
         manager = stack.enter_context(
-            checkpoints.manager_of(run.workdir, run.config.train.keep_checkpoints)
+            checkpoints.manager_of(run.workdir, run.config.train.keep_checkpoints, run.apart)
         )
         state = _first_or_restored_state(run, manager)
         first_step = step = int(state.step)
@@ -192,7 +191,7 @@ def _take_workdir(run: Run, stack: ExitStack) -> dict[str, list[Any]]:
     return changed
 
 
-def _first_or_restored_state(run: Run, manager: ocp.CheckpointManager) -> TrainState:
+def _first_or_restored_state(run: Run, manager: checkpoints.Manager) -> TrainState:
     restored = checkpoints.restore_latest(manager, run.program.state)
     return run.first_state() if restored is None else restored
 

@@ -55,6 +55,8 @@ class Run:
     previews: Previews | None = None
     profile_steps: int = 0
     """Steps to trace, soon after the start."""
+    apart: bool = False
+    """Whether processes have workdirs of their own, of which the first one's counts."""
     override: bool = False
     """Whether a run that is there goes on with another learning rate or number of steps."""
     frozen: FrozenWeights | None = None
@@ -73,7 +75,11 @@ class Run:
 
 
 def prepare(
-    config: Config, workdir: Path, profile_steps: int = 0, override: bool = False
+    config: Config,
+    workdir: Path,
+    profile_steps: int = 0,
+    override: bool = False,
+    apart: bool = False,
 ) -> Run | None:
     """The run to go on with, None if it is finished.
 
@@ -131,6 +137,7 @@ def prepare(
         _validation(recipe, program, data),
         _previews(recipe, program, data),
         profile_steps,
+        apart,
         override,
         frozen,
         frozen_params,

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from m2dit_jax.utils.compat import write_compiled_whole
+from m2dit_jax.utils.machine import user_caches
 from m2dit_jax.utils.remote.bucket import is_remote
 
 COMPILE_CACHE_HELP = (
@@ -63,15 +64,8 @@ def _open(folder: str) -> Path:
 
 
 def default_folder() -> Path:
-    """The user's folder for what can be made again, with m2dit_jax/compiled in it."""
-    home = Path.home()
-    if sys.platform == "win32":
-        caches = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        caches = home / "Library" / "Caches"
-    else:
-        caches = os.environ.get("XDG_CACHE_HOME") or home / ".cache"
-    return Path(caches) / "m2dit_jax" / "compiled"
+    """The user's folder for what was compiled."""
+    return user_caches() / "compiled"
 
 
 def _cpu_name() -> str:

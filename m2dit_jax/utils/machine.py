@@ -80,3 +80,15 @@ def _free_host_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> int
         cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
         found.append(max(most - used + cached, 0))
     return min(found, default=None)
+
+
+def user_caches() -> Path:
+    """The user's folder for what this program can make or fetch again."""
+    home = Path.home()
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        caches = home / "Library" / "Caches"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or home / ".cache"
+    return Path(caches) / "m2dit_jax"

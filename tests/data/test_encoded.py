@@ -119,7 +119,7 @@ def test_the_same_stories_give_the_same_bytes(tmp_path):
         for name in ("one", "two")
     )
     assert one == two
-    assert len(one) == 3 + 6
+    assert len(one) == 3 + 7
 
 
 # Opened where nothing but tensorflow-datasets is imported, above all no TensorFlow.

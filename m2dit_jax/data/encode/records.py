@@ -21,7 +21,7 @@ from m2dit_jax.data.encoded import (
 from m2dit_jax.data.encoded_writing import Shard, shard_digest
 from m2dit_jax.utils.digests import is_same, is_sealed, seal
 from m2dit_jax.utils.files import write_json
-from m2dit_jax.utils.remote.places import size_there
+from m2dit_jax.utils.remote.places import remote_file
 
 SETTINGS = "settings.json"
 
@@ -65,8 +65,8 @@ def read_record(output: Path, number: int, total: int) -> ShardRecord | None:
         if not is_sealed(record):
             return None
         shard = Shard(**record["shard"])
-        if not path.is_file() and (size := size_there(path)) is not None:
-            return record if size == shard["bytes"] else None
+        if not path.is_file() and (there := remote_file(path)) is not None:
+            return record if there.size == shard["bytes"] else None
         known = shard_digest(shard)
         if known is None:  # of an earlier version
             return record if path.stat().st_size == shard["bytes"] else None

@@ -96,6 +96,17 @@ class Bucket:
 
         return self._try(f"{name} cannot be read", cat)
 
+    def read_range(self, name: str, begin: int, end: int) -> bytes:
+        """The bytes of an object from `begin` on and before `end`."""
+
+        def cat() -> bytes:
+            content = self._fs.cat_file(self._path(name), start=begin, end=end)
+            if len(content) != end - begin:
+                raise ConnectionError("fewer bytes came than were asked for")
+            return content
+
+        return self._try(f"{name} cannot be read", cat)
+
     def write(self, name: str, content: bytes) -> None:
         """Writes an object, which is there as a whole or not at all."""
         self._try(
@@ -126,7 +137,7 @@ class Bucket:
         """Writes an object of so many bytes to a file; "" is the object at the address itself."""
 
         def get() -> None:
-            part = file.with_name(f".{file.name}.part")
+            part = file.with_name(f".{file.name}.{os.getpid()}.part")
             self._fs.get_file(self._path(name), str(part))
             if part.stat().st_size != size:
                 part.unlink()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from m2dit_jax.utils.compile_cache import default_folder
+from m2dit_jax.utils.machine import user_caches
 from m2dit_jax.utils.sizes import size_text
 
 CACHE = "M2DIT_REMOTE_CACHE"  # environment: the folder of the local copies
@@ -26,7 +26,7 @@ _MOST_GB = 1e9
 
 def cache_folder() -> Path:
     """The folder of the local copies."""
-    return Path(os.environ.get(CACHE) or default_folder().with_name("remote"))
+    return Path(os.environ.get(CACHE) or user_caches() / "remote")
 
 
 def limit_bytes() -> float | None:

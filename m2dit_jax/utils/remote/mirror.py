@@ -72,6 +72,8 @@ class Sharing:
 
     part: str = ""
     is_light: Callable[[str], bool] = lambda name: False
+    only_reads: bool = False
+    """Then indices of parts do not count, and without an index all objects do."""
 
     @property
     def index(self) -> str:
@@ -120,7 +122,7 @@ class Mirror:
             return 0
         objects = self.bucket.objects()
         others = self._indices_of_others(objects)
-        if index is None and self._sharing is None:
+        if index is None and (self._sharing is None or self._sharing.only_reads):
             wanted = {name: each.version for name, each in objects.items() if not _is_ours(name)}
         else:
             named = {**others, **(index["files"] if index else {})}
@@ -129,6 +131,9 @@ class Mirror:
             name for name in wanted if self._is_light(name) and not self._place(name).is_file()
         }
         for name in light:
+            if not self._has_noted(name, wanted[name]):
+                for part in self._place(name).parent.glob(f".{self._place(name).name}.*part"):
+                    part.unlink()  # of another version
             self._synced.files[name] = (objects[name].size, 0, wanted[name])
         ours = set(self._synced.files) - set(others) if same else set()  # perhaps newer here
         missing = [n for n in wanted if n not in ours | light and not self._has(n, wanted[n])]
@@ -180,13 +185,13 @@ class Mirror:
         self._joined = []
         return brought
 
-    def size_there(self, path: Path) -> int | None:
-        """Bytes of a file that only the bucket has; None for others."""
+    def object_of(self, path: Path) -> tuple[str, int] | None:
+        """Name and bytes of a file that only the bucket has; None for others."""
         if not path.is_relative_to(self.local):
             return None
         name = path.relative_to(self.local).as_posix()
         known = self._synced.files.get(name)
-        return known[0] if known and name in self._synced.light else None
+        return (name, known[0]) if known and name in self._synced.light else None
 
     def _ours(self) -> dict[str, tuple[int, int, str]]:
         return {n: each for n, each in self._synced.files.items() if n not in self._foreign}
@@ -205,7 +210,7 @@ class Mirror:
     def _indices_of_others(self, objects: Mapping[str, Any]) -> dict[str, str]:
         """Names and digests of files that the indices of other parts have."""
         files: dict[str, str] = {}
-        if self._sharing is None:
+        if self._sharing is None or self._sharing.only_reads:
             return files
         names = self._sharing.others(objects)
         for name in names:
@@ -250,6 +255,10 @@ class Mirror:
     def _has(self, name: str, digest: str) -> bool:
         known, path = self._synced.files.get(name), self._place(name)
         return known is not None and path.is_file() and known == (*stamp(path), digest)
+
+    def _has_noted(self, name: str, digest: str) -> bool:
+        known = self._synced.files.get(name)
+        return known is not None and known[2] == digest
 
     def _read_index(self, name: str) -> dict[str, Any] | None:
         content = self.bucket.read(name)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from m2dit_jax.utils.disks import describe
 from m2dit_jax.utils.remote.bucket import Bucket, BucketError, is_remote
@@ -27,6 +28,7 @@ _RENEW_SECONDS = EXPIRES / 6
 
 _kept: dict[str, "Keeper | _File | _Shared"] = {}
 _named: dict[str, Path] = {}  # what `named_place` has read
+_opened: dict[str, Mirror] = {}  # what `opened_place` has opened
 _origins: dict[Path, str] = {}  # folders of copies of single objects, and where those lie
 
 
@@ -46,9 +48,10 @@ class Keeper:
         self._stack = ExitStack()
         self._stack.enter_context(on_stop(lease.release))
 
-    def size_there(self, path: Path) -> int | None:
-        """Bytes of a file that only the bucket has; None for others."""
-        return self._mirror.size_there(path)
+    @property
+    def mirror(self) -> Mirror:
+        """What brings files to the bucket."""
+        return self._mirror
 
     def close(self) -> None:
         """Brings what is left to the bucket and gives the lease back. Raises BucketError."""
@@ -209,10 +212,59 @@ def written_place(text: str, sharing: Sharing | None = None) -> Path:
     return local
 
 
-def size_there(path: Path) -> int | None:
-    """Bytes of a file of a place that is written to and that only the bucket has; None else."""
-    sizes = (each.size_there(path) for each in _kept.values() if isinstance(each, Keeper))
-    return next((size for size in sizes if size is not None), None)
+def followed_place(text: str, number: int) -> Path:
+    """A local copy of what process 0 writes at an address, as it is now; perhaps empty.
+
+    Each process has its own, by its number. Raises as `read_place`.
+    """
+    bucket = Bucket(text.rstrip("/"))
+    bucket.check()
+    local = _local(bucket.url, f"process-{number}")
+    Mirror(bucket, local, make_room=make_room).pull()
+    local.mkdir(parents=True, exist_ok=True)
+    return local
+
+
+class RemoteFile(NamedTuple):
+    """A file that only the bucket has."""
+
+    bucket: Bucket
+    name: str
+    size: int
+
+    def fetch(self, begin: int, end: int) -> bytes:
+        """The bytes from `begin` on and before `end`. Raises BucketError."""
+        return self.bucket.read_range(self.name, begin, end)
+
+    def bring(self, path: Path) -> None:
+        """Copies it here whole. Raises BucketError."""
+        make_room(self.size)
+        self.bucket.download(self.name, path, self.size)
+
+
+def remote_file(path: Path) -> RemoteFile | None:
+    """The file of a place that was opened, if only the bucket has it; None else."""
+    mirrors = [each.mirror for each in _kept.values() if isinstance(each, Keeper)]
+    for mirror in (*mirrors, *_opened.values()):
+        if (found := mirror.object_of(path)) is not None:
+            return RemoteFile(mirror.bucket, *found)
+    return None
+
+
+def opened_place(text: str, is_light: Callable[[str], bool]) -> Path:
+    """`read_place` of a folder, without what is light: see `remote_file`. Once in a process."""
+    url = text.rstrip("/")
+    if not is_remote(text) or url in _kept:
+        return read_place(text)
+    if url not in _opened:
+        bucket = Bucket(url)
+        bucket.check()
+        mirror = Mirror(bucket, _local(url, "opened"), Sharing("", is_light, True), make_room)
+        mirror.pull()
+        if not mirror.local.is_dir():
+            raise BucketError(f"{text}: there is nothing")
+        _opened[url] = mirror
+    return _opened[url].local
 
 
 def _check_no_other(bucket: Bucket, part: str) -> None:

@@ -137,12 +137,12 @@ def test_parts_have_indices_of_their_own_which_all_of_them_takes_over(url, tmp_p
     assert one.push() == 3 and two.push() == 3
     # What is light is here only until the bucket has it.
     assert set(content(one.local)) == {"small_1", "settings"}
-    assert one.size_there(one.local / "big_1") == 2
-    assert one.size_there(one.local / "small_1") is None
+    assert one.object_of(one.local / "big_1") == ("big_1", 2)
+    assert one.object_of(one.local / "small_1") is None
     # On another machine, after the first was lost: nothing light is asked for.
     again = part("part-1-of-2", "three")
     assert content(again.local) == {"small_1": "1", "small_2": "2", "settings": "same"}
-    assert again.size_there(again.local / "big_1") == 2
+    assert again.object_of(again.local / "big_1") == ("big_1", 2)
     (again.local / "small_2").unlink()  # which is not its own
     assert again.push() == 0
     whole = part("", "four")
