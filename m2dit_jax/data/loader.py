@@ -187,7 +187,7 @@ def with_picture(
 
     pairs = zip(sample[:-1], scene[:-1], strict=True)  # all but the lengths
     lengths = np.array([frames, *(clean.shape[1],) * clean.shape[0]])
-    return type(sample)(*(joined(*map(np.asarray, pair)) for pair in pairs), lengths)
+    return type(sample)._make([*(joined(*map(np.asarray, pair)) for pair in pairs), lengths])
 
 
 def _clean(sample: Batch | EncodedBatch) -> Any:
