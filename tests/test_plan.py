@@ -22,6 +22,8 @@ def test_a_step_on_eight_simulated_devices(tiny_flags, tmp_path):
     assert found["fits"] and found["mesh"] == {"data": 1, "fsdp": 4, "context": 2}
     assert found["collective_bytes"]["all-to-all"] >= found["least_collective_bytes"]["all-to-all"]
     assert found["unknown_loops"] == []
+    assert found["command"].startswith("m2dit plan ") and str(figures) not in found["command"]
+    assert found["versions"]["jax"] and "--topology=cpu:8" in found["command"]
 
 
 @pytest.mark.parametrize(

@@ -367,11 +367,12 @@ class TrainConfig(OptimizerConfig):
         choices=GIVEN_CHOICES,
     )
     image_probability: float = setting(
-        "Share of batches whose stories have a picture of their actors before them, which no "
-        "prompt then describes; it is always given.",
+        "Share of batches whose stories have a picture before them, which is always given. In the "
+        "worlds it shows the actors, which no prompt then describes; of encoded videos it is the "
+        "first frame of a scene of the story, if possible of one that the sample lacks, with that "
+        "scene's prompt.",
         at_least=0,
         at_most=1,
-        sources=DRAWN,
         absent=0.0,
     )
     caption_dropout: float = setting(
@@ -619,7 +620,6 @@ class Config:
             *self.train.lora.problems(self.train, self.distill),
             *self._held_out_problems(),
             *self._source_problems(),
-            *self._picture_problems(),
         ] or self._story_problems()
         if problems:
             raise ValueError(problem_lines(problems))
@@ -701,16 +701,6 @@ class Config:
             f"config.train.{name} needs held-out stories: config.data.held_out_share, such as 0.05,"
             " or config.data.held_out_paths"
             for name in asking
-        ]
-
-    def _picture_problems(self) -> list[str]:
-        """Pictures are drawn by the worlds."""
-        if not self.train.image_probability or self.data.source in DRAWN:
-            return []
-        return [
-            f"config.train.image_probability is {self.train.image_probability}, needs 0 with "
-            f"config.data.source {self.data.source!r}: pictures of actors are drawn for "
-            f"{' and '.join(DRAWN)}"
         ]
 
     def _source_problems(self) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, BFloat16, Int, UInt8
 
 from m2dit_jax.data.encoded import EncodedDataset
-from m2dit_jax.data.pictures import StoryPictures
+from m2dit_jax.data.pictures import ScenePictures, StoryPictures, has_picture
 from m2dit_jax.data.story_order import ClipOrder, MixtureOrder, StoryOrder
 from m2dit_jax.data.worlds import StorySource
 
@@ -38,11 +38,15 @@ class Batch(NamedTuple):
 
 
 class EncodedBatch(NamedTuple):
-    """The VAE's posterior, unscaled, and the prompts' embeddings of B stories."""
+    """The VAE's posterior, unscaled, and the prompts' embeddings of B stories.
+
+    `lengths` are the latent frames of each scene that are real, as of Batch.
+    """
 
     mean: BFloat16[Array | np.ndarray, "*B S F H W C"]
     logvar: BFloat16[Array | np.ndarray, "*B S F H W C"]
     text_embeds: BFloat16[Array | np.ndarray, "*B S T E"]
+    lengths: Int[Array | np.ndarray, "*B S"] | None = None
 
     @property
     def prompts(self) -> Any:
@@ -80,7 +84,8 @@ class EncodedSamples:
 
     Every batch is of one of the datasets, by their weights (None: by their numbers of samples).
     Datasets of pixels need `tokenize`. `held_out` has for each dataset the stories to leave out.
-    Raises ValueError for datasets without a sample.
+    `pictures` puts one before the samples of a share of each dataset's batches. Raises ValueError
+    for datasets without a sample.
     """
 
     def __init__(
@@ -92,8 +97,10 @@ class EncodedSamples:
         weights: Sequence[float] | None = None,
         tokenize: Tokenize | None = None,
         held_out: Sequence[Collection[int]] = (),
+        pictures: ScenePictures | None = None,
     ):
         self.datasets = tuple(datasets)
+        self.pictures = pictures
         self.batch_size = batch_size
         self.orders = [
             _order(dataset, scenes, (seed, number), held_out[number] if held_out else ())
@@ -108,7 +115,33 @@ class EncodedSamples:
 
     def __call__(self, batch: int, row: int) -> Batch | EncodedBatch:
         """A row of a batch. Raises EncodedError if the record is damaged."""
-        return self.read(*self.scenes_at(batch, row))
+        dataset, scenes = self.scenes_at(batch, row)
+        sample = self.read(dataset, scenes)
+        if self.pictures is None:
+            return sample
+        if not self._has_picture(batch):
+            return with_lengths(sample)
+        scene = self.pictures.choose(scenes, dataset.scene_counts, (batch, row))
+        return with_picture(sample, self.read(dataset, [scene]), self.pictures.frames)
+
+    def examples(self) -> list[int]:
+        """Numbers of batches of every kind: of each dataset, with and without pictures."""
+        found: list[int] = []
+        for number in range(len(self.datasets)):
+            share = 0.0 if self.pictures is None else self.pictures.share
+            wanted = {True, False} if 0 < share < 1 else {share == 1}
+            batch = self.mixture.first_batch(number)
+            while wanted:
+                is_of_it = self.mixture.dataset(batch)[0] == number
+                if is_of_it and (kind := self._has_picture(batch)) in wanted:
+                    wanted.remove(kind)
+                    found.append(batch)
+                batch += 1
+        return found
+
+    def _has_picture(self, batch: int) -> bool:
+        share = 0.0 if self.pictures is None else self.pictures.share
+        return has_picture(self.mixture.dataset(batch)[1], share)
 
     def read(
         self, dataset: EncodedDataset, scenes: Sequence[tuple[int, int]]
@@ -130,14 +163,45 @@ class EncodedSamples:
         return self.datasets[number], self.orders[number].sample(before * self.batch_size + row)
 
 
+def with_lengths(sample: Batch | EncodedBatch) -> Batch | EncodedBatch:
+    """A sample whose scenes have one length, which is told."""
+    clean = _clean(sample)
+    return sample._replace(lengths=np.full(clean.shape[0], clean.shape[1]))
+
+
+def with_picture(
+    sample: Batch | EncodedBatch, scene: Batch | EncodedBatch, frames: int
+) -> Batch | EncodedBatch:
+    """A sample after the first frame of a scene (a sample of one scene), which lasts `frames`.
+
+    A causal VAE's first latent frame is that of the first frame alone.
+    """
+    clean = _clean(sample)
+
+    def joined(later: np.ndarray, first: np.ndarray) -> np.ndarray:
+        if later.ndim != clean.ndim:  # prompts
+            return np.concatenate([first, later])
+        still = np.zeros_like(later[:1])
+        still[:, :frames] = first[:, :1]
+        return np.concatenate([still, later])
+
+    pairs = zip(sample[:-1], scene[:-1], strict=True)  # all but the lengths
+    lengths = np.array([frames, *(clean.shape[1],) * clean.shape[0]])
+    return type(sample)._make([*(joined(*map(np.asarray, pair)) for pair in pairs), lengths])
+
+
+def _clean(sample: Batch | EncodedBatch) -> Any:
+    return sample.mean if isinstance(sample, EncodedBatch) else sample.video
+
+
 def unequal_lengths(batch: Batch | EncodedBatch) -> tuple[int, ...] | None:
     """The frames of each scene of a batch's stories; None where scenes have one length."""
-    if isinstance(batch, EncodedBatch) or batch.lengths is None:
-        return None
     lengths = batch.lengths
+    if lengths is None:
+        return None
     rows = lengths.addressable_data(0) if isinstance(lengths, Array) else lengths
     frames = tuple(np.asarray(rows).reshape(-1, lengths.shape[-1])[0].tolist())
-    return frames if min(frames) < batch.video.shape[-4] else None
+    return frames if min(frames) < _clean(batch).shape[-4] else None
 
 
 def make_loader(

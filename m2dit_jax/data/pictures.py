@@ -1,5 +1,6 @@
 """Stories with a picture before them, which alone shows what their actors look like."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,7 @@ class StoryPictures:
 
     def has(self, batch: int) -> bool:
         """Whether the stories of a batch have one."""
-        number = batch // self.rounds
-        return int((number + 1) * self.share) > int(number * self.share)
+        return has_picture(batch // self.rounds, self.share)
 
     def examples(self) -> list[int]:
         """The numbers of batches of every kind, with pictures and without."""
@@ -42,6 +42,37 @@ class StoryPictures:
         """The story with that number in its source, after its picture; no prompt names an actor."""
         rng = np.random.default_rng([self.seed, number, _STREAM])
         return add_picture(story, self.world, rng, self.frames)
+
+
+@dataclass(frozen=True)
+class ScenePictures:
+    """The samples of encoded videos that have a picture, a share of the batches of each dataset.
+
+    A picture is the first frame of a scene of the story, with that scene's prompt, and lasts
+    `frames`, those of a patch of the transformer.
+    """
+
+    seed: int
+    share: float
+    frames: int
+
+    def choose(
+        self, scenes: Sequence[tuple[int, int]], scene_counts: Sequence[int], place: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Story and number of the scene of which a sample has a picture.
+
+        It is of the story of one of the sample's scenes; where it can be, it is none of them.
+        `place` are the numbers of batch and row.
+        """
+        rng = np.random.default_rng([self.seed, *place, _STREAM])
+        story, scene = scenes[int(rng.integers(len(scenes)))]
+        others = [n for n in range(scene_counts[story]) if (story, n) not in scenes]
+        return story, others[int(rng.integers(len(others)))] if others else scene
+
+
+def has_picture(number: int, share: float) -> bool:
+    """Whether number is one of a share of all numbers, spread evenly."""
+    return int((number + 1) * share) > int(number * share)
 
 
 def add_picture(

@@ -334,6 +334,7 @@ def _of_latents_run(
         | adapters.provenance
         | {"model": str(folder.path.absolute())},
         adapters=partial(_scene_adapters, recipe),
+        pictures=bool(recipe.config.train.image_probability),
         trained=TrainedRun(recipe, found.step),
     )
     _check_folder(folder, ("text_encoder", "vae"), say)

@@ -24,7 +24,7 @@ from m2dit_jax.data.loader import (
     unequal_lengths,
     world_samples,
 )
-from m2dit_jax.data.pictures import StoryPictures
+from m2dit_jax.data.pictures import ScenePictures, StoryPictures
 from m2dit_jax.data.story_order import draw_held_out, scenes_in_order
 from m2dit_jax.data.worlds import World
 from m2dit_jax.training.frame_rates import rate_misfit
@@ -81,6 +81,8 @@ def open_training_data(recipe: Recipe) -> TrainingData:
     problems += _scaling_misfits(datasets, config)
     if problems:
         raise ValueError("\n".join(problems))
+    share, patch = config.train.image_probability, config.model.patch_size_t
+    pictures = ScenePictures(config.seed, share, patch) if share else None
     left_out = [_left_out(dataset, config, number) for number, dataset in enumerate(datasets)]
     samples = EncodedSamples(
         datasets,
@@ -90,16 +92,16 @@ def open_training_data(recipe: Recipe) -> TrainingData:
         [float(weight) for weight in data.weights] or None,
         recipe.tokenize if data.source == "pixels" else None,
         left_out,
+        pictures,
     )
     chosen = list(zip(datasets, left_out, strict=True))
     if apart:
         chosen = [(dataset, frozenset(range(len(dataset)))) for dataset in apart]
-    first_of_each = [samples.mixture.first_batch(number) for number in range(len(datasets))]
     return _training_data(
         recipe,
         samples,
         datasets,
-        [(batch, 0) for batch in first_of_each],
+        [(batch, 0) for batch in samples.examples()],
         lambda most: _held_out_encoded(samples, chosen, data.scenes, most),
     )
 

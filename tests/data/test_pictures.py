@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m2dit_jax.data.pictures import StoryPictures, add_picture
+from m2dit_jax.data.pictures import ScenePictures, StoryPictures, add_picture, has_picture
 from m2dit_jax.data.shapes import COLOURS
 from m2dit_jax.data.storyworld.oracle import read_scene
 from m2dit_jax.data.worlds import WORLDS
@@ -57,3 +57,19 @@ def test_the_same_story_always_has_the_same_picture():
     [story] = stories("storyworld", 1)
     np.testing.assert_array_equal(pictures.add(story, 0).video, pictures.add(story, 0).video)
     assert (pictures.add(story, 0).video[0] != pictures.add(story, 1).video[0]).any()
+
+
+def test_a_picture_is_of_a_scene_that_the_sample_lacks_where_there_is_one():
+    pictures = ScenePictures(0, 0.5, 1)
+    sample = [(3, 1), (3, 2)]
+    counts = [0, 0, 0, 5]
+    found = {pictures.choose(sample, counts, (batch, 0)) for batch in range(50)}
+    assert found == {(3, 0), (3, 3), (3, 4)}
+    assert pictures.choose(sample, counts, (4, 1)) == pictures.choose(sample, counts, (4, 1))
+    only = {pictures.choose([(0, 0), (1, 0)], [1, 1], (batch, 0)) for batch in range(50)}
+    assert only == {(0, 0), (1, 0)}
+
+
+@pytest.mark.parametrize(("share", "times"), [(0.0, 0), (0.25, 5), (1.0, 20)])
+def test_a_share_of_the_numbers_is_spread_evenly(share, times):
+    assert [has_picture(number, share) for number in range(20)].count(True) == times

@@ -1,5 +1,6 @@
 import json
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -78,10 +79,31 @@ def test_a_share_of_the_batches_has_pictures_all_kinds_of_which_are_compiled(tin
     assert {shape[1] for shape, _ in kinds} == {2, 3}
 
 
-def test_pictures_are_drawn_for_worlds_only(config):
-    config.train.image_probability = 0.5
-    with pytest.raises(ValueError, match=r"image_probability is 0.5, needs 0 .*'latents'"):
-        build_recipe(config)
+def test_encoded_stories_have_the_first_frame_of_a_scene_before_them(config):
+    config.train.image_probability, config.train.batch_size = 0.5, 2
+    loaded = open_training_data(build_recipe(config))
+    shapes = {(batch.mean.shape, frames) for batch, frames in loaded.batch_shapes}
+    assert shapes == {((2, 2, 2, 4, 4, 2), None), ((2, 3, 2, 4, 4, 2), (1, 2, 2))}
+    batches = loaded.batches(0, [0, 1])
+    plain, pictured = next(batches), next(batches)
+    assert unequal_lengths(plain) is None and unequal_lengths(pictured) == (1, 2, 2)
+    for mean, logvar, texts in zip(*pictured[:3], strict=True):
+        scene = next(s for s in (1, 2) if np.array_equal(texts[s], texts[0]))
+        np.testing.assert_array_equal(mean[0, :1], mean[scene, :1])
+        np.testing.assert_array_equal(logvar[0, :1], logvar[scene, :1])
+        assert not mean[0, 1:].any()
+
+
+@pytest.mark.slow  # two programs are compiled
+def test_encoded_stories_with_pictures_are_trained_on(config, tmp_path):
+    config.train.image_probability, config.train.batch_size = 0.5, 2
+    run = prepare(build_recipe(config).config, tmp_path / "run")
+    assert run is not None
+    state, batches = run.first_state(), run.data.batches(0, [0, 1])
+    for _ in range(2):
+        state = run.train_step(state, run.seed_key, next(batches))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    assert int(state.step) == 2
 
 
 def test_a_few_stories_of_one_actor_come_round_again(tiny_config):
