@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from configs import wan_1_3b
 from m2dit_jax import sample, train
+from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.training.first_state import check_init_from
 from tests.test_sample import PROMPTS, ROOT
 
 pytestmark = pytest.mark.e2e
@@ -35,3 +38,14 @@ def test_positions_that_the_family_does_not_have_are_refused(tmp_path, capsys):
     flags = [f"--config={ROOT}/configs/base.py", f"--workdir={tmp_path / 'run'}"]
     assert train.main([*flags, "--config.model.family=wan"]) == 2
     assert "the family wan has rotary positions" in capsys.readouterr().err
+
+
+def test_one_of_two_transformers_is_not_trained_as_if_it_were_all(tmp_path):
+    folder = tmp_path / "model"
+    for name in ("transformer", "transformer_2"):
+        (folder / name).mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"boundary_ratio": 0.875}')
+    config = wan_1_3b.get_config()
+    config.train.init_from = str(folder)
+    with pytest.raises(ValueError, match="(?s)config.train.init_from: .*it has two transformers"):
+        check_init_from(build_recipe(config))

@@ -105,7 +105,7 @@ class SamplingOptions(Options, frozen=True):
     guidance_scale_2: Scale | None = option(
         None,
         "Scale of guidance, for all scenes, in the steps of little noise that a model's second "
-        "transformer takes, if it has two; left out, it is as in the others.",
+        "transformer takes, if it has two.",
         affects="latents",
         by_model=True,
         later=True,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from m2dit_jax.diffusion.guidance import guide, guide_by_both, rescale
 from m2dit_jax.diffusion.noising import Schedule, Timesteps
@@ -16,7 +16,8 @@ from m2dit_jax.diffusion.step_cache import StepCache, after_step, needs_evaluati
 
 Latents = Float[Array, "B S F H W C"]
 Branches = Float[Array, "B2 S F H W C"]  # of guidance, along the batch
-# (latents, text_embeds, timesteps, given) -> the model's output, v or as the schedule says
+# (latents, text_embeds, timesteps, given) -> the model's output, v or as the schedule says;
+# timesteps are of scenes, or where frames are held of latent frames
 Denoiser = Callable[[Latents, Float[Array, "B2 P T E"], Timesteps, Bool[Array, "B2 S"]], Latents]
 
 
@@ -38,10 +39,23 @@ class Conditions(NamedTuple):
     without them (`start` puts it here)."""
     known: Bool[Array, "B S F"] | None = None
     """Latent frames of generated scenes that are to be those of `clean`; None: none are."""
+    held: Bool[Array, "B S F"] | None = None
+    """The same for models that have learnt it: they are clean and at timestep 0 at every step."""
 
     def restore(self, latents: Latents) -> Latents:
-        """The latents with the given scenes as they are given."""
-        return jnp.where(_per_story(self.given), self.clean, latents)
+        """The latents with the given scenes, and frames that are held, as they are given."""
+        latents = jnp.where(_per_story(self.given), self.clean, latents)
+        return self.keep_held(latents)
+
+    def keep_held(self, latents: Latents) -> Latents:
+        """The latents with the frames that are held as they are given."""
+        if self.held is None:
+            return latents
+        return jnp.where(_per_story(self.held), self.clean, latents)
+
+    def by_frame(self, timesteps: Timesteps) -> Timesteps | Num[Array, "B S F"]:
+        """Timesteps of scenes; where frames are held, of each frame."""
+        return timesteps if self.held is None else jnp.where(self.held, 0, timesteps[..., None])
 
 
 class StepState(NamedTuple):
@@ -169,6 +183,7 @@ def after_evaluation(
         x0 = jnp.where(known, story.clean, x0)
         implied = (story.clean - step.x0_weights[0] * latents) / step.x0_weights[1]
         guided = jnp.where(known, implied, guided)
+    x0 = story.keep_held(x0)
     weights = step.weights
     following = (
         weights[0] * latents + weights[1] * guided + weights[2] * last_x0 + weights[3] * noise
@@ -249,7 +264,7 @@ def _predict(
 ) -> tuple[Branches, Float[Array, "B1 S F H W C"] | None]:
     """v of all branches along the batch, and the offsets: in stories that are `due` as evaluated,
     in others what was kept of them."""
-    timesteps = jnp.where(story.given, 0, step.timesteps)
+    timesteps = story.by_frame(jnp.where(story.given, 0, step.timesteps))
     conditional = (latents, story.text_embeds, timesteps, story.given)
     inputs = [conditional]
     if story.negative_embeds is not None:
@@ -306,7 +321,7 @@ def _without_given(story: Conditions, step: SamplingSteps, latents: Latents) -> 
     signal, sigma = step.levels
     noisy = signal * story.clean + sigma * story.given_noise
     latents = jnp.where(_per_story(story.given), noisy, latents)
-    timesteps = jnp.broadcast_to(step.timesteps, story.given.shape)
+    timesteps = story.by_frame(jnp.broadcast_to(step.timesteps, story.given.shape))
     return latents, story.negative_embeds, timesteps, jnp.zeros_like(story.given)
 
 

@@ -202,13 +202,14 @@ class StoryBuilder:
                 [plan.settings.global_prompt, *prompts],
                 [plan.settings.negative_prompt, *negatives],
             )
+        how = "held" if self.engine.learnt_first_frames else "known"
         negative = self._embeds(negatives) if plan.options(scenes).needs_negative else None
         return Conditions(
             noise.pad_frames(clean),
             given,
             self._embeds(prompts),
             negative,
-            known=jnp.asarray(known) if known.any() else None,
+            **{how: jnp.asarray(known) if known.any() else None},
         )
 
     def _lora(self, scenes: tuple[int, ...]) -> list[tuple[str, ...]]:

@@ -212,7 +212,7 @@ def denoise(
 def _take_steps(
     transformer: Transformer,
     numbers: range,
-    state: StepState | None,
+    before: StepState | None,
     steps: SamplingSteps,
     story: Conditions,
     noise: Latents,
@@ -224,12 +224,13 @@ def _take_steps(
 ) -> Generator[StepResult, None, StepState]:
     """Some steps of a run, from the state before them (None: the first); returns that after."""
     if isinstance(transformer, StreamedNetwork):
-        how = (placement, in_turn, frames, numbers, state)
+        how = (placement, in_turn, frames, numbers, before)
         return (yield from denoise_streamed(transformer, steps, story, noise, step_noise, *how))
     program, steps, part, first = first_step(
         transformer, steps, story, noise, placement, cache, frames, in_turn
     )
-    state, params = state or first, transformer.params
+    state: StepState = first if before is None else before
+    params = transformer.params
     kept = _fill(program, params, story)
     # As steps leave it, or the second step would be compiled anew.
     if not placement.is_sharded:

@@ -59,7 +59,8 @@ class ModelFacts:
     `provenance` says in JSON where the weights came from. `oracle` says what a scene shows
     otherwise than its prompt asks. `global_text` says that the model has learnt with a global
     prompt in every story, so that a story without one needs the empty one; `pictures` that it has
-    learnt with single pictures beside the scenes. `adapters` reads those of single scenes.
+    learnt with single pictures beside the scenes; `clean_first_frame` that it has learnt with a
+    first latent frame that is clean, at timestep 0. `adapters` reads those of single scenes.
     """
 
     schedule: Schedule
@@ -72,6 +73,7 @@ class ModelFacts:
     oracle: Oracle = no_oracle
     global_text: bool = False
     pictures: bool = False
+    clean_first_frame: bool = False
     adapters: Callable[[], SceneAdapters] | None = None
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
@@ -138,6 +140,11 @@ class Engine:
     def learnt_pictures(self) -> bool:
         """Whether the model has learnt with single pictures beside a story's scenes."""
         return self.facts.pictures
+
+    @property
+    def learnt_first_frames(self) -> bool:
+        """Whether the model has learnt to go on from a first frame, clean and at timestep 0."""
+        return self.facts.clean_first_frame
 
     @property
     def trained(self) -> TrainedRun | None:

@@ -61,7 +61,7 @@ def cached_denoiser(
     def denoise(
         latents: Latents,
         text_embeds: Float[Array, "B S T E"],
-        timesteps: Num[Array, "B S"],
+        timesteps: Num[Array, "B S *frames"],
         of_generated: Bool[Array, "B S"],
     ) -> Latents:
         del of_generated  # none of them is given

@@ -283,6 +283,7 @@ def _of_folder(
         source=str(source),
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
+        clean_first_frame=folder.clean_first_frame,
         fingerprint=lambda: _folder_fingerprint(folder, precision) + adapters.fingerprint,
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
@@ -324,6 +325,7 @@ def _of_latents_run(
         defaults=run_defaults(recipe),
         source="config.sample",
         mask=recipe.config.model.mask,
+        clean_first_frame=folder.clean_first_frame,
         default_checks=("finite", "frozen", "cut", "saturation"),
         fingerprint=lambda: (
             f"{found.fingerprint()} {_folder_fingerprint(folder, precision)}{adapters.fingerprint}"

@@ -61,6 +61,11 @@ class PlannedModel(Protocol):
         """Whether the model has learnt with pictures beside a story's scenes."""
         ...
 
+    @property
+    def learnt_first_frames(self) -> bool:
+        """Whether the model has learnt to go on from a first frame."""
+        ...
+
     def check_size(self, frames: int, height: int, width: int) -> None:
         """Raises ValueError, with sizes that work, if the model cannot make such scenes."""
         ...
@@ -221,10 +226,12 @@ def _read_given(scene: Scene, frames: int, settings: StoryOptions) -> Clip:
 
 def _picture_notes(scene: Scene, model: PlannedModel, place: str) -> list[str]:
     """A line for the user about a picture that the model has not learnt to read."""
+    if scene.first_frame and model.learnt_first_frames:
+        return []
     if scene.first_frame:
         return [
-            f"{place}: the picture is put in as the first frame while the scene is sampled; no "
-            "model, released ones neither, was trained for it"
+            f"{place}: the picture is put in as the first frame while the scene is sampled; this "
+            "model was not trained for it"
         ]
     if scene.is_reference and not model.learnt_pictures:
         return [

@@ -66,7 +66,7 @@ def make_optimizer(
 def _with_text_encoder_share(
     optimizer: optax.GradientTransformationExtraArgs, share: float
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, whose updates of the text encoder are `share` as large; its state as before."""
+    """The optimizer, of whose updates the text encoder gets a share; its state as before."""
     if share == 1:
         return optimizer
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from m2dit_jax.models.families import DEFAULT, NETWORK_NAMES, family_of, network_of
 from m2dit_jax.models.family import SECOND, Family, NetworkSpec
@@ -65,25 +66,28 @@ def check_known(folder: Path) -> None:
         )
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` says, nothing without one."""
+    return read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+
+
 def boundary_ratio(folder: Path, family: Family) -> float:
     """Share of the timesteps below which the second transformer of a folder takes the steps.
 
     0.0 if it has one transformer. Raises ValueError for a second one without that share, for the
     share without a second one, and for a second one in a family that has none.
     """
-    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    ratio, there = index.get("boundary_ratio"), (folder / SECOND).is_dir()
+    ratio, there = read_index(folder).get("boundary_ratio"), (folder / SECOND).is_dir()
     if there:
         family.network(SECOND)
     if ratio is None and not there:
         return 0.0
-    number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < 1
-    if not (there and number):
+    if not (there and isinstance(ratio, float) and 0 < ratio < 1):
         raise ValueError(
             f"{folder}: needs {SECOND}/ and, in {INDEX}, a boundary_ratio between 0 and 1, or "
             f"neither; found {'' if there else 'no '}{SECOND}/, boundary_ratio {ratio!r:.50}"
         )
-    return float(ratio)
+    return ratio
 
 
 def absent_networks(folder: Path) -> list[str]:
@@ -193,13 +197,9 @@ def _holds_weights(directory: Path) -> bool:
 
 
 def _named_in_index(folder: Path) -> list[str]:
-    path = folder / INDEX
-    if not path.is_file():
-        return []
     # [library, class]; [null, null] for a part that the pipeline does without
-    return [
-        name for name, value in read_json(path).items() if isinstance(value, list) and any(value)
-    ]
+    named = read_index(folder).items()
+    return [name for name, value in named if isinstance(value, list) and any(value)]
 
 
 def _family(folder: Path, networks: Collection[str]) -> Family:

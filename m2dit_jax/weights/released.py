@@ -18,7 +18,7 @@ from m2dit_jax.models.network import LoadedNetwork
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import digests
 from m2dit_jax.weights.mapping import Tree
-from m2dit_jax.weights.model_folder import boundary_ratio, check_known
+from m2dit_jax.weights.model_folder import boundary_ratio, check_known, read_index
 from m2dit_jax.weights.networks import (
     load_params,
     open_leaves,
@@ -75,6 +75,7 @@ class ReleasedModel:
             family.check_fit(self.transformer_config, self.text_encoder_config, self.vae_config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        self.clean_first_frame = read_index(path).get(family.first_frame_field) is True
         json = read_json(transformer)
         size = family.scene_size(json, self.vae_config)
         self.text_length, self.frames, self.height, self.width = size

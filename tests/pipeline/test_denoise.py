@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.diffusion.samplers import SAMPLERS, sampling_steps
 from m2dit_jax.diffusion.sampling import Conditions, generate, noise_given
@@ -20,6 +23,7 @@ from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.pipeline.denoise import denoise
 from m2dit_jax.weights.released import ReleasedModel
 
+GOLDEN_TI2V = Path(__file__).parents[1] / "golden_wan/pipe_wan22_ti2v"
 SHAPE = (1, 2, 1, 4, 4, 4)  # B S F H W C
 
 
@@ -184,3 +188,27 @@ def _denoise_on(devices, golden):
     noise, place = normal(4, SHAPE), placement_on(mesh)
     *_, last = denoise(transformer, steps, story(True), noise, step_noise, place)
     return np.asarray(last.latents)
+
+
+def test_a_frame_that_is_held_is_clean_and_at_timestep_0_at_every_step():
+    """As diffusers' image-to-video pipeline has it with a timestep for each token."""
+    network = ReleasedModel(GOLDEN_TI2V).transformer()
+    model = jax.jit(nnx.merge(*network))
+    steps = sampling_steps(FlowSchedule(1000, 3.0, "linspace"), "euler", 3, 4.0)
+    clean, noise = normal(0, (1, 2, 2, 4, 4, 6)), normal(1, (1, 2, 2, 4, 4, 6))
+    texts = normal(2, (2, 2, 6, 32))
+    held = jnp.array([[[False, False], [True, False]]])
+    given = jnp.zeros((1, 2), bool)
+    story = Conditions(clean, given, texts[:1], texts[1:], held=held)
+    *_, found = denoise(network, steps, story, noise, lambda number: jnp.zeros_like(noise))
+
+    latents = noise.at[0, 1, 0].set(clean[0, 1, 0])
+    sigmas = np.append(-steps.x0_weights[:, 1], 0)
+    for number, timestep in enumerate(steps.timesteps):
+        times = jnp.full((1, 2, 2), timestep).at[0, 1, 0].set(0)
+        cond, negative = (model(latents, text[None], times, given) for text in texts)
+        v = negative + 4.0 * (cond - negative)
+        latents = latents + (sigmas[number + 1] - sigmas[number]) * v
+        latents = latents.at[0, 1, 0].set(clean[0, 1, 0])
+    np.testing.assert_allclose(found.latents, latents, atol=1e-5)
+    np.testing.assert_array_equal(found.x0[0, 1, 0], clean[0, 1, 0])

@@ -1,6 +1,7 @@
 """Pictures in a storyboard: as references that all scenes see, and as first frames."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -80,6 +81,26 @@ def test_a_first_frame_is_part_of_what_its_scene_depends_on(picture, tmp_path):
     Image.fromarray(GREY).save(picture)
     build_scenes(engine, board, tmp_path)
     assert engine.groups > groups
+
+
+def test_a_model_that_learnt_first_frames_is_told_of_them(picture, monkeypatch, tmp_path):
+    engine, told = FakeEngine(), []
+    denoise = engine.denoise
+
+    def remember(steps, conditions, *rest):
+        told.append((conditions.held, conditions.known))
+        return denoise(steps, conditions, *rest)
+
+    monkeypatch.setattr(engine, "denoise", remember)
+    board = story({**reference(picture), "use": "first_frame"}, scenes=1)
+    build_scenes(engine, board, tmp_path / "as_others")
+    engine.facts = replace(engine.facts, clean_first_frame=True)
+    assert not plan_story(board, engine).notes
+    build_scenes(engine, board, tmp_path / "learnt")
+    (nothing, known), (held, nothing_more) = told
+    assert nothing is None and nothing_more is None
+    np.testing.assert_array_equal(held, known)
+    assert known[0, 0].any() and not known[0, 1].any()
 
 
 @pytest.fixture(scope="module")

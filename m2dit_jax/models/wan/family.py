@@ -121,4 +121,5 @@ WAN = Family(
     weightless=CHOICES,
     decode_in_strips=decode_in_strips,
     has_second=True,
+    first_frame_field="expand_timesteps",
 )

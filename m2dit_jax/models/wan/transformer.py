@@ -35,21 +35,23 @@ Tokens = Float[Array, "B L D"]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("text", "time_embed", "modulation", "rope", "given"),
-    meta_fields=("layout", "grid"),
+    meta_fields=("layout", "grid", "times"),
 )
 @dataclass(frozen=True)
 class Story:
     """The input of all blocks beside tokens; `grid` counts the patches of the longest scene.
 
-    `layout` is that of the video, without text.
+    `layout` is that of the video, without text; `times` says which tokens each timestep is of, as
+    if it were that of a scene.
     """
 
     text: Float[Array, "B T D"]
-    time_embed: Float[Array, "B P D"]
-    modulation: Float[Array, "B P M"]
+    time_embed: Float[Array, "B N D"]
+    modulation: Float[Array, "B N M"]
     rope: Rope
     layout: Layout
     grid: Grid
+    times: Layout
     given: Bool[Array, "B P"] | None = None
 
 
@@ -100,7 +102,7 @@ class WanBlock(nnx.Module):
         """Shift, scale and gate of self-attention, then of the feed-forward part, by token."""
         of_scenes = story.modulation.reshape(*story.modulation.shape[:2], 6, -1)
         of_scenes = of_scenes + self.modulation[...].astype(jnp.float32)
-        return [placement.spread(x, x, story.layout) for x in jnp.moveaxis(of_scenes, 2, 0)]
+        return [placement.spread(x, x, story.times) for x in jnp.moveaxis(of_scenes, 2, 0)]
 
 
 class WanTransformer(nnx.Module):
@@ -136,12 +138,14 @@ class WanTransformer(nnx.Module):
         self,
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B P T E"],
-        timesteps: Num[Array, "B S"],
+        timesteps: Num[Array, "B S *frames"],
         given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
         frames: tuple[int, ...] | None = None,
     ) -> Float[Array, "B S F H W C"]:
         """The flow of every scene; `timesteps` is 0 for scenes that are `given`.
+
+        There may be one for each latent frame instead, of which a patch has that of its first.
 
         Scenes of different lengths are filled up to the longest, and `frames` counts those that
         are real; the others are left out, and their flow is 0. If there is one text more than there
@@ -158,7 +162,7 @@ class WanTransformer(nnx.Module):
         self,
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B P T E"],
-        timesteps: Num[Array, "B S"],
+        timesteps: Num[Array, "B S *frames"],
         given: Bool[Array, "B S"] | None = None,
         placement: Placement = ONE_DEVICE,
         frames: tuple[int, ...] | None = None,
@@ -168,7 +172,8 @@ class WanTransformer(nnx.Module):
         scenes, texts = latents.shape[1], text_embeds.shape[1]
         check_texts(scenes, texts)
         if texts > scenes:  # the global text's place has no tokens whose timestep would matter
-            timesteps = jnp.pad(timesteps, ((0, 0), (1, 0)))
+            if timesteps.ndim == 2:
+                timesteps = jnp.pad(timesteps, ((0, 0), (1, 0)))
             if given is not None:
                 given = jnp.pad(given, ((0, 0), (1, 0)), constant_values=True)
         places = np.arange(scenes)
@@ -220,7 +225,7 @@ class WanTransformer(nnx.Module):
         self,
         latents: Float[Array, "B G F H W C"],
         text_embeds: Float[Array, "B G T E"],
-        timesteps: Num[Array, "B G"],
+        timesteps: Num[Array, "B G *frames"],
         cached: KeyValues,
         given: tuple[bool, ...],
         placement: Placement = ONE_DEVICE,
@@ -239,7 +244,7 @@ class WanTransformer(nnx.Module):
         self,
         latents: Float[Array, "B S F H W C"],
         text_embeds: Float[Array, "B P T E"],
-        timesteps: Num[Array, "B P"],
+        timesteps: Num[Array, "B N *frames"],
         placement: Placement,
         places: Int[np.ndarray, " S"],
         frames_of_scenes: tuple[int, ...] | None = None,
@@ -267,9 +272,14 @@ class WanTransformer(nnx.Module):
         tokens = checkpoint_name(tokens, "patch_embed")
         text = self.text_embed(placement.shard_stories(text_embeds.astype(dtype)))
         text = checkpoint_name(text.reshape(len(text), -1, text.shape[-1]), "text_embed")
+        times = layout
+        if timesteps.ndim == 3:
+            scenes = [timesteps[:, i, :length:patch_t] for i, length in enumerate(lengths)]
+            timesteps = jnp.concatenate(scenes, axis=1)
+            times = Layout(timesteps.shape[1], 0, layout.frame, layout.padding)
         time_embed, modulation = map(placement.shard_stories, self.time_embedding(timesteps))
         rope = self._rope(layout, grid, places, lengths)
-        return tokens, Story(text, time_embed, modulation, rope, layout, grid)
+        return tokens, Story(text, time_embed, modulation, rope, layout, grid, times)
 
     def _rope(
         self, layout: Layout, grid: Grid, places: Int[np.ndarray, " S"], lengths: tuple[int, ...]
@@ -287,9 +297,9 @@ class WanTransformer(nnx.Module):
         self, tokens: Tokens, embedded: Story, placement: Placement
     ) -> Float[Array, "B S F H W C"]:
         """The flow, of the last block's result."""
-        layout, grid = embedded.layout, embedded.grid
+        layout, grid, times = embedded.layout, embedded.grid, embedded.times
         of_scenes = self.modulation_out[...].astype(jnp.float32) + embedded.time_embed[:, :, None]
-        shift, scale = (placement.spread(x, x, layout) for x in jnp.moveaxis(of_scenes, 2, 0))
+        shift, scale = (placement.spread(x, x, times) for x in jnp.moveaxis(of_scenes, 2, 0))
         patches = self.proj_out(_modulated(self.norm_out, tokens, shift, scale))
         patches = placement.shard_stories(checkpoint_name(patches, "proj_out"))
         video = split_video(layout, patches, math.prod(grid))

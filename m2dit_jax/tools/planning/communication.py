@@ -1,10 +1,10 @@
 """The least that the devices of a mesh must tell each other, in closed form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jax.sharding import Mesh
 
-from m2dit_jax.models.cogvideox.transformer import TransformerConfig
 from m2dit_jax.models.layout import Layout
 from m2dit_jax.parallel.mesh import PARAMETERS, TOKENS
 
@@ -27,7 +27,7 @@ class Parts:
 
 
 def least_training_bytes(
-    config: TransformerConfig,
+    config: Any,
     layout: Layout,
     parts: Parts,
     parameter_bytes: int,
@@ -60,7 +60,7 @@ def least_training_bytes(
 
 
 def least_sampling_bytes(
-    config: TransformerConfig,
+    config: Any,
     layout: Layout,
     parts: Parts,
     parameter_bytes: int,
@@ -74,7 +74,7 @@ def least_sampling_bytes(
 
 
 def _tensor_bytes(
-    config: TransformerConfig, layout: Layout, parts: Parts, local_stories: int, item_bytes: int
+    config: Any, layout: Layout, parts: Parts, local_stories: int, item_bytes: int
 ) -> int:
     """Bytes received for one tensor of attention, in all layers, from tokens to heads or back."""
     local = local_stories * layout.real_tokens * config.width * item_bytes // parts.tokens

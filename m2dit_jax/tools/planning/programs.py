@@ -17,10 +17,6 @@ from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.diffusion.samplers import SamplingSteps
 from m2dit_jax.diffusion.sampling import Conditions
 from m2dit_jax.models.attention.dispatch import resolve
-from m2dit_jax.models.cogvideox.family import COGVIDEOX
-from m2dit_jax.models.cogvideox.transformer import TransformerConfig
-from m2dit_jax.models.cogvideox.vae import CausalVae, VaeConfig, decoder_chunks
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.family import with_chunks
 from m2dit_jax.models.flops import TRAINING_FACTOR, forward_flops, repeated_flops
 from m2dit_jax.models.layout import Layout
@@ -46,6 +42,7 @@ from m2dit_jax.tools.planning.communication import Parts, least_sampling_bytes, 
 from m2dit_jax.tools.planning.compiled_flops import compiled_flops
 from m2dit_jax.tools.planning.hlo import parse
 from m2dit_jax.tools.planning.memory import local_bytes
+from m2dit_jax.tools.planning.released import released_vae
 from m2dit_jax.tools.planning.topologies import Machine
 from m2dit_jax.training.program import make_train_program
 
@@ -177,7 +174,7 @@ def _sample(recipe: Recipe, machine: Machine, dtype: np.dtype, way: Way) -> Prog
     layout, scenes = padded_layout(recipe, mesh), recipe.config.data.scenes
     in_chunks = goes_in_chunks(way.in_turn, way.quantize, mesh.size)
     made = with_chunks(transformer) if in_chunks else transformer
-    graphdef, abstract = DEFAULT.transformer.shapes(made, way.quantize)
+    graphdef, abstract = recipe.family.transformer.shapes(made, way.quantize)
     params = with_shardings(cast_floats(abstract, dtype), mesh)
     latents = jnp.zeros((1, scenes, *recipe.latent_shape()))
     # A text encoder's result is float32, whatever its weights are.
@@ -268,30 +265,34 @@ def _streamed(
 
 
 def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
-    """A scene by CogVideoX's VAE on one device, whole and chunk by chunk."""
+    """A scene by the family's released VAE on one device, whole and chunk by chunk."""
     if recipe.config.data.source != "latents":
         raise ValueError("--mode=decode needs config.data.source 'latents': pixels have no VAE")
-    if recipe.family is not COGVIDEOX:
+    family, channels = recipe.family, recipe.config.data.channels
+    config = released_vae(family, channels)
+    if config is None:
         raise ValueError(
-            f"--mode=decode knows the VAE of {COGVIDEOX.name} alone, config.model.family is "
-            f"{recipe.family.name!r}"
+            f"--mode=decode: no released VAE of {family.name} has {channels} channels, as "
+            "config.data.channels says"
         )
     place = SingleDeviceSharding(machine.devices[0])
 
     def placed(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
-    vae = released_vae()
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: CausalVae(vae, rngs=nnx.Rngs(0))))
+    vae: Any = nnx.eval_shape(lambda: family.vae.make(config, rngs=nnx.Rngs(0)))
+    graphdef, abstract = nnx.split(vae)
     params = placed(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract))
 
     frames, *rest = recipe.latent_shape()
-    sizes = decoder_chunks(frames, "reference")
+    sizes = vae.chunks(frames)
+    # The first chunk has no cache, and so is another program than a later one of its size.
+    kinds = [(size, number == 0) for number, size in enumerate(sizes)]
     lowered, runs, cache, flops = [], [], None, 0
-    for size in sorted(set(sizes), key=sizes.index):
+    for size, is_first in dict.fromkeys(kinds):
         latents = placed(jax.ShapeDtypeStruct((1, size, *rest), jnp.float32))
         lowered.append(decode_chunk.lower(graphdef, params, latents, cache))
-        runs.append(sizes.count(size))
+        runs.append(kinds.count((size, is_first)))
         _, cache = placed(jax.eval_shape(partial(decode_chunk, graphdef), params, latents, cache))
         as_written = parse(lowered[-1].as_text(dialect="hlo"))
         flops += runs[-1] * compiled_flops(as_written, None, "").total
@@ -310,11 +311,6 @@ def _decode(recipe: Recipe, machine: Machine, dtype: np.dtype) -> Program:
         mask="",
         activation=0,
     )
-
-
-def released_vae() -> VaeConfig:
-    """The VAE of all released CogVideoX models."""
-    return COGVIDEOX.vae.config({})
 
 
 def padded_layout(recipe: Recipe, mesh: Mesh) -> Layout:
@@ -346,9 +342,7 @@ def _shapes(tree: Any, place: Sharding | None = None) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
-def _attention(
-    config: TransformerConfig, layout: Layout, mesh: Mesh, dtype: np.dtype, stories: int
-) -> str:
+def _attention(config: Any, layout: Layout, mesh: Mesh, dtype: np.dtype, stories: int) -> str:
     """The implementation that `auto` stands for on this mesh."""
     shares = HeadShares.of(config.heads, mesh.shape[TOKENS])
     batch = max(stories // story_shards(mesh), 1)

@@ -14,15 +14,13 @@ from jax.stages import Compiled, Lowered
 
 from m2dit_jax.config.recipe import Recipe
 from m2dit_jax.models.coding import encode_ids
-from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
-from m2dit_jax.models.families import DEFAULT
 from m2dit_jax.models.quantized import cast_floats
 from m2dit_jax.tools.planning.memory import bytes_that_did_not_fit, local_bytes, program_bytes
 from m2dit_jax.tools.planning.programs import (
     make_program,
-    released_vae,
     sampling_dtype,
 )
+from m2dit_jax.tools.planning.released import released_text_encoder, released_vae
 from m2dit_jax.tools.planning.report import MARGIN, STRIPS, Stage
 from m2dit_jax.tools.planning.topologies import Machine
 
@@ -58,7 +56,7 @@ def other_stages(
     data, stages = recipe.config.data, []
     if data.source != "latents":
         return ()
-    if data.text_dim == released_text_encoder().d_model:
+    if data.text_dim == released_text_encoder(recipe.family).d_model:
         how = (sampling_dtype(machine, dtype), quantize)
         program, held = _encoding_program(recipe, machine, *how)
         peak = compile_all((program,), machine, held)[1]
@@ -66,7 +64,7 @@ def other_stages(
             stages.append(Stage("text encoder on the CPU", 0, 0))
         else:
             stages.append(Stage("text encoder", peak, held))
-    if data.channels == released_vae().latent_channels:
+    if released_vae(recipe.family, data.channels) is not None:
         decoding = make_program(recipe, machine, "decode", dtype)
         held = sum(decoding.parts.values())
         peak, name = compile_all(decoding.lowered, machine, held)[1], "decoding"
@@ -76,19 +74,14 @@ def other_stages(
     return tuple(stages)
 
 
-def released_text_encoder() -> TextEncoderConfig:
-    """T5 v1.1 XXL, the text encoder of all released CogVideoX models."""
-    return TextEncoderConfig(
-        vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64
-    )
-
-
 def _encoding_program(
     recipe: Recipe, machine: Machine, dtype: np.dtype, quantize: str | None
 ) -> tuple[Lowered, int]:
     """One prompt through the text encoder, and the bytes of its weights."""
     place = SingleDeviceSharding(machine.devices[0])
-    graphdef, abstract = DEFAULT.text_encoder.shapes(released_text_encoder(), quantize)
+    family = recipe.family
+    config = released_text_encoder(family)
+    graphdef, abstract = family.text_encoder.shapes(config, quantize)
     params: Any = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         cast_floats(abstract, dtype),

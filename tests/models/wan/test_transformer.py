@@ -64,6 +64,35 @@ def test_scan_and_remat_equal_the_unrolled_blocks(remat):
     )
 
 
+def test_a_frame_with_a_timestep_of_its_own_is_like_a_scene_of_one_frame():
+    """Where all see all: a clean first frame, and the others of its scene with noise."""
+    model = make_model(mask="full")
+    latents, text, _ = make_inputs()
+    story, text = latents[:, :2], jnp.repeat(text[:, :1], 2, axis=1)
+    cut = jnp.stack([story[:, 0, [0, 0, 0]], jnp.concatenate([story[:, 0, 1:], story[:, 1]], 1)], 1)
+    times = jnp.tile(jnp.array([0, 500]), (2, 1))
+    expected = predict(model, (cut, text, times), frames=(1, 3))
+    whole = story.reshape(2, 1, 4, 4, 6, 3)
+    frame_times = jnp.tile(jnp.array([[0, 500, 500, 500]]), (2, 1, 1))
+    found = predict(model, (whole, text[:, :1], frame_times))
+    np.testing.assert_allclose(found[:, 0, 0], expected[:, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(found[:, 0, 1:], expected[:, 1], atol=1e-5)
+    same = predict(model, (whole, text[:, :1], frame_times.at[:].set(500)))
+    plain = predict(model, (whole, text[:, :1], jnp.full((2, 1), 500)))
+    np.testing.assert_allclose(same, plain, atol=1e-6)
+    assert jnp.abs(found - plain).max() > 1e-3
+
+
+def test_frames_of_scenes_of_different_lengths_have_their_own_timesteps():
+    """Of what is filled up there is none; a global text has none either."""
+    model = make_model(mask="full")
+    latents, text, timesteps = make_inputs(scenes=2, texts=3)
+    plain = predict(model, (latents, text, timesteps), frames=(1, 2))
+    by_frame = jnp.broadcast_to(timesteps[..., None], (2, 2, 2)).at[:, 0, 1].set(7)
+    found = predict(model, (latents, text, by_frame), frames=(1, 2))
+    np.testing.assert_allclose(found, plain, atol=1e-6)
+
+
 def test_a_fresh_model_predicts_zero():
     model = WanTransformer(WanConfig(**FIELDS), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(predict(model, make_inputs()), 0)

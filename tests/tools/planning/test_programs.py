@@ -1,3 +1,4 @@
+import jax
 import pytest
 
 from m2dit_jax.config.recipe import build_recipe, make_transformer_config
@@ -5,7 +6,8 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.models.cogvideox.vae import VaeConfig
 from m2dit_jax.models.flops import forward_flops
 from m2dit_jax.models.layout import Layout
-from m2dit_jax.tools.planning import programs
+from m2dit_jax.models.wan.vae_config import WanVaeConfig
+from m2dit_jax.tools.planning import programs, released
 from m2dit_jax.tools.planning.collectives import Collective
 from m2dit_jax.tools.planning.planner import _is_activation, make_plan
 from m2dit_jax.tools.planning.topologies import open_topology
@@ -66,7 +68,7 @@ def test_a_denoising_step_is_two_forward_passes(latents_config):
 @pytest.mark.slow
 def test_decoding_counts_every_chunk(latents_config, monkeypatch):
     tiny = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
-    monkeypatch.setattr(programs, "released_vae", lambda: tiny)
+    monkeypatch.setitem(released.VAES, "cogvideox", (tiny,))
     latents_config.data.height = latents_config.data.width = 16
     latents_config.data.frames = 17
     program = programs.make_program(build_recipe(latents_config), open_topology("cpu:1"), "decode")
@@ -78,3 +80,25 @@ def test_decoding_counts_every_chunk(latents_config, monkeypatch):
 def test_pixels_have_no_vae(tiny_config):
     with pytest.raises(ValueError, match="--mode=decode needs config.data.source 'latents'"):
         programs.make_program(build_recipe(tiny_config), open_topology("cpu:1"), "decode")
+
+
+def test_another_family_has_its_own_networks(latents_config, monkeypatch):
+    tiny = WanVaeConfig(4, 4, (1, 2), 1, (True,), latents_mean=(0.0,) * 4, latents_std=(1.0,) * 4)
+    monkeypatch.setitem(released.VAES, "wan", (tiny,))
+    latents_config.model.update(family="wan", added_positions=False)
+    latents_config.diffusion.update(kind="flow", prediction="v")
+    latents_config.sample.sampler = "unipc"
+    recipe, machine = build_recipe(latents_config), open_topology("cpu:1")
+    program = programs.make_program(recipe, machine, "sample", "float32")
+    count = sum(
+        leaf.size
+        for leaf in jax.tree.leaves(
+            recipe.family.transformer.shapes(make_transformer_config(recipe.config))[1]
+        )
+    )
+    assert program.parts["parameters"] == 4 * count
+    # Of three latent frames the first alone, without a cache.
+    assert programs.make_program(recipe, machine, "decode", "float32").runs == (1, 2)
+    latents_config.data.channels = 5
+    with pytest.raises(ValueError, match="no released VAE of wan has 5 channels"):
+        programs.make_program(build_recipe(latents_config), machine, "decode")

@@ -13,7 +13,7 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.models.cogvideox import vae
 from m2dit_jax.pipeline import denoise
 from m2dit_jax.pipeline.load import load
-from m2dit_jax.tools.planning import programs
+from m2dit_jax.tools.planning import programs, released
 from m2dit_jax.tools.planning.topologies import open_topology
 from m2dit_jax.training.program import TrainProgram
 from m2dit_jax.training.run import prepare
@@ -103,7 +103,7 @@ def decoding_texts(folder, config):
     latents = np.zeros((3, *build_recipe(config).latent_shape()), np.float32)
     with pipeline.networks.session():
         ran = text_of(lambda: pipeline.decode(latents[0], config.data.frames), vae, "decode_chunk")
-    with mock.patch.object(programs, "released_vae", lambda: ReleasedModel(folder).vae_config):
+    with mock.patch.dict(released.VAES, cogvideox=(ReleasedModel(folder).vae_config,)):
         planned = programs.make_program(
             build_recipe(config), open_topology("cpu:1"), "decode", "bfloat16"
         )

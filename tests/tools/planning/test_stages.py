@@ -5,7 +5,7 @@ import pytest
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.models.cogvideox.t5 import TextEncoderConfig
 from m2dit_jax.models.cogvideox.vae import VaeConfig
-from m2dit_jax.tools.planning import programs, stages
+from m2dit_jax.tools.planning import released, stages
 from m2dit_jax.tools.planning.report import STRIPS
 from m2dit_jax.tools.planning.topologies import open_topology
 
@@ -18,11 +18,9 @@ def latents_run(tiny_config, monkeypatch):
     data.frames, data.height, data.width = 5, 16, 16
     tiny_config.model.patch_size, tiny_config.model.patch_size_t = 2, 1
     vae = VaeConfig((2, 4), 1, 2, latent_channels=4, temporal_compression_ratio=2)
-    for module in (programs, stages):
-        monkeypatch.setattr(module, "released_vae", lambda: vae)
-    monkeypatch.setattr(
-        stages, "released_text_encoder", lambda: TextEncoderConfig(9, 8, 4, 8, 1, 2)
-    )
+    monkeypatch.setitem(released.VAES, "cogvideox", (vae,))
+    text_encoder = TextEncoderConfig(9, 8, 4, 8, 1, 2)
+    monkeypatch.setitem(released.TEXT_ENCODERS, "cogvideox", text_encoder)
     return tiny_config
 
 

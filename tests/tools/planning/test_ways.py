@@ -36,7 +36,6 @@ def test_streamed_and_quantised_programs_hold_less(recipe):
 
 
 def test_the_first_way_that_fits_is_planned(recipe, monkeypatch):
-    monkeypatch.setattr(stages, "released_text_encoder", lambda: None)
     monkeypatch.setattr(stages, "other_stages", lambda *how: ())
     machine = open_topology("cpu:1")
     roomy = make_plan(recipe, machine, "sample", "float32", memory="auto")
