@@ -73,7 +73,7 @@ def make_parser(command: str, description: str, *examples: str) -> "Parser":
 class Parser(argparse.ArgumentParser):
     """A parser whose paths may be addresses in buckets, looked at when all flags are known."""
 
-    open_output: "Callable[[str, argparse.Namespace], Path] | None" = None
+    open_output: "Callable[[argparse.Namespace, str], Path] | None" = None
     """What opens an --output that is an address; it sees all flags."""
 
     # Overloaded there.
@@ -84,9 +84,9 @@ class Parser(argparse.ArgumentParser):
         found, others = super().parse_known_args(args, namespace)
         try:
             for name, value in vars(found).items():
-                take = _WRITTEN.get(name, read_place)
+                take: Callable[[str], Path] = _WRITTEN.get(name, read_place)
                 if name == "output" and self.open_output is not None:
-                    take = partial(self.open_output, flags=found)
+                    take = partial(self.open_output, found)
                 if isinstance(value, _Address):
                     setattr(found, name, take(value))
                 elif isinstance(value, list):

@@ -293,7 +293,7 @@ def _value_of_config(
 ) -> Any:
     if kind is not Path or not is_remote(text):
         return kind(text)
-    return open_output(text, flags) if name == "output" else read_place(text)
+    return open_output(flags, text) if name == "output" else read_place(text)
 
 
 def _check_mode(flags: argparse.Namespace) -> None:

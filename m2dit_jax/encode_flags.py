@@ -160,7 +160,7 @@ def encode_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def open_output(address: str, flags: argparse.Namespace) -> Path:
+def open_output(flags: argparse.Namespace, address: str) -> Path:
     """The local folder, or file, for an --output in a bucket; shards do not stay there."""
     from m2dit_jax.data.encoded import is_shard
 
