@@ -279,6 +279,7 @@ def _help(option: OptionField) -> str:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `load_pipeline`: --checkpoint, --model, --lora, --dtype and others."""
+    from m2dit_jax.models.masks import MASKS
     from m2dit_jax.pipeline.codecs import DECODERS
     from m2dit_jax.pipeline.memory import MEMORY
     from m2dit_jax.weights.released import DTYPES
@@ -310,6 +311,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:WEIGHT]",
         help="LoRA to add to the transformer, a .safetensors file or a folder with one, several "
         "times for several (default: none; the weight is 1 where none is given)",
+    )
+    group.add_argument(
+        "--mask",
+        choices=MASKS,
+        help="attention mask of a released model (default: the one that it was trained with, else "
+        "symmetric)",
     )
     group.add_argument(
         "--decoder",
@@ -378,6 +385,7 @@ def load_pipeline(flags: argparse.Namespace) -> "Pipeline":
             lora=flags.lora,
             model=flags.model,
             quantize=flags.quantize,
+            mask=flags.mask,
             memory=flags.memory,
             mesh=flags.mesh,
             say=lambda line: print(line, file=sys.stderr),

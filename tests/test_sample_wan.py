@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 
 from m2dit_jax import sample
 from m2dit_jax.pipeline.load import load
@@ -38,6 +39,23 @@ def test_defaults_are_those_of_the_family():
     assert (defaults.sampler, defaults.steps, defaults.guidance_scale) == ("unipc", 50, 5.0)
     assert (defaults.frames, defaults.height, defaults.width, defaults.fps) == (81, 480, 832, 16.0)
     assert defaults.negative_prompt.startswith("色调艳丽")
+
+
+def test_a_released_model_can_have_another_mask():
+    plain, same = load(MODEL), load(MODEL, mask="symmetric")
+    other = load(MODEL, mask="block_diagonal")
+    assert (plain.mask, other.mask) == ("symmetric", "block_diagonal")
+    assert plain.fingerprint == same.fingerprint != other.fingerprint
+    with other.networks.session():
+        network = nnx.merge(*other.networks.get("transformer"))
+        assert set(network.block_masks) == {"symmetric", "opening_frame"}
+    with pytest.raises(ValueError, match="mask='none': needs one of"):
+        load(MODEL, mask="none")
+
+
+def test_a_run_keeps_the_mask_that_it_learnt_with(tmp_path):
+    with pytest.raises(ValueError, match="mask='full': only for a model folder"):
+        load(tmp_path, mask="full")
 
 
 def test_a_second_transformer_needs_its_share_and_its_shape(tmp_path):

@@ -22,6 +22,7 @@ from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
 from m2dit_jax.models.family import SECOND, with_chunks
+from m2dit_jax.models.masks import MASKS
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
 from m2dit_jax.models.quantized import FORMS, cast_floats
@@ -67,6 +68,7 @@ def load(
     model: Path | str | None = None,
     lora: Sequence[str] = (),
     quantize: str | None = None,
+    mask: str | None = None,
     say: Say = quiet,
 ) -> Pipeline:
     """A pipeline of a training run, a model folder (diffusers or Orbax), or a name of the Hub.
@@ -86,8 +88,9 @@ def load(
     encoded with, by default the one that its training started from. `lora` are files of adapters,
     FILE or FILE:WEIGHT, that are added to the transformer in the order given. `quantize` keeps the
     linear layers of transformer and text encoder in 8 bits: "int8", "fp8", or "int8_w8a8", which
-    multiplies int8 too; they are rounded when they are read, whatever the files hold. `say` gets a
-    line now and then.
+    multiplies int8 too; they are rounded when they are read, whatever the files hold. `mask` is,
+    for a model folder, another attention mask than its own, one of `masks.MASKS`. `say` gets a line
+    now and then.
 
     Raises ValueError, naming the path, for what is neither, and for configs that cannot be.
     """
@@ -95,6 +98,7 @@ def load(
     _check_choice("memory", memory, MEMORY)
     _check_choice("decoder", decoder, (None, *DECODERS))
     _check_choice("quantize", quantize, (None, *FORMS))
+    _check_choice("mask", mask, (None, *MASKS))
     precision = Precision(dtype or default_dtype(), quantize)
     path = _local(Path(path).expanduser())
     if is_model_folder(path):
@@ -102,7 +106,9 @@ def load(
             raise ValueError(
                 f"model={str(model)!r}: only for a run on latents, {path} is a model folder"
             )
-        return _of_folder(ReleasedModel(path), precision, memory, mesh, decoder, lora, say)
+        return _of_folder(ReleasedModel(path), precision, memory, mesh, decoder, lora, mask, say)
+    if mask is not None:
+        raise ValueError(f"mask={mask!r}: only for a model folder, {path} learnt with its own")
     found = find_weights(path)
     config = without_adapters(Config.from_dict(found.config, found.place))
     if config.data.source == "latents":
@@ -243,6 +249,7 @@ def _of_folder(
     mesh: Mesh | int | None,
     decoder: str | None,
     lora: Sequence[str],
+    mask: str | None,
     say: Say,
 ) -> Pipeline:
     defaults, source = None, folder.path / "transformer/config.json"
@@ -254,6 +261,10 @@ def _of_folder(
         kept = {name: getattr(ours, name) for name in choices if name not in _OF_COMPUTING}
         folder.transformer_config = replace(folder.transformer_config, **kept)
         defaults, source = run_defaults(trained), folder.path / RECORD
+    changed = ""
+    if mask not in (None, folder.transformer_config.mask):
+        folder.transformer_config = replace(folder.transformer_config, mask=mask)
+        changed = f" mask {mask}"
     json = read_config(folder.path / "transformer")
     network = folder.family.transformer
     if lora and folder.has_second:
@@ -284,7 +295,9 @@ def _of_folder(
         mask=folder.transformer_config.mask,
         default_checks=("finite", "frozen", "cut", "saturation"),
         clean_first_frame=folder.clean_first_frame,
-        fingerprint=lambda: _folder_fingerprint(folder, precision) + adapters.fingerprint,
+        fingerprint=lambda: (
+            f"{_folder_fingerprint(folder, precision)}{changed}{adapters.fingerprint}"
+        ),
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
         adapters=None if folder.has_second else scene_adapters,

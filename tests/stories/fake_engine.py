@@ -44,6 +44,12 @@ class FakeCodec:
         return latents
 
 
+class TwoNetworks(NoiseSchedule):
+    """That of a model of two transformers, so that every option means something."""
+
+    boundary = 0.5
+
+
 class FakeEngine(Engine):
     """A scene's value is the mean of its noise, of all prompts' bytes and of its context's values.
 
@@ -55,7 +61,7 @@ class FakeEngine(Engine):
         self.log, self.encoded, self.spoil = [], [], {}
         self.groups = 0
         facts = ModelFacts(
-            schedule=NoiseSchedule(),
+            schedule=TwoNetworks(),
             defaults=StoryOptions(
                 **{"frames": 2, "height": 4, "width": 4, "fps": 4.0, "sampler": "ddim"},
                 **{"steps": 2, "guidance_scale": 2.0},

@@ -87,6 +87,7 @@ CHANGED = {
     **{"window": 4, "new_scenes": 2, "anchor": False},
     **{"fps": 9, "video_quality": "lossless", "retries": 1, "checks": ["finite"]},
     **{"spacing": "log_snr", "guidance_rescale": 0.7, "clip_x0": 1},
+    "guidance_scale_2": 3,
 }
 
 
