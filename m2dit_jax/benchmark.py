@@ -16,7 +16,8 @@ from importlib.metadata import version
 from typing import Any
 
 from m2dit_jax.cli import bounded_int, count, make_parser, processes, run_command
-from m2dit_jax.config.schema import DTYPES, Config
+from m2dit_jax.config.bounds import DTYPES
+from m2dit_jax.config.schema import Config
 from m2dit_jax.tools.benchmarking.timing import TimingOptions, time_phase
 from m2dit_jax.train import read_flags
 from m2dit_jax.utils.errors import WorkFailed

@@ -9,7 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Int, Key
 from ml_collections import ConfigDict
 
-from m2dit_jax.config.schema import VAE_FRAMES, Config, DiffusionConfig
+from m2dit_jax.config.bounds import VAE_FRAMES
+from m2dit_jax.config.diffusion_fields import DiffusionConfig
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.tokenizer import (
     BYTE_VOCABULARY,
     build_byte_tokenizer,

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from m2dit_jax.config.data_fields import DataConfig
 from m2dit_jax.config.recipe import Recipe
-from m2dit_jax.config.schema import Config, DataConfig
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset, EncodedInfo, dataset_folders
 from m2dit_jax.data.interleaved import Interleaved
 from m2dit_jax.data.loader import (

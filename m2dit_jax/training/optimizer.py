@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from m2dit_jax.config.schema import OptimizerConfig
+from m2dit_jax.config.train_fields import OptimizerConfig
 
 Params = Any
 FINAL_SHARE = 0.05  # of the learning rate, at the last step

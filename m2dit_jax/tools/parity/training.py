@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from safetensors.numpy import load_file
 
-from m2dit_jax.config.schema import OptimizerConfig
+from m2dit_jax.config.train_fields import OptimizerConfig
 from m2dit_jax.diffusion.loss import scene_weights, weighted_error
 from m2dit_jax.models.family import NetworkSpec
 from m2dit_jax.tools.parity.golden import EXACT, Case, GoldenFile, failure

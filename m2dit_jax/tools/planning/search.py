@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from m2dit_jax.config.mesh_fields import MeshConfig
 from m2dit_jax.config.recipe import build_recipe
-from m2dit_jax.config.schema import Config, MeshConfig
+from m2dit_jax.config.schema import Config
 from m2dit_jax.tools.planning.planner import make_plan
 from m2dit_jax.tools.planning.report import Plan
 from m2dit_jax.tools.planning.topologies import Machine
