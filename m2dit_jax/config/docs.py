@@ -22,7 +22,7 @@ from m2dit_jax.config.schema import Config
 
 _INTRODUCTION = """# Fields of a config
 
-Written from `m2dit_jax/config/schema.py`, where each field stands with its check; the defaults are
+Written from `m2dit_jax/config/*_fields.py`, where each field stands with its check; the defaults are
 those of `configs/base.py`. On the command line, `--config.train.steps=500` changes a field.
 
 A run that goes on from its checkpoint may have another value of the fields that are "free", and
