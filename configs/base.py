@@ -4,9 +4,9 @@ Run: python -m m2dit_jax.train --config=configs/base.py --workdir=runs/base
 Hardware: 2 cores of an AMD EPYC, no accelerator. Time: 7 minutes with compilation, the quick
 evaluations and some other work beside it (6.2 steps/s when alone, 7.2 with huge pages, for which
 launch/local.sh asks).
-Scores on 256 held-out stories (python -m m2dit_jax.evaluate; 2026-11-27), generation and extension:
-all attributes, "it" and same actor 100 and 100 per cent, leakage 0 and 0; psnr 28.3 and 28.1 dB,
-background_rms 4.4 and 4.4, actor_rms 5.6 and 5.6 of 255. docs/recipe.md says what brings how much.
+Scores on 256 held-out stories (python -m m2dit_jax.evaluate; 2026-11-28), generation and extension:
+all attributes, "it" and same actor 100 and 100 per cent, leakage 0 and 0; psnr 28.4 and 28.3 dB,
+background_rms 4.3 and 4.4, actor_rms 5.7 and 5.6 of 255. docs/recipe.md says what brings how much.
 """
 
 from ml_collections import ConfigDict
