@@ -25,7 +25,7 @@ def test_the_model_is_the_released_one(recipe):
     assert recipe.scene_size() == (size.frames, size.height, size.width)
     assert recipe.latent_shape() == (21, 60, 104, 16)
     assert recipe.config.data.text_length == size.text_length
-    assert recipe.config.sample.fps == WAN.sampling(RELEASED, WAN.vae.config({})).fps
+    assert recipe.config.sample.fps == WAN.sampling(RELEASED, WAN.vae.config({}), False).fps
     assert recipe.schedule.shift == 3.0
 
 

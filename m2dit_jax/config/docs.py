@@ -22,8 +22,8 @@ from m2dit_jax.config.schema import Config
 
 _INTRODUCTION = """# Fields of a config
 
-Written from `m2dit_jax/config/*_fields.py`, where each field stands with its check; the defaults are
-those of `configs/base.py`. On the command line, `--config.train.steps=500` changes a field.
+Written from `m2dit_jax/config/*_fields.py`, where each field stands with its check; the defaults
+are those of `configs/base.py`. On the command line, `--config.train.steps=500` changes a field.
 
 A run that goes on from its checkpoint may have another value of the fields that are "free", and
 with `--override` of those where that is said; the others change what is learnt from what, and are
