@@ -13,7 +13,7 @@ from m2dit_jax.webapp import edits
 from m2dit_jax.webapp.board import SCENE_FIELDS, STORY_FIELDS, Form, SceneForm, filled_in
 from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.fields import component, scene_field
-from m2dit_jax.webapp.view import given_view, problem_list
+from m2dit_jax.webapp.view import given_view
 
 _QUIET: dict[str, Any] = {"show_progress": "hidden"}
 _SMALL: dict[str, Any] = {"size": "sm", "min_width": 0}
@@ -28,6 +28,18 @@ class Upload(NamedTuple):
     place: str
     keep: Callable[[Path], Path]
     give: Give
+
+
+class BoardKept(NamedTuple):
+    """How a board that has changed is kept: `keep` and `refuse` give the updates of `outputs`.
+
+    `keep` gets the values of `inputs`, the story's name and the page's number, and the board.
+    """
+
+    inputs: list[Any]
+    outputs: list[Any]
+    keep: Callable[[str | None, int, Form], tuple[Any, ...]]
+    refuse: Callable[[str], tuple[Any, ...]]
 
 
 @dataclass
@@ -140,23 +152,28 @@ def picture_size(desk: Desk, form: Form) -> tuple[int, int]:
 
 
 def connect_cards(
-    cards: Cards, desk: Desk, form: Form, board: gr.State, settings: list[Any], messages: gr.HTML
-) -> list[Any]:
-    """Connects the cards' buttons and uploads with the board; the events that change it."""
-    inputs = [*settings, *cards.fields]
+    cards: Cards, desk: Desk, form: Form, settings: list[Any], kept: BoardKept
+) -> None:
+    """Connects the cards' buttons and uploads with what they change.
+
+    All in one event: cards that are drawn anew take the events with them that were to come after.
+    """
+    inputs = [*kept.inputs, *settings, *cards.fields]
 
     def filled(values: tuple[Any, ...]) -> Form:
         return filled_in(form, values[: len(STORY_FIELDS)], values[len(STORY_FIELDS) :])
 
-    def edit(change: Change, *values: Any) -> Form:
-        return change(filled(values))
+    def edit(change: Change, name: str | None, page: int, *values: Any) -> tuple[Any, ...]:
+        return kept.keep(name, page, change(filled(values)))
 
-    def attach(upload: Upload, uploaded: str, *values: Any) -> tuple[Any, str]:
+    def attach(
+        upload: Upload, uploaded: str, name: str | None, page: int, *values: Any
+    ) -> tuple[Any, ...]:
         try:
             file = upload.keep(Path(uploaded))
         except (ValueError, OSError) as error:
-            return gr.skip(), problem_list([f"{upload.place}: {in_words(error) or error}"])
-        return upload.give(filled(values), file), ""
+            return kept.refuse(f"{upload.place}: {in_words(error) or error}")
+        return kept.keep(name, page, upload.give(filled(values), file))
 
     def show_given(*values: Any) -> Any:
         now = filled(values)
@@ -164,14 +181,10 @@ def connect_cards(
         views = [given_view(now.scenes[scene], size) for scene, _ in cards.given]
         return views if len(views) > 1 else views[0]
 
-    events = [
-        button.click(partial(edit, change), inputs, board, **_QUIET)
-        for button, change in cards.buttons
-    ]
-    events += [
-        upload.button.upload(partial(attach, upload), [upload.button, *inputs], [board, messages])
-        for upload in cards.uploads
-    ]
+    for button, change in cards.buttons:
+        button.click(partial(edit, change), inputs, kept.outputs, **_QUIET)
+    for upload in cards.uploads:
+        upload.button.upload(partial(attach, upload), [upload.button, *inputs], kept.outputs)
     if cards.given:
         crop = SCENE_FIELDS.index("crop")
         sliders = [cards.fields[scene * len(SCENE_FIELDS) + crop] for scene, _ in cards.given]
@@ -179,9 +192,8 @@ def connect_cards(
         gr.on(
             [slider.input for slider in sliders] + [size.input for size in sizes],
             show_given,
-            inputs,
+            [*settings, *cards.fields],
             [view for _, view in cards.given],
             trigger_mode="always_last",
             **_QUIET,
         )
-    return events

@@ -87,9 +87,12 @@ class PageEvents:
     def keep_board(self, name: str | None, page: int, board: Form) -> tuple[Any, ...]:
         """The same for the board after a button of a scene, and what Generate would do now."""
         story, messages = self._keep(name, page, board)
-        if messages:
-            return story, "", messages, ()
-        return story, self._outlook(name, board), messages, ()
+        outlook = "" if messages else self._outlook(name, board)
+        return board, story, outlook, messages, ()
+
+    def refuse_board(self, problem: str) -> tuple[Any, ...]:
+        """The updates of `keep_board` where the board stays as it is, for this reason."""
+        return gr.skip(), gr.skip(), gr.skip(), problem_list([problem]), gr.skip()
 
     def _outlook(self, name: str | None, form: Form) -> str:
         ahead = self.desk.look_ahead(name, form)

@@ -9,7 +9,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 
 from m2dit_jax.webapp.board import STORY_FIELDS, Form, SceneForm
 from m2dit_jax.webapp.desk import Desk
-from m2dit_jax.webapp.editor import connect_cards, draw_cards
+from m2dit_jax.webapp.editor import BoardKept, connect_cards, draw_cards
 from m2dit_jax.webapp.events import PageEvents
 from m2dit_jax.webapp.fields import MAIN_FIELDS, MORE_FIELDS, component, story_field
 from m2dit_jax.webapp.gallery import gallery_view, model_view
@@ -124,14 +124,9 @@ def _lay_out_scenes(page: Page, desk: Desk, events: PageEvents, form: Form) -> N
     cards = draw_cards(desk, form)
     fields = [*page.settings, *cards.fields]
     marks = [page.marked, *page.more, *cards.more, *fields]
-    changed = connect_cards(cards, desk, form, page.board, page.settings, page.messages)
-    for event in changed:
-        event.then(
-            events.keep_board,
-            [page.story, page.number, page.board],
-            [page.story, page.outlook, page.messages, page.marked],
-            **_QUIET,
-        )
+    changed = [page.board, page.story, page.outlook, page.messages, page.marked]
+    kept = BoardKept([page.story, page.number], changed, events.keep_board, events.refuse_board)
+    connect_cards(cards, desk, form, page.settings, kept)
     shown = form
     gr.on(
         [one.input for one in fields],

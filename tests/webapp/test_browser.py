@@ -86,7 +86,7 @@ def make(storyboard, folder, report):
     for step in range(1000):
         report(StoryProgress(
             scenes=3, finished=(0,), at_work=(1,), step=step, steps=1000, seconds_left=9.0))
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 def look_ahead(storyboard, folder):
     return (), [f"scene {n + 1}: to be made: new" for n in range(len(storyboard.scenes))]
