@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose paths may be addresses in buckets, looked at when all flags are known."""
 
     open_output: "Callable[[argparse.Namespace, str], Path] | None" = None
-    """What opens an --output that is an address; it sees all flags."""
+    """The function that opens an --output that is an address; it gets all flags."""
 
     # Overloaded there.
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]

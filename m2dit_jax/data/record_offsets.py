@@ -1,4 +1,4 @@
-"""Where records of an ArrayRecord file begin, so that one can be read out of a bucket by itself.
+"""The offsets of an ArrayRecord file's records, by which one is read out of a bucket by itself.
 
 The file is one of Riegeli: chunks with headers of 40 bytes, among which a block header of 24 stands
 at every multiple of 64 KiB. Written with group_size:1 a chunk holds one record.

@@ -194,7 +194,7 @@ class Family:
     """Fields of the transformer's config that change nothing about its weights."""
     has_second: bool = False
     first_frame_field: str = ""
-    """Of model_index.json: true if the model has learnt with a first latent frame that is clean."""
+    """The field of model_index.json that is true of models trained with a clean first frame."""
 
     def network(self, folder: str) -> NetworkSpec:
         """The network in a folder of that name. Raises ValueError if the family has none there."""

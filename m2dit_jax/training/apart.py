@@ -50,7 +50,7 @@ def read_state(folder: Path, like: Any) -> Any:
 
 
 class ManagerApart:
-    """What `checkpoints` needs of a manager: a real one in the first process alone."""
+    """The part of a manager that `checkpoints` needs; only the first process has a real one."""
 
     def __init__(self, directory: Path, manager: ocp.CheckpointManager | None):
         self.directory = directory

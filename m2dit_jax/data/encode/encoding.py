@@ -139,7 +139,7 @@ def _empty_caption(job: EncodeJob) -> Any:
 
 
 def _missing_lines(job: EncodeJob, missing: Sequence[int], lacks_caption: bool) -> str:
-    """What is missing, and of which part it is."""
+    """The shards that are missing, and the parts that make them."""
     begun, total = begun_parts(job.output), len(job.shards)
     lines = [f"{job.output}: {len(missing)} of {total} shards are missing"]
     if not begun:

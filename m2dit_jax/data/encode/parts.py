@@ -48,7 +48,7 @@ def read_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Part:
-    """Of SLURM's arrays, Kubernetes' indexed jobs and TPU pods, the first that there is."""
+    """The part that SLURM's arrays, Kubernetes' indexed jobs or TPU pods name, tried in turn."""
 
     def number(name: str, default: int | None = None) -> int:
         text = environment.get(name, "" if default is None else str(default))

@@ -131,7 +131,7 @@ class _Some(Sequence[ManifestStory]):
 
 
 def _read(path: Path, key: dict[str, Any], stories: int, sizes: int) -> list[int] | None:
-    """What was found before for the same videos and sizes; None if nothing, or it is damaged."""
+    """The choice kept for the same videos and sizes; None if there is none, or it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         chosen = content.pop("chosen")

@@ -1,4 +1,4 @@
-"""What an encoding says at its end."""
+"""The lines that end an encoding: counts, reasons, what to do next."""
 
 from collections.abc import Mapping, Sequence
 
