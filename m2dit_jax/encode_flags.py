@@ -42,122 +42,146 @@ def encode_parser() -> argparse.ArgumentParser:
         "--config=finetune_5b --config.data.frames=25",
     )
     parser.open_output = open_output
-    what = parser.add_argument_group("what")
-    what.add_argument(
+    _what_flags(parser)
+    _size_flags(parser)
+    _frame_flags(parser)
+    _how_flags(parser)
+    _host_flags(parser)
+    _other_flags(parser)
+    return parser
+
+
+def _what_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what")
+    group.add_argument(
         "--clips",
         type=Path,
         metavar="FOLDER",
         help="videos with captions beside them, fox_1.mp4 and fox_1.txt: those in one folder are "
         "the scenes of a story, by name; the manifest is written to OUTPUT.jsonl (default: none)",
     )
-    what.add_argument(
+    group.add_argument(
         "--manifest",
         type=Path,
         help="instead: CSV of clips, JSON or JSON Lines of stories (default: config.data.manifest)",
     )
-    what.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
-    what.add_argument(
+    group.add_argument("--root", type=Path, help="folder of the videos (default: the manifest's)")
+    group.add_argument(
         "--output", type=Path, help="folder, made if need be (default: config.data.paths)"
     )
-    what.add_argument(
+    group.add_argument(
         "--codec",
         type=filled,
         help="pixels, or the folder of a released model (default: config.data.codec)",
     )
-    what.add_argument(
+    group.add_argument(
         "--config",
         metavar="FILE_OR_NAME",
         help="of a training, for what is not given: manifest, root, output, codec, sizes; its "
         "fields are changed by --config.data.frames=8 and the like (default: none)",
     )
-    size = parser.add_argument_group("size of a scene")
-    size.add_argument("--frames", type=frame_count, help="of a scene (default: the model's)")
-    size.add_argument("--height", type=side, help="in pixels (default: the model's)")
-    size.add_argument("--width", type=side, help="in pixels (default: the model's)")
-    size.add_argument(
+
+
+def _size_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("size of a scene")
+    group.add_argument("--frames", type=frame_count, help="of a scene (default: the model's)")
+    group.add_argument("--height", type=side, help="in pixels (default: the model's)")
+    group.add_argument("--width", type=side, help="in pixels (default: the model's)")
+    group.add_argument(
         "--sizes",
         type=_sizes,
         metavar="HxW,HxW",
         help="instead: several, such as 480x720,720x480; each story goes to the one of which least "
         "is cut off, in a dataset OUTPUT/HxW (default: one size)",
     )
-    frames = parser.add_argument_group("which frames are taken")
-    frames.add_argument(
+
+
+def _frame_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which frames are taken")
+    group.add_argument(
         "--sampling",
         choices=("middle", "longest"),
         help="middle: every STRIDE-th, somewhere in the middle 90 per cent (default for clips); "
         "longest: every n-th, n as large as fits, at most STRIDE (default for stories)",
     )
-    frames.add_argument("--stride", type=count, help=_default("stride", "in frames"))
-    frames.add_argument(
+    group.add_argument("--stride", type=count, help=_default("stride", "in frames"))
+    group.add_argument(
         "--fps",
         help="rate at which frames are counted, such as 24 or 24000/1001: those nearest in time "
         "are taken (default: the rate that each video has)",
     )
-    frames.add_argument("--seed", type=seed_number, help=_default("seed", "of what is drawn"))
-    rest = parser.add_argument_group("how")
-    rest.add_argument(
+    group.add_argument("--seed", type=seed_number, help=_default("seed", "of what is drawn"))
+
+
+def _how_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how")
+    group.add_argument(
         "--min_scenes",
         type=count,
         help=_default("min_scenes", "shorter stories, or what broken scenes left, are skipped"),
     )
-    rest.add_argument("--batch_size", type=count, help="scenes at once (default: one a device)")
-    rest.add_argument(
+    group.add_argument("--batch_size", type=count, help="scenes at once (default: one a device)")
+    group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         help="of the networks (default: as stored, but float16 as bfloat16, on CPUs as float32)",
     )
-    rest.add_argument(
+    group.add_argument(
         "--workers", type=processes, help="processes that decode (default: one a core)"
     )
-    rest.add_argument(
+    group.add_argument(
         "--time_limit",
         type=bounded_float(0.001, 1e6),
         help=_default("time_limit", "seconds to decode a scene"),
     )
-    rest.add_argument(
+    group.add_argument(
         "--hash",
         action="store_true",
         default=None,
         help="read all of each video to notice whether it has changed (default: by size and time "
         "of change)",
     )
-    rest.add_argument(
+    group.add_argument(
         "--shard_scenes",
         type=bounded_int(1, 10**9),
         help="most scenes in a shard (default: 256, or 1 GB, or more for at most 512 shards)",
     )
-    hosts = parser.add_argument_group("on several hosts")
-    hosts.add_argument(
+
+
+def _host_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on several hosts")
+    group.add_argument(
         "--part",
         type=_part,
         metavar="I/N",
         help="encode one of N parts, I from 1 on; auto: as arrays of SLURM, indexed jobs of "
         "Kubernetes and TPU pods say it (default: all)",
     )
-    hosts.add_argument(
+    group.add_argument(
         "--join",
         action="store_true",
         default=None,
         help="make a dataset of the parts, or say which are missing (default: by itself where "
         "there are no parts)",
     )
-    others = parser.add_argument_group("instead of encoding")
-    others.add_argument(
+
+
+def _other_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("instead of encoding")
+    group.add_argument(
         "--preview", type=Path, help="write a page about this encoded dataset (default: none)"
     )
-    others.add_argument(
+    group.add_argument(
         "--check",
         type=Path,
         metavar="DIR",
         help="read this encoded dataset whole: is it damaged? (default: none)",
     )
-    others.add_argument(
+    group.add_argument(
         "--scenes-from",
         type=Path,
         help="cut a long video into shots: a manifest to be captioned (default: none)",
     )
-    return parser
 
 
 def open_output(flags: argparse.Namespace, address: str) -> Path:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -75,36 +75,40 @@ def _started(arguments: list[str]) -> Iterator[int]:
 @contextmanager
 def faulty(port: int) -> Iterator[int]:
     """The port of a proxy whose connections are dropped, slow, or cut within an answer by turns."""
-    listening = socket.create_server(("127.0.0.1", 0))
     faults = itertools.cycle(["", "drop", "slow", "cut", "", "cut"])
 
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listening.accept()
-            except OSError:
-                return  # closed
-            fault = next(faults)
-            if fault == "drop":
-                client.close()
-                continue
-            server = socket.create_connection(("127.0.0.1", port))
-            if fault == "slow":
-                time.sleep(0.3)
-            left = 700 if fault == "cut" else 10**9
-            for pair in ((client, server, 10**9), (server, client, left)):
-                threading.Thread(target=_pass_on, args=pair, daemon=True).start()
+    def take(client: socket.socket) -> None:
+        fault = next(faults)
+        if fault == "drop":
+            client.close()
+            return
+        server = socket.create_connection(("127.0.0.1", port))
+        if fault == "slow":
+            time.sleep(0.3)
+        left = 700 if fault == "cut" else 10**9
+        for way in ((client, server, 10**9), (server, client, left)):
+            threading.Thread(target=_pass_on, args=way, daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        listening.close()
+    with _proxy(take) as address:
+        yield address
 
 
 @contextmanager
 def delayed(port: int, seconds: float) -> Iterator[int]:
     """The port of a proxy that keeps each request so long before the server gets it."""
+
+    def take(client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", port))
+        for way in ((client, server, 10**12, seconds), (server, client, 10**12)):
+            threading.Thread(target=_pass_on, args=way, daemon=True).start()
+
+    with _proxy(take) as address:
+        yield address
+
+
+@contextmanager
+def _proxy(take: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port at which each connection is handed to `take`."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -113,10 +117,7 @@ def delayed(port: int, seconds: float) -> Iterator[int]:
                 client, _ = listening.accept()
             except OSError:
                 return  # closed
-            server = socket.create_connection(("127.0.0.1", port))
-            for pair, wait in (((client, server), seconds), ((server, client), 0.0)):
-                arguments = (*pair, 10**12, wait)
-                threading.Thread(target=_pass_on, args=arguments, daemon=True).start()
+            take(client)
 
     threading.Thread(target=serve, daemon=True).start()
     try:

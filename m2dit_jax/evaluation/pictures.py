@@ -13,6 +13,7 @@ from m2dit_jax.data.pictures import add_picture
 from m2dit_jax.data.worlds import DrawnStory
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.evaluation.accuracy import global_prompts, world_of
+from m2dit_jax.evaluation.report import scores_to_json
 from m2dit_jax.evaluation.scores import Mean, Score
 from m2dit_jax.evaluation.world_scores import SCORERS
 from m2dit_jax.pipeline.engine import Engine
@@ -50,10 +51,7 @@ class PictureReport:
         return {
             "stories": self.stories,
             "checkpoint_step": self.checkpoint_step,
-            **{
-                arm: {name: vars(score) for name, score in scores.items()}
-                for arm, scores in self.scores.items()
-            },
+            **{arm: scores_to_json(scores) for arm, scores in self.scores.items()},
         }
 
     def sheet(self) -> Image.Image:
