@@ -93,7 +93,8 @@ def make_export_plan(
     others = make_jobs(
         (part for part in find_components(folder) if part.name != "transformer"), dtype
     )
-    jobs = (with_lora(_transformer_job(found, recipe, folder, dtype), lora), *others)
+    jobs = (_transformer_job(found, recipe, folder, dtype), *others)
+    jobs = with_lora(jobs, lora, source)
     scheduler = read_json(folder / _SCHEDULER)
     changed = recipe.family.schedule_json(recipe.schedule, scheduler)
     if changed != scheduler:

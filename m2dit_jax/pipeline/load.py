@@ -45,6 +45,7 @@ from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.lazy import Tensor
+from m2dit_jax.weights.lora_files import to_both_line
 from m2dit_jax.weights.mapping import expected_parts
 from m2dit_jax.weights.model_folder import unused_line
 from m2dit_jax.weights.networks import load_tensors, read_config
@@ -197,6 +198,7 @@ def of_pixels_run(
         global_text=recipe.has_global_text,
         pictures=bool(config.train.image_probability),
         adapters=partial(_scene_adapters, recipe),
+        adapts_scenes=recipe.family.adapts_scenes,
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
@@ -267,13 +269,15 @@ def _of_folder(
         changed = f" mask {mask}"
     json = read_config(folder.path / "transformer")
     network = folder.family.transformer
-    if lora and folder.has_second:
-        raise ValueError(f"{folder.path}: lora is for models of one transformer, this has two")
-    adapters = Adapters.read(lora, network, network.abstract(json), network.window(json))
+    two = folder.has_second
+    how = (network.abstract(json), network.window(json))
+    adapters = Adapters.read(lora, network, *how, two)
+    if two and (line := to_both_line(adapters.choices)):
+        say(line)
 
     def scene_adapters() -> SceneAdapters:
-        shapes = network.abstract(json)
-        return SceneAdapters(expected_parts(network.rules, shapes, network.window(json)))
+        parts = expected_parts(network.rules, *how)
+        return SceneAdapters(parts, two, folder.family.adapts_scenes)
 
     facts = ModelFacts(
         schedule=folder.schedule,
@@ -300,7 +304,8 @@ def _of_folder(
         ),
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
-        adapters=None if folder.has_second else scene_adapters,
+        adapters=scene_adapters,
+        adapts_scenes=folder.family.adapts_scenes,
     )
     _check_folder(folder, folder.network_names, say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
@@ -349,6 +354,7 @@ def _of_latents_run(
         | adapters.provenance
         | {"model": str(folder.path.absolute())},
         adapters=partial(_scene_adapters, recipe),
+        adapts_scenes=recipe.family.adapts_scenes,
         pictures=bool(recipe.config.train.image_probability),
         trained=TrainedRun(recipe, found.step),
     )
@@ -385,10 +391,11 @@ def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
 
 
 def _scene_adapters(recipe: Recipe) -> SceneAdapters:
-    """Reads LoRA files of single scenes for the transformer of a run."""
+    """Reads LoRA files of a storyboard for the transformer of a run."""
     network = recipe.family.transformer
     shapes = network.shapes(make_transformer_config(recipe.config))[1]
-    return SceneAdapters(expected_parts(network.rules, shapes, ()))
+    parts = expected_parts(network.rules, shapes, ())
+    return SceneAdapters(parts, by_scene=recipe.family.adapts_scenes)
 
 
 def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:
@@ -424,7 +431,7 @@ def _with_vae(
         on_host = plan.policy == "stream"
         in_chunks = goes_in_chunks(plan.in_turn, precision.quantize, mesh.size)
         load_it = partial(transformers[name], on_host, in_chunks)
-        network = adapters.added_to(load_it, beside=on_host)()
+        network = adapters.added_to(load_it, on_host, name)()
         return StreamedNetwork.of(network, device) if on_host else network
 
     def load_text_encoder() -> LoadedNetwork:
