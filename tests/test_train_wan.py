@@ -1,6 +1,7 @@
 """A training of the Wan family from end to end, on drawn stories."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def a14b(tmp_path_factory):
     info = EncodedInfo("vae", "stories", *SIZE, *shapes, model.vae_config.scaling_factor)
     (folder / "data").mkdir()
     name = folder / "data" / shard_name(0, 1)
-    story = make_story(info, 1, 2)
+    story: Any = make_story(info, 1, 2)
     for array in ("mean", "logvar", "text_embeds"):
         story[array] = (story[array] / 256).astype(story[array].dtype)
     shards = [write_shard(name, info, [story] * 4)]
