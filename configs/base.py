@@ -78,6 +78,7 @@ def get_config() -> ConfigDict:
     config.diffusion.prediction = "x0"
     config.diffusion.kind = "diffusion"
     config.diffusion.shift = 1.0
+    config.diffusion.boundary = 0.0
 
     config.train = ConfigDict()
     config.train.steps = 2000
@@ -85,6 +86,7 @@ def get_config() -> ConfigDict:
     config.train.accumulate = 1
     config.train.compute_dtype = "float32"
     config.train.init_from = ""
+    config.train.expert = ""
     config.train.optimizer = "muon"
     config.train.learning_rate = 6e-3
     # 1 takes twice the steps: the text encoder's matrices are Adam's, which this rate shakes.

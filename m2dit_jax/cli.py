@@ -308,9 +308,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[:WEIGHT]",
+        metavar="[EXPERT=]FILE[:WEIGHT]",
         help="LoRA to add to the transformer, a .safetensors file or a folder with one, several "
-        "times for several (default: none; the weight is 1 where none is given)",
+        "times for several (default: none; the weight is 1 where none is given); of a model of two "
+        "transformers, high_noise= or low_noise= before it is for one of them",
     )
     group.add_argument(
         "--mask",

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2dit_jax.cli import make_parser, run_command
+from m2dit_jax.models.family import EXPERTS
 from m2dit_jax.utils.disks import writing
 from m2dit_jax.utils.progress import progress_bar
 from m2dit_jax.utils.sizes import size_text
 from m2dit_jax.weights.conversion import DTYPES, ConversionPlan, Job, execute, is_written, make_plan
-from m2dit_jax.weights.lora_files import LoraChoice
+from m2dit_jax.weights.lora_files import LoraChoice, to_both_line
 from m2dit_jax.weights.model_folder import FORMS, absent_networks, unused_line
 from m2dit_jax.weights.run_folder import RECORD, WEIGHTS, holds_weights
 
@@ -38,6 +39,10 @@ def _convert(flags: argparse.Namespace) -> None:
         record = json.loads(plan.texts[RECORD])
         print(f"{record['checkpoint']}: weights {record['weights']} of step {record['step']}")
     left_out = _left_out(plan)
+    if sum(job.component.name in EXPERTS.values() for job in plan.jobs) > 1 and (
+        line := to_both_line([LoraChoice.parse(text) for text in flags.lora])
+    ):
+        print(line)
     if is_written(plan):
         execute(plan, lambda count: None)
         print(f"{plan.output}: whole, {plan.to} form (was finished before)")
@@ -138,8 +143,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[:WEIGHT]",
-        help="LoRA to add to the transformer, several times for several (default: none)",
+        metavar="[EXPERT=]FILE[:WEIGHT]",
+        help="LoRA to add to the transformer, several times for several (default: none); of a "
+        "model of two transformers, high_noise= or low_noise= before it is for one of them",
     )
     form.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: as it is, and bitwise exact)"

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from m2dit_jax.models.wan.family import WAN
 from m2dit_jax.weights.lazy import Tensor
@@ -34,3 +35,15 @@ def two_transformers(folder: Path) -> Path:
     named = {"transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": BOUNDARY}
     (folder / "model_index.json").write_text(json.dumps(index | named, indent=2) + "\n")
     return folder
+
+
+def write_adapters(path: Path, seed: int = 0) -> Path:
+    """Adapters of rank 2 for each of these transformers, by the names of Wan's own release."""
+    rng, tensors = np.random.default_rng(seed), {}
+    for layer in ("self_attn.q", "cross_attn.v", "ffn.0"):
+        outputs = 96 if layer == "ffn.0" else 64
+        for name, shape in (("A", (2, 64)), ("B", (outputs, 2))):
+            values = rng.normal(size=shape, scale=0.3).astype(np.float32)
+            tensors[f"diffusion_model.blocks.1.{layer}.lora_{name}.weight"] = values
+    save_file(tensors, path)
+    return path

@@ -41,3 +41,10 @@ class DiffusionConfig:
         at_most=1e4,
         absent=1.0,
     )
+    boundary: float = setting(
+        "Of a model of two transformers, the share of the timesteps below which the second takes "
+        "the steps (boundary_ratio of model_index.json); 0: there is one transformer.",
+        at_least=0,
+        at_most=1,
+        absent=0.0,
+    )

@@ -153,9 +153,11 @@ def build_recipe(config: Config | ConfigDict) -> Recipe:
 def make_schedule(config: DiffusionConfig) -> Schedule:
     """The noise schedule of `config.diffusion`."""
     if config.kind == "flow":
-        return FlowSchedule(config.timesteps, config.shift)
+        return FlowSchedule(config.timesteps, config.shift, boundary=config.boundary)
     values = asdict(config)
-    return NoiseSchedule(**{name: values[name] for name in values.keys() - {"kind", "shift"}})
+    return NoiseSchedule(
+        **{name: values[name] for name in values.keys() - {"kind", "shift", "boundary"}}
+    )
 
 
 def without_adapters(config: Config) -> Config:

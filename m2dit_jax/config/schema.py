@@ -5,6 +5,7 @@ once, by `Config.from_dict`. The fields of its parts have modules of
 their own, and none has a default.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from m2dit_jax.data.shapes import read_actor
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.models.coding import latent_frames
+from m2dit_jax.models.families import family_named
+from m2dit_jax.models.family import EXPERTS
 from m2dit_jax.models.masks import check_global_text
 from m2dit_jax.utils.options import (
     MAX_SEED,
@@ -102,6 +105,36 @@ class Config:
         by_teacher = self.distill.teacher and not self.train.init_from
         return "config.distill.teacher" if by_teacher else "config.train.init_from"
 
+    @property
+    def transformer_folder(self) -> str:
+        """The folder, in a model's, of the transformer that is trained."""
+        return EXPERTS.get(self.train.expert, "transformer")
+
+    @property
+    def trained_timesteps(self) -> range:
+        """The timesteps that a transformer learns: all, or those of an expert."""
+        every = range(self.diffusion.timesteps)
+        first = math.ceil(self.diffusion.boundary * len(every))
+        parts = {"high_noise": every[first:], "low_noise": every[:first]}
+        return parts.get(self.train.expert, every)
+
+    def _expert_problems(self) -> list[str]:
+        """Says if the two transformers of a model and the one that is trained do not fit."""
+        expert, boundary = self.train.expert, self.diffusion.boundary
+        if bool(expert) != bool(boundary):
+            return [
+                "config.train.expert and config.diffusion.boundary: needs both or neither, got "
+                f"{expert!r} and {boundary:g}"
+            ]
+        if expert and not family_named(self.model.family).has_second:
+            return [
+                f"config.train.expert: models of config.model.family {self.model.family!r} have "
+                f"one transformer, got {expert!r}"
+            ]
+        if not self.trained_timesteps:
+            return [f"config.diffusion.boundary {boundary:g} leaves no timesteps to {expert!r}"]
+        return []
+
     def _timestep_problems(self) -> list[str]:
         problems, timesteps = [], self.diffusion.timesteps
         if self.sample.steps > timesteps:
@@ -114,7 +147,7 @@ class Config:
                 f"config.train.given_noise must be less than config.diffusion.timesteps {timesteps}"
                 f", got {self.train.given_noise}"
             )
-        return problems + self._kind_problems()
+        return problems + self._expert_problems() + self._kind_problems()
 
     def _kind_problems(self) -> list[str]:
         """Choices that belong to the other kind of noise."""
@@ -124,11 +157,17 @@ class Config:
                 "diffusion.shift": diffusion.shift,
                 "train.timestep_shift": train.timestep_shift,
             }
-            return [
+            problems = [
                 f"config.{name} must be 1 with config.diffusion.kind 'diffusion', got {shift:g}"
                 for name, shift in shifts.items()
                 if shift != 1
             ]
+            if diffusion.boundary:
+                problems.append(
+                    "config.diffusion.boundary must be 0 with config.diffusion.kind 'diffusion', "
+                    f"got {diffusion.boundary:g}"
+                )
+            return problems
         fitting = {
             "diffusion.prediction": (diffusion.prediction, ("v",)),
             "sample.spacing": (self.sample.spacing, FlowSchedule.spacings),

@@ -11,6 +11,7 @@ from m2dit_jax.config.fields import FREE, OVERRIDE, setting
 from m2dit_jax.config.lora import LoraConfig
 from m2dit_jax.diffusion.guidance import GIVEN_CHOICES
 from m2dit_jax.diffusion.loss import WEIGHTINGS
+from m2dit_jax.models.family import EXPERTS
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,14 @@ class TrainConfig(OptimizerConfig):
         "run, the folder of one of its steps, or a converted run. Of a run they are the averaged "
         "ones, where it kept some. Optimizer, schedule and steps begin anew.",
         resume=FREE,
+    )
+    expert: str = setting(
+        "Of a model of two transformers (config.diffusion.boundary) the one that is trained, on "
+        "its own timesteps alone: high_noise, that of transformer/, or low_noise, that of "
+        "transformer_2/.",
+        choices=("", *EXPERTS),
+        sources=("latents",),
+        absent="",
     )
     ema_decay: float = setting(
         "Decay of the averaged weights, which sampling uses; 0: none are kept.",
@@ -240,5 +249,10 @@ class TrainConfig(OptimizerConfig):
             problems.append(
                 f"config.train.warmup_steps must be less than config.train.steps {self.steps}, "
                 f"got {self.warmup_steps}"
+            )
+        if self.expert and self.preview_every:
+            problems.append(
+                "config.train.preview_every must be 0 with config.train.expert: videos need both "
+                f"transformers, got {self.preview_every}"
             )
         return problems

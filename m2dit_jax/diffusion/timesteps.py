@@ -41,7 +41,10 @@ class TimestepDraw:
             return alike
         log_snr = schedule.log_snr()
         mean = self.log_snr_mean - 2 * np.log(self.timestep_shift)
-        normal = np.exp(-0.5 * ((log_snr - mean) / self.log_snr_std) ** 2)
+        exponents = -0.5 * ((log_snr - mean) / self.log_snr_std) ** 2
+        if self.among:  # of which all may be far from the mean
+            exponents -= exponents[drawn].max()
+        normal = np.exp(np.minimum(exponents, 0))
         # Per timestep: times the log-SNR that it stands for.
         normal *= -np.gradient(log_snr) * drawn
         return share * normal / normal.sum() + (1 - share) * alike

@@ -17,6 +17,8 @@ from m2dit_jax.models.placement import ONE_DEVICE, Placement
 
 Json = Mapping[str, Any]
 SECOND = "transformer_2"  # the folder of a second transformer, that of the steps of little noise
+# Of two transformers that share a run's steps, which is in which folder.
+EXPERTS = {"high_noise": "transformer", "low_noise": SECOND}
 # A VAE and latents to the video on the host, chunk by chunk, with little memory on the device.
 DecodeInStrips = Callable[[Any, Any], Iterator[Any]]
 # Tokens: enough for products of matrices to be efficient.
@@ -72,6 +74,12 @@ def with_chunks(config: Any) -> Any:
     if not hasattr(config, "feed_forward_chunk"):
         return config
     return replace(config, feed_forward_chunk=FEED_FORWARD_CHUNK)
+
+
+def split_expert(text: str) -> tuple[str | None, str]:
+    """The expert that EXPERT=FILE begins with, None without one, and the file."""
+    expert, equals, file = text.partition("=")
+    return (expert, file) if equals and expert in EXPERTS else (None, text)
 
 
 class SceneSize(NamedTuple):
@@ -193,6 +201,8 @@ class Family:
     weightless: tuple[str, ...]
     """Fields of the transformer's config that change nothing about its weights."""
     has_second: bool = False
+    adapts_scenes: bool = True
+    """Whether single scenes can have adapters of their own (`scene_lora`)."""
     first_frame_field: str = ""
     """The field of model_index.json that is true of models trained with a clean first frame."""
 

@@ -114,8 +114,8 @@ def attach_adapters(
 ) -> LoadedNetwork:
     """The network with several trees of adapters, each with its factor, beside its own matrices.
 
-    A layer's are joined into one of all their ranks. Layers that cannot have one are changed as by
-    `merge_adapters`.
+    A layer's are joined into one of all their ranks, with the one that it has already. Layers that
+    cannot have one are changed as by `merge_adapters`.
     """
     model = nnx.merge(*network)
     trees: list[dict[Any, Any]] = [flatten_dict(tree) for tree, _ in adapters]
@@ -128,6 +128,8 @@ def attach_adapters(
             for tree, (_, factor) in zip(trees, adapters, strict=True)
             if (*path, NAME, "a") in tree
         ]
+        if (own := getattr(layer, NAME, None)) is not None:
+            pairs.append((np.asarray(own.a[...]), own.scale * np.asarray(own.b[...])))
         a, b = np.concatenate([a for a, _ in pairs], -1), np.concatenate([b for _, b in pairs], -2)
         kernel = layer.kernel[...]
         if not isinstance(layer, Linear):

@@ -66,10 +66,6 @@ def attach_to_scenes(
     adapter of a layer that cannot have one.
     """
     model = nnx.merge(*network)
-    if not getattr(model, "takes_scene_adapters", True):
-        raise ValueError(
-            "lora of single scenes: this family of models has none; needs it for the whole story"
-        )
     flats: list[dict[Any, Any]] = [flatten_dict(tree) for tree in trees]
     texts = len(weights)
     for path in sorted({place[:-2] for flat in flats for place in flat}, key=str):

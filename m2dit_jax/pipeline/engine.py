@@ -60,7 +60,8 @@ class ModelFacts:
     otherwise than its prompt asks. `global_text` says that the model has learnt with a global
     prompt in every story, so that a story without one needs the empty one; `pictures` that it has
     learnt with single pictures beside the scenes; `clean_first_frame` that it has learnt with a
-    first latent frame that is clean, at timestep 0. `adapters` reads those of single scenes.
+    first latent frame that is clean, at timestep 0. `adapters` reads those of storyboards;
+    `adapts_scenes` says that single scenes can have their own.
     """
 
     schedule: Schedule
@@ -75,6 +76,7 @@ class ModelFacts:
     pictures: bool = False
     clean_first_frame: bool = False
     adapters: Callable[[], SceneAdapters] | None = None
+    adapts_scenes: bool = True
     trained: TrainedRun | None = None
     content: Callable[[], str | None] = lambda: None
 
@@ -142,6 +144,11 @@ class Engine:
         return self.facts.pictures
 
     @property
+    def adapts_scenes(self) -> bool:
+        """Whether single scenes can have adapters of their own, and not the whole story alone."""
+        return self.facts.adapts_scenes
+
+    @property
     def learnt_first_frames(self) -> bool:
         """Whether the model has learnt to go on from a first frame, clean and at timestep 0."""
         return self.facts.clean_first_frame
@@ -177,9 +184,7 @@ class Engine:
     @property
     def _scene_adapters(self) -> SceneAdapters:
         if self.facts.adapters is None or self._placement().is_sharded:
-            raise ValueError(
-                "adapters of a storyboard are for models of one transformer on one device"
-            )
+            raise ValueError("adapters of a storyboard are for models on one device")
         return self.facts.adapters()
 
     def check_prompt(self, prompt: str) -> str:
@@ -236,9 +241,7 @@ class Engine:
         """
         transformer = self._transformer
         if any(lora):
-            if not isinstance(transformer, LoadedNetwork):
-                raise ValueError("lora of a storyboard needs --memory=resident or offload")
-            transformer = self._scene_adapters.attach(transformer, lora)
+            transformer = self._with_lora(transformer, lora)
         return denoise(
             transformer,
             steps,
@@ -249,6 +252,21 @@ class Engine:
             cache=not any(lora),
             frames=frames,
             in_turn=self.networks.plan.in_turn,
+        )
+
+    def _with_lora(
+        self, transformer: Transformer | Experts, lora: Sequence[Sequence[str]]
+    ) -> Transformer | Experts:
+        def adapted(network: Transformer, folder: str) -> Transformer:
+            if not isinstance(network, LoadedNetwork):
+                raise ValueError("lora of a storyboard needs --memory=resident or offload")
+            return self._scene_adapters.attach(lora, network, folder)
+
+        if not isinstance(transformer, Experts):
+            return adapted(transformer, "transformer")
+        first, second, boundary = transformer.first, transformer.second, transformer.boundary
+        return Experts(
+            lambda: adapted(first(), "transformer"), lambda: adapted(second(), SECOND), boundary
         )
 
     @property

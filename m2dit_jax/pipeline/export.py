@@ -91,9 +91,11 @@ def make_export_plan(
     check_place(output, folder)
     check_encoded_with(source, recipe.config, ReleasedModel(folder))
     others = make_jobs(
-        (part for part in find_components(folder) if part.name != "transformer"), dtype
+        (part for part in find_components(folder) if part.name != recipe.config.transformer_folder),
+        dtype,
     )
-    jobs = (with_lora(_transformer_job(found, recipe, folder, dtype), lora), *others)
+    jobs = (_transformer_job(found, recipe, folder, dtype), *others)
+    jobs = with_lora(jobs, lora, source)
     scheduler = read_json(folder / _SCHEDULER)
     changed = recipe.family.schedule_json(recipe.schedule, scheduler)
     if changed != scheduler:
@@ -123,7 +125,8 @@ def export_lora(source: Path, output: Path, weights: str | None = None) -> Path:
 
 
 def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: str | None) -> Job:
-    directory, network = base / "transformer", recipe.family.transformer
+    name, network = recipe.config.transformer_folder, recipe.family.transformer
+    directory = base / name
     theirs = read_config(directory)
     frames, height, width, _ = recipe.latent_shape()
     config = make_transformer_config(recipe.config)
@@ -139,7 +142,7 @@ def _transformer_job(found: TrainedWeights, recipe: Recipe, base: Path, dtype: s
         {name.removeprefix("transformer."): tensors[name] for name in tensors}, stacked
     )
     return Job(
-        Component("transformer", directory, network),
+        Component(name, directory, network),
         _cast(leaves, dtype),
         parts,
         found.arrays,

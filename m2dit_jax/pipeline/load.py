@@ -21,7 +21,7 @@ from m2dit_jax.config.schema import Config
 from m2dit_jax.data.encoded import EncodedDataset, dataset_folders
 from m2dit_jax.diffusion.options import SamplingOptions
 from m2dit_jax.models.attention.target import Target
-from m2dit_jax.models.family import SECOND, with_chunks
+from m2dit_jax.models.family import EXPERTS, SECOND, NetworkSpec, with_chunks
 from m2dit_jax.models.masks import MASKS
 from m2dit_jax.models.network import LoadedNetwork, Params
 from m2dit_jax.models.placement import ONE_DEVICE, Placement
@@ -45,6 +45,7 @@ from m2dit_jax.weights.adapted_run import find_weights
 from m2dit_jax.weights.fingerprint import content_fingerprint, fingerprint
 from m2dit_jax.weights.latent_scale import find_scaling_factor
 from m2dit_jax.weights.lazy import Tensor
+from m2dit_jax.weights.lora_files import to_both_line
 from m2dit_jax.weights.mapping import expected_parts
 from m2dit_jax.weights.model_folder import unused_line
 from m2dit_jax.weights.networks import load_tensors, read_config
@@ -121,7 +122,7 @@ def load(
             raise ValueError(f"{name}={str(value)!r}: only for models with a VAE, {path} has none")
     _say_target(Target.here(), say)
     recipe = build_recipe(config)
-    adapters = _run_adapters(lora, recipe)
+    adapters = _run_adapters(lora, recipe, say)
     return of_pixels_run(
         recipe,
         found.load,
@@ -197,6 +198,7 @@ def of_pixels_run(
         global_text=recipe.has_global_text,
         pictures=bool(config.train.image_probability),
         adapters=partial(_scene_adapters, recipe),
+        adapts_scenes=recipe.family.adapts_scenes,
         trained=TrainedRun(recipe, step),
     )
     assert recipe.tokenizer is not None  # runs on pixels have one
@@ -260,20 +262,20 @@ def _of_folder(
         ours, choices = make_transformer_config(trained.config), folder.family.weightless
         kept = {name: getattr(ours, name) for name in choices if name not in _OF_COMPUTING}
         folder.transformer_config = replace(folder.transformer_config, **kept)
-        defaults, source = run_defaults(trained), folder.path / RECORD
+        defaults, source = _folder_run_defaults(trained, folder), folder.path / RECORD
     changed = ""
     if mask not in (None, folder.transformer_config.mask):
         folder.transformer_config = replace(folder.transformer_config, mask=mask)
         changed = f" mask {mask}"
     json = read_config(folder.path / "transformer")
     network = folder.family.transformer
-    if lora and folder.has_second:
-        raise ValueError(f"{folder.path}: lora is for models of one transformer, this has two")
-    adapters = Adapters.read(lora, network, network.abstract(json), network.window(json))
+    two = folder.has_second
+    how = (network.abstract(json), network.window(json))
+    adapters = _read_adapters(lora, network, *how, two, say)
 
     def scene_adapters() -> SceneAdapters:
-        shapes = network.abstract(json)
-        return SceneAdapters(expected_parts(network.rules, shapes, network.window(json)))
+        parts = expected_parts(network.rules, *how)
+        return SceneAdapters(parts, two, folder.family.adapts_scenes)
 
     facts = ModelFacts(
         schedule=folder.schedule,
@@ -300,19 +302,14 @@ def _of_folder(
         ),
         content=lambda: _folder_content(folder),
         provenance=_folder_provenance(folder, precision, decoder) | adapters.provenance,
-        adapters=None if folder.has_second else scene_adapters,
+        adapters=scene_adapters,
+        adapts_scenes=folder.family.adapts_scenes,
     )
     _check_folder(folder, folder.network_names, say)
     mesh = _story_mesh(mesh, folder.transformer_config.heads, say)
 
-    def transformer(name: str, on_host: bool, in_chunks: bool) -> LoadedNetwork:
-        placed = None if on_host else mesh
-        dtype, quantize = precision.dtype, precision.quantize
-        how = {"quantize": quantize, "on_host": on_host, "in_chunks": in_chunks}
-        return folder.transformer(dtype, mesh=placed, name=name, **how)
-
-    names = [name for name in folder.network_names if name in ("transformer", SECOND)]
-    loaders = {name: partial(transformer, name) for name in names}
+    names = [name for name in folder.network_names if name in EXPERTS.values()]
+    loaders = {name: _folder_transformer(folder, name, precision, mesh) for name in names}
     return _with_vae(facts, folder, loaders, adapters, precision, memory, mesh, decoder, say)
 
 
@@ -332,10 +329,12 @@ def _of_latents_run(
     recipe = build_recipe(sampled_config(config))
     check_encoded_with(path, recipe.config, folder)
     folder.transformer_config = make_transformer_config(recipe.config)
-    adapters = _run_adapters(lora, recipe)
+    own = recipe.config.transformer_folder
+    other = [name for name in EXPERTS.values() if recipe.config.train.expert and name != own]
+    adapters = _run_adapters(lora, recipe, say)
     facts = ModelFacts(
         schedule=recipe.schedule,
-        defaults=run_defaults(recipe),
+        defaults=_folder_run_defaults(recipe, folder),
         source="config.sample",
         mask=recipe.config.model.mask,
         clean_first_frame=folder.clean_first_frame,
@@ -349,13 +348,14 @@ def _of_latents_run(
         | adapters.provenance
         | {"model": str(folder.path.absolute())},
         adapters=partial(_scene_adapters, recipe),
+        adapts_scenes=recipe.family.adapts_scenes,
         pictures=bool(recipe.config.train.image_probability),
         trained=TrainedRun(recipe, found.step),
     )
-    _check_folder(folder, ("text_encoder", "vae"), say)
+    _check_folder(folder, ("text_encoder", "vae", *other), say)
     mesh = _story_mesh(mesh, recipe.config.model.heads, say)
 
-    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
+    def trained(on_host: bool, in_chunks: bool) -> LoadedNetwork:
         config, quantize = make_transformer_config(recipe.config), precision.quantize
         config = with_chunks(config) if in_chunks else config
         graphdef, abstract = recipe.family.transformer.shapes(config, quantize)
@@ -367,8 +367,29 @@ def _of_latents_run(
         tensors = _tensors_of(found, "transformer")
         return LoadedNetwork(graphdef, load_tensors(found.place, tensors, placed, *how))
 
-    loaders = {"transformer": transformer}
+    loaders = {name: _folder_transformer(folder, name, precision, mesh) for name in other}
+    loaders[own] = trained
     return _with_vae(facts, folder, loaders, adapters, precision, memory, mesh, decoder, say)
+
+
+def _folder_transformer(
+    folder: ReleasedModel, name: str, precision: Precision, mesh: Mesh
+) -> Callable[[bool, bool], LoadedNetwork]:
+    """Loads the transformer in a folder's folder of that name, as `_with_vae` asks."""
+
+    def transformer(on_host: bool, in_chunks: bool) -> LoadedNetwork:
+        placed = None if on_host else mesh
+        dtype, quantize = precision.dtype, precision.quantize
+        how = {"quantize": quantize, "on_host": on_host, "in_chunks": in_chunks}
+        return folder.transformer(dtype, mesh=placed, name=name, **how)
+
+    return transformer
+
+
+def _folder_run_defaults(recipe: Recipe, folder: ReleasedModel) -> StoryOptions:
+    """Those of a run on latents; the scale of a second transformer is the folder's."""
+    defaults, scale = run_defaults(recipe), folder.sampling.guidance_scale_2
+    return defaults if scale is None else defaults.replace(guidance_scale_2=scale)
 
 
 def _tensors_of(found: TrainedWeights, network: str) -> dict[str, Tensor]:
@@ -378,17 +399,35 @@ def _tensors_of(found: TrainedWeights, network: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): each for name, each in tensors if name.startswith(start)}
 
 
-def _run_adapters(lora: Sequence[str], recipe: Recipe) -> Adapters:
-    """LoRA files for the transformer of a run."""
+def _run_adapters(lora: Sequence[str], recipe: Recipe, say: Say) -> Adapters:
+    """LoRA files for the transformer of a run, and for the other one if it is of two."""
     network = recipe.family.transformer
-    return Adapters.read(lora, network, network.shapes(make_transformer_config(recipe.config))[1])
+    shapes = network.shapes(make_transformer_config(recipe.config))[1]
+    return _read_adapters(lora, network, shapes, (), bool(recipe.config.train.expert), say)
+
+
+def _read_adapters(
+    lora: Sequence[str],
+    network: NetworkSpec,
+    shapes: Params,
+    window: tuple[int, ...],
+    two: bool,
+    say: Say,
+) -> Adapters:
+    """LoRA files; says which are for both of two transformers."""
+    adapters = Adapters.read(lora, network, shapes, window, two)
+    if two and (line := to_both_line(adapters.choices)):
+        say(line)
+    return adapters
 
 
 def _scene_adapters(recipe: Recipe) -> SceneAdapters:
-    """Reads LoRA files of single scenes for the transformer of a run."""
+    """Reads LoRA files of a storyboard for the transformer of a run."""
     network = recipe.family.transformer
     shapes = network.shapes(make_transformer_config(recipe.config))[1]
-    return SceneAdapters(expected_parts(network.rules, shapes, ()))
+    parts = expected_parts(network.rules, shapes, ())
+    two = bool(recipe.config.train.expert)
+    return SceneAdapters(parts, two, recipe.family.adapts_scenes)
 
 
 def _check_folder(folder: ReleasedModel, networks: Sequence[str], say: Say) -> None:
@@ -424,7 +463,7 @@ def _with_vae(
         on_host = plan.policy == "stream"
         in_chunks = goes_in_chunks(plan.in_turn, precision.quantize, mesh.size)
         load_it = partial(transformers[name], on_host, in_chunks)
-        network = adapters.added_to(load_it, beside=on_host)()
+        network = adapters.added_to(load_it, on_host, name)()
         return StreamedNetwork.of(network, device) if on_host else network
 
     def load_text_encoder() -> LoadedNetwork:
@@ -524,6 +563,12 @@ def check_encoded_with(workdir: Path, config: Config, folder: ReleasedModel) -> 
                 f"config.data.{name} of {workdir} is {trained}, that of {folder.path} {there}: the "
                 "videos were encoded with another model"
             )
+    boundary = config.diffusion.boundary
+    if boundary != folder.schedule.boundary:
+        raise ValueError(
+            f"config.diffusion.boundary of {workdir} is {boundary:g}, that of {folder.path} "
+            f"{folder.schedule.boundary:g} (0: one transformer); needs a model as it was trained"
+        )
     trained, there = _trained_scaling_factor(workdir, config), folder.vae_config.scaling_factor
     if trained not in (None, there):
         raise ValueError(

@@ -57,6 +57,11 @@ class PlannedModel(Protocol):
         ...
 
     @property
+    def adapts_scenes(self) -> bool:
+        """Whether single scenes can have adapters of their own, and not the whole story alone."""
+        ...
+
+    @property
     def learnt_pictures(self) -> bool:
         """Whether the model has learnt with pictures beside a story's scenes."""
         ...
@@ -204,6 +209,12 @@ def plan_story(storyboard: Storyboard, model: PlannedModel) -> StoryPlan:
                 lambda choice=choice: lora.update({choice: model.check_lora(choice)}),
             )
     plan = StoryPlan(storyboard, settings, tuple(digests), checks, tuple(notes), lora)
+    problems += [
+        f"{storyboard.place(f'scenes[{i}].lora')}: models of this family have adapters for a whole "
+        "story alone; needs lora of the story"
+        for i in range(len(storyboard.scenes))
+        if plan.lora(i) != storyboard.lora and not model.adapts_scenes
+    ]
     options = plan.options(range(len(storyboard.scenes)))
     for field, problem in option_problems(options, model.schedule).items():
         problems.append(f"{place(field)}: {problem}")

@@ -27,6 +27,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
+from m2dit_jax.models.family import split_expert
 from m2dit_jax.stories.scene import LORA_NEEDED, Lora, Scene
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
@@ -84,7 +85,8 @@ class Storyboard(StoryOptions, frozen=True):
     )
     lora: Lora = option(
         (),
-        "Files of adapters (LoRA) of all scenes, FILE or FILE:WEIGHT.",
+        "Files of adapters (LoRA) of all scenes, FILE or FILE:WEIGHT; of a model of two "
+        "transformers, high_noise=FILE or low_noise=FILE are for one of them.",
         affects="scene",
         needed=LORA_NEEDED,
     )
@@ -286,7 +288,10 @@ class _Reader:
             return value
         return [self._adapters(file) for file in files]
 
-    def _adapters(self, file: str) -> str:
+    def _adapters(self, text: str) -> str:
+        expert, file = split_expert(text)
+        if expert is not None:
+            return f"{expert}={self._adapters(file)}"
         with suppress(ValueError):  # of another kind of address: no such file
             if is_remote(file):
                 return file

@@ -52,7 +52,7 @@ def check_weights(recipe: Recipe, path: Path, field: str) -> str:
     Returns what they are and where. Raises ValueError with all that does not fit the config.
     """
     if not holds_weights(path):
-        return _check_folder(recipe, path / "transformer", field)
+        return _check_folder(recipe, path / recipe.config.transformer_folder, field)
     found = find_weights(path)
     theirs = build_recipe(Config.from_dict(found.config, found.place))
     problems = _differences(recipe, theirs.config, "run")
@@ -72,8 +72,11 @@ def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
             f"{field}: {folder.parent} is no training run, as config.data.source "
             f"{recipe.config.data.source!r} needs: released weights are not for pixels"
         )
-    if boundary_ratio(folder.parent, recipe.family):
-        raise_misfits(field, folder.parent, ["it has two transformers, which are not trained here"])
+    boundary, ours = boundary_ratio(folder.parent, recipe.family), recipe.config.diffusion.boundary
+    if boundary != ours:
+        two = "; of its two transformers config.train.expert says which is trained" * (not ours)
+        problem = f"config.diffusion.boundary is {ours:g}, that of the folder {boundary:g}{two}"
+        raise_misfits(field, folder.parent, [problem])
     family = recipe.family
     found = read_json_as(family_of, folder / "config.json")
     if found is not family:
@@ -104,6 +107,16 @@ def _differences(recipe: Recipe, theirs: Config, owner: str) -> list[str]:
     problems = _transformer_differences(recipe, make_transformer_config(theirs), owner)
     schedules = make_schedule(ours.diffusion), make_schedule(theirs.diffusion)
     problems += _prediction_differences(*schedules, owner)
+    if ours.train.expert != theirs.train.expert:
+        problems.append(
+            f"config.train.expert is {ours.train.expert!r}, that of the {owner} "
+            f"{theirs.train.expert!r}"
+        )
+    if ours.diffusion.boundary != theirs.diffusion.boundary:
+        problems.append(
+            f"config.diffusion.boundary is {ours.diffusion.boundary:g}, that of the {owner} "
+            f"{theirs.diffusion.boundary:g}"
+        )
     if ours.data.source != "latents":
         problems += [
             f"config.text_encoder.{name} is {here}, that of the {owner} {there}"
@@ -189,7 +202,9 @@ def make_first_state(
 
     def read() -> TrainState:
         path, field = _source(recipe)
-        return create_in_place(read_params(path, field, state.params, np.dtype(np.float32)))
+        folder = recipe.config.transformer_folder
+        params = read_params(path, field, state.params, np.dtype(np.float32), folder=folder)
+        return create_in_place(params)
 
     return read
 
@@ -218,24 +233,29 @@ def _source(recipe: Recipe) -> tuple[Path, str]:
 
 
 def read_params(
-    path: Path, field: str, abstract: Any, dtype: np.dtype, quantize: str | None = None
+    path: Path,
+    field: str,
+    abstract: Any,
+    dtype: np.dtype,
+    quantize: str | None = None,
+    folder: str = "transformer",
 ) -> Any:
     """The weights that a field names in a dtype, with the shardings of `abstract`.
 
-    `quantize` is the form that `abstract` has of some, one of `quantized.FROZEN_FORMS`. Raises
-    CheckpointError if they have been damaged since `check_weights`.
+    `quantize` is the form that `abstract` has of some, one of `quantized.FROZEN_FORMS`; `folder` is
+    that of the transformer in a model folder. Raises CheckpointError if they have been damaged
+    since `check_weights`.
     """
     try:
-        return _read(path, abstract, dtype, quantize)
+        return _read(path, abstract, dtype, quantize, folder)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{field}: {error}") from error
 
 
-def _read(path: Path, abstract: Any, dtype: np.dtype, quantize: str | None) -> Any:
+def _read(path: Path, abstract: Any, dtype: np.dtype, quantize: str | None, folder: str) -> Any:
     if not holds_weights(path):
-        folder = path / "transformer"
-        network = read_json_as(family_of, folder / "config.json").transformer
-        params = load_params(folder, network, abstract["transformer"], dtype, quantize)
+        network = read_json_as(family_of, path / folder / "config.json").transformer
+        params = load_params(path / folder, network, abstract["transformer"], dtype, quantize)
         return {"transformer": params}
     if quantize is not None:
         found = find_weights(path)

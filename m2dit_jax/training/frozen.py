@@ -37,6 +37,8 @@ class FrozenWeights:
     dtype: np.dtype
     quantize: str | None = None
     """The form of the linear layers, one of `quantized.FROZEN_FORMS`; None: they are floats."""
+    folder: str = "transformer"
+    """The transformer's folder in a model folder."""
 
     @property
     def recorded(self) -> dict[str, str]:
@@ -48,7 +50,8 @@ class FrozenWeights:
 
         Raises CheckpointError if they have been damaged or deleted meanwhile.
         """
-        return read_params(self.place, self.field, shapes, self.dtype, self.quantize)
+        how = (self.dtype, self.quantize, self.folder)
+        return read_params(self.place, self.field, shapes, *how)
 
 
 def find_frozen(recipe: Recipe, kind: str, path: Path, field: str) -> FrozenWeights:
@@ -57,11 +60,12 @@ def find_frozen(recipe: Recipe, kind: str, path: Path, field: str) -> FrozenWeig
     Raises ValueError with all that does not fit the config.
     """
     said = check_weights(recipe, path, field)
-    how = said, _frozen_dtype(recipe), recipe.config.train.lora.quantize
+    folder = recipe.config.transformer_folder
+    how = said, _frozen_dtype(recipe), recipe.config.train.lora.quantize, folder
     if holds_weights(path):
         found = find_weights(path)
         return FrozenWeights(kind, field, found.place, found.fingerprint(), *how)
-    content = fingerprint(path, ("transformer",))
+    content = fingerprint(path, (folder,))
     return FrozenWeights(kind, field, path.absolute(), content, *how)
 
 

@@ -104,7 +104,7 @@ def train_and_evaluate(run: Run) -> signal.Signals | None:
         return stop.received
     steps, seconds = step - first_step, time.perf_counter() - started
     print_once(f"Done: {steps} steps in {duration(seconds)}. Step {step} is saved in {place}")
-    print_once(next_commands(run.workdir, run.config.data.source))
+    print_once(next_commands(run.workdir, run.config))
     return None
 
 

@@ -94,7 +94,7 @@ def prepare(
     done = run_folder.latest_good_step(workdir)
     if done == config.train.steps:
         print_once(f"{workdir}: nothing to do, all {config.train.steps} steps are done")
-        print_once(next_commands(workdir, config.data.source))
+        print_once(next_commands(workdir, config))
         return None
     frozen = _find_frozen(recipe)
     if frozen is not None:
@@ -194,12 +194,13 @@ def show_sharding(config: Config) -> str:
 EXAMPLES = {"shapes": "lone_actor", "storyworld": "two_friends"}
 
 
-def next_commands(workdir: Path, source: str) -> str:
+def next_commands(workdir: Path, config: Config) -> str:
     """The commands that sample and evaluate a finished run, for the terminal."""
+    source = config.data.source
     scenes, model = '--prompt="a caption" --prompt="the next one"', ""
     if source in EXAMPLES:
         scenes = f"--storyboard={EXAMPLES[source]}"
-    if source == "latents":
+    if source == "latents" and not config.first_weights:
         model = " --model=FOLDER"
     commands = [
         f"  python -m m2dit_jax.sample --checkpoint={workdir}{model} {scenes} "

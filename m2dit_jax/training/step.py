@@ -77,9 +77,11 @@ class StepConfig:
             names = {each.name for each in fields(kind)} & set(vars(config.train))
             return {name: getattr(config.train, name) for name in names}
 
+        trained = config.trained_timesteps
+        among = tuple(trained) if len(trained) < config.diffusion.timesteps else ()
         return cls(
             **read(cls),
-            timesteps=TimestepDraw(**read(TimestepDraw)),
+            timesteps=TimestepDraw(**read(TimestepDraw), among=among),
             train_text_encoder=config.trains_text_encoder,
             story_scenes=config.data.scenes,
         )

@@ -24,7 +24,7 @@ from m2dit_jax.training.data import HeldOutStory
 from m2dit_jax.training.step import clean_latents, model_for_computing
 
 Params = Any
-BANDS = 4  # equal parts of the timesteps, from little noise to much
+BANDS = 4  # equal parts of the timesteps that are trained, from little noise to much
 TASKS = ("generation", "extension")
 _GOLDEN = 0.6180339887498949  # multiples of it, less their whole parts, fill 0..1 evenly
 
@@ -52,8 +52,9 @@ def story_losses(
 
     schedule, compute_dtype = recipe.schedule, recipe.config.train.compute_dtype
     latents, prompts = clean_latents(batch, partial(draw, 0), latent_scale)
-    width = schedule.timesteps / BANDS
-    timesteps = jnp.floor((band + (numbers + 1) * _GOLDEN % 1) * width).astype(jnp.int32)
+    trained = recipe.config.trained_timesteps
+    place = (band + (numbers + 1) * _GOLDEN % 1) * (len(trained) / BANDS)
+    timesteps = trained.start + jnp.floor(place).astype(jnp.int32)
     given = jnp.broadcast_to(given, latents.shape[:2])
     timesteps = jnp.where(given, 0, timesteps[:, None])
     noise = draw(1, latents.shape)
@@ -89,7 +90,7 @@ class Validation:
             )
         train = recipe.config.train
         self._count = len(stories)
-        self._schedule = recipe.schedule
+        self._timesteps = recipe.config.trained_timesteps
         self._size = train.batch_size // train.accumulate  # divides over the mesh, and fits
         self._batches = [
             _batch(stories, first, self._size, mesh) for first in range(0, self._count, self._size)
@@ -128,13 +129,14 @@ class Validation:
             means = [float(np.mean(losses[: self._count])) for losses in found[task]]
             values[f"validation/{task}/loss"] = float(np.mean(means))
             for band, mean in enumerate(means):
-                values[f"validation/{task}/{_band_name(band, self._schedule.timesteps)}"] = mean
+                values[f"validation/{task}/{_band_name(band, self._timesteps)}"] = mean
         return values
 
 
-def _band_name(band: int, timesteps: int) -> str:
-    first, last = band * timesteps // BANDS, (band + 1) * timesteps // BANDS - 1
-    return f"timesteps_{first:03}_{last:03}"
+def _band_name(band: int, timesteps: range) -> str:
+    count = len(timesteps)
+    those = timesteps[band * count // BANDS : (band + 1) * count // BANDS]
+    return f"timesteps_{those.start:03}_{those.stop - 1:03}"
 
 
 def _batch(

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from m2dit_jax.models.families import family_of
-from m2dit_jax.models.family import NetworkSpec
+from m2dit_jax.models.family import EXPERTS, NetworkSpec
 from m2dit_jax.models.lora import NAME, adapter_scale, merge, merge_adapters
 from m2dit_jax.parallel.rules import with_shardings
 from m2dit_jax.utils import files
@@ -28,7 +28,7 @@ from m2dit_jax.weights.run_folder import CheckpointError, TrainedWeights, workdi
 
 Params = Any
 FILE = "base.json"
-_TRANSFORMER = "transformer"
+_TRANSFORMER = "transformer"  # what a run's weights are called, whichever of two they are
 
 
 def find_weights(path: Path, chosen: str | None = None) -> TrainedWeights:
@@ -64,12 +64,13 @@ def keep_base(workdir: Path, place: Path, content: str) -> None:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The transformer of a model folder, as adapters' base."""
+    """The transformer of a model folder, as adapters' base; `name` is its folder in that."""
 
     place: Path
+    name: str
 
     def _network(self) -> tuple[Path, NetworkSpec, Any]:
-        directory = self.place / _TRANSFORMER
+        directory = self.place / self.name
         network = family_of(read_config(directory)).transformer
         return directory, network, read_json_as(network.abstract, directory / "config.json")
 
@@ -88,10 +89,10 @@ class _Folder:
         return {_TRANSFORMER: load_params(directory, network, abstract, target)}
 
     def fingerprint(self) -> str:
-        return fingerprint(self.place, (_TRANSFORMER,))
+        return fingerprint(self.place, (self.name,))
 
     def content_fingerprint(self) -> str:
-        return content_fingerprint(self.place, (_TRANSFORMER,))
+        return content_fingerprint(self.place, (self.name,))
 
 
 Base = TrainedWeights | _Folder
@@ -152,11 +153,12 @@ def _find_base(found: TrainedWeights) -> Base:
         raise CheckpointError(
             f"{workdir / FILE}: not what the training of adapters writes ({error!r}); copy it again"
         ) from error
+    name = EXPERTS.get(found.config.train.get("expert", ""), _TRANSFORMER)
     for path in (place, None):  # the latter, which may lie in a bucket, only where need be
-        path = path or named_place(found.config.train.init_from)
+        path = path or named_place(found.config.train.init_from).absolute()
         if not path.exists():
             continue
-        base = find_weights(path) if run_folder.holds_weights(path) else _Folder(path.absolute())
+        base = find_weights(path) if run_folder.holds_weights(path) else _Folder(path, name)
         if base.fingerprint() == content:
             return base
     raise CheckpointError(

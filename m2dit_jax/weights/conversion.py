@@ -110,7 +110,7 @@ def make_plan(
     """A plan for which everything but the numbers has been checked.
 
     `to` is "orbax" or "diffusers", None the other form, or with `lora`, files of adapters that are
-    added to the transformer, the form that it has.
+    added to the transformers, the form that these have.
 
     Raises ValueError, with all that does not fit in any of the networks.
     """
@@ -122,24 +122,29 @@ def make_plan(
     elif to not in (None, other):
         raise ValueError(f"{source}: is in the {form} form already; needs --to={other} or no --to")
     check_place(output, source)
-    jobs = make_jobs(components, dtype)
-    if lora and sum(map(_is_transformer, jobs)) != 1:
-        raise ValueError(f"{source}: needs one transformer that --lora could be added to")
-    jobs = tuple(with_lora(job, lora) for job in jobs)
+    jobs = with_lora(make_jobs(components, dtype), lora, source)
     digests = " ".join(lora_digest(choice) for choice in lora)
     return check_output(ConversionPlan(source, output, other, dtype, jobs, adapters=digests))
 
 
-def with_lora(job: Job, lora: Sequence[LoraChoice]) -> Job:
-    """The job with adapters added to its arrays, if it is that of a transformer.
+def with_lora(jobs: Sequence[Job], lora: Sequence[LoraChoice], source: Path) -> tuple[Job, ...]:
+    """The jobs of a model with adapters added to the arrays of its transformers.
 
     Raises ValueError, naming the file, for adapters that do not fit.
     """
-    if not lora or not _is_transformer(job):
-        return job
+    transformers = [job for job in jobs if _is_transformer(job)]
+    if lora and not transformers:
+        raise ValueError(f"{source}: needs a transformer that --lora could be added to")
+    for choice in lora:
+        choice.check_transformers(len(transformers) > 1)
+    return tuple(_adapted(job, lora) if _is_transformer(job) else job for job in jobs)
+
+
+def _adapted(job: Job, lora: Sequence[LoraChoice]) -> Job:
     leaves = dict(job.leaves)
     for choice in lora:
-        add_lora(leaves, read_lora(choice, job.parts), choice.weight)
+        if choice.is_for(job.component.name):
+            add_lora(leaves, read_lora(choice, job.parts), choice.weight)
     return replace(job, leaves=leaves)
 
 

@@ -16,7 +16,7 @@ none.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
+from m2dit_jax.models.family import EXPERTS, split_expert
 from m2dit_jax.models.lora import NAME, merge
 from m2dit_jax.utils.digests import digest_files
 from m2dit_jax.utils.files import atomic_write, read_json
@@ -45,14 +46,24 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """A file of adapters, or a folder with one, and the weight that they are added with."""
+    """A file of adapters, or a folder with one, and the weight that they are added with.
+
+    `expert` is the one of two transformers (`family.EXPERTS`) that they are for, None for all.
+    """
 
     path: Path
     weight: float = 1.0
+    expert: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "LoraChoice":
-        """The choice that FILE or FILE:WEIGHT names. Raises ValueError for no such weight."""
+        """The choice that FILE or FILE:WEIGHT names, after EXPERT= or not.
+
+        Raises ValueError for no such weight.
+        """
+        expert, rest = split_expert(text)
+        if expert is not None and not Path(text).exists():
+            return replace(cls.parse(rest), expert=expert)
         path, colon, weight = text.rpartition(":")
         if not colon or not path or Path(text).exists() or "/" in weight or "\\" in weight:
             return cls(named_place(text))
@@ -66,6 +77,18 @@ class LoraChoice:
                 f"found {weight!r}"
             )
         return cls(named_place(path), number)
+
+    def is_for(self, folder: str) -> bool:
+        """Whether the adapters are added to the transformer in the folder of that name."""
+        return self.expert is None or EXPERTS[self.expert] == folder
+
+    def check_transformers(self, two: bool) -> None:
+        """Raises ValueError if an expert is named of a model that has one transformer."""
+        if self.expert is not None and not two:
+            raise ValueError(
+                f"{self.expert}={self.path}: is for models of two transformers, this has one; "
+                f"needs {self.path} alone"
+            )
 
     def file(self) -> Path:
         """The file itself. Raises ValueError, saying what would be right, if there is none."""
@@ -135,10 +158,19 @@ def _adapted(piece: Tensor, pair: Mapping[str, np.ndarray], weight: float) -> Te
     return replace(piece, read=lambda: np.asarray(merge(piece.read(), pair, weight)))
 
 
+def to_both_line(lora: Sequence[LoraChoice]) -> str:
+    """Says which files are for both of two transformers, "" if each is for one."""
+    both = ", ".join(str(choice.path) for choice in lora if choice.expert is None)
+    names = " or ".join(f"{expert}=" for expert in EXPERTS)
+    return f"{both}: added to both transformers, after {names} to one" if both else ""
+
+
 def lora_digest(choice: LoraChoice) -> str:
-    """The file's SHA-256 and the weight."""
+    """The file's SHA-256, the weight, and the expert if one is named."""
     path = choice.file()
-    return f"{next(iter(digest_files(path.parent, [path.name]).values()))}:{choice.weight:g}"
+    expert = "" if choice.expert is None else f":{choice.expert}"
+    digests = digest_files(path.parent, [path.name]).values()
+    return f"{next(iter(digests))}:{choice.weight:g}{expert}"
 
 
 def _read_pairs(

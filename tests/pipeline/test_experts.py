@@ -1,5 +1,7 @@
 """Models of two transformers: each takes its steps, against a plain loop over them."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,14 @@ from m2dit_jax.pipeline.denoise import denoise, denoise_batch
 from m2dit_jax.pipeline.experts import Experts, Turn, turns
 from m2dit_jax.pipeline.load import load
 from m2dit_jax.stories.noise import START, scene_noise, story_keys
+from m2dit_jax.stories.plan import plan_story
+from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.options import OptionError
+from m2dit_jax.weights.conversion import execute, make_plan
+from m2dit_jax.weights.lora_files import LoraChoice
 from m2dit_jax.weights.released import ReleasedModel
-from tests.two_transformers import BOUNDARY, two_transformers
+from tests.two_transformers import BOUNDARY, GOLDEN, two_transformers, write_adapters
 
 SHAPE = (1, 2, 2, 4, 4, 4)  # B S F H W C
 STEPS = 4
@@ -129,11 +136,66 @@ def test_a_second_scale_needs_two_transformers_and_no_growing_scale(folder):
         options.replace(dynamic_guidance=True).table(load(folder).schedule)
 
 
-def test_adapters_are_refused(folder):
-    with pytest.raises(ValueError, match="lora is for models of one transformer, this has two"):
-        load(folder, lora=["a.safetensors"])
-    with pytest.raises(ValueError, match="models of one transformer on one device"):
-        load(folder).check_lora("a.safetensors")
+@pytest.fixture(scope="module")
+def style(tmp_path_factory):
+    return write_adapters(tmp_path_factory.mktemp("lora") / "style.safetensors")
+
+
+def merged(folder, style, target, *names):
+    """The folder with adapters of half weight in the transformers of these names."""
+    shutil.copytree(folder, target)
+    for name in names:
+        shutil.rmtree(target / name)
+        lora = [LoraChoice(style, 0.5)]
+        execute(make_plan(folder / name, target / name, None, None, lora), lambda nbytes: None)
+    return target
+
+
+def last(pipe, lora=()):
+    steps = pipe.options.replace(steps=STEPS, **SCALES).table(pipe.schedule, 2)
+    *_, made = pipe.denoise(steps, story(), normal(3), lambda number: normal(0), lora=lora)
+    return np.asarray(made.latents)
+
+
+@pytest.mark.parametrize(
+    ("expert", "names"),
+    [
+        ("high_noise=", ["transformer"]),
+        ("low_noise=", ["transformer_2"]),
+        ("", ["transformer", "transformer_2"]),
+    ],
+)
+def test_adapters_of_one_transformer_or_both_are_as_merged(folder, style, tmp_path, expert, names):
+    choice, said = f"{expert}{style}:0.5", []
+    expected = last(load(merged(folder, style, tmp_path / "merged", *names)))
+    pipe = load(folder, lora=[choice], say=said.append)
+    np.testing.assert_allclose(last(pipe), expected, atol=1e-5)
+    by_storyboard = last(load(folder, memory="resident"), [[choice]] * 2)
+    np.testing.assert_allclose(by_storyboard, expected, atol=1e-4)
+    assert np.abs(last(load(folder)) - expected).max() > 1e-2
+    both = f"{style}: added to both transformers, after high_noise= or low_noise= to one"
+    assert (both in said) == (expert == "")
+
+
+def test_what_is_made_knows_which_transformer_has_adapters(folder, style):
+    pipes = [load(folder, lora=[f"{expert}{style}"]) for expert in ("", "high_noise=")]
+    assert pipes[0].fingerprint != pipes[1].fingerprint
+    assert pipes[1].facts.provenance["lora"][0]["expert"] == "high_noise"
+    assert pipes[0].check_lora(str(style)) != pipes[0].check_lora(f"low_noise={style}")
+
+
+def test_an_expert_of_a_model_of_one_transformer_is_refused(style):
+    with pytest.raises(ValueError, match=f"high_noise={style}: is for models of two transformers"):
+        load(GOLDEN, lora=[f"high_noise={style}"])
+    with pytest.raises(ValueError, match="this has one; needs .*style.safetensors alone"):
+        load(GOLDEN).check_lora(f"low_noise={style}")
+
+
+def test_scenes_have_no_adapters_of_their_own(folder, style):
+    board = {"scenes": ["a", {"prompt": "b", "lora": [f"low_noise={style}"]}], "frames": 5}
+    small = {"height": 16, "width": 32}
+    with pytest.raises(StoryboardError, match=r"scenes\[1\].lora: .*adapters for a whole story"):
+        plan_story(Storyboard.from_mapping(board | small), load(folder))
 
 
 def test_a_batch_goes_through_both(folder):

@@ -5,10 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from configs import wan_a14b
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.config.schema import Config
 from m2dit_jax.data.loader import Batch, EncodedBatch
 from m2dit_jax.data.shapes import ShapesSource
+from m2dit_jax.diffusion.flow import FlowSchedule
 from m2dit_jax.diffusion.loss import weighted_error
 from m2dit_jax.training.optimizer import make_optimizer
 from m2dit_jax.training.state import RunningMetrics, TrainState
@@ -371,3 +376,34 @@ def test_frames_that_fill_up_a_scene_count_nothing():
     np.testing.assert_array_equal(real[0, :, :, 0, 0, 0], [[1, 1, 1, 1], [1, 0, 0, 0]])
     weights = jnp.full((2, 2), 0.25) / share
     assert weighted_error(0 * real, real, weights) == pytest.approx(1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    expert=st.sampled_from(["high_noise", "low_noise"]),
+    boundary=st.floats(0.01, 0.99),
+    shift=st.floats(0.1, 20),
+    log_snr=st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.floats(-20, 20), st.floats(0.1, 20)),
+    stratified=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_an_expert_draws_its_own_timesteps_alone(
+    expert, boundary, shift, log_snr, stratified, seed
+):
+    config = wan_a14b.get_config()
+    config.diffusion.boundary, config.train.expert = boundary, expert
+    config.train.timestep_shift, config.train.stratified = shift, stratified
+    names = ("log_snr_share", "log_snr_mean", "log_snr_std")
+    config.train.update(dict(zip(names, log_snr, strict=True)))
+    draw = StepConfig.from_config(Config.from_dict(config)).timesteps
+    drawn = draw.draw(jax.random.key(seed), 64, FlowSchedule(1000, 3.0, boundary=boundary))
+    is_high = np.asarray(drawn) >= boundary * 1000
+    assert (is_high if expert == "high_noise" else ~is_high).all()
+
+
+def test_an_expert_of_all_timesteps_is_trained_as_a_model_of_one():
+    config = wan_a14b.get_config()
+    config.diffusion.boundary, config.train.expert = 1.0, "low_noise"
+    expert = StepConfig.from_config(Config.from_dict(config))
+    config.diffusion.boundary, config.train.expert = 0.0, ""
+    assert expert == StepConfig.from_config(Config.from_dict(config))

@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from m2dit_jax.weights.conversion import execute, make_plan
 from m2dit_jax.weights.lora_files import LoraChoice
 from m2dit_jax.weights.networks import ORBAX
-from tests.two_transformers import BOUNDARY, two_transformers
+from tests.two_transformers import BOUNDARY, two_transformers, write_adapters
 from tests.weights.tiny_models import files_of, tiny_model
 
 GOLDEN = Path(__file__).parent.parent / "golden_wan"
@@ -40,13 +41,25 @@ def test_a_folder_of_two_transformers_goes_there_and_back(tmp_path):
     assert files_of(tmp_path / "back") == files_of(source)
 
 
-def test_adapters_are_not_added_to_both_of_two_transformers(tmp_path):
+def test_adapters_are_added_to_the_transformer_that_is_named(tmp_path):
     source = two_transformers(tmp_path / "source")
     for name in ("vae", "text_encoder"):
         shutil.rmtree(source / name)
-    lora = [LoraChoice(tmp_path / "a.safetensors")]
-    with pytest.raises(ValueError, match="needs one transformer that --lora could be added to"):
-        make_plan(source, tmp_path / "with_lora", None, None, lora)
+    lora = [LoraChoice(write_adapters(tmp_path / "a.safetensors"), expert="low_noise")]
+    plan = make_plan(source, tmp_path / "with_lora", None, None, lora)
+    execute(plan, lambda nbytes: None)
+    stem = "diffusion_pytorch_model.safetensors"
+    for name in ("transformer", "transformer_2"):
+        there, added = (load_file(folder / name / stem) for folder in (source, plan.output))
+        changed = {key for key in there if (there[key] != added[key]).any()}
+        layers = {"attn1.to_q", "attn2.to_v", "ffn.net.0.proj"} if name == "transformer_2" else {}
+        assert changed == {f"blocks.1.{layer}.weight" for layer in layers}
+
+
+def test_an_expert_of_a_single_transformer_is_refused(tmp_path):
+    lora = [LoraChoice(write_adapters(tmp_path / "a.safetensors"), expert="low_noise")]
+    with pytest.raises(ValueError, match="low_noise=.*is for models of two transformers"):
+        make_plan(GOLDEN / "pipe_wan21/transformer", tmp_path / "with_lora", None, None, lora)
 
 
 def test_another_family_has_one_transformer(tmp_path):

@@ -121,5 +121,6 @@ WAN = Family(
     weightless=CHOICES,
     decode_in_strips=decode_in_strips,
     has_second=True,
+    adapts_scenes=False,  # its attention to texts knows no place of a token in the joint sequence
     first_frame_field="expand_timesteps",
 )

@@ -112,9 +112,6 @@ class WanTransformer(nnx.Module):
     run by `scan` (quick to compile) or unrolled.
     """
 
-    # Its attention to texts knows no place of a token in the joint sequence.
-    takes_scene_adapters = False
-
     def __init__(self, config: WanConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.block_masks = block_masks(config.mask, config.layers)
