@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(program: "Program", flags: argparse.Namespace) -> None:
     for field in ("json", "sheet"):
         if path := getattr(flags, field, None):
+            if path.is_dir():
+                raise ValueError(f"--{field}={path}: is a folder, needs the name of a file")
             path.parent.mkdir(parents=True, exist_ok=True)
     last = getattr(flags, "seed", 0) + getattr(flags, "stories", 0) - 1
     if last > MAX_SEED:  # its noise would be that of another story

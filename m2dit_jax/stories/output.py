@@ -38,7 +38,14 @@ Frames = Callable[[int], UInt8[np.ndarray, "F H W 3"]]  # of a scene, read from 
 
 
 def check_output(storyboard: Storyboard, folder: Path) -> None:
-    """Raises StoryboardError if a clip or picture could be overwritten or removed by a story's."""
+    """Raises StoryboardError if a story's files cannot lie in the folder.
+
+    That is for one that is a file, and for given clips or pictures that could be overwritten or
+    removed there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StoryboardError(f"--output={folder}: {there} is a file, needs a folder")
     problems = [
         f"{storyboard.place(f'scenes[{i}].{name}')}: {file} is a given {what}, but its name in "
         f"--output={folder} is one of a story's own files: needs another folder"

@@ -178,7 +178,7 @@ def test_the_dtype_holds_for_every_network(make_tiny_config):
 def test_what_is_no_model_is_refused_with_its_name(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="dtype='int8': needs one of"):
+    with pytest.raises(ValueError, match="dtype='int8': needs one of 'float32'"):
         load(tmp_path, dtype="int8")
     assert evaluate.main([f"--checkpoint={tmp_path}"]) == 2
 
