@@ -18,6 +18,7 @@ AnyMesh = Mesh | AbstractMesh
 RULES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     (r"\b(kernel|embedding)\b", (PARAMETERS, None)),  # [in, out]
     (r"\b(kernel|embedding)\b", (None, PARAMETERS)),
+    (r"\bkernel_scale\b", (PARAMETERS,)),  # of quantised matrices: [out], or [blocks, out]
     (r"", ()),
 )
 

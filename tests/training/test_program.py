@@ -5,11 +5,14 @@ import pytest
 
 from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.data.loader import EncodedBatch
+from m2dit_jax.models.quantized import FROZEN_FORMS
 from m2dit_jax.parallel.batches import on_mesh
 from m2dit_jax.parallel.mesh import make_mesh, replicated
 from m2dit_jax.parallel.rules import path_name
 from m2dit_jax.training.first_state import make_first_state
+from m2dit_jax.training.frozen import find_base
 from m2dit_jax.training.program import make_train_program
+from tests.training.test_lora_run import save_run
 
 STORIES = 8
 EMPTY = np.zeros((8, 6), jnp.bfloat16)  # the empty prompt
@@ -60,13 +63,16 @@ def _train(sizes, config, changes):
     config.distill.teacher = ""  # else the first weights would be its
     state = make_first_state(build_recipe(config), program.optimizer, keys[0], program.state)()
     step, losses, more = program.lower(batch).compile(), [], ()
-    if program.frozen is not None:
+    if recipe.config.train.lora.rank:
+        more = (find_base(recipe).load(program.frozen),)
+    elif program.frozen is not None:
         places = jax.tree.map(lambda x: x.sharding, program.frozen)
         more = (jax.jit(_another_model(recipe), out_shardings=places)(keys[0]),)
     for _ in range(2):
         state = step(state, keys[1], on_mesh(batch, range(STORIES), STORIES, mesh), *more)
         losses.append(float(state.metrics.loss))
-    large = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if _is_block(path)]
+    held = more or state  # the matrices that take the room
+    large = [x for path, x in jax.tree_util.tree_leaves_with_path(held) if _is_block(path)]
     share = sum(x.addressable_data(0).nbytes for x in large) / sum(x.nbytes for x in large)
     return losses, jax.device_get((state.params, state.ema)), share
 
@@ -79,19 +85,23 @@ def _is_block(path):
     return "blocks" in path_name(path) and "kernel" in path_name(path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", MESHES)
-def test_every_mesh_trains_as_one_device_does(sizes, config, on_one_device, on_eight_devices):
-    losses, weights, share = on_eight_devices(_train, sizes, config, MESHES[sizes])
-    expected_losses, expected, _ = on_one_device
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+def check_same(trained, expected):
+    """Raises unless losses and weights of two trainings agree."""
+    np.testing.assert_allclose(trained[0], expected[0], rtol=1e-5)
 
     def close(actual, expected):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
 
-    jax.tree.map(close, weights, expected)
-    assert share == 1 / (sizes[1] * sizes[2])  # of matrices, on each device
+    jax.tree.map(close, trained[1], expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", MESHES)
+def test_every_mesh_trains_as_one_device_does(sizes, config, on_one_device, on_eight_devices):
+    on_mesh = on_eight_devices(_train, sizes, config, MESHES[sizes])
+    check_same(on_mesh, on_one_device)
+    assert on_mesh[2] == 1 / (sizes[1] * sizes[2])  # of matrices, on each device
 
 
 @pytest.mark.slow
@@ -104,17 +114,23 @@ def test_a_mesh_distils_as_one_device_does(config, on_eight_devices):
         "sample.steps": 2,
         "sample.guidance_scale": 1.0,
     }
-    losses, weights, _ = on_eight_devices(
-        _train, (2, 2, 2), config, distilled | {"train.accumulate": 2}
-    )
-    expected_losses, expected, _ = _train((1, 1, 1), config, distilled)
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    on_mesh = on_eight_devices(_train, (2, 2, 2), config, distilled | {"train.accumulate": 2})
+    check_same(on_mesh, _train((1, 1, 1), config, distilled))
 
-    def close(actual, expected):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
 
-    jax.tree.map(close, weights, expected)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["float32", *FROZEN_FORMS])
+def test_a_mesh_trains_adapters_as_one_device_does(form, config, tmp_path, on_eight_devices):
+    save_run(tmp_path, config)
+    adapters = {
+        "train.init_from": str(tmp_path),
+        "train.lora.rank": 2,
+        "train.lora.base_dtype": form,
+        "train.ema_decay": 0.0,
+    }
+    on_mesh = on_eight_devices(_train, (2, 2, 2), config, adapters | {"train.accumulate": 2})
+    check_same(on_mesh, _train((1, 1, 1), config, adapters))
+    assert on_mesh[2] == 1 / 4
 
 
 def test_stories_must_divide_over_the_mesh(config, on_eight_devices):
