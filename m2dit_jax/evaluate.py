@@ -37,7 +37,7 @@ from m2dit_jax.cli import (
 )
 from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.adapters import score_adapters
+from m2dit_jax.evaluation.adapters import open_base, score_adapters
 from m2dit_jax.evaluation.arms import ARMS
 from m2dit_jax.evaluation.children import RunFailed
 from m2dit_jax.evaluation.compare import compare, plan_comparison
@@ -65,7 +65,6 @@ from m2dit_jax.stories.windows import Windows
 from m2dit_jax.utils.compile_cache import COMPILE_CACHE_HELP, keep_compiled
 from m2dit_jax.utils.files import atomic_write, write_json
 from m2dit_jax.utils.options import MAX_FRAMES, MAX_SEED
-from m2dit_jax.weights.adapted_run import base_place
 
 DEFAULT_CONFIG = "base"
 _STORIES = bounded_int(1, 10**6)
@@ -88,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(program: "Program", flags: argparse.Namespace) -> None:
     for field in ("json", "sheet"):
         if path := getattr(flags, field, None):
+            if path.is_dir():
+                raise ValueError(f"--{field}={path}: is a folder, needs the name of a file")
             path.parent.mkdir(parents=True, exist_ok=True)
     last = getattr(flags, "seed", 0) + getattr(flags, "stories", 0) - 1
     if last > MAX_SEED:  # its noise would be that of another story
@@ -158,7 +159,7 @@ def _score_pictures(flags: argparse.Namespace) -> None:
 
 def _score_adapters(flags: argparse.Namespace) -> None:
     adapted, options = _open(flags)
-    base = load(base_place(flags.checkpoint), dtype=flags.dtype, quantize=flags.quantize)
+    base = open_base(adapted, flags.checkpoint, flags.dtype, flags.quantize)
     report = score_adapters(base, adapted, flags.stories, flags.seed, options)
     _write(flags, report.to_text(), report.to_json, report.sheet)
 

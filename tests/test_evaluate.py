@@ -104,6 +104,7 @@ def test_flags_that_do_not_go_together_are_refused(flags, message, capsys):
     ("flags", "message"),
     [
         (["--checkpoint=nothing"], "nothing"),
+        (["--checkpoint=nothing", f"--json={ROOT}"], f"--json={ROOT}: is a folder, needs"),
         (["--compare", "--config=nothing.py"], "nothing.py"),
         (["--compare", "--config.train.speed=3"], "speed"),
         (["--compare", "--arms=full,diagonal"], "--arms: there is no diagonal; there are symmetr"),

@@ -257,6 +257,11 @@ def test_which_given_clips_are_in_the_way(clip, tmp_path):
     check(out / "my_scene_3.mp4")
     check(out / "scene_3.mp4.mov")
     check(out / "clips" / "scene_3.mp4")
+    with pytest.raises(StoryboardError, match="clip.mp4 is a file, needs a folder"):
+        check(out / "my_scene_3.mp4", clip / "out")
+    sheet = StoryScene(prompt=PROMPTS[0], image=out / "contact_sheet.png")
+    with pytest.raises(StoryboardError, match=r"scenes\[0\].image: .* is a given picture"):
+        check_output(Storyboard(scenes=(sheet, StoryScene(prompt=PROMPTS[1]))), out)
 
 
 def test_a_shorter_story_leaves_no_scenes_of_the_longer_one(run, tmp_path):

@@ -114,7 +114,8 @@ class SamplingOptions(Options, frozen=True):
     @property
     def needs_negative(self) -> bool:
         """Whether a negative prompt has any influence."""
-        scales = np.append(self.guidance_scale, self.guidance_scale_2 or 1)
+        second = 1 if self.guidance_scale_2 is None else self.guidance_scale_2
+        scales = np.append(self.guidance_scale, second)
         return bool((scales != 1).any()) or self.dynamic_guidance or self._guides_by_given
 
     @property

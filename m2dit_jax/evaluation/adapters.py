@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from m2dit_jax.evaluation.accuracy import StoryBatch, evaluate_stories, world_of
 from m2dit_jax.evaluation.report import scores_to_json
 from m2dit_jax.evaluation.scores import Mean, Score
 from m2dit_jax.pipeline.engine import Engine
+from m2dit_jax.pipeline.load import of_pixels_run
 from m2dit_jax.report.sheets import stories_sheet
 from m2dit_jax.utils.progress import progress_bar
+from m2dit_jax.weights.adapted_run import base_weights
 
 ARMS = ("without", "with adapters")
 ANY = "any actor"
@@ -58,6 +61,16 @@ class AdapterReport:
         """Some stories of each actor, without and with the adapters."""
         rows = [(video, captions, [False] * len(video)) for _, video, captions in self.shown]
         return stories_sheet(rows, [title for title, _, _ in self.shown])
+
+
+def open_base(adapted: Engine, run: Path, dtype: str | None, quantize: str | None) -> Engine:
+    """The pipeline of a run on a world as it is without the adapters that the run trained.
+
+    Its base may have learnt from stories of another size; these are the run's, as all settings.
+    """
+    assert adapted.trained is not None  # it has a world
+    recipe, step = adapted.trained.recipe, adapted.trained.step
+    return of_pixels_run(recipe, base_weights(run).load, step, dtype=dtype, quantize=quantize)
 
 
 def score_adapters(

@@ -605,7 +605,7 @@ def _check_trained_size(recipe: Recipe, frames: int, height: int, width: int) ->
 
 def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:
-        known = ", ".join(repr(choice) for choice in choices)
+        known = ", ".join(repr(choice) for choice in choices if choice is not None)
         raise ValueError(f"{name}={value!r}: needs one of {known}")
 
 

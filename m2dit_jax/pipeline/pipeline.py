@@ -23,6 +23,7 @@ from m2dit_jax.stories.progress import Report, silent
 from m2dit_jax.stories.store import MemoryStore, SceneStore
 from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.stories.walk import Outcome
+from m2dit_jax.stories.yaml import StoryboardError
 
 
 class Pipeline(Engine):
@@ -94,7 +95,14 @@ class Pipeline(Engine):
         kept = [
             scene
             if scene.is_reference
-            else scene.replace(image=None, use="reference", video=frames, frames=len(frames))
+            else scene.replace(
+                image=None,
+                use="reference",
+                video=frames,
+                frames=len(frames),
+                take=0,
+                keep=False,
+            )
             for scene, frames in zip(old.scenes, story.frames, strict=True)
         ]
         added = [Scene(prompt=prompt) for prompt in prompts]
@@ -156,6 +164,11 @@ class Pipeline(Engine):
         builder = StoryBuilder(plan, self, store, history)
         prepare(plan, builder)
         self.networks.prepare(_size(plan))
+        if plan.lora_digests and self.networks.plan.policy == "stream":
+            raise StoryboardError(
+                "lora: adapters of a storyboard do not go with blocks that come from host memory; "
+                "needs --memory=resident or offload, or --lora, which is for all scenes"
+            )
         outcomes = builder.build(
             on_step,
             lambda scene, frames: on_scene(plan, scene, frames),

@@ -187,6 +187,9 @@ def _scene_changes(old: Inputs, new: Inputs, own: bool) -> list[str]:
             reasons.append(f"scene {new['scene']}, which is given to it, is another")
         elif name == "attempt" and new[name] > old[name]:
             reasons.append(f"{whose} attempt {old[name]} failed")
+        elif name in ("image", "lora"):  # of which the inputs have hashes
+            was, now = ("none" if x.get(name) is None else "one" for x in (old, new))
+            reasons.append(f"{whose} {name}: {'another' if was == now else f'{was} -> {now}'}")
         else:
             reasons.append(f"{whose} {name}: {_change(old.get(name), new.get(name))}")
     return reasons

@@ -31,19 +31,27 @@ SCENES = "scenes"  # the folder of what the scenes are made of
 # Pixels of all frames, as they are written, up to which there is a GIF: it is made in memory.
 GIF_MOST = 60_000_000
 
-# The videos that are written here or, as scenes of an older and longer story, removed.
-_OWN_VIDEO = re.compile(r"story\.(mp4|gif)|scene_[0-9]+\.mp4")
+# What is written here or, of scenes of an older and longer story, removed.
+_OWN = re.compile(r"story\.(mp4|gif)|scene_[0-9]+\.mp4|contact_sheet\.png")
 
 Frames = Callable[[int], UInt8[np.ndarray, "F H W 3"]]  # of a scene, read from disk
 
 
 def check_output(storyboard: Storyboard, folder: Path) -> None:
-    """Raises StoryboardError if a given clip could be overwritten or removed by a story's files."""
+    """Raises StoryboardError if a story's files cannot lie in the folder.
+
+    That is for one that is a file, and for given clips or pictures that could be overwritten or
+    removed there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StoryboardError(f"--output={folder}: {there} is a file, needs a folder")
     problems = [
-        f"{storyboard.place(f'scenes[{i}].video')}: {scene.video} is a given clip, but its name in "
+        f"{storyboard.place(f'scenes[{i}].{name}')}: {file} is a given {what}, but its name in "
         f"--output={folder} is one of a story's own files: needs another folder"
         for i, scene in enumerate(storyboard.scenes)
-        if isinstance(scene.video, Path) and _is_own_video(scene.video, folder)
+        for name, what, file in (("video", "clip", scene.video), ("image", "picture", scene.image))
+        if isinstance(file, Path) and _is_own(file, folder)
     ]
     if problems:
         raise StoryboardError("\n".join(problems))
@@ -193,11 +201,11 @@ def _write_gif(path: Path, plan: StoryPlan, scenes: range, frames: Frames) -> No
     write_gif(path, np.stack(list(images)), settings.fps)
 
 
-def _is_own_video(video: Path, folder: Path) -> bool:
+def _is_own(file: Path, folder: Path) -> bool:
     # A link counts both as the link, which would be replaced, and as the file that it leads to.
     return any(
-        path.parent == folder.resolve() and _OWN_VIDEO.fullmatch(path.name)
-        for path in (video.parent.resolve() / video.name, video.resolve())
+        path.parent == folder.resolve() and _OWN.fullmatch(path.name)
+        for path in (file.parent.resolve() / file.name, file.resolve())
     )
 
 

@@ -150,9 +150,8 @@ class StoryPlan:
         `videos` says where clips can be read that were given as frames (`Storyboard.to_mapping`).
         """
         checks = {"checks": list(self.checks)} if self.checks else {}
-        lora = {"lora": list(self.storyboard.lora)} if self.storyboard.lora else {}
         return {
-            **lora,
+            **self.storyboard.lora_to_mapping(),
             "scenes": self.storyboard.scenes_to_mapping(videos or {}),
             **settings_to_mapping(vars(self.settings)),
             **checks,

@@ -1,6 +1,7 @@
 """A scene of a storyboard: its fields and what of them goes together."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from m2dit_jax.models.family import split_expert
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.utils.options import (
     Frames,
@@ -20,6 +22,7 @@ from m2dit_jax.utils.options import (
     option,
     same_option,
 )
+from m2dit_jax.utils.remote.bucket import is_remote
 
 Clip = UInt8[np.ndarray, "F H W 3"]
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -40,6 +43,20 @@ def _as_files(lora: Any) -> Any:
 
 
 Lora = Annotated[tuple[Text, ...], BeforeValidator(_as_files)]
+
+
+def lora_in(folder: Path, lora: str) -> str:
+    """FILE or FILE:WEIGHT with an absolute path, from the folder on; an address as it is.
+
+    An expert that it begins with stays: high_noise=FILE.
+    """
+    expert, file = split_expert(lora)
+    if expert is not None:
+        return f"{expert}={lora_in(folder, file)}"
+    with suppress(ValueError):  # of another kind of address: no such file
+        if is_remote(lora):
+            return lora
+    return str((folder / Path(lora).expanduser()).absolute())
 
 
 def _not_blank(prompt: str) -> str:
@@ -172,7 +189,7 @@ class Scene(Options, frozen=True):
         return self.image is not None and self.use == "first_frame"
 
     def to_mapping(self, video: Path | str | None = None) -> dict[str, Any]:
-        """The scene in a storyboard file, fit for JSON; clip and picture by their absolute path.
+        """The scene in a storyboard file, fit for JSON; all files by their absolute path.
 
         `video` is where one can be read that was given as frames or pixels. Raises ValueError
         without it.
@@ -187,6 +204,8 @@ class Scene(Options, frozen=True):
             if path is None:
                 raise ValueError(f"{name}: {what} in memory have no path, needs that of a copy")
             values[name] = str(Path(path).absolute())
+        if self.lora is not None:
+            values["lora"] = [lora_in(Path(), lora) for lora in self.lora]
         return values
 
     def __eq__(self, other: object) -> bool:

@@ -27,8 +27,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from m2dit_jax.models.family import split_expert
-from m2dit_jax.stories.scene import LORA_NEEDED, Lora, Scene
+from m2dit_jax.stories.scene import LORA_NEEDED, Lora, Scene, lora_in
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import Item, StoryboardError, from_value, parse, read_text
 from m2dit_jax.utils.media import VideoError, check_clip
@@ -41,7 +40,7 @@ from m2dit_jax.utils.options import (
     unknown_key,
     wrong,
 )
-from m2dit_jax.utils.remote.bucket import BucketError, is_remote
+from m2dit_jax.utils.remote.bucket import BucketError
 from m2dit_jax.utils.remote.places import place_beside
 from m2dit_jax.utils.stills import StillError, read_still
 
@@ -199,13 +198,18 @@ class Storyboard(StoryOptions, frozen=True):
     def to_mapping(self, videos: Mapping[int, Path | str] | None = None) -> dict[str, Any]:
         """The content of a storyboard file, fit for JSON; what is left to defaults is left out.
 
-        Clips stand there by absolute path; `videos` says by scene, from 0, where those can be read
-        that were given as frames. Raises ValueError if one has no path.
+        Clips and adapters stand there by absolute path; `videos` says by scene, from 0, where clips
+        can be read that were given as frames. Raises ValueError if one has no path.
         """
         return {
             "scenes": self.scenes_to_mapping(videos or {}),
             **settings_to_mapping(self.given_values()),
+            **self.lora_to_mapping(),
         }
+
+    def lora_to_mapping(self) -> dict[str, list[str]]:
+        """The adapters' part of `to_mapping`, empty without any."""
+        return {"lora": [lora_in(Path(), lora) for lora in self.lora]} if self.lora else {}
 
     def scenes_to_mapping(self, videos: Mapping[int, Path | str]) -> list[dict[str, Any]]:
         """The scenes' part of `to_mapping`."""
@@ -286,16 +290,7 @@ class _Reader:
         files = [value] if isinstance(value, str) else value
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             return value
-        return [self._adapters(file) for file in files]
-
-    def _adapters(self, text: str) -> str:
-        expert, file = split_expert(text)
-        if expert is not None:
-            return f"{expert}={self._adapters(file)}"
-        with suppress(ValueError):  # of another kind of address: no such file
-            if is_remote(file):
-                return file
-        return str((self.folder / Path(file).expanduser()).absolute())
+        return [lora_in(self.folder, file) for file in files]
 
     def _scene(self, path: str, item: Item) -> Any:
         self.lines[path] = item.line

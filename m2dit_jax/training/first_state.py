@@ -67,6 +67,8 @@ def check_weights(recipe: Recipe, path: Path, field: str) -> str:
 
 
 def _check_folder(recipe: Recipe, folder: Path, field: str) -> str:
+    if not folder.parent.is_dir():
+        raise ValueError(f"{field}: {folder.parent}: no such folder; needs a run or a model folder")
     if recipe.config.data.source != "latents":
         raise ValueError(
             f"{field}: {folder.parent} is no training run, as config.data.source "

@@ -30,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 os.replace(part, path)
         except OSError as error:
             if error.filename == str(part):
-                error.filename, error.filename2 = str(path), None
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         finally:
             # A share that is lost must not hide what was said of it.

@@ -66,11 +66,13 @@ class Desk:
             made, form = self.shelf.storyboard(name), self.shelf.form(name)
         except (ValueError, OSError) as error:
             return Opened(self.example(0), problem=in_words(error) or str(error))
+        shown = self.example(0) if form is None else Form.from_mapping(form, self.shelf.clips)
         return Opened(
-            self.example(0) if form is None else Form.from_mapping(form, self.shelf.clips),
+            shown,
             () if made is None else tuple(made["scenes"]),
             float((made or {}).get("fps", self.model.defaults.fps)),
             self.runner.of(folder),
+            "" if form is None else _lost(form, shown),
         )
 
     def keep(self, name: str | None, page: int, form: Form) -> str:
@@ -115,3 +117,19 @@ class Desk:
             if page not in self._names:
                 self._names[page] = self.shelf.new()
             return self._names[page]
+
+
+def _lost(mapping: Mapping[str, Any], form: Form) -> str:
+    """What of a storyboard that was not written here the form cannot have, or ""."""
+    lost = ["lora"] if mapping.get("lora") else []
+    for number, (scene, own) in enumerate(zip(mapping["scenes"], form.scenes, strict=True), 1):
+        there = {"video": own.clip, "image": own.image, "lora": None}
+        lost += [
+            f"{name} of scene {number}" for name in there if scene.get(name) and not there[name]
+        ]
+    if not lost:
+        return ""
+    return (
+        f"The form lacks {', '.join(lost)}, which the story was made with: Generate makes another "
+        "story; clips and pictures can be given here again, adapters by --lora"
+    )

@@ -45,15 +45,15 @@ def find_weights(path: Path, chosen: str | None = None) -> TrainedWeights:
     return AdaptedWeights(**own, base=_find_base(found))
 
 
-def base_place(path: Path) -> Path:
-    """The folder of the weights that a run's adapters are for: of a run's step, or a model folder.
+def base_weights(path: Path) -> "Base":
+    """The weights that a run's adapters are for.
 
     Raises ValueError as `find_weights` does, and for a run without adapters.
     """
     found = find_weights(path)
     if not isinstance(found, AdaptedWeights) or found.base is None:
         raise ValueError(f"{path}: trained no adapters (config.train.lora.rank is 0)")
-    return found.base.place
+    return found.base
 
 
 def keep_base(workdir: Path, place: Path, content: str) -> None:

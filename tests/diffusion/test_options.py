@@ -137,3 +137,4 @@ def test_when_a_negative_prompt_is_needed():
     assert SamplingOptions(guidance_scale=(1.0, 2.0)).needs_negative
     assert SamplingOptions(guidance_scale=1.0, dynamic_guidance=True).needs_negative
     assert SamplingOptions(guidance_scale=1.0, given_guidance_scale=1.5).needs_negative
+    assert SamplingOptions(guidance_scale=1.0, guidance_scale_2=0.0).needs_negative

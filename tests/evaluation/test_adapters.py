@@ -1,10 +1,16 @@
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from m2dit_jax.config.recipe import build_recipe
 from m2dit_jax.diffusion.options import SamplingOptions
-from m2dit_jax.evaluation.adapters import ANY, ARMS, score_adapters
-from tests.engines import random_engine
+from m2dit_jax.evaluation import adapters
+from m2dit_jax.evaluation.adapters import ANY, ARMS, open_base, score_adapters
+from m2dit_jax.weights.mapping import flatten
+from tests.engines import random_engine, random_params
 
 
 @pytest.fixture
@@ -33,6 +39,18 @@ def test_old_and_new_actors_are_scored_without_and_with_adapters(engines):
     assert titles[:2] == [f"{ANY}, {ARMS[0]}"] * 2 and len(titles) == 8
     assert all("white circle" in captions[0] for _, _, captions in report.shown[4:])
     assert report.sheet().height > 0
+
+
+def test_the_base_makes_stories_of_the_runs_size(tiny_config, monkeypatch):
+    params = random_params(build_recipe(tiny_config))
+    tiny_config.data.scenes, tiny_config.sample.steps = 3, 4
+    adapted = random_engine(tiny_config)
+    weights = SimpleNamespace(load=lambda: params)
+    monkeypatch.setattr(adapters, "base_weights", lambda run: weights)
+    base = open_base(adapted, Path("run"), None, None)
+    assert base.trained == adapted.trained and base.defaults == adapted.defaults
+    found, own = (flatten(x) for x in (base.networks.get("transformer").params, params))
+    assert all(np.array_equal(x, own[f"transformer.{name}"]) for name, x in found.items())
 
 
 def test_adapters_of_no_new_actor_have_two_columns(engines):

@@ -15,7 +15,7 @@ from m2dit_jax.data.worlds import WORLDS
 from m2dit_jax.evaluation.accuracy import sample_held_out
 from m2dit_jax.evaluation.long_stories import sample_long_stories
 from m2dit_jax.pipeline.load import load, of_pixels_run, run_options
-from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.stories.windows import Windows
 from m2dit_jax.stories.yaml import StoryboardError
 from tests.engines import random_engine, random_params
@@ -178,14 +178,18 @@ def test_the_dtype_holds_for_every_network(make_tiny_config):
 def test_what_is_no_model_is_refused_with_its_name(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="dtype='int8': needs one of"):
+    with pytest.raises(ValueError, match="dtype='int8': needs one of 'float32'"):
         load(tmp_path, dtype="int8")
     assert evaluate.main([f"--checkpoint={tmp_path}"]) == 2
 
 
 @pytest.mark.slow
 def test_a_story_is_extended_from_its_latents(engine, tmp_path, monkeypatch):
-    story = engine(["a red cross moves left on gray", "it moves up on navy"], seed=1, steps=2)
+    first, second = "a red cross moves left on gray", "it moves up on navy"
+    board = Storyboard(scenes=(Scene(prompt=first), Scene(prompt=second, take=1)), seed=1, steps=2)
+    engine(board, folder=tmp_path / "kept")
+    second_kept = board.scenes[1].replace(keep=True)
+    story = engine(board.replace(scenes=(board.scenes[0], second_kept)), folder=tmp_path / "kept")
     longer = engine.extend(story, ["it moves right on white"], window=3)
     assert len(longer.frames) == 3
     for scene in range(2):

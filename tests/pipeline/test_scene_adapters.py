@@ -5,8 +5,9 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from m2dit_jax.pipeline.load import _scene_adapters
+from m2dit_jax.pipeline.memory_plan import MemoryPlan
 from m2dit_jax.stories.plan import plan_story
-from m2dit_jax.stories.storyboard import Storyboard
+from m2dit_jax.stories.storyboard import Scene, Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.weights.lora_files import write_lora
 from tests.engines import random_engine
@@ -73,6 +74,25 @@ def test_scenes_know_the_file_and_its_weight(engine, folder, tmp_path):
         assert any("lora" in line for line in lines)
     plain = plan_story(story(folder, {}, {}), engine)
     assert not plain.lora(0) and plain.lora_digests == {}
+
+
+def test_a_written_storyboard_finds_them_from_everywhere(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    everywhere, own = "style.safetensors", "other.safetensors:0.5"
+    scenes = Scene(prompt=PROMPTS[0], lora=(own,)), Scene(prompt=PROMPTS[1])
+    board = Storyboard(scenes=scenes, lora=(everywhere, "gs://bucket/far.safetensors"))
+    written = board.to_mapping()
+    monkeypatch.chdir(folder.parent)
+    again = Storyboard.from_mapping(written, folder.parent)
+    assert again.lora == (str(folder / everywhere), "gs://bucket/far.safetensors")
+    assert again.scenes[0].lora == (str(folder / own),) and again.scenes[1].lora is None
+
+
+def test_streamed_blocks_are_refused_before_a_network_is_read(engine, folder, monkeypatch):
+    monkeypatch.setattr(engine.networks, "plan", MemoryPlan("stream"))
+    monkeypatch.setattr(engine.networks, "get", lambda name: pytest.fail(f"reads {name}"))
+    with pytest.raises(StoryboardError, match="^lora: .*needs --memory=resident or offload"):
+        engine(story(folder, {"lora": ["style.safetensors"]}, {}))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import numpy as np
+from PIL import Image
 
 from m2dit_jax.stories.gate import Verdict
 from m2dit_jax.stories.inputs import changes
@@ -111,6 +112,21 @@ def test_takes_count_where_they_are_not_the_first():
     assert inputs(0) == all_inputs("ab")
     assert changes(inputs(0)[1], inputs(2)[1]) == ["its take: 0 -> 2"]
     assert changes(inputs(2)[0], inputs(1)[0]) == ["scene 2's take: 2 -> 1"]
+
+
+def test_files_are_told_without_their_hashes(tmp_path):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "black.png")
+    Image.fromarray(np.full((4, 4, 3), 9, np.uint8)).save(tmp_path / "grey.png")
+
+    def inputs(image):
+        scenes = [{"prompt": "a", "image": image, "use": "first_frame"} if image else "a"]
+        plan = plan_story(Storyboard.from_mapping({"scenes": scenes}, tmp_path), FakeEngine())
+        return walk_through(StoryWalk(plan, "weights"))[0].identity.inputs
+
+    plain, black, grey = map(inputs, (None, "black.png", "grey.png"))
+    assert changes(plain, black) == ["its image: none -> one"]
+    assert changes(black, plain) == ["its image: one -> none"]
+    assert changes(black, grey) == ["its image: another"]
 
 
 def test_a_scene_that_is_given_now_has_not_failed(tmp_path):

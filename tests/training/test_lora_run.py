@@ -10,6 +10,7 @@ import pytest
 import m2dit_jax as m2
 from m2dit_jax import convert, train
 from m2dit_jax.config.recipe import build_recipe
+from m2dit_jax.evaluation.adapters import open_base
 from m2dit_jax.models.lora import split_adapters
 from m2dit_jax.parallel.mesh import make_mesh
 from m2dit_jax.training import checkpoints
@@ -142,6 +143,8 @@ def test_what_is_sampled_is_the_base_with_the_adapters(run, base, tmp_path, caps
         np.testing.assert_allclose(last_scene(story), last_scene(stories[0]), atol=1e-4)
     assert np.abs(last_scene(plain) - last_scene(stories[0])).max() > 1e-2
     np.testing.assert_array_equal(last_scene(nothing), last_scene(plain))
+    without = open_base(m2.load(run), run, None, None)(PROMPTS, seed=1)
+    np.testing.assert_array_equal(last_scene(without), last_scene(plain))
     assert stories[2].provenance["lora"][0]["weight"] == 1.0
 
 

@@ -88,7 +88,7 @@ def test_a_model_folder_is_a_teacher_if_its_noise_is_the_students(make_encoded_c
 
 def test_what_is_no_model_is_no_teacher(tiny_config, tmp_path):
     config = _student_of(tiny_config, tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=f"{TEACHER}: .*nowhere is no training run"):
+    with pytest.raises(ValueError, match=f"{TEACHER}: .*nowhere: no such folder"):
         find_teacher(build_recipe(config))
 
 

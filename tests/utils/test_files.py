@@ -6,7 +6,7 @@ import pytest
 
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
-from m2dit_jax.utils.files import check_file, read_json
+from m2dit_jax.utils.files import atomic_write, check_file, read_json
 
 
 def test_json_is_read(tmp_path):
@@ -21,6 +21,13 @@ def test_every_error_names_the_file(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.json: not readable as JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_what_cannot_be_written_is_named_by_its_own_name_alone(tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere" / "a.txt"):
+        with pytest.raises(OSError) as error, atomic_write(place) as part:
+            part.write_text("a")
+        assert str(error.value).endswith(f": {str(place)!r}")
 
 
 def test_pipes_devices_and_folders_are_no_files(tmp_path):

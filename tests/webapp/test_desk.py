@@ -4,6 +4,7 @@ import pytest
 
 from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.yaml import StoryboardError
+from m2dit_jax.utils.files import write_json
 from m2dit_jax.webapp.board import Form, SceneForm
 from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.model import AppModel
@@ -53,6 +54,16 @@ def test_it_is_said_what_would_be_made(desk):
     (problem,) = desk.look_ahead(None, Form()).problems
     assert problem.is_missing_prompt and problem.scene == 0
     assert desk.shelf.names() == []  # nothing was written
+
+
+def test_what_only_a_file_can_have_is_said_to_be_missing(desk):
+    name = desk.keep(None, desk.new_page(), FOXES)
+    assert desk.open(name).problem == ""
+    scenes = [{"prompt": "a fox", "video": "/elsewhere/fox.mp4"}, {"prompt": "it", "lora": ["b"]}]
+    write_json(desk.shelf.folder(name) / "draft.json", {"scenes": scenes, "lora": ["a"]})
+    opened = desk.open(name)
+    assert not opened.form.scenes[0].given
+    assert "The form lacks lora, video of scene 1, lora of scene 2, which" in opened.problem
 
 
 def test_a_story_that_cannot_be_read_shows_an_example_and_why(desk):
