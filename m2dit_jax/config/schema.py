@@ -131,7 +131,8 @@ class Config:
                 f"config.train.expert: models of config.model.family {self.model.family!r} have "
                 f"one transformer, got {expert!r}"
             ]
-        if not self.trained_timesteps:
+        share = boundary if expert == "low_noise" else 1 - boundary
+        if expert and share == 0:
             return [f"config.diffusion.boundary {boundary:g} leaves no timesteps to {expert!r}"]
         return []
 
