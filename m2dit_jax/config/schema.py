@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from m2dit_jax.config.bounds import (
     DRAWN,
     MAX_STORY,
+    MAX_TIMESTEPS,
     VAE_FRAMES,
 )
 from m2dit_jax.config.data_fields import DataConfig
@@ -131,7 +132,7 @@ class Config:
                 f"config.train.expert: models of config.model.family {self.model.family!r} have "
                 f"one transformer, got {expert!r}"
             ]
-        if not self.trained_timesteps:
+        if expert and self.diffusion.timesteps <= MAX_TIMESTEPS and not self.trained_timesteps:
             return [f"config.diffusion.boundary {boundary:g} leaves no timesteps to {expert!r}"]
         return []
 

@@ -46,6 +46,7 @@ def test_each_expert_has_its_share_of_the_timesteps(tiny_config):
         ({"train.expert": ""}, "needs both or neither, got '' and 0.875"),
         ({"diffusion.boundary": 0.0}, "needs both or neither, got 'low_noise' and 0"),
         ({"diffusion.boundary": 1.0, "train.expert": "high_noise"}, "no timesteps to 'high_noise'"),
+        ({"diffusion.boundary": 0.9999, "train.expert": "high_noise"}, "leaves no timesteps to"),
         ({"model.family": "cogvideox", "model.hidden": 0}, "'cogvideox' have one transformer"),
         ({"train.preview_every": 5}, "preview_every must be 0 with config.train.expert"),
         ({"diffusion.kind": "diffusion"}, "boundary must be 0 with config.diffusion.kind 'diffus"),
