@@ -168,8 +168,8 @@ def _host_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine",
         choices=("ray",),
-        help="do all that on the Ray cluster of RAY_ADDRESS, or one that this machine becomes; each "
-        "worker takes WORKERS CPUs and a GPU (default: on this host alone)",
+        help="do all that on the Ray cluster of RAY_ADDRESS, or one that this machine becomes; "
+        "each worker takes WORKERS CPUs and a GPU (default: on this host alone)",
     )
 
 

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # a cluster is started, and JA
 @pytest.fixture(scope="module")
 def cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # else a busy machine leaves nothing for them
+    # Else a busy machine leaves nothing for them; Ray reads it in these letters.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray = pytest.importorskip("ray", reason="optional extra: ray")
     before = signal.getsignal(signal.SIGTERM)
     options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -43,8 +44,8 @@ def kill_a_worker(records, killed, ended):
     """Kills a worker that has a shard under way, when one is finished."""
     while not killed and not ended.is_set():
         if list(records.glob("0*.json")):
-            for process in psutil.process_iter(["name", "cmdline"]):
-                if process.info["cmdline"][:1] == ["ray::Encoder.encode"]:
+            for process in psutil.process_iter(["cmdline"]):
+                if (process.info["cmdline"] or [])[:1] == ["ray::Encoder.encode"]:
                     process.send_signal(signal.SIGKILL)
                     killed.append(process.pid)
                     return
