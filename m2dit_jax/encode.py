@@ -4,6 +4,7 @@
     m2dit encode --manifest=F --root=DIR --output=DIR --codec=pixels|MODEL_FOLDER
     m2dit encode --config=FILE_OR_NAME  # all that from config.data, which --config.data.* changes
     m2dit encode ... --part=2/4  # on one of four hosts; then once: m2dit encode ... --join
+    m2dit encode ... --engine=ray  # all that by itself, on a Ray cluster
     m2dit encode --preview=DIR
     m2dit encode --check=DIR
     m2dit encode --scenes-from=long.mp4 --output=manifest.jsonl
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,23 +55,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: not a single scene could be encoded, or the model makes numbers that are none.
     """
-    parser = _parser()
-    flags, others = parser.parse_known_args(argv)
-    flags.text_length = None  # until a config says it
-    flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
-    if unknown := [argument for argument in others if argument not in flags.fields]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    flags = _read_flags(arguments)
     return run_command(
-        lambda: _run(flags),
+        lambda: _run(flags, arguments),
         on_interrupt="interrupted; the same command goes on with what is finished",
     )
 
 
-def _run(flags: argparse.Namespace) -> int:
+def _read_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags; one that is not given is None."""
+    parser = _parser()
+    flags, others = parser.parse_known_args(arguments)
+    flags.text_length = None  # until a config says it
+    flags.fields = [argument for argument in others if argument.startswith("--config.data.")]
+    if unknown := [argument for argument in others if argument not in flags.fields]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return flags
+
+
+def _run(flags: argparse.Namespace, arguments: list[str]) -> int:
     if flags.sizes and (flags.height or flags.width):
         raise ValueError("--height and --width cannot go with --sizes")
     _fill_from_config(flags)
     _check_mode(flags)
+    if flags.engine:
+        return _encode_on_ray(flags, arguments)
     if flags.preview:
         return _preview(flags.preview)
     if flags.check:
@@ -95,6 +106,11 @@ def _encode(flags: argparse.Namespace) -> int:
             missing.append(str(error))
     if missing:
         raise WorkFailed("\n".join(missing))
+    return _end(flags, encoded)
+
+
+def _end(flags: argparse.Namespace, encoded: Sequence[object]) -> int:
+    """The exit status, with what was encoded."""
     if flags.sizes and encoded:
         print(f"--config.data.paths={','.join(map(str, encoded))} trains on all sizes")
     return 0 if encoded else 1
@@ -103,18 +119,11 @@ def _encode(flags: argparse.Namespace) -> int:
 def _encode_job(flags: argparse.Namespace, job: "EncodeJob") -> bool:
     """Whether there is a dataset, or a part of one."""
     from m2dit_jax.data.encode.encoding import encode_dataset, encode_part, join_parts
-    from m2dit_jax.data.encode.job import finished_shards
-    from m2dit_jax.data.encode.summary import part_summary, summary
+    from m2dit_jax.data.encode.summary import begin_line, part_summary, summary
     from m2dit_jax.data.encoded import FINISHED
 
     started = time.perf_counter()
-    total = len(job.shards)
-    scenes = sum(job.scene_counts)
-    print(
-        f"{job.manifest.source}: {len(job.manifest.stories)} stories, {scenes} scenes\n"
-        f"writing to {job.output}: {finished_shards(job)} of {total} shards are there",
-        file=sys.stderr,
-    )
+    print(begin_line(job), file=sys.stderr)
     if flags.part and not (job.output / FINISHED).exists():
         print(part_summary(job, flags.part, encode_part(job, flags.part)))
         return True
@@ -122,6 +131,22 @@ def _encode_job(flags: argparse.Namespace, job: "EncodeJob") -> bool:
     print(summary(job, report))
     print(f"{time.perf_counter() - started:.1f} s")
     return report.dataset is not None
+
+
+def _encode_on_ray(flags: argparse.Namespace, arguments: list[str]) -> int:
+    from m2dit_jax.data.encode.ray_encoding import encode_on_ray
+
+    output = flags.address or str(flags.output)
+    on_gpus = flags.codec != "pixels"
+    return _end(flags, encode_on_ray(partial(_jobs_of, arguments), output, flags.workers, on_gpus))
+
+
+def _jobs_of(arguments: list[str], output: Path, workers: int) -> list["EncodeJob"]:
+    """The jobs of a command, as another process makes them."""
+    flags = _read_flags(arguments)
+    flags.output, flags.workers = output, workers
+    _fill_from_config(flags)
+    return _make_jobs(flags)
 
 
 def _make_jobs(flags: argparse.Namespace) -> list["EncodeJob"]:
@@ -298,7 +323,7 @@ def _value_of_config(
 
 def _check_mode(flags: argparse.Namespace) -> None:
     """Raises ValueError for flags that do not go together."""
-    no_flags = ("fields", "text_length")
+    no_flags = ("fields", "text_length", "address")
     given = {n for n, value in vars(flags).items() if value is not None and n not in no_flags}
     mode, allowed, needed = "encoding", given, {"manifest", "output", "codec"}
     if "clips" in given:
@@ -313,6 +338,8 @@ def _check_mode(flags: argparse.Namespace) -> None:
     problems = []
     if {"part", "join"} <= given:
         problems.append("--part cannot go with --join")
+    if "engine" in given and {"part", "join"} & given:
+        problems.append("--part and --join cannot go with --engine, which sees to both")
     if needed - given:
         names = _names(needed - given).replace("--manifest", "--manifest or --clips")
         problems.append(f"{mode} needs {names}")

@@ -42,6 +42,7 @@ def encode_parser() -> argparse.ArgumentParser:
         "--config=finetune_5b --config.data.frames=25",
     )
     parser.open_output = open_output
+    parser.set_defaults(address=None)  # an output that the workers of an engine open
     _what_flags(parser)
     _size_flags(parser)
     _frame_flags(parser)
@@ -164,6 +165,12 @@ def _host_flags(parser: argparse.ArgumentParser) -> None:
         help="make a dataset of the parts, or say which are missing (default: by itself where "
         "there are no parts)",
     )
+    group.add_argument(
+        "--engine",
+        choices=("ray",),
+        help="do all that on the Ray cluster of RAY_ADDRESS, or one that this machine becomes; "
+        "each worker takes WORKERS CPUs and a GPU (default: on this host alone)",
+    )
 
 
 def _other_flags(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +195,9 @@ def open_output(flags: argparse.Namespace, address: str) -> Path:
     """The local folder, or file, for an --output in a bucket; shards do not stay there."""
     from m2dit_jax.data.encoded import is_shard
 
+    if flags.engine:
+        flags.address = address  # opened by the workers
+        return Path(address)
     if flags.scenes_from:
         return written_file_or_folder(address)
     return written_place(address, Sharing(flags.part.name if flags.part else "", is_shard))

@@ -1,5 +1,6 @@
 """One dataset from several hosts, of which one is killed: the same bytes as from one."""
 
+import shutil
 import signal
 
 import pytest
@@ -82,6 +83,41 @@ def test_parts_may_come_from_machines_that_share_only_a_bucket(many, tmp_path, m
             assert bucket.read(name) == content, name
         assert not list((tmp_path / "three").rglob("*array_record*"))
         assert {name for name in bucket.objects() if "/" in name} == {INDEX}
+
+
+@pytest.mark.slow  # a server is started
+def test_videos_of_a_manifest_may_be_in_a_bucket(many, tmp_path, monkeypatch, capsys):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("M2DIT_REMOTE_CACHE", str(tmp_path / "cache"))
+        bucket = Bucket(f"s3://{BUCKET}/videos")
+        for name in ("red", "blue"):
+            bucket.upload(many.parent / f"{name}.mp4", f"{name}.mp4")
+        shutil.copy(many.parent / "green.mp4", tmp_path)
+        remote = [f"{bucket.url}/{name}.mp4" for name in ("red", "gone", "blue")]
+        write_manifest(tmp_path / "m.jsonl", {"a": [remote[0], "green.mp4"], "b": remote})
+        flags = [*of_manifest(tmp_path / "m.jsonl", tmp_path / "set"), *PIXELS, "--workers=1"]
+        assert encode.main([*flags, "--shard_scenes=1"]) == 0
+        assert "skipped 2 scenes" in capsys.readouterr().out
+        dataset = EncodedDataset(tmp_path / "set")
+        names = [[origin["video"] for origin in story["origins"]] for story in dataset]
+        assert names == [[remote[0], "green.mp4"], [remote[0]]]
+        gone = next(item for item in dataset.skipped() if item["video"] == remote[1])
+        assert "cannot be read" in gone["kind"]
+        assert not list((tmp_path / "cache").rglob("*.mp4"))  # each was here for a while only
+
+        # What changes in the bucket is noticed.
+        bucket.upload(many.parent / "blue.mp4", "red.mp4")
+        assert encode.main([*flags, "--shard_scenes=1"]) == 0
+        assert f"1 videos have changed since, for example {remote[0]}" in capsys.readouterr().out
+
+        write_manifest(tmp_path / "m.jsonl", {"a": ["s3://no-such-bucket/a.mp4"]})
+        assert encode.main([*flags[:1], f"--output={tmp_path / 'other'}", *PIXELS]) == 2
+        assert "s3://no-such-bucket: " in capsys.readouterr().err
+        write_manifest(tmp_path / "m.jsonl", {"a": ["s3://bucket//a.mp4"]})
+        assert encode.main([*flags[:1], f"--output={tmp_path / 'other'}", *PIXELS]) == 2
+        assert "needs a name between all slashes" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # a released model is loaded

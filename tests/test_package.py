@@ -87,7 +87,7 @@ def test_its_metadata(installed):
     assert metadata["License-Expression"] == "Apache-2.0" and (folder / "licenses/LICENSE").exists()
     extras = {"cuda12", "cuda13", "tpu", "app", "shots", "fonts", "eval"} | {
         "tensorboard",
-        *("s3", "gs", "wandb"),
+        *("s3", "gs", "ray", "wandb"),
         "docs",
         "test",
     }

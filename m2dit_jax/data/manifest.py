@@ -10,6 +10,8 @@ as fractions ("25/24"), and as "first_frame" and "end_frame", numbers from 0, th
 frame after the last. Frames go before exact seconds, these before seconds; what is given together
 must be the same. A frame within a millisecond before `start` or `end` counts as at it.
 
+A video may be an address in a bucket, gs:// or s3://, which is fetched when it is encoded.
+
 Which it is shows in the content. All else that an entry says is kept as metadata.
 """
 
@@ -32,6 +34,7 @@ from m2dit_jax.data.scene_times import FIELDS, SceneTimes, read_times, shown
 from m2dit_jax.data.story_table import ClipScene, ManifestStory, Naming, StoryTable
 from m2dit_jax.utils.files import atomic_write
 from m2dit_jax.utils.options import short
+from m2dit_jax.utils.remote.objects import check_buckets, is_address, later_place
 
 MAX_BYTES = 2**30
 _FIELDS = ("video", "caption", *FIELDS)  # of a scene of our own format
@@ -67,7 +70,8 @@ class Manifest:
 def read_manifest(path: Path, root: Path, min_scenes: int = 1) -> Manifest:
     """Reads and checks a manifest whole; its paths are relative to `root` and must stay in it.
 
-    Raises ManifestError with all problems, among them stories of less than `min_scenes` scenes.
+    Raises ManifestError with all problems, among them stories of less than `min_scenes` scenes, and
+    BucketError if a bucket that it names cannot be read.
     """
     first = _check_text(path)
     reader = _Reader(path, root)
@@ -310,6 +314,7 @@ class _Reader:
     def check_videos(self, table: StoryTable) -> None:
         """Looks at each file once, in threads: on a network disk each look takes its time."""
         names = list(self._videos)
+        check_buckets([name for name in names if is_address(name)])
         step = 256  # names that a thread takes at once
         parts = [names[start : start + step] for start in range(0, len(names), step)]
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -409,6 +414,8 @@ class _Reader:
     def _look(self, name: str) -> tuple[str, str]:
         """The whole path of a video, and what is wrong with it, or ""."""
         try:
+            if is_address(name):
+                return str(later_place(name)), ""  # whether it is there shows when it is due
             path = (self.root / name).resolve()
             if not path.is_relative_to(self.root):
                 problem = f"leaves the root {self.root}, needs a path within it"

@@ -142,6 +142,7 @@ class VaeCodec:
         mesh = Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
         self._cut = NamedSharding(mesh, PartitionSpec("data"))
         self._whole = NamedSharding(mesh, PartitionSpec())
+        self._loaded = False
 
     def info(self, kind: str) -> EncodedInfo:
         """See `Codec`."""
@@ -167,9 +168,12 @@ class VaeCodec:
         }
 
     def load(self) -> None:
-        """Raises ValueError if weights are missing or damaged."""
+        """Raises ValueError if weights are missing or damaged; once is enough."""
+        if self._loaded:
+            return
         self._text = self._placed(self.model.text_encoder(self._dtype))
         self._vae: Vae = nnx.merge(*self._placed(self.model.vae(self._dtype)))
+        self._loaded = True
 
     def is_cut(self, caption: str) -> bool:
         """Whether the caption has more tokens than the model reads."""

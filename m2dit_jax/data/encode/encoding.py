@@ -110,10 +110,15 @@ def join_parts(job: EncodeJob) -> EncodeReport:
     with writing_all(job.output), writing(job.output):
         drop_changed(job, numbers)
         missing = [number for number in numbers if job.record(number) is None]
-        lacks_caption = job.info.codec == "vae" and not (job.output / EMPTY_CAPTION).is_file()
+        lacks_caption = lacks_empty_caption(job)
         if missing or lacks_caption:
             raise WorkFailed(_missing_lines(job, missing, lacks_caption))
         return _finish(job, None)
+
+
+def lacks_empty_caption(job: EncodeJob) -> bool:
+    """Whether the first part has yet to write the embedding of the empty caption."""
+    return job.info.codec == "vae" and not (job.output / EMPTY_CAPTION).is_file()
 
 
 def _encode(job: EncodeJob, numbers: Sequence[int]) -> None:

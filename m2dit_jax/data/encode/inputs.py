@@ -15,6 +15,7 @@ from typing import Any
 
 from m2dit_jax.data.encoded import VIDEOS
 from m2dit_jax.utils.files import atomic_write
+from m2dit_jax.utils.remote.objects import address_of, is_address, later_place, object_stamp
 
 # Size and time of change, and the SHA-256 if it was asked for; None: there was no such file.
 Stamp = Sequence[Any] | None
@@ -26,7 +27,7 @@ def stamp_videos(root: Path, videos: Iterable[str], hashed: bool) -> dict[str, S
     """The present stamps of the videos of these names; with `hashed`, all of each is read."""
     names = sorted(set(videos))
     with ThreadPoolExecutor(_THREADS) as pool:
-        stamps = pool.map(lambda name: _stamp(root / name, hashed), names)
+        stamps = pool.map(lambda name: _stamp(_place(root, name), hashed), names)
         return dict(zip(names, stamps, strict=True))
 
 
@@ -38,7 +39,9 @@ def changed_videos(root: Path, stamps: Stamps, hashed: bool = False) -> list[str
     """
     names = list(stamps)
     with ThreadPoolExecutor(_THREADS) as pool:
-        changed = pool.map(lambda name: _is_changed(root / name, stamps[name], hashed), names)
+        changed = pool.map(
+            lambda name: _is_changed(_place(root, name), stamps[name], hashed), names
+        )
         return [name for name, yes in zip(names, changed, strict=True) if yes]
 
 
@@ -89,7 +92,13 @@ def _is_stamp(value: Any) -> bool:
     )
 
 
+def _place(root: Path, name: str) -> Path:
+    return later_place(name) if is_address(name) else root / name
+
+
 def _stamp(path: Path, hashed: bool) -> Stamp:
+    if (address := address_of(path)) is not None:  # whose version tells its content
+        return (found := object_stamp(address)) and [*found]
     try:
         status = path.stat()
         found = [status.st_size, status.st_mtime_ns]

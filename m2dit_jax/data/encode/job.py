@@ -15,6 +15,7 @@ from m2dit_jax.data.encoded import FINISHED, PROGRESS, SKIPPED, EncodedInfo
 from m2dit_jax.data.manifest import Manifest
 from m2dit_jax.data.story_table import ClipScene
 from m2dit_jax.utils.disks import check_room
+from m2dit_jax.utils.remote.objects import address_of
 from m2dit_jax.utils.sizes import size_text
 
 # A shard is closed at so much; tensorflow-datasets wants no more. Where that would make more shards
@@ -131,7 +132,9 @@ class EncodeJob:
 
 
 def relative_path(video: Path, root: Path) -> str:
-    """With slashes; a path that is not under the root stays as it is."""
+    """With slashes; a path that is not under the root stays as it is, or is an address."""
+    if (address := address_of(video)) is not None:
+        return address
     for base in (root, root.absolute(), root.resolve()):
         if video.is_relative_to(base):
             return video.relative_to(base).as_posix()

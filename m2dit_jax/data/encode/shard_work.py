@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from m2dit_jax.data.encode.inputs import Stamps, changed_videos, stamp_videos
 from m2dit_jax.data.encode.job import EncodeJob
 from m2dit_jax.data.encode.records import ShardRecord, UnknownText, record_path, write_record
+from m2dit_jax.data.encode.remote_videos import RemoteVideos
 from m2dit_jax.data.encode.scene_decoding import SceneTask, decode_scene
 from m2dit_jax.data.encode.stories import (
     Result,
@@ -28,6 +29,7 @@ def encode_shards(job: EncodeJob, numbers: Sequence[int]) -> None:
     clips = job.scenes_in(missing)
     with (
         WorkerPool(decode_scene, job.workers, job.time_limit) as pool,
+        RemoteVideos() as videos,
         progress_bar(clips, "encode", "clips") as progress,
     ):
         failures = 0
@@ -46,13 +48,15 @@ def encode_shards(job: EncodeJob, numbers: Sequence[int]) -> None:
         def tasks_of(number: int) -> Iterator[SceneTask]:
             # Before the first of them is read: a change from then on is noticed in the end.
             stamps[number] = _stamp_shard(job, number)
-            return (task for story in shards[number] for task in decoding_tasks(job, story))
+            tasks = (task for story in shards[number] for task in decoding_tasks(job, story))
+            return videos.fetched(number, tasks)
 
         tasks = (task for n in missing for task in tasks_of(n))
         # Enough that the workers do not wait while the device computes or a shard is closed.
         decoded = counted(pool.map(tasks, ahead=2 * job.workers + job.codec.batch_size))
         for number in missing:
             _encode_shard(job, number, decoded, stamps)
+            videos.let_go(number)
 
 
 def _encode_shard(

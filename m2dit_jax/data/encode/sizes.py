@@ -19,6 +19,7 @@ from m2dit_jax.data.video import Video
 from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.options import MAX_SIDE
 from m2dit_jax.utils.progress import progress_bar
+from m2dit_jax.utils.remote.objects import address_of, fetch, let_go
 from m2dit_jax.utils.video_file import VideoError
 
 FILE = "sizes.json"
@@ -80,7 +81,9 @@ def choose_sizes(manifest: Manifest, root: Path, output: Path, sizes: Sequence[S
     A story without one that can goes to the first size, where it is skipped.
     """
     names = [[scene.video for scene in story.scenes] for story in manifest.stories]
-    digest = hashlib.sha256(repr([[str(v) for v in story] for story in names]).encode())
+    digest = hashlib.sha256(
+        repr([[address_of(v) or str(v) for v in story] for story in names]).encode()
+    )
     key = {"videos": digest.hexdigest(), "sizes": [str(size) for size in sizes]}
     if (found := _read(output / FILE, key, len(names), len(sizes))) is not None:
         return found
@@ -142,6 +145,9 @@ def _read(path: Path, key: dict[str, Any], stories: int, sizes: int) -> list[int
 
 
 def _size_of(path: Path) -> Size | None:
+    remote = address_of(path) is not None
+    if remote:
+        fetch(path)
     video = Video(path)
     try:
         info = video.info()
@@ -150,3 +156,5 @@ def _size_of(path: Path) -> Size | None:
         return None
     finally:
         video.close()
+        if remote:
+            let_go(path)

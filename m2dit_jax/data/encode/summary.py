@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 
 from m2dit_jax.data.encode.encoding import EncodeReport
-from m2dit_jax.data.encode.job import EncodeJob
+from m2dit_jax.data.encode.job import EncodeJob, finished_shards
 from m2dit_jax.data.encode.parts import Part
 from m2dit_jax.data.encode.records import ShardRecord
 from m2dit_jax.data.encoded import Skipped, count_kinds, different_rates, is_shard
 from m2dit_jax.utils.sizes import size_text
 from m2dit_jax.weights.tokenizers import LITTLE
+
+
+def begin_line(job: EncodeJob) -> str:
+    """The lines about what an encoding begins, or goes on, with."""
+    scenes, total = sum(job.scene_counts), len(job.shards)
+    return (
+        f"{job.manifest.source}: {len(job.manifest.stories)} stories, {scenes} scenes\n"
+        f"writing to {job.output}: {finished_shards(job)} of {total} shards are there"
+    )
 
 
 def summary(job: EncodeJob, report: EncodeReport) -> str:

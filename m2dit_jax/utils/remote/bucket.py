@@ -78,15 +78,19 @@ class Bucket:
 
     def itself(self) -> Object | None:
         """The object at the address itself; None if there is none."""
+        return self.info("")
+
+    def info(self, name: str) -> Object | None:
+        """An object's size and version; None if there is none."""
 
         def info() -> Object | None:
             try:
-                found = self._fs.info(self._root)
+                found = self._fs.info(self._path(name))
             except FileNotFoundError:
                 return None
             return _object(found) if found["type"] == "file" else None
 
-        return self._try("cannot be read", info)
+        return self._try(f"{name} cannot be read".strip(), info)
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None if there is none."""
