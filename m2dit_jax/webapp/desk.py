@@ -77,9 +77,14 @@ class Desk:
 
     def keep(self, name: str | None, page: int, form: Form) -> str:
         """Writes the form as it is, filled in or not; the name of its story, made if need be."""
-        name = self._named(name, page)
+        draft = form.to_mapping(self.model.defaults)
         with self._writing:  # a field and a button may write the same draft at once
-            self.shelf.keep_draft(name, form.to_mapping(self.model.defaults))
+            # Made once, though the page may not know the name yet when the next letter comes.
+            name = name or self._names.get(page)
+            if name is None:
+                name = self._names[page] = self.shelf.new(draft)
+            else:
+                self.shelf.keep_draft(name, draft)
         return name
 
     def look_ahead(self, name: str | None, form: Form) -> Outlook:
@@ -108,15 +113,6 @@ class Desk:
         """Cancels the making of a story, if it is being made."""
         if name and (run := self.runner.of(self.shelf.folder(name))):
             run.cancel()
-
-    def _named(self, name: str | None, page: int) -> str:
-        if name:
-            return name
-        # Once, though the page may not know the answer yet when the next letter comes.
-        with self._guard:
-            if page not in self._names:
-                self._names[page] = self.shelf.new()
-            return self._names[page]
 
 
 def _lost(mapping: Mapping[str, Any], form: Form) -> str:

@@ -1,7 +1,9 @@
 """The app's output folder: a folder for each story, and clips and pictures that were uploaded."""
 
 import hashlib
+import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,16 +55,24 @@ class Shelf:
             if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
         )
 
-    def new(self) -> str:
-        """Makes a story's folder and returns its name."""
+    def new(self, draft: Mapping[str, Any] | None = None) -> str:
+        """Makes a story's folder and returns its name.
+
+        The folder comes with the draft in it: nobody ever sees a story whose form is not there.
+        """
+        made = self.uploads / secrets.token_hex(8)  # which is cleared, should this be interrupted
+        made.mkdir()
+        if draft is not None:
+            write_json(made / _DRAFT, draft)
         number = max((int(name.removeprefix("story-")) for name in self.names()), default=0)
         while True:
             number += 1
+            story = self.output / f"story-{number:03d}"
             try:
-                (self.output / f"story-{number:03d}").mkdir()
-            except FileExistsError:  # another page was quicker
-                continue
-            return f"story-{number:03d}"
+                return made.rename(story).name
+            except OSError:
+                if not os.path.lexists(story):  # else another page was quicker
+                    raise
 
     def folder(self, name: str) -> Path:
         """Folder of a story. Raises ValueError if there is no such story."""

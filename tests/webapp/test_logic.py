@@ -19,6 +19,7 @@ from m2dit_jax.stories.settings import StoryOptions
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
 from m2dit_jax.utils.errors import NotFinite
+from m2dit_jax.utils.files import write_json
 from m2dit_jax.utils.media import write_mp4
 from m2dit_jax.webapp.desk import Desk
 from m2dit_jax.webapp.guard import Guard
@@ -158,6 +159,29 @@ def test_stories_are_numbered_and_nothing_else_passes_for_one(shelf):
     for name in ("../out", "/etc", "story-003", "clips", "story-004", ""):
         with pytest.raises(ValueError, match="there is none of that name"):
             shelf.folder(name)
+
+
+def test_no_story_is_there_before_its_form(shelf, monkeypatch):
+    seen = []
+
+    def write(path, content):
+        write_json(path, content)
+        seen.append(shelf.names())
+
+    monkeypatch.setattr("m2dit_jax.webapp.shelf.write_json", write)
+    draft = {"scenes": [{"prompt": "a"}]}
+    assert shelf.new(draft) == "story-001"
+    assert seen == [[]] and not list(shelf.uploads.iterdir())
+    assert shelf.form("story-001") == draft
+
+
+def test_an_app_on_the_same_folder_may_be_quicker(shelf, monkeypatch):
+    drafts = [{"scenes": [{"prompt": text}]} for text in "ab"]
+    shelf.new(drafts[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf, "names", lambda: [])  # as they were before the other one's story
+        assert shelf.new(drafts[1]) == "story-002"
+    assert [shelf.form(name) for name in shelf.names()] == drafts
 
 
 def test_a_checkpoint_within_what_is_served_is_refused(tmp_path):
