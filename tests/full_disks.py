@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -111,10 +112,13 @@ def _undisturbed(name: str, command: Command, disk: Path) -> tuple[str, int]:
 def _leave(disk: Path, room: int) -> None:
     """Has the file `ballast` take all but so many bytes."""
     with (disk / "ballast").open("ab") as file:
-        left, begin = os.statvfs(disk), file.tell()
-        take = left.f_bavail * left.f_frsize - room
-        if take > 0:
-            os.posix_fallocate(file.fileno(), begin, take)
+        while True:
+            left, begin = os.statvfs(disk), file.seek(0, os.SEEK_END)
+            take = left.f_bavail * left.f_frsize - room
+            if take <= 0:
+                return
+            with suppress(OSError):  # the command took some of it meanwhile
+                os.posix_fallocate(file.fileno(), begin, take)
 
 
 def _empty(disk: Path) -> None:
