@@ -46,7 +46,7 @@ def interrupt(running: Running, number: int, seconds: float) -> str:
         return "did not end"
     took = time.monotonic() - sent
     expected = -number if number == signal.SIGKILL else 128 + number
-    if status == -number and "m2dit_jax/" not in running.printed():
+    if status == -number != expected and "m2dit_jax/" not in running.printed():
         return "Python began"
     if status not in (0, expected):
         return f"status {status}: {running.printed()[-300:]!r}"
