@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 
@@ -28,16 +29,28 @@ TINY = [
 PROMPTS = ["a blue cross moves left on gray", "it moves up on navy", "it moves down on gray"]
 
 
+def clear(out: Path) -> None:
+    """Removes what a command wrote to the folder, and what it had not finished."""
+    for folder in (out, out.with_name(f"{out.name}.partial")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command's flags for a folder that it writes to, and the digest of what it wrote there.
 
-    `use` is what its user does while it runs, and ends it.
+    `use` is what its user does while it runs, and ends it. `clear` empties the folder. `env` is
+    asked at each start for what its environment has besides ours. What is `where`, in words, takes
+    up to `longer` times as long as in a local folder.
     """
 
     flags: Callable[[Path], list[str]]
     digest: Callable[[Path], str]
     use: Callable[["Running"], None] | None = None
+    clear: Callable[[Path], None] = clear
+    env: Callable[[], dict[str, str]] = field(default=dict)
+    where: str = ""
+    longer: float = 1.0
 
 
 def commands(work: Path) -> dict[str, Command]:
@@ -108,7 +121,11 @@ class Running:
         self._log = (logs or out.parent) / f"{out.name}.{time.monotonic_ns()}.log"
         with self._log.open("w") as file:
             self.process = subprocess.Popen(
-                [*python(name), *command.flags(out)], cwd=ROOT, stdout=file, stderr=file
+                [*python(name), *command.flags(out)],
+                cwd=ROOT,
+                env={**os.environ, **command.env()},
+                stdout=file,
+                stderr=file,
             )
         self.problem = ""  # of the user
         self._user: threading.Thread | None = None
@@ -155,12 +172,6 @@ def time_of(name: str, command: Command, out: Path) -> float:
             raise RuntimeError(f"{name}: {running.problem}\n{running.printed()}")
         seconds = time.monotonic() - started
     return seconds
-
-
-def clear(out: Path) -> None:
-    """Removes what a command wrote to the folder, and what it had not finished."""
-    for folder in (out, out.with_name(f"{out.name}.partial")):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def python(name: str) -> list[str]:

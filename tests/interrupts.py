@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import Command, Running, clear, commands, prepare, time_of
+from tests.faults import Command, Running, commands, prepare, time_of
 from tests.kept_results import KeptResults
 
 SIGNALS = {
@@ -45,7 +46,7 @@ def interrupt(running: Running, number: int, seconds: float) -> str:
         return "did not end"
     took = time.monotonic() - sent
     expected = -number if number == signal.SIGKILL else 128 + number
-    if status == -number and "m2dit_jax/" not in running.printed():
+    if status == -number != expected and "m2dit_jax/" not in running.printed():
         return "Python began"
     if status not in (0, expected):
         return f"status {status}: {running.printed()[-300:]!r}"
@@ -62,7 +63,7 @@ def row(
     A run that was done before its signal, or wrong, ends the row. If the first one was done, the
     seconds that it took come too.
     """
-    clear(out)
+    command.clear(out)
     outcomes: list[str] = []
     began, whole = time.monotonic(), None
     for number, seconds in zip(signals, moments, strict=True):
@@ -91,21 +92,34 @@ def _problem(running: Running, status: int) -> str:
 
 def main() -> int:
     """Runs the campaign and prints its table."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & leaves it ignored
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = flags_of_campaign(__doc__)
+    parser.add_argument("--signal", choices=SIGNALS, default="int")
+    return run_campaign(parser.parse_args())
+
+
+def flags_of_campaign(text: str | None) -> argparse.ArgumentParser:
+    """The flags of each campaign of signals, described by a text."""
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--commands", nargs="*", help="in this order; default: all")
     parser.add_argument("--count", type=int, default=100, help="interrupts of each command")
-    parser.add_argument("--signal", choices=SIGNALS, default="int")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("/tmp/m2dit_interrupts"))
     parser.add_argument("--results", type=Path, help="file of what was found, to go on from")
-    flags = parser.parse_args()
+    return parser
+
+
+def run_campaign(
+    flags: argparse.Namespace, elsewhere: Callable[[Command], Command] = lambda command: command
+) -> int:
+    """The exit status, after the table. What is interrupted is each command `elsewhere`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & leaves it ignored
     flags.work.mkdir(parents=True, exist_ok=True)
     prepare(flags.work)
     results, all_commands = KeptResults(flags.results), commands(flags.work)
     failed, rows = False, []
     for name in flags.commands or all_commands:
-        seconds, found = _campaign(name, all_commands[name], flags, results)
+        command = all_commands[name]
+        seconds, found = _interrupts(name, command, elsewhere(command), flags, results)
         counts = [found[outcome] for outcome in RIGHT]
         wrong = sum(found.values()) - sum(counts)
         failed |= wrong > 0
@@ -119,10 +133,17 @@ def main() -> int:
     return int(failed)
 
 
-def _campaign(
-    name: str, command: Command, flags: argparse.Namespace, results: KeptResults
+def _interrupts(
+    name: str,
+    command: Command,
+    there: Command,
+    flags: argparse.Namespace,
+    results: KeptResults,
 ) -> tuple[float, Counter[str]]:
-    """The seconds that a command takes, and how often each outcome was found."""
+    """The seconds that a command takes, and how often each outcome was found.
+
+    `there` is what is interrupted: the same command, perhaps with its output elsewhere.
+    """
     out, found, turn = flags.work / f"out_{name}", Counter[str](), 0
 
     def undisturbed() -> tuple[float, str]:
@@ -130,6 +151,7 @@ def _campaign(
         return seconds, command.digest(out)
 
     seconds, right = results.get(f"{name}, undisturbed", undisturbed)
+    seconds *= there.longer
     while found.total() < flags.count:
         draw = random.Random(f"{flags.seed} {name} {turn}")
         length = min(IN_A_ROW, flags.count - found.total())
@@ -137,8 +159,8 @@ def _campaign(
         kinds = SIGNALS[flags.signal]
         signals = [kinds[i % len(kinds)] for i in range(length)]
         outcomes, whole = results.get(
-            f"{name}, {flags.signal} {flags.seed} {turn}",
-            lambda: row(name, command, out, signals, moments, right),  # noqa: B023 (used at once)
+            f"{name}{there.where}, {flags.signal} {flags.seed} {turn}",
+            lambda: row(name, there, out, signals, moments, right),  # noqa: B023 (used at once)
         )
         found.update(outcomes)
         if whole is not None:  # the machine was busier when it was timed

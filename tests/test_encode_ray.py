@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -79,6 +80,27 @@ def test_a_cluster_of_which_a_worker_is_killed_makes_the_bytes_of_one_host(
     assert "was finished before" in capsys.readouterr().out
     assert encode.main([*on_ray, "--seed=3"]) == 2
     assert "was begun with other settings" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_cluster_that_the_command_has_started(manifest, tmp_path):
+    pytest.importorskip("ray", reason="optional extra: ray")
+    flags = [*of_manifest(manifest, tmp_path / "set"), *PIXELS, "--shard_scenes=1", "--workers=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "m2dit_jax.encode", *flags, "--engine=ray"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "writing to" in line:  # the parts are handed out now
+            break
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    printed = process.stderr.read()
+    assert process.wait() == 130 and "Traceback" not in printed, printed
+    assert printed.endswith("interrupted; the same command goes on with what is finished\n")
+    assert started and not psutil.wait_procs(started, timeout=20)[1]
 
 
 def test_a_cluster_without_room_and_flags_that_do_not_go_together(cluster, manifest, capsys):

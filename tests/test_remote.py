@@ -83,6 +83,20 @@ def test_a_training_killed_goes_on_on_another_machine_to_the_same_end(scheme, tm
     assert "steps/s" not in printed, printed
 
 
+@pytest.mark.parametrize("scheme", ["s3"], indirect=True)  # what differs is tested above
+def test_a_training_begins_from_a_run_in_a_bucket_as_from_a_local_one(scheme, tmp_path, tiny_flags):
+    name, environment = scheme
+    flags, address = [*tiny_flags, "--config.train.steps=4"], f"{name}://{BUCKET}/runs/first"
+    run(environment, tmp_path / "one", "train", *flags, f"--workdir={address}")
+    (local,) = (tmp_path / "one").glob("*/first")
+    outs = {address: tmp_path / "of_bucket", local: tmp_path / "of_local"}
+    for first, out in outs.items():
+        begin = [f"--config.train.init_from={first}", f"--workdir={out}"]
+        run(environment, tmp_path / "two", "train", *flags, *begin)
+    of_bucket, of_local = (run_digest(out, 4) for out in outs.values())
+    assert of_bucket == of_local != run_digest(local, 4)
+
+
 def test_clips_in_a_bucket_become_a_dataset_there_that_a_training_reads(scheme, tmp_path):
     name, environment = scheme
     here = tmp_path / "clips"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from m2dit_jax.utils.errors import WorkFailed
 from m2dit_jax.utils.extras import how_to_install
+from m2dit_jax.utils.stopping import on_stop
 
 _MOST_DEATHS = 3  # of workers over one task: then it is the task that kills them
 _LOOK_SECONDS = 5.0  # between looks at the cluster, whose nodes come and go
@@ -61,7 +62,9 @@ def connected() -> Iterator[Any]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has set its own
     try:
-        yield ray
+        # Without it a cluster that started here leaves processes behind.
+        with on_stop(ray.shutdown):
+            yield ray
     finally:
         ray.shutdown()
 
