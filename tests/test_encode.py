@@ -216,7 +216,7 @@ def interrupt(arguments, number, finished="progress/0*.json", nice=19):
     # Nice to this process, or on a busy machine it could be done before it is seen to have begun.
     polite = ["nice", "-n", str(nice), *command(*arguments)]
     with subprocess.Popen(polite, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while len(list(output.glob(finished))) < 3:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
