@@ -387,7 +387,7 @@ def _folder_transformer(
 
 
 def _folder_run_defaults(recipe: Recipe, folder: ReleasedModel) -> StoryOptions:
-    """Those of a run on latents; the scale of a second transformer is the folder's."""
+    """The options of a run on latents; the scale of a second transformer is the folder's."""
     defaults, scale = run_defaults(recipe), folder.sampling.guidance_scale_2
     return defaults if scale is None else defaults.replace(guidance_scale_2=scale)
 

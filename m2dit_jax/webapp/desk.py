@@ -116,7 +116,7 @@ class Desk:
 
 
 def _lost(mapping: Mapping[str, Any], form: Form) -> str:
-    """What of a storyboard that was not written here the form cannot have, or ""."""
+    """A line that names what the form lacks of a storyboard from elsewhere; "" if it has all."""
     lost = ["lora"] if mapping.get("lora") else []
     for number, (scene, own) in enumerate(zip(mapping["scenes"], form.scenes, strict=True), 1):
         there = {"video": own.clip, "image": own.image, "lora": None}

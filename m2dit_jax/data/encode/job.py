@@ -132,7 +132,7 @@ class EncodeJob:
 
 
 def relative_path(video: Path, root: Path) -> str:
-    """With slashes; a path that is not under the root stays as it is, or is an address."""
+    """The video's name below the root, with slashes; elsewhere its whole path, or its address."""
     if (address := address_of(video)) is not None:
         return address
     for base in (root, root.absolute(), root.resolve()):

@@ -19,7 +19,7 @@ _LOOK_SECONDS = 5.0  # between looks at the cluster, whose nodes come and go
 
 
 class Need(NamedTuple):
-    """What a worker takes of its node."""
+    """The CPUs and GPUs of a node that a worker takes."""
 
     cpus: int
     gpus: int
@@ -70,7 +70,7 @@ def connected() -> Iterator[Any]:
 
 
 def usual_need(ray: Any, cpus: int | None, on_gpus: bool) -> Need:
-    """What a worker takes: a GPU if there are some and they help, and its share of CPUs.
+    """The need of a worker: a GPU if there are some and they help, and its share of CPUs.
 
     `cpus` None stands for all that a node has for each of its GPUs, or one without GPUs.
     """

@@ -29,14 +29,14 @@ MakeJobs = Callable[[Path, int], list[EncodeJob]]
 
 
 class Outline(NamedTuple):
-    """What is to be done of a job: a line about it, and the clips that each part has left."""
+    """The work that a job has left: a line about it, and the clips of each part."""
 
     line: str
     left: dict[Part, int]
 
 
 class Encoder:
-    """What a worker does. Its jobs are made once, and the model of the last one stays loaded."""
+    """Encodes parts in a worker; the jobs are made once, and the last one's model stays loaded."""
 
     def __init__(self, make_jobs: MakeJobs, output: str, folder: str, workers: int):
         self._make_jobs, self._output, self._folder = make_jobs, output, folder
