@@ -1,8 +1,10 @@
 """JSON is read with its name in every error; pipes, devices and folders are no files."""
 
+import errno
 import os
 
 import pytest
+from av.error import err_check
 
 from m2dit_jax.stories.storyboard import Storyboard
 from m2dit_jax.stories.yaml import StoryboardError
@@ -28,6 +30,12 @@ def test_what_cannot_be_written_is_named_by_its_own_name_alone(tmp_path):
         with pytest.raises(OSError) as error, atomic_write(place) as part:
             part.write_text("a")
         assert str(error.value).endswith(f": {str(place)!r}")
+
+
+def test_a_librarys_error_that_keeps_its_name_is_told_of_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a.mp4") as part:
+        err_check(-errno.ENOSPC, str(part))  # PyAV's: its filename cannot be set
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.mp4"))
 
 
 def test_pipes_devices_and_folders_are_no_files(tmp_path):
